@@ -1,0 +1,395 @@
+"""The node's state machine: one session, one use, no sockets, clocks or files.
+
+How it works. A session is a line of states. In each the node waits for exactly one thing, and answers it once:
+
+    state        waits for           answers with       and then it is
+    NEW          Opening             Advertise          ADVERTISED
+    ADVERTISED   Cohort (U1)         Share              SHARED
+    SHARED       Delivery (U2)       (trains)           READY
+    READY        submit(vector)      MaskedInput        MASKED
+    MASKED       Survivors (U3)      Agree              AGREED
+    AGREED       Agreement           Unmask             UNMASKED    all secrets gone
+    UNMASKED     Published           (computes)         SUMMED
+    SUMMED       close(new state)    Close              CLOSED
+
+`_EXPECTS` below is that table. Bytes seen before get the same answer again, byte for byte: the network may repeat. A
+second, *different* message of a kind already answered is an aggregator that shows different nodes different things: the
+session ends (FAILED), its secrets are wiped, and the node is a dropout like any other. So does anything else that no
+honest party sends. Nothing is ever taken from a message that this node can compute itself.
+
+Why one answer per kind is enough to keep inputs secret: PROTOCOL, "Agree" and "Unmask". A node signs one (U2, U3) per
+session and releases, against t signatures on exactly those sets, one kind of share per peer.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crypto.identity import Identity
+from crypto.kdf import digest
+from crypto.prg import add_stream, subtract_stream
+from crypto.randomness import Entropy, system_entropy
+from crypto.sealing import SealingKey
+from protocols import derivations, encoding, sharing
+from protocols.errors import (
+    BadSignature,
+    CohortTooSmall,
+    Equivocation,
+    Excluded,
+    LocalError,
+    NotCanonical,
+    OutOfOrder,
+    ProtocolError,
+    WrongLength,
+    WrongSession,
+)
+from protocols.events import ClientEvent, CohortSeen, InputWanted, Send, SumPublished
+from protocols.messages import (
+    FROM_AGGREGATOR,
+    Advertise,
+    Agree,
+    Agreement,
+    Close,
+    Cohort,
+    Delivery,
+    MaskedInput,
+    Opening,
+    Published,
+    ReleasedShare,
+    Share,
+    Survivors,
+    Unmask,
+)
+from protocols.receipts import SIGNING_LABEL, Statement, sum_digest
+from protocols.session import SessionConfig, session_id
+from protocols.wire import Message, decode, encode, fields_of, message_type, most_map_bytes
+
+
+class State(enum.Enum):
+    """Where a session stands; see the table above."""
+
+    NEW = "new"
+    ADVERTISED = "advertised"
+    SHARED = "shared"
+    READY = "ready"
+    MASKED = "masked"
+    AGREED = "agreed"
+    UNMASKED = "unmasked"
+    SUMMED = "summed"
+    CLOSED = "closed"
+    FAILED = "failed"
+
+
+class Client:
+    """One node in one session."""
+
+    def __init__(
+        self,
+        config: SessionConfig,
+        index: int,
+        identity: Identity,
+        *,
+        ledger_sequence: int,
+        last_ledger_sequences: Mapping[int, int] | None = None,
+        entropy: Entropy = system_entropy,
+    ) -> None:
+        """
+        Args:
+            config: what this node derived for the round. The caller has persisted its round number already.
+            index: this node's place in the roster.
+            identity: this node's long-term key; it must be the one that the roster pins.
+            ledger_sequence: entries in this node's ledger.
+            last_ledger_sequences: the largest number seen from each peer so far.
+            entropy: where the session's root secret comes from.
+
+        Raises:
+            LocalError: the index or the identity is not this roster's.
+        """
+        if not 0 <= index < len(config.roster) or config.roster[index] != identity.public:
+            raise LocalError("this identity is not the one that the roster pins for this node")
+        self.config = config
+        self.index = index
+        self.state = State.NEW
+        self._identity = identity
+        self._ledger_sequence = ledger_sequence
+        self._last_ledger_sequences = dict(last_ledger_sequences or {})
+        self._context = config.context.digest()
+        self._secrets = derivations.SessionSecrets(entropy)
+        self._answers: dict[str, tuple[bytes, tuple[ClientEvent, ...]]] = {}
+        self._advertisement: Advertise | None = None
+        self._cohort: dict[int, Advertise] = {}
+        self._session = b""
+        self._quorum = 0
+        self._received: dict[int, sharing.ReceivedShares] = {}
+        self._pair_seeds: dict[int, bytes] = {}
+        self._sharers: tuple[int, ...] = ()
+        self._survivors: tuple[int, ...] = ()
+        self._statement: Statement | None = None
+        self.checksum_contributions: dict[int, bytes] = {}
+        """z_v of every sharer, for the verified sum. All that outlives Unmask."""
+
+    def receive(self, data: bytes) -> tuple[ClientEvent, ...]:
+        """Take one message from the aggregator.
+
+        Returns:
+            What to do, in order. For bytes seen before: what was answered then.
+
+        Raises:
+            RemoteError: somebody's fault; the session has ended and its secrets are gone.
+            LocalError: the session had ended before.
+        """
+        if self.state is State.FAILED:
+            raise LocalError("this session has failed; wait for the next round")
+        try:
+            return self._dispatch(data)
+        except ProtocolError:
+            self.abandon()
+            raise
+
+    def submit(self, vector: NDArray[np.int64]) -> bytes:
+        """Mask this node's vector. Called once, after `InputWanted`, when the ledger has committed.
+
+        Args:
+            vector: int64, D elements, none beyond the certified magnitude.
+
+        Returns:
+            The MaskedInput message.
+
+        Raises:
+            LocalError: called out of turn, or the vector does not fit. Nothing was sent.
+        """
+        if self.state is not State.READY:
+            raise LocalError(f"submit belongs to a session that is ready, not {self.state.value}")
+        shape = self.config.context.shape
+        masked = encoding.to_ring(vector, shape, self.config.magnitude)
+        add_stream(masked, derivations.self_stream_key(self._secrets.self_mask_seed()))
+        for peer, seed in self._pair_seeds.items():
+            apply = add_stream if self.index < peer else subtract_stream
+            apply(masked, derivations.pair_stream_key(seed))
+        message = MaskedInput(self._session, self.index, encoding.pack(masked, shape), b"")
+        self.state = State.MASKED
+        answer = (Send(encode(self._signed(message))),)
+        self._answers[Delivery.TYPE] = (self._answers[Delivery.TYPE][0], answer)
+        return answer[0].data
+
+    def close(self, new_state: bytes) -> bytes:
+        """Sign the statement over the published sum and the state that this node computed from it.
+
+        Args:
+            new_state: 32-byte digest of the next state.
+
+        Returns:
+            The Close message.
+
+        Raises:
+            LocalError: called out of turn.
+        """
+        if self.state is not State.SUMMED or self._statement is None:
+            raise LocalError(f"close belongs to a session with a published sum, not {self.state.value}")
+        self._statement = Statement(**{**fields_of(self._statement), "new_state": new_state})
+        content = self._statement.digest()
+        self.state = State.CLOSED
+        message = Close(self._session, self.index, content, self._identity.sign(SIGNING_LABEL, content))
+        answer = (Send(encode(message)),)
+        self._answers[Published.TYPE] = (self._answers[Published.TYPE][0], answer)
+        return answer[0].data
+
+    @property
+    def statement(self) -> Statement:
+        """The statement that this node signed. Raises LocalError before it did."""
+        if self.state is not State.CLOSED or self._statement is None:
+            raise LocalError("this session has not closed")
+        return self._statement
+
+    def abandon(self) -> None:
+        """End the session here: wipe its secrets, answer nothing more. Called when a newer round opens, too."""
+        self._wipe()
+        self._answers.clear()
+        if self.state is not State.CLOSED:
+            self.state = State.FAILED
+
+    def _dispatch(self, data: bytes) -> tuple[ClientEvent, ...]:
+        limits = self.config.limits
+        name = message_type(data, max(most_map_bytes(kind, limits) for kind in FROM_AGGREGATOR), None)
+        fingerprint = digest("received", data)
+        if name in self._answers:
+            seen, answer = self._answers[name]
+            if seen != fingerprint:
+                raise Equivocation(f"a second, different {name} message", sender=None)
+            return answer
+        if self.state not in _EXPECTS:
+            raise OutOfOrder(f"a {name} message in state {self.state.value}", sender=None)
+        kind, handler, next_state = _EXPECTS[self.state]
+        if name != kind.TYPE:
+            raise OutOfOrder(f"a {name} message where {kind.TYPE} belongs", sender=None)
+        events = handler(self, decode(kind, data, limits, None))
+        self.state = next_state
+        # A repeated Delivery or Published is answered with what `submit` and `close` make, and until then with nothing.
+        repeatable = tuple(event for event in events if isinstance(event, Send))
+        self._answers[name] = (fingerprint, repeatable)
+        return events
+
+    def _advertise(self, opening: Opening) -> tuple[ClientEvent, ...]:
+        """Stage 0."""
+        self.config.context.check_opening(opening)
+        secrets = self._secrets
+        self._advertisement = self._signed(
+            Advertise(
+                context=self._context,
+                sender=self.index,
+                channel_key=SealingKey(secrets.channel_seed()).public.raw,
+                mask_key=SealingKey(secrets.mask_seed()).public.raw,
+                self_mask_commitment=derivations.commit_self_mask(self.index, secrets.self_mask_seed()),
+                checksum_commitment=derivations.commit_checksum(self.index, secrets.checksum_contribution()),
+                ledger_sequence=self._ledger_sequence,
+                signature=b"",
+            )
+        )
+        return (Send(encode(self._advertisement)),)
+
+    def _share(self, message: Cohort) -> tuple[ClientEvent, ...]:
+        """Stage 1."""
+        self._check_cohort(message)
+        self._cohort = {entry.sender: entry for entry in message.advertisements}
+        size = len(self._cohort)
+        self.config.rules.check_stage("the cohort", size, size)
+        self._quorum = self.config.rules.quorum(size)
+        self._session = session_id(self._context, message.advertisements)
+        dealing = sharing.deal(
+            self._secrets, self._identity, self.index, self._session, self._quorum, message.advertisements
+        )
+        self._received[self.index] = dealing.own
+        self._pair_seeds.update(dealing.pair_seeds)
+        share = self._signed(
+            Share(self._session, self.index, dealing.shares, dealing.seeds, dealing.own_commitments, b"")
+        )
+        ledgers = {entry.sender: entry.ledger_sequence for entry in message.advertisements}
+        return (CohortSeen(tuple(self._cohort), self._quorum, ledgers), Send(encode(share)))
+
+    def _check_cohort(self, message: Cohort) -> None:
+        senders = [entry.sender for entry in message.advertisements]
+        if senders != sorted(set(senders)):
+            raise NotCanonical("advertisements not in roster order, each once", sender=None, field="advertisements")
+        if self._advertisement not in message.advertisements:
+            raise Excluded("this node's own advertisement is missing or changed", sender=None, field="advertisements")
+        keys = [key for entry in message.advertisements for key in (entry.channel_key, entry.mask_key)]
+        if len(set(keys)) != len(keys):
+            raise WrongSession("two public keys of the cohort are the same", sender=None, field="advertisements")
+        for entry in message.advertisements:
+            if entry.context != self._context:
+                raise WrongSession("an advertisement for another round", sender=None, field="context")
+            if not self.config.roster[entry.sender].verifies(entry.signature, Advertise.TYPE, entry.body()):
+                raise BadSignature(f"an advertisement that node {entry.sender} did not sign", sender=None)
+            if entry.ledger_sequence < self._last_ledger_sequences.get(entry.sender, 0):
+                raise WrongSession(
+                    "its ledger is shorter than it was: restored from a backup?",
+                    sender=entry.sender,
+                    field="ledger_sequence",
+                )
+
+    def _open_envelopes(self, message: Delivery) -> tuple[ClientEvent, ...]:
+        """Stage 2, up to the point where the vector is needed."""
+        self._check_session(message.session)
+        senders = sharing.check_addresses(message, self.index, self._cohort)
+        self._sharers = tuple(sorted({*senders, self.index}))
+        self.config.rules.check_stage("the set of sharers", len(self._sharers), len(self._cohort))
+        opened = sharing.open_delivery(
+            message,
+            channel_key=SealingKey(self._secrets.channel_seed()),
+            mask_key=SealingKey(self._secrets.mask_seed()),
+            cohort=self._cohort,
+            roster=self.config.roster,
+        )
+        self._received.update(opened.shares)
+        self._pair_seeds.update(opened.pair_seeds)
+        self._pair_seeds = {peer: self._pair_seeds[peer] for peer in self._sharers if peer != self.index}
+        self.checksum_contributions = {peer: self._received[peer].checksum for peer in self._sharers}
+        return (InputWanted(self._sharers),)
+
+    def _agree(self, message: Survivors) -> tuple[ClientEvent, ...]:
+        """Stage 3."""
+        self._check_session(message.session)
+        if not set(message.survivors) <= set(self._sharers):
+            raise WrongSession("a survivor that never shared", sender=None, field="survivors")
+        if self.index not in message.survivors:
+            raise Excluded("this node sent its masked input and is not among the survivors", sender=None)
+        self.config.rules.check_stage("the survivor set", len(message.survivors), len(self._cohort))
+        self._survivors = message.survivors
+        return (Send(encode(self._signed(Agree(self._session, self.index, self._sharers, self._survivors, b"")))),)
+
+    def _unmask(self, message: Agreement) -> tuple[ClientEvent, ...]:
+        """Stage 4: one kind of share per peer, once, against t signatures on the sets signed here."""
+        self._check_session(message.session)
+        signers = [entry.signer for entry in message.signatures]
+        if signers != sorted(set(signers)) or not set(signers) <= set(self._survivors):
+            raise NotCanonical("signers not survivors in roster order, each once", sender=None, field="signatures")
+        if len(signers) < self._quorum:
+            raise CohortTooSmall(f"{len(signers)} signatures where {self._quorum} are needed", sender=None)
+        for entry in message.signatures:
+            shown = Agree(self._session, entry.signer, self._sharers, self._survivors, b"")
+            if not self.config.roster[entry.signer].verifies(entry.signature, Agree.TYPE, shown.body()):
+                raise BadSignature(f"node {entry.signer} did not sign the sets that this node signed", sender=None)
+        dropped = sorted(set(self._sharers) - set(self._survivors))
+        unmask = Unmask(
+            self._session,
+            self.index,
+            tuple(ReleasedShare(owner, self._received[owner].self_mask) for owner in self._survivors),
+            tuple(ReleasedShare(owner, self._received[owner].mask_key) for owner in dropped),
+            b"",
+        )
+        answer = Send(encode(self._signed(unmask)))
+        self._wipe()
+        return (answer,)
+
+    def _accept_sum(self, message: Published) -> tuple[ClientEvent, ...]:
+        """Publication of the sum. (The verified sum's check belongs here.)"""
+        self._check_session(message.session)
+        context = self.config.context
+        try:
+            total = encoding.from_ring(encoding.unpack(message.vector, context.shape), context.shape)
+        except ValueError as error:
+            raise NotCanonical(str(error), sender=None, field="vector") from error
+        if int(np.abs(total).max()) > len(self._survivors) * self.config.magnitude:
+            raise WrongLength("a sum that these survivors cannot have made", sender=None, field="vector")
+        self._statement = Statement(
+            study=context.study,
+            round_number=context.round_number,
+            predecessor=context.predecessor,
+            context=self._context,
+            session=self._session,
+            cohort=tuple(self._cohort),
+            sharers=self._sharers,
+            survivors=self._survivors,
+            quorum=self._quorum,
+            old_state=context.state,
+            new_state=b"",
+            sum_digest=sum_digest(message.vector),
+        )
+        return (SumPublished(self._survivors, total),)
+
+    def _check_session(self, session: bytes) -> None:
+        if session != self._session:
+            raise WrongSession("a message of another session", sender=None, field="session")
+
+    def _signed(self, message: sharing.Signable) -> sharing.Signable:
+        return sharing.sign(message, self._identity)
+
+    def _wipe(self) -> None:
+        self._secrets.wipe()
+        self._received.clear()
+        self._pair_seeds.clear()
+
+
+_Handler = Callable[[Client, "Message"], tuple[ClientEvent, ...]]
+_EXPECTS: dict[State, tuple[type[Message], _Handler, State]] = {
+    State.NEW: (Opening, Client._advertise, State.ADVERTISED),  # type: ignore[dict-item]
+    State.ADVERTISED: (Cohort, Client._share, State.SHARED),  # type: ignore[dict-item]
+    State.SHARED: (Delivery, Client._open_envelopes, State.READY),  # type: ignore[dict-item]
+    State.MASKED: (Survivors, Client._agree, State.AGREED),  # type: ignore[dict-item]
+    State.AGREED: (Agreement, Client._unmask, State.UNMASKED),  # type: ignore[dict-item]
+    State.UNMASKED: (Published, Client._accept_sum, State.SUMMED),  # type: ignore[dict-item]
+}

@@ -1,0 +1,109 @@
+"""Every derivation and commitment of a session, one label each: the key schedule of PROTOCOL in one place.
+
+    root (32 bytes from the operating system)
+    |- channel seed ............. HPKE key pair that receives shares; never shared
+    |- mask seed m_u ............ HPKE key pair that receives pair seeds, and the r_uv; nothing else
+    |- self-mask seed b_u ....... self mask
+    |- checksum contribution z_u  sent to all, committed to in Advertise
+    |- two Shamir keys .......... coefficients for m_u and for b_u
+
+One key, one stream: `r_uv` and `b_u` are never used as keys themselves, only their labelled children are.
+"""
+
+from __future__ import annotations
+
+from crypto.kdf import KEY_BYTES, derive, digest
+from crypto.randomness import Entropy
+from protocols.errors import LocalError
+
+SHARES_LABEL = "shares envelope"
+SEED_LABEL = "pair seed envelope"
+
+
+class SessionSecrets:
+    """What one node keeps secret during one session. In memory only: a crash is a dropout.
+
+    Python gives no promise about copies that the interpreter or a library made; what is held here is overwritten.
+    """
+
+    __slots__ = ("_root",)
+
+    def __init__(self, entropy: Entropy) -> None:
+        self._root: bytearray | None = bytearray(entropy(KEY_BYTES))
+        if len(self._root) != KEY_BYTES:
+            raise LocalError(f"the entropy source gave {len(self._root)} bytes where {KEY_BYTES} were asked for")
+
+    def channel_seed(self) -> bytes:
+        return self._child("channel seed")
+
+    def mask_seed(self) -> bytes:
+        return self._child("mask seed")
+
+    def self_mask_seed(self) -> bytes:
+        return self._child("self-mask seed")
+
+    def checksum_contribution(self) -> bytes:
+        return self._child("checksum contribution")
+
+    def mask_sharing_key(self) -> bytes:
+        return self._child("Shamir coefficients of the mask seed")
+
+    def self_mask_sharing_key(self) -> bytes:
+        return self._child("Shamir coefficients of the self-mask seed")
+
+    def wipe(self) -> None:
+        """Overwrite the root; every later use raises LocalError."""
+        if self._root is not None:
+            self._root[:] = bytes(KEY_BYTES)
+        self._root = None
+
+    @property
+    def wiped(self) -> bool:
+        return self._root is None
+
+    def _child(self, label: str) -> bytes:
+        if self._root is None:
+            raise LocalError("this session's secrets have been wiped")
+        return derive(self._root, label)
+
+    def __reduce__(self) -> str:
+        raise TypeError("session secrets are never pickled or copied")
+
+
+def index_bytes(index: int) -> bytes:
+    """A roster index inside a derivation: four bytes, big-endian."""
+    return index.to_bytes(4, "big")
+
+
+def pair_seed(mask_seed: bytes, session: bytes, sender: int, receiver: int) -> bytes:
+    """r_uv, made by u for v after u in the roster."""
+    return derive(mask_seed, "pair seed", session, index_bytes(sender), index_bytes(receiver))
+
+
+def pair_stream_key(seed: bytes) -> bytes:
+    return derive(seed, "pair mask stream")
+
+
+def self_stream_key(seed: bytes) -> bytes:
+    return derive(seed, "self mask stream")
+
+
+def commit_self_mask(owner: int, seed: bytes) -> bytes:
+    return digest("self-mask commit", index_bytes(owner), seed)
+
+
+def commit_checksum(owner: int, contribution: bytes) -> bytes:
+    return digest("checksum commit", index_bytes(owner), contribution)
+
+
+def commit_pair_seed(session: bytes, sender: int, receiver: int, seed: bytes) -> bytes:
+    return digest("pair seed commit", session, index_bytes(sender), index_bytes(receiver), seed)
+
+
+def commit_share(kind: str, session: bytes, dealer: int, receiver: int, share: bytes) -> bytes:
+    """A dealer's commitment to one share. `kind` is "self-mask" or "mask-key".
+
+    Hiding, as a hash of 256 uniform bits is: fewer than t shares are uniform and independent of the secret, so that
+    the digests of all n shares help only somebody who can guess 256 bits (random-oracle argument).
+    """
+    return digest("share commit", kind.encode(), session, index_bytes(dealer), index_bytes(receiver), share)

@@ -1,0 +1,105 @@
+"""One tree of errors. The class says who is at fault; the text says what happened and what to do.
+
+A node that meets one of these leaves the session (it becomes a dropout) and tells its owner. Texts carry indices,
+field names and sizes, never a value that came from patient data or from a secret.
+"""
+
+from __future__ import annotations
+
+
+class ProtocolError(Exception):
+    """Base of everything that can go wrong in a session."""
+
+
+class LocalError(ProtocolError):
+    """Our own code called the machine wrongly, or our own input does not fit. Nothing was sent."""
+
+
+class ParameterError(LocalError):
+    """The numbers of a study or round do not fit together; the text says which would."""
+
+
+class RemoteError(ProtocolError):
+    """Somebody else sent what no honest party sends.
+
+    Attributes:
+        sender: roster index of the node at fault, or None for the aggregator.
+        field: the message field that is wrong, or None when it is the message as a whole.
+    """
+
+    def __init__(self, reason: str, *, sender: int | None, field: str | None = None) -> None:
+        self.sender = sender
+        self.field = field
+        who = "the aggregator" if sender is None else f"node {sender}"
+        where = "" if field is None else f" (field {field})"
+        super().__init__(f"{who}: {reason}{where}")
+
+
+class MalformedMessage(RemoteError):
+    """The bytes are not a well-formed message of the expected kind."""
+
+
+class OversizedMessage(MalformedMessage):
+    """More bytes than any well-formed message of this session has. They were not parsed."""
+
+
+class NotCanonical(MalformedMessage):
+    """Not the one canonical encoding: a trailing byte, a duplicate or unsorted key, a longer form than needed."""
+
+
+class UnknownField(MalformedMessage):
+    """A field that the message does not have."""
+
+
+class MissingField(MalformedMessage):
+    """A field that the message must have is not there."""
+
+
+class WrongType(MalformedMessage):
+    """A field of another type than the message's."""
+
+
+class WrongLength(MalformedMessage):
+    """A field longer or shorter, or a number larger, than the session allows."""
+
+
+class BadSignature(RemoteError):
+    """A signature that is not the sender's over these bytes in this session."""
+
+
+class WrongSession(RemoteError):
+    """Right in form, but made for another study, model, round or cohort."""
+
+
+class CohortTooSmall(RemoteError):
+    """Fewer nodes than the quorum, the study's minimum or this site's minimum. The round ends here."""
+
+
+class Equivocation(RemoteError):
+    """A second, different message where only one may exist. Fatal for the session."""
+
+
+class Excluded(RemoteError):
+    """This node is not among the announced survivors, though it sent its part."""
+
+
+class WrongCommitment(RemoteError):
+    """An opened value is not what its owner committed to."""
+
+
+class OutOfOrder(RemoteError):
+    """A message that does not belong to this state of the session."""
+
+
+class RoundVoid(ProtocolError):
+    """The round yields no sum. The model does not move; the privacy spend stays counted.
+
+    Attributes:
+        stage: the stage at which it ended.
+        blamed: roster indices of nodes whose provable fault it is; empty when nodes were only absent.
+    """
+
+    def __init__(self, stage: str, reason: str, blamed: frozenset[int] = frozenset()) -> None:
+        self.stage = stage
+        self.blamed = blamed
+        super().__init__(f"round void at {stage}: {reason}")

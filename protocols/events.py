@@ -1,0 +1,65 @@
+"""What a state machine tells the program around it. Small frozen records, one per thing that can happen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.errors import RemoteError
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send these bytes to the aggregator."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CohortSeen:
+    """U1 is valid. Remember the ledger numbers: smaller ones are to be refused from now on."""
+
+    cohort: tuple[int, ...]
+    quorum: int
+    ledger_sequences: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class InputWanted:
+    """All envelopes are open and valid: train, commit to the ledger, then call `Client.submit`."""
+
+    sharers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SumPublished:
+    """The sum over the survivors, as centred integers. Compute the next state, then call `Client.close`."""
+
+    survivors: tuple[int, ...]
+    total: NDArray[np.int64]
+
+
+ClientEvent = Send | CohortSeen | InputWanted | SumPublished
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A node's message is valid and counted."""
+
+    sender: int
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A node's message is not counted; the node is treated as absent from this stage on."""
+
+    sender: int
+    stage: str
+    fault: RemoteError
+
+
+AggregatorEvent = Accepted | Rejected

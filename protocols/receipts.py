@@ -1,0 +1,121 @@
+"""What survives a round: the statement that its survivors sign, and the receipt that t of their signatures make.
+
+A receipt's digest is that of its *statement*. Signatures are not unique, so a chain over them could be forked by
+re-signing. The statement names its predecessor's digest; the first one's predecessor is the study's digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from crypto.identity import PublicIdentity
+from crypto.kdf import DIGEST_BYTES, digest
+from protocols.errors import BadSignature, NotCanonical, WrongLength, WrongSession
+from protocols.messages import Signature
+from protocols.parameters import CohortRules
+from protocols.wire import (
+    IndexSet,
+    Message,
+    Number,
+    Record,
+    Sequence,
+    Struct,
+    canonical,
+    exactly,
+    to_map,
+    wired,
+)
+
+SIGNING_LABEL = "close statement"
+
+
+@dataclass(frozen=True, slots=True)
+class Statement(Record):
+    """Everything that a round decided."""
+
+    study: bytes = exactly(DIGEST_BYTES)
+    round_number: int = wired(Number())
+    predecessor: bytes = exactly(DIGEST_BYTES)
+    """Digest of the receipt before."""
+    context: bytes = exactly(DIGEST_BYTES)
+    session: bytes = exactly(DIGEST_BYTES)
+    cohort: tuple[int, ...] = wired(IndexSet())
+    sharers: tuple[int, ...] = wired(IndexSet())
+    survivors: tuple[int, ...] = wired(IndexSet())
+    quorum: int = wired(Number())
+    old_state: bytes = exactly(DIGEST_BYTES)
+    new_state: bytes = exactly(DIGEST_BYTES)
+    sum_digest: bytes = exactly(DIGEST_BYTES)
+
+    def digest(self) -> bytes:
+        return digest("statement", canonical(to_map(self)))
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt(Message):
+    """A statement and the signatures of t or more of its survivors."""
+
+    TYPE: ClassVar[str] = "receipt"
+    statement: Statement = wired(Struct(Statement))
+    signatures: tuple[Signature, ...] = wired(Sequence(Struct(Signature)))
+
+    def digest(self) -> bytes:
+        """The statement's digest: signatures are evidence, not content."""
+        return self.statement.digest()
+
+
+def sum_digest(packed: bytes) -> bytes:
+    """Digest of a published sum, over its packed bytes."""
+    return digest("sum", packed)
+
+
+def verify_receipt(
+    receipt: Receipt,
+    *,
+    study: bytes,
+    predecessor: bytes,
+    rules: CohortRules,
+    roster: tuple[PublicIdentity, ...],
+) -> None:
+    """Check a receipt against the study, the roster and its place in the chain. Nothing in it is taken on trust.
+
+    Raises:
+        WrongSession: another study, or a broken link.
+        WrongLength: a quorum that the roster does not give.
+        CohortTooSmall: a cohort below the rules at some stage.
+        NotCanonical: sets that are not nested.
+        BadSignature: fewer than t distinct survivors signed exactly this statement.
+    """
+    statement = receipt.statement
+    if statement.study != study:
+        raise WrongSession("a receipt of another study", sender=None, field="study")
+    if statement.predecessor != predecessor:
+        raise WrongSession("a receipt that does not follow the last one", sender=None, field="predecessor")
+    cohort, sharers, survivors = (set(part) for part in (statement.cohort, statement.sharers, statement.survivors))
+    if not survivors <= sharers <= cohort:
+        raise NotCanonical("survivors, sharers and cohort are not nested", sender=None, field="survivors")
+    size = len(cohort)
+    for name, members in (
+        ("the cohort", cohort),
+        ("the set of sharers", sharers),
+        ("the survivor set", survivors),
+    ):
+        rules.check_stage(name, len(members), size)
+    if statement.quorum != rules.quorum(size):
+        raise WrongLength("a quorum that this roster and cohort do not give", sender=None, field="quorum")
+    signers = {entry.signer: entry.signature for entry in receipt.signatures if entry.signer in survivors}
+    valid = valid_signers(statement, signers, roster)
+    if len(valid) < statement.quorum:
+        raise BadSignature(f"{len(valid)} valid signatures where {statement.quorum} are needed", sender=None)
+
+
+def valid_signers(
+    statement: Statement, signatures: Mapping[int, bytes], roster: tuple[PublicIdentity, ...]
+) -> frozenset[int]:
+    """Which of these signers really signed this statement."""
+    content = statement.digest()
+    return frozenset(
+        signer for signer, signature in signatures.items() if roster[signer].verifies(signature, SIGNING_LABEL, content)
+    )

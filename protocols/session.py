@@ -1,0 +1,101 @@
+"""What a round is bound to, and the session id that every key, seal and signature covers.
+
+`Context` is recomputed by every node from its own study, its own receipts and its own model: told another model,
+roster, round or study, a node derives other keys, cannot open what others sealed, and stops. The session id adds the
+cohort: the signed Advertise bodies, in roster order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from crypto.identity import PublicIdentity
+from crypto.kdf import digest
+from protocols.errors import LocalError, WrongSession
+from protocols.messages import Advertise, Opening
+from protocols.parameters import CohortRules, RoundShape
+from protocols.wire import Limits, canonical
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Everything both sides must agree on before a round."""
+
+    study: bytes
+    """Digest of the signed study, and with it of the roster."""
+    round_number: int
+    predecessor: bytes
+    """Digest of the receipt before; the study's digest before round 1."""
+    base_model: bytes
+    state: bytes
+    """Digest of the adapter and of the optimiser's moments."""
+    shape: RoundShape
+
+    def digest(self) -> bytes:
+        """32 bytes over all of it, in this order."""
+        values = [
+            self.study,
+            self.round_number,
+            self.predecessor,
+            self.base_model,
+            self.state,
+            self.shape.dimension,
+            self.shape.ring_bits,
+        ]
+        return digest("context", canonical(values))
+
+    def opening(self) -> Opening:
+        """The header that announces this round."""
+        return Opening(
+            study=self.study,
+            round_number=self.round_number,
+            predecessor=self.predecessor,
+            base_model=self.base_model,
+            state=self.state,
+            dimension=self.shape.dimension,
+            ring_bits=self.shape.ring_bits,
+        )
+
+    def check_opening(self, opening: Opening) -> None:
+        """Refuse a header that differs from what this node computed itself.
+
+        Raises:
+            WrongSession: names the first field that differs.
+        """
+        expected = self.opening()
+        for name in Opening.__dataclass_fields__:
+            if getattr(opening, name) != getattr(expected, name):
+                raise WrongSession("the round's header is not the one this node computed", sender=None, field=name)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionConfig:
+    """A session's fixed numbers, as each party derives them for itself."""
+
+    rules: CohortRules
+    roster: tuple[PublicIdentity, ...]
+    context: Context
+    magnitude: int
+    """The largest absolute value that a node may put into one element of its vector."""
+
+    def __post_init__(self) -> None:
+        if len(self.roster) != self.rules.roster_size:
+            raise LocalError(f"a roster of {len(self.roster)} where the rules say {self.rules.roster_size}")
+        if len({identity.raw for identity in self.roster}) != len(self.roster):
+            raise LocalError("two nodes of the roster have the same identity key")
+        if not 1 <= self.magnitude * self.rules.roster_size < 1 << (self.context.shape.ring_bits - 1):
+            raise LocalError("the ring does not hold the sum of the largest vectors: derive b from a certificate")
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(len(self.roster), self.context.shape.packed_bytes)
+
+
+def session_id(context: bytes, advertisements: Iterable[Advertise]) -> bytes:
+    """sid = H("session", context, the signed Advertise bodies in roster order).
+
+    Signatures themselves stay outside: Ed25519 signatures of one body need not be unique, and two nodes that were shown
+    two valid signatures over the same body are in the same session.
+    """
+    return digest("session", context, *(advertisement.body() for advertisement in advertisements))

@@ -1,0 +1,138 @@
+"""Stage 4 at the aggregator: shares in, masks out, and every wrong share traced to its node.
+
+Dealers commit to every share they deal, and receivers refuse one that differs. So a released share that differs from
+its dealer's commitment is its *releaser's* fault, and shares that all agree with their commitments but give a wrong
+secret are the *dealer's*: no search over subsets is needed to tell the two apart. Against a dealer whose shares lie on
+no one polynomial other subsets are still tried, because the round may go on with one that gives the committed secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from crypto import shamir
+from crypto.prg import RingVector, add_stream, subtract_stream
+from crypto.sealing import SealingKey
+from protocols import derivations, sharing
+from protocols.errors import MalformedMessage, RemoteError, RoundVoid, WrongCommitment
+from protocols.messages import Advertise, ReleasedShare, SeedEnvelope, Share, ShareCommitments, Unmask
+
+STAGE = "unmask"
+
+
+@dataclass(frozen=True, slots=True)
+class Unmasking:
+    """What is needed to take the masks out of one round's running sum."""
+
+    session: bytes
+    quorum: int
+    advertisements: Mapping[int, Advertise]
+    shares: Mapping[int, Share]
+    sharers: tuple[int, ...]
+    survivors: tuple[int, ...]
+
+    @property
+    def dropped(self) -> tuple[int, ...]:
+        """U2 without U3: their pair masks are in the sum, their inputs are not."""
+        return tuple(node for node in self.sharers if node not in self.survivors)
+
+    def check_shares(self, message: Unmask) -> None:
+        """Check one node's released shares: exactly the right owners, and each the one its dealer committed to.
+
+        Raises:
+            MalformedMessage: other owners than the announced sets give.
+            WrongCommitment: a share that its dealer did not deal; the releaser's fault.
+        """
+        for released, owners, field in (
+            (message.self_mask_shares, self.survivors, "self_mask_shares"),
+            (message.mask_key_shares, self.dropped, "mask_key_shares"),
+        ):
+            if tuple(entry.owner for entry in released) != owners:
+                raise MalformedMessage("shares of others than the announced sets", sender=message.sender, field=field)
+            kind = "self-mask" if field == "self_mask_shares" else "mask-key"
+            for entry in released:
+                if not self._is_dealt(kind, entry, message.sender):
+                    raise WrongCommitment(
+                        f"released a share of node {entry.owner} other than the one it was dealt",
+                        sender=message.sender,
+                        field=field,
+                    )
+
+    def remove_masks(self, running: RingVector, unmasks: Mapping[int, Unmask]) -> None:
+        """Take every remaining mask out of the sum, in place.
+
+        Args:
+            running: sum of the survivors' masked inputs.
+            unmasks: checked Unmask messages of at least t nodes.
+
+        Raises:
+            RoundVoid: a dealer's secret or seed is not the committed one; it names the dealer.
+        """
+        for owner in self.survivors:
+            released = {node: _share_of(owner, message.self_mask_shares) for node, message in unmasks.items()}
+            seed = self._recover(owner, released, self._is_self_mask_seed)
+            subtract_stream(running, derivations.self_stream_key(seed))
+        for owner in self.dropped:
+            released = {node: _share_of(owner, message.mask_key_shares) for node, message in unmasks.items()}
+            seed = self._recover(owner, released, self._is_mask_seed)
+            self._remove_pair_masks(running, owner, seed)
+
+    def _recover(self, owner: int, released: Mapping[int, bytes], fits: Callable[[int, bytes], bool]) -> bytes:
+        """The owner's secret, from the first window of t shares that gives the committed one."""
+        nodes = sorted(released)
+        for start in range(len(nodes)):
+            window = (nodes[start:] + nodes[:start])[: self.quorum]
+            try:
+                secret = shamir.recover_secret({1 + node: released[node] for node in window}, self.quorum)
+            except ValueError:
+                continue
+            if fits(owner, secret):
+                return secret
+        raise RoundVoid(
+            STAGE,
+            f"node {owner} dealt shares that do not give the secret it committed to",
+            frozenset({owner}),
+        )
+
+    def _is_self_mask_seed(self, owner: int, secret: bytes) -> bool:
+        return derivations.commit_self_mask(owner, secret) == self.advertisements[owner].self_mask_commitment
+
+    def _is_mask_seed(self, owner: int, secret: bytes) -> bool:
+        return SealingKey(secret).public.raw == self.advertisements[owner].mask_key
+
+    def _remove_pair_masks(self, running: RingVector, owner: int, mask_seed: bytes) -> None:
+        """Undo, in the survivors' inputs, the masks they share with a dropped node, whose mask seed is rebuilt."""
+        mask_key = SealingKey(mask_seed)
+        for peer in self.survivors:
+            try:
+                if peer < owner:  # the peer made the seed, and added its stream
+                    seed = sharing.open_seed(self._seed_envelope(peer, owner), self.session, mask_key)
+                    subtract_stream(running, derivations.pair_stream_key(seed))
+                else:  # the dropped node made the seed, and the peer subtracted its stream
+                    seed = derivations.pair_seed(mask_seed, self.session, owner, peer)
+                    committed = self._seed_envelope(owner, peer).commitment
+                    if derivations.commit_pair_seed(self.session, owner, peer, seed) != committed:
+                        raise WrongCommitment("sealed another pair seed than its mask seed gives", sender=owner)
+                    add_stream(running, derivations.pair_stream_key(seed))
+            except RemoteError as error:
+                blamed = frozenset(() if error.sender is None else (error.sender,))
+                raise RoundVoid(STAGE, str(error), blamed) from error
+
+    def _is_dealt(self, kind: str, entry: ReleasedShare, releaser: int) -> bool:
+        committed = self._commitments(entry.owner, releaser)
+        expected = committed.self_mask if kind == "self-mask" else committed.mask_key
+        return derivations.commit_share(kind, self.session, entry.owner, releaser, entry.share) == expected
+
+    def _commitments(self, dealer: int, receiver: int) -> ShareCommitments:
+        share = self.shares[dealer]
+        if dealer == receiver:
+            return share.own
+        return next(envelope.commitments for envelope in share.shares if envelope.receiver == receiver)
+
+    def _seed_envelope(self, sender: int, receiver: int) -> SeedEnvelope:
+        return next(envelope for envelope in self.shares[sender].seeds if envelope.receiver == receiver)
+
+
+def _share_of(owner: int, released: tuple[ReleasedShare, ...]) -> bytes:
+    return next(entry.share for entry in released if entry.owner == owner)

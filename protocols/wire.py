@@ -1,0 +1,323 @@
+"""Canonical CBOR and strict parsing: the only way in which a message becomes bytes, or bytes a message.
+
+Encoding is RFC 8949 core deterministic: shortest forms, definite lengths, map keys sorted, each once. Decoding goes
+through four gates, in this order, and each has an error class of its own that names the sender and the field:
+
+1. size: more bytes than the largest message of its kind in this session are not parsed at all;
+2. well-formedness: no indefinite lengths, no deep nesting, no duplicate key, no byte behind the end;
+3. canonical form: encoding the decoded value again must give the same bytes;
+4. schema: exactly the fields of the message, each of its type, length and range.
+
+A message is a frozen dataclass whose fields carry a `Wire` type; size bounds are computed from those types.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeVar, cast
+
+import cbor2
+
+from crypto.identity import SIGNATURE_BYTES
+from protocols.errors import (
+    MalformedMessage,
+    MissingField,
+    NotCanonical,
+    OversizedMessage,
+    UnknownField,
+    WrongLength,
+    WrongType,
+)
+
+_HEAD_BYTES = 9
+_MAX_DEPTH = 6
+NUMBER_MAX = 2**53 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds the sizes of a session's messages."""
+
+    roster_size: int
+    """N: no list has more entries, no index reaches it."""
+    packed_bytes: int
+    """Exact bytes of a packed vector."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Whom an error names: the sender, and the field being read."""
+
+    sender: int | None
+    field: str | None = None
+
+    def inside(self, name: str) -> Source:
+        return Source(self.sender, name if self.field is None else f"{self.field}.{name}")
+
+
+class Wire(Protocol):
+    """How one field looks on the wire."""
+
+    def encode(self, value: Any) -> Any: ...
+    def decode(self, value: Any, limits: Limits, source: Source) -> Any: ...
+    def most_bytes(self, limits: Limits) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """An integer from 0 to `most`; without it, below 2^53."""
+
+    most: int = NUMBER_MAX
+
+    def encode(self, value: Any) -> Any:
+        return value
+
+    def decode(self, value: Any, limits: Limits, source: Source) -> int:
+        if type(value) is not int:
+            raise WrongType("not an integer", sender=source.sender, field=source.field)
+        if not 0 <= value <= self.most:
+            raise WrongLength("a number out of range", sender=source.sender, field=source.field)
+        return value
+
+    def most_bytes(self, limits: Limits) -> int:
+        return _HEAD_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A roster index: 0 to N - 1."""
+
+    def encode(self, value: Any) -> Any:
+        return value
+
+    def decode(self, value: Any, limits: Limits, source: Source) -> int:
+        return Number(limits.roster_size - 1).decode(value, limits, source)
+
+    def most_bytes(self, limits: Limits) -> int:
+        return _HEAD_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Octets:
+    """A byte string of exactly `length(limits)` bytes, or of at most that many."""
+
+    length: Callable[[Limits], int]
+    exact: bool = True
+
+    def encode(self, value: Any) -> Any:
+        return value
+
+    def decode(self, value: Any, limits: Limits, source: Source) -> bytes:
+        if type(value) is not bytes:
+            raise WrongType("not a byte string", sender=source.sender, field=source.field)
+        wanted = self.length(limits)
+        if len(value) > wanted or (self.exact and len(value) != wanted):
+            raise WrongLength(f"{len(value)} bytes where {wanted} belong", sender=source.sender, field=source.field)
+        return value
+
+    def most_bytes(self, limits: Limits) -> int:
+        return _HEAD_BYTES + self.length(limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """A list of at most N items of one type, as a tuple."""
+
+    item: Wire
+
+    def encode(self, value: Any) -> Any:
+        return [self.item.encode(entry) for entry in value]
+
+    def decode(self, value: Any, limits: Limits, source: Source) -> tuple[Any, ...]:
+        if type(value) is not list:
+            raise WrongType("not a list", sender=source.sender, field=source.field)
+        if len(value) > limits.roster_size:
+            raise WrongLength(f"a list of {len(value)}", sender=source.sender, field=source.field)
+        return tuple(self.item.decode(entry, limits, source.inside(str(at))) for at, entry in enumerate(value))
+
+    def most_bytes(self, limits: Limits) -> int:
+        return _HEAD_BYTES + limits.roster_size * self.item.most_bytes(limits)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSet:
+    """A set of roster indices, as a strictly increasing list: one encoding for one set."""
+
+    def encode(self, value: Any) -> Any:
+        return sorted(value)
+
+    def decode(self, value: Any, limits: Limits, source: Source) -> tuple[int, ...]:
+        indices = Sequence(Index()).decode(value, limits, source)
+        if any(earlier >= later for earlier, later in itertools.pairwise(indices)):
+            raise NotCanonical("indices not strictly increasing", sender=source.sender, field=source.field)
+        return indices
+
+    def most_bytes(self, limits: Limits) -> int:
+        return Sequence(Index()).most_bytes(limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Struct:
+    """A record inside a message."""
+
+    record: type[Record]
+
+    def encode(self, value: Any) -> Any:
+        return to_map(value)
+
+    def decode(self, value: Any, limits: Limits, source: Source) -> Any:
+        return from_map(self.record, value, limits, source)
+
+    def most_bytes(self, limits: Limits) -> int:
+        return most_map_bytes(self.record, limits)
+
+
+def exactly(length: int) -> Any:
+    """A dataclass field: a byte string of this many bytes."""
+    return wired(Octets(lambda _: length))
+
+
+def wired(wire: Wire) -> Any:
+    """A dataclass field of a wire type."""
+    return dataclasses.field(metadata={"wire": wire})
+
+
+class Record:
+    """Base of everything that travels. Subclasses are frozen dataclasses whose fields are made by `wired`."""
+
+    __slots__ = ()
+
+
+class Message(Record):
+    """A record that travels on its own. `TYPE` is its name on the wire."""
+
+    __slots__ = ()
+    TYPE: ClassVar[str]
+
+
+class SignedMessage(Message):
+    """A message whose last field is the sender's signature over everything before it."""
+
+    __slots__ = ()
+    signature: bytes
+
+    def body(self) -> bytes:
+        """What is signed: the canonical encoding of the message without its signature."""
+        fields = to_map(self)
+        del fields["signature"]
+        return canonical(fields)
+
+
+def signature_field() -> Any:
+    return exactly(SIGNATURE_BYTES)
+
+
+def canonical(value: Any) -> bytes:
+    """RFC 8949 core deterministic encoding."""
+    return cbor2.dumps(value, canonical=True)
+
+
+def encode(message: Message) -> bytes:
+    """The canonical bytes of a message."""
+    return canonical(to_map(message))
+
+
+AnyMessage = TypeVar("AnyMessage", bound=Message)
+
+
+def decode(kind: type[AnyMessage], data: bytes, limits: Limits, sender: int | None) -> AnyMessage:
+    """Parse one message strictly.
+
+    Args:
+        kind: the message type that the session's state expects.
+        data: what came, all of it.
+        limits: bounds of this session.
+        sender: roster index of the sender, None for the aggregator; errors name it.
+
+    Raises:
+        MalformedMessage: one of its subclasses, by the gate that refused.
+    """
+    most = most_map_bytes(kind, limits)
+    if len(data) > most:
+        raise OversizedMessage(f"{len(data)} bytes where a {kind.TYPE} message has at most {most}", sender=sender)
+    value = parse_canonical(data, sender)
+    return cast(AnyMessage, from_map(kind, value, limits, Source(sender)))
+
+
+def message_type(data: bytes, most_bytes: int, sender: int | None) -> str:
+    """The `type` of a message, without accepting anything else about it."""
+    if len(data) > most_bytes:
+        raise OversizedMessage(f"{len(data)} bytes where at most {most_bytes} are read", sender=sender)
+    value = parse_canonical(data, sender)
+    if type(value) is not dict or type(value.get("type")) is not str:
+        raise MalformedMessage("not a message of this protocol", sender=sender, field="type")
+    return cast(str, value["type"])
+
+
+def parse_canonical(data: bytes, sender: int | None) -> Any:
+    """Gates 2 and 3: one well-formed value, in its one canonical encoding, and nothing behind it."""
+    try:
+        value = cbor2.loads(
+            data,
+            max_depth=_MAX_DEPTH,
+            allow_indefinite=False,
+            allow_duplicate_keys=False,
+            strict_hashable_types=True,
+        )
+        again = canonical(value)
+    except Exception as error:  # cbor2 raises many kinds on hostile input, and all of them mean the same here
+        if "duplicate map key" in str(error).lower():
+            raise NotCanonical("a key occurs twice", sender=sender) from None
+        raise MalformedMessage("not well-formed CBOR", sender=sender) from None
+    if len(data) > len(again) and data.startswith(again):
+        raise NotCanonical("bytes behind the end of the message", sender=sender)
+    if again != data:
+        raise NotCanonical("not the canonical encoding", sender=sender)
+    return value
+
+
+def to_map(record: Record) -> dict[str, Any]:
+    values = {name: wire.encode(getattr(record, name)) for name, wire in _wires(type(record)).items()}
+    if isinstance(record, Message):
+        values["type"] = record.TYPE
+    return values
+
+
+def from_map(kind: type[Record], value: Any, limits: Limits, source: Source) -> Any:
+    if type(value) is not dict:
+        raise WrongType("not a map", sender=source.sender, field=source.field)
+    wires = _wires(kind)
+    expected = set(wires)
+    if issubclass(kind, Message):
+        expected.add("type")
+        if value.get("type") != kind.TYPE:
+            raise WrongType(f"not a {kind.TYPE} message", sender=source.sender, field="type")
+    for name in value:
+        if name not in expected:
+            raise UnknownField("no such field", sender=source.sender, field=source.inside(str(name)[:40]).field)
+    for name in expected:
+        if name not in value:
+            raise MissingField("missing", sender=source.sender, field=source.inside(name).field)
+    return kind(**{name: wire.decode(value[name], limits, source.inside(name)) for name, wire in wires.items()})
+
+
+def most_map_bytes(kind: type[Record], limits: Limits) -> int:
+    """An upper bound on the encoded size of a record: its field names, and the most that each field takes."""
+    total = _HEAD_BYTES
+    for name, wire in _wires(kind).items():
+        total += _HEAD_BYTES + len(name) + wire.most_bytes(limits)
+    if issubclass(kind, Message):
+        total += 2 * _HEAD_BYTES + len("type") + len(kind.TYPE)
+    return total
+
+
+def fields_of(record: Record) -> dict[str, Any]:
+    """The fields of a record by name, not encoded: for making a copy that differs in one."""
+    return {name: getattr(record, name) for name in _wires(type(record))}
+
+
+def _wires(kind: type[Record]) -> dict[str, Wire]:
+    return {field.name: field.metadata["wire"] for field in dataclasses.fields(cast(Any, kind))}
