@@ -1,0 +1,55 @@
+"""What can go wrong in differential privacy. Texts say what happened and what to do, never patient data."""
+
+from __future__ import annotations
+
+
+class DPError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class UnsuitableModel(DPError):
+    """The model mixes patients, or has nothing to train: no private gradient of it exists."""
+
+
+class ImpossibleTarget(DPError):
+    """No noise multiplier within reason gives the asked epsilon and delta."""
+
+
+class LedgerError(DPError):
+    """Base of the ledger's refusals. Nothing was written."""
+
+
+class NoGrant(LedgerError):
+    """No privacy budget was granted yet."""
+
+
+class GrantDiffers(LedgerError):
+    """Another budget was granted before; a population's budget is granted once."""
+
+
+class BudgetExceeded(LedgerError):
+    """The study would spend more than is left."""
+
+
+class AlreadyReserved(LedgerError):
+    """This study holds a reservation; a second run of it would spend twice."""
+
+
+class NotReserved(LedgerError):
+    """This study reserved no budget, or has used all the rounds it reserved."""
+
+
+class AlreadyCommitted(LedgerError):
+    """This round's budget is spent: a round is attempted once."""
+
+
+class NotCommitted(LedgerError):
+    """A release of a round that was never committed."""
+
+
+class AlreadyReleased(LedgerError):
+    """This round's receipt is already recorded."""
+
+
+class LedgerCorrupt(LedgerError):
+    """The ledger on disk was changed, damaged or signed by another; the text names the first bad entry."""

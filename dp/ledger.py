@@ -1,0 +1,399 @@
+"""The ledger: what one node has promised, spent and seen published of its patients' privacy budget.
+
+A study is reserved whole before it starts, committed round by round before an upload leaves, and released when a
+receipt comes. A crash anywhere leaves the spend counted. Across studies epsilon and delta add up (basic
+composition, Dwork and Roth 2014, theorem 3.16), exactly, in decimals; never as floats.
+
+One SQLite table, append-only: triggers refuse UPDATE and DELETE, every entry holds the digest of the one before
+it, and every entry is signed by the node. The chain finds a changed or removed entry in the middle; that the end is
+missing (a restored backup) is found by peers, who remember `sequence`. Journal in WAL mode with synchronous=FULL:
+what is committed is on disk before the upload leaves. Every change is one exclusive transaction, so that two
+processes cannot both take the last of the budget.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Context, Decimal, Inexact, InvalidOperation
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeAlias
+
+from dp.errors import (
+    AlreadyCommitted,
+    AlreadyReleased,
+    AlreadyReserved,
+    BudgetExceeded,
+    GrantDiffers,
+    LedgerCorrupt,
+    LedgerError,
+    NoGrant,
+    NotCommitted,
+    NotReserved,
+)
+
+Amount: TypeAlias = Decimal | str | float
+"""An epsilon or delta. A float means the decimal that it prints as."""
+Sign: TypeAlias = Callable[[bytes], bytes]
+"""Signs a message with the node's identity key."""
+Check: TypeAlias = Callable[[bytes, bytes], bool]
+"""Whether a signature (second) of a message (first) is the node's."""
+
+NOTHING_BEFORE = bytes(32)
+"""What stands for the digest of the entry before the first."""
+_DOMAIN = b"secfed ledger entry v1\0"
+_BUSY_SECONDS = 30.0
+_NAME_BYTES_MAX = 64
+# Amounts have at most 40 digits between 10^30 and 10^-70, so that 150 hold any sum; rounding would raise.
+_EXACT = Context(prec=150, traps=[Inexact])
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS entries (
+    sequence INTEGER PRIMARY KEY,
+    body TEXT NOT NULL,
+    digest BLOB NOT NULL,
+    signature BLOB NOT NULL
+) STRICT;
+CREATE TRIGGER IF NOT EXISTS entries_never_change BEFORE UPDATE ON entries
+    BEGIN SELECT RAISE(ABORT, 'a ledger is append-only'); END;
+CREATE TRIGGER IF NOT EXISTS entries_never_go BEFORE DELETE ON entries
+    BEGIN SELECT RAISE(ABORT, 'a ledger is append-only'); END;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the ledger."""
+
+    sequence: int
+    """1 for the first entry."""
+    kind: str
+    """grant, reserve, commit or release."""
+    time: str
+    """When, in UTC, to the second."""
+    body: Mapping[str, Any]
+    """Everything that was recorded, kind and time included."""
+    digest: bytes
+    """SHA-256 over the entry before this one and this one's body."""
+    signature: bytes
+    """The node's signature of the digest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """A population's budget: granted = reserved + left, in exact decimals."""
+
+    granted_epsilon: Decimal
+    granted_delta: Decimal
+    reserved_epsilon: Decimal
+    reserved_delta: Decimal
+    left_epsilon: Decimal
+    left_delta: Decimal
+
+
+class Ledger:
+    """One population's ledger, in one file. Use it as a context manager, or call `close`.
+
+    Args:
+        path: the file; made, readable by its owner alone, where it does not exist.
+        sign: signs each new entry's digest; its domain separation is the caller's.
+        clock: seconds since the epoch.
+
+    Raises:
+        LedgerError: the file cannot be opened or made.
+        LedgerCorrupt: the file is not a ledger.
+    """
+
+    def __init__(self, path: Path, sign: Sign, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._sign = sign
+        self._clock = clock
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        except OSError as error:
+            raise LedgerError(
+                f"the ledger {path} cannot be opened ({error.strerror}): check its folder and permissions"
+            ) from error
+        # isolation_level=None: transactions are opened by hand, below.
+        self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+        try:
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.executescript(_SCHEMA)
+        except sqlite3.OperationalError as error:
+            self._connection.close()
+            raise LedgerError(f"the ledger {path} cannot be opened ({error}): check its disk") from error
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            raise LedgerCorrupt(f"{path} is not a ledger ({error}): restore it from its newest copy") from error
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; the ledger cannot be used afterwards."""
+        self._connection.close()
+
+    def grant(self, epsilon: Amount, delta: Amount) -> None:
+        """Set this population's whole budget, once. The same grant again changes nothing.
+
+        Raises:
+            ValueError: epsilon is not positive, or delta not between 0 and 1.
+            GrantDiffers: another budget was granted before.
+        """
+        asked = {"epsilon": str(_epsilon(epsilon)), "delta": str(_delta(delta))}
+        with self._transaction() as entries:
+            for entry in entries:
+                if entry.kind == "grant":
+                    before = {name: entry.body[name] for name in asked}
+                    if all(Decimal(before[name]) == Decimal(asked[name]) for name in asked):
+                        return
+                    raise GrantDiffers(
+                        f"the budget is epsilon {before['epsilon']}, delta {before['delta']} since {entry.time}, "
+                        "and is granted once: keep it, or start a ledger for other patients"
+                    )
+            self._append(entries, {"kind": "grant", **asked})
+
+    def refusal(self, study: bytes, epsilon: Amount, delta: Amount) -> str | None:
+        """Why this study cannot be reserved, or None if it can. Writes nothing."""
+        problem = _reservation_problem(self.entries(), _name(study), _epsilon(epsilon), _delta(delta))
+        return None if problem is None else str(problem)
+
+    def reserve(self, study: bytes, epsilon: Amount, delta: Amount, rounds: int) -> None:
+        """Set aside all that a study may ever spend, before it starts.
+
+        Args:
+            study: the study's digest.
+            epsilon: what the whole study costs, by its plan.
+            delta: likewise.
+            rounds: how many rounds this pays for; the ledger refuses to commit more.
+
+        Raises:
+            ValueError: an amount is out of range.
+            NoGrant, AlreadyReserved, BudgetExceeded: it cannot be reserved; the text says what to do.
+        """
+        name, cost, slack = _name(study), _epsilon(epsilon), _delta(delta)
+        if rounds < 1:
+            raise ValueError(f"a number of rounds is at least 1, not {rounds}")
+        with self._transaction() as entries:
+            problem = _reservation_problem(entries, name, cost, slack)
+            if problem is not None:
+                raise problem
+            self._append(
+                entries,
+                {"kind": "reserve", "study": name, "epsilon": str(cost), "delta": str(slack), "rounds": rounds},
+            )
+
+    def commit(self, study: bytes, round_number: int) -> None:
+        """Record that a round's update is about to leave. It counts as spent from here on, whatever follows.
+
+        Raises:
+            NotReserved: the study has no reservation, or has committed all the rounds it paid for.
+            AlreadyCommitted: this round was committed before; it is never attempted twice.
+        """
+        name = _name(study)
+        with self._transaction() as entries:
+            reservation = _find(entries, "reserve", name)
+            if reservation is None:
+                raise NotReserved(f"study {name[:16]} has reserved no budget: approve it at this node first")
+            if _find(entries, "commit", name, round_number) is not None:
+                raise AlreadyCommitted(
+                    f"round {round_number} of study {name[:16]} is already committed, and a round is attempted "
+                    "once: wait for the next round"
+                )
+            committed = sum(entry.kind == "commit" and entry.body["study"] == name for entry in entries)
+            if committed >= reservation.body["rounds"]:
+                raise NotReserved(
+                    f"study {name[:16]} has used all {committed} rounds that it reserved: "
+                    "longer training is a new study with a reservation of its own"
+                )
+            self._append(entries, {"kind": "commit", "study": name, "round": round_number})
+
+    def release(self, study: bytes, round_number: int, receipt: bytes) -> None:
+        """Record that a round's sum was published, with the digest of its receipt.
+
+        Raises:
+            NotCommitted: this round was never committed here.
+            AlreadyReleased: its receipt is recorded already.
+        """
+        name = _name(study)
+        with self._transaction() as entries:
+            if _find(entries, "commit", name, round_number) is None:
+                raise NotCommitted(f"round {round_number} of study {name[:16]} was never committed at this node")
+            if _find(entries, "release", name, round_number) is not None:
+                raise AlreadyReleased(f"round {round_number} of study {name[:16]} is already released")
+            body = {"kind": "release", "study": name, "round": round_number, "receipt": _name(receipt)}
+            self._append(entries, body)
+
+    @property
+    def sequence(self) -> int:
+        """The number of entries. It never falls; peers remember it."""
+        return len(self.entries())
+
+    @property
+    def head(self) -> bytes:
+        """The last entry's digest; 32 zero bytes for an empty ledger."""
+        entries = self.entries()
+        return entries[-1].digest if entries else NOTHING_BEFORE
+
+    def balance(self) -> Balance:
+        """Granted, reserved and left. Zero where nothing was granted."""
+        return _balance(self.entries())
+
+    def entries(self) -> tuple[Entry, ...]:
+        """All entries in order, their chain checked.
+
+        Raises:
+            LedgerCorrupt: an entry does not continue the chain.
+        """
+        try:
+            rows = self._connection.execute(
+                "SELECT sequence, body, digest, signature FROM entries ORDER BY sequence"
+            ).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise LedgerCorrupt(f"{self._path} cannot be read ({error}): restore it from its newest copy") from error
+        entries: list[Entry] = []
+        for position, (sequence, text, digest, signature) in enumerate(rows, start=1):
+            before = entries[-1].digest if entries else NOTHING_BEFORE
+            if sequence != position or digest != _digest(before, position, text):
+                raise LedgerCorrupt(
+                    f"entry {position} of {self._path} is not what was written: it was changed, or one before it "
+                    "is gone. Stop, keep the file as evidence, and restore its newest copy"
+                )
+            body = json.loads(text)
+            entries.append(Entry(sequence, body["kind"], body["time"], body, digest, signature))
+        return tuple(entries)
+
+    def verify(self, check: Check) -> None:
+        """Check the whole chain and every signature.
+
+        Args:
+            check: whether a signature of a message is this node's.
+
+        Raises:
+            LedgerCorrupt: naming the first bad entry.
+        """
+        for entry in self.entries():
+            if not check(entry.digest, entry.signature):
+                raise LedgerCorrupt(
+                    f"entry {entry.sequence} of {self._path} is not signed by this node: it was written by "
+                    "somebody else, or the node's identity key was replaced. Stop and keep the file as evidence"
+                )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[tuple[Entry, ...]]:
+        """The entries as they are while nobody else can write; what is appended inside is kept on a clean exit."""
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            raise LedgerError(
+                f"{self._path} cannot be written ({error}): end the other process that holds it, or check its disk"
+            ) from error
+        try:
+            yield self.entries()
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def _append(self, entries: tuple[Entry, ...], body: dict[str, Any]) -> None:
+        sequence = len(entries) + 1
+        moment = datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        # The random id keeps equal entries of two ledgers apart; it is derived from nothing.
+        body = {**body, "id": os.urandom(16).hex(), "time": moment}
+        text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+        digest = _digest(entries[-1].digest if entries else NOTHING_BEFORE, sequence, text)
+        self._connection.execute(
+            "INSERT INTO entries VALUES (?, ?, ?, ?)", (sequence, text, digest, self._sign(digest))
+        )
+
+
+def _digest(before: bytes, sequence: int, text: str) -> bytes:
+    return hashlib.sha256(_DOMAIN + before + sequence.to_bytes(8, "big") + text.encode()).digest()
+
+
+def _reservation_problem(entries: tuple[Entry, ...], name: str, epsilon: Decimal, delta: Decimal) -> LedgerError | None:
+    """What forbids this reservation, if anything does."""
+    if not any(entry.kind == "grant" for entry in entries):
+        return NoGrant("no privacy budget is granted to these patients yet: set one in this node's policy")
+    if _find(entries, "reserve", name) is not None:
+        return AlreadyReserved(
+            f"study {name[:16]} is reserved already, and a second run of it would spend twice: start a new study for it"
+        )
+    balance = _balance(entries)
+    if epsilon > balance.left_epsilon or delta > balance.left_delta:
+        return BudgetExceeded(
+            f"this study asks for epsilon {epsilon}, delta {delta}; left of these patients' budget are "
+            f"epsilon {balance.left_epsilon}, delta {balance.left_delta} "
+            f"(granted {balance.granted_epsilon} and {balance.granted_delta}). "
+            "Ask for a study that costs less; what was spent does not come back"
+        )
+    return None
+
+
+def _find(entries: tuple[Entry, ...], kind: str, study: str, round_number: int | None = None) -> Entry | None:
+    for entry in entries:
+        if entry.kind == kind and entry.body["study"] == study and entry.body.get("round") == round_number:
+            return entry
+    return None
+
+
+def _balance(entries: tuple[Entry, ...]) -> Balance:
+    sums = {("grant", "epsilon"): Decimal(0), ("grant", "delta"): Decimal(0)}
+    sums |= {("reserve", "epsilon"): Decimal(0), ("reserve", "delta"): Decimal(0)}
+    for entry in entries:
+        if entry.kind in ("grant", "reserve"):
+            for unit in ("epsilon", "delta"):
+                sums[entry.kind, unit] = _EXACT.add(sums[entry.kind, unit], Decimal(entry.body[unit]))
+    granted_epsilon, granted_delta, reserved_epsilon, reserved_delta = sums.values()
+    return Balance(
+        granted_epsilon,
+        granted_delta,
+        reserved_epsilon,
+        reserved_delta,
+        _EXACT.subtract(granted_epsilon, reserved_epsilon),
+        _EXACT.subtract(granted_delta, reserved_delta),
+    )
+
+
+def _decimal(amount: Amount) -> Decimal:
+    """The amount as a decimal with at most 40 digits."""
+    try:
+        value = Decimal(str(amount))
+    except InvalidOperation as error:
+        raise ValueError(f"not a number: {amount!r}") from error
+    if not value.is_finite() or len(value.as_tuple().digits) > 40 or abs(value.adjusted()) > 30:
+        raise ValueError(f"not an amount of privacy: {amount!r}")
+    return value
+
+
+def _epsilon(amount: Amount) -> Decimal:
+    value = _decimal(amount)
+    if value <= 0:
+        raise ValueError(f"an epsilon is positive, not {amount}")
+    return value
+
+
+def _delta(amount: Amount) -> Decimal:
+    value = _decimal(amount)
+    if not 0 < value < 1:
+        raise ValueError(f"a delta is between 0 and 1, not {amount}")
+    return value
+
+
+def _name(digest: bytes) -> str:
+    if not 1 <= len(digest) <= _NAME_BYTES_MAX:
+        raise ValueError(f"a digest has 1 to {_NAME_BYTES_MAX} bytes, not {len(digest)}")
+    return digest.hex()

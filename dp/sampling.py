@@ -1,0 +1,68 @@
+"""Which patients take part in a step, and with which record.
+
+Poisson sampling: every patient is in or out by a coin of its own, at the same rate, which is what the accountant
+assumes (Abadi et al. 2016, section 3.1). No shuffling, no fixed batch size, no dropped remainder. Of a drawn
+patient one record is chosen, so that clipping per record is clipping per patient.
+
+Coins and choices are keyed by the noise secret and the patient's id, not taken from a stream in order. A patient's
+part therefore depends on that patient alone: removing or reordering others changes nothing for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from crypto.randomness import NoiseSecret
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Patients:
+    """Tokenised records, grouped by patient; the tensors stay as they are loaded, and batches are rows of them."""
+
+    inputs: Mapping[str, Tensor]
+    """What the model is called with, by argument name; each of shape (records, length)."""
+    labels: Tensor
+    """Class indices, int64, of shape (records,)."""
+    rows: Mapping[str, Sequence[int]]
+    """Patient id -> the rows of its records, at least one."""
+
+    def __post_init__(self) -> None:
+        records = len(self.labels)
+        for name, tensor in self.inputs.items():
+            if len(tensor) != records:
+                raise ValueError(f"input {name} has {len(tensor)} records, the labels {records}")
+        if any(not rows or min(rows) < 0 or max(rows) >= records for rows in self.rows.values()):
+            raise ValueError("a patient has no records, or rows that do not exist")
+
+    def __len__(self) -> int:
+        """The number of patients."""
+        return len(self.rows)
+
+    @property
+    def records(self) -> int:
+        """The number of records of all patients together."""
+        return len(self.labels)
+
+
+def draw(
+    rows: Mapping[str, Sequence[int]], sampling_rate: float, secret: NoiseSecret, round_number: int, step: int
+) -> list[int]:
+    """The rows that take part in one step: one row of every drawn patient, possibly none.
+
+    Args:
+        rows: patient id -> the rows of its records.
+        sampling_rate: q, the chance of every patient, in (0, 1].
+        secret: this round's noise secret.
+        round_number: the round, part of the name of every coin.
+        step: the step in the round, part of the name of every coin.
+    """
+    drawn = []
+    for patient, own_rows in rows.items():
+        if secret.coin(sampling_rate, "patient", round_number, step, patient):
+            drawn.append(own_rows[secret.choice(len(own_rows), "record", round_number, step, patient)])
+    return drawn

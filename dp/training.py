@@ -1,0 +1,241 @@
+"""Private local training: several DP-SGD steps over one hospital's patients, with Opacus.
+
+Opacus's hooks give per-sample gradients and its optimiser the order of a step: clip, add up, noise, scale, move
+(Abadi et al. 2016, algorithm 1; Yousefpour et al. 2021). Three things are our own. The noise comes from
+`crypto.randomness`, not from a statistical generator. The loss is our own, one number per record, because a
+model's built-in loss may average over the batch and let one record weigh on the others. The denominator is the
+public q * N, never the size of a draw.
+
+Physical batches always have the same shape: the last one is filled with rows whose loss has weight 0, whose
+gradient is exactly zero. An empty draw is a step like any other, without a forward pass. The forward pass is in
+evaluation mode, so that there is no dropout; only the layers that own trainable parameters are told that they
+train, because Opacus's hooks ask.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from opacus.grad_sample import GradSampleHooks
+from opacus.optimizers import DPOptimizer
+from torch import Tensor, nn
+
+from crypto.randomness import NoiseSecret, NoiseStream
+from dp.clipping import check_model, clip_and_sum, owns_trainable_parameters
+from dp.errors import UnsuitableModel
+from dp.sampling import Patients, draw
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPlan:
+    """What every hospital does in one round. All of it is public and part of the signed study."""
+
+    steps: int
+    """Noised gradient steps in the round."""
+    sampling_rate: float
+    """q: the chance of every patient to be drawn in a step, in (0, 1]."""
+    nominal_patients: int
+    """N: the rounded number of patients in the study; q * N divides every step."""
+    clip: float
+    """C: the largest L2 norm of one patient's gradient."""
+    noise_multiplier: float
+    """sigma: the noise's standard deviation in units of C."""
+    learning_rate: float
+    """The local optimiser's step length."""
+    optimizer: Literal["adam", "sgd"]
+    """The local optimiser; it starts afresh in every round."""
+    physical_batch: int
+    """Records per forward pass, always exactly this many."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "nominal_patients", "physical_batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
+        for name in ("clip", "noise_multiplier", "learning_rate", "sampling_rate"):
+            value = getattr(self, name)
+            if not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"{name} is positive and finite, not {value}")
+        if self.sampling_rate > 1:
+            raise ValueError(f"sampling_rate is at most 1, not {self.sampling_rate}")
+
+
+class NoisyOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no types
+    """Opacus's optimiser with noise from a `NoiseStream`, clipping of our own, and a public denominator."""
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, stream: NoiseStream, plan: LocalPlan, names: Sequence[str]
+    ) -> None:
+        super().__init__(
+            optimizer,
+            noise_multiplier=plan.noise_multiplier,
+            max_grad_norm=plan.clip,
+            expected_batch_size=None,
+            loss_reduction="sum",
+        )
+        self.non_finite = 0
+        """How many drawn patients contributed zero because their gradient was not finite."""
+        self._stream = stream
+        self._denominator = plan.sampling_rate * plan.nominal_patients
+        self._names = tuple(names)
+
+    def pre_step(self, closure: Callable[[], float] | None = None) -> bool:
+        """Opacus's order of a step, once every parameter is known to have per-sample gradients.
+
+        Raises:
+            UnsuitableModel: a trainable parameter has none, so that nothing would bound what it gives away.
+        """
+        for name, parameter in zip(self._names, self.params, strict=True):
+            if parameter.grad_sample is None:
+                raise UnsuitableModel(
+                    f"{name} has no per-sample gradient: the forward pass does not use it through a layer that "
+                    "Opacus can follow. Freeze it, or choose another kind of adapter"
+                )
+        return bool(super().pre_step(closure))
+
+    def clip_and_accumulate(self) -> None:
+        """Clip this physical batch's per-sample gradients and add them to the step's sum."""
+        clipped = clip_and_sum(self.grad_samples, self.max_grad_norm)
+        self.non_finite += clipped.non_finite
+        for parameter, part in zip(self.params, clipped.parts, strict=True):
+            parameter.summed_grad = part if parameter.summed_grad is None else parameter.summed_grad + part
+
+    def add_noise(self) -> None:
+        """Add N(0, (sigma C)^2) to every coordinate of the step's sum, in float64."""
+        sizes = [parameter.numel() for parameter in self.params]
+        noise = torch.from_numpy(self._stream.gaussian(sum(sizes), self.noise_multiplier * self.max_grad_norm))
+        for parameter, part in zip(self.params, torch.split(noise, sizes), strict=True):
+            total = parameter.summed_grad.to(torch.float64) + part.to(parameter.device).view_as(parameter)
+            parameter.grad = total.to(parameter.dtype)
+
+    def scale_grad(self) -> None:
+        """Divide by q * N, which is public; the number of patients drawn is not."""
+        for parameter in self.params:
+            parameter.grad /= self._denominator
+
+
+def train_locally(
+    model: nn.Module,
+    patients: Patients,
+    plan: LocalPlan,
+    secret: NoiseSecret,
+    round_number: int,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Train the model's trainable parameters in place, privately, for one round.
+
+    Args:
+        model: called as `model(**inputs)`; gives an object with `.logits` of shape (records, classes).
+        patients: the hospital's tokenised records.
+        plan: the round's public figures.
+        secret: this round's noise secret; the caller wipes it afterwards.
+        round_number: names the round's coins and noise.
+        progress: called with the number of steps done after each step.
+
+    Raises:
+        UnsuitableModel: the model mixes samples or has parameters without per-sample gradients. The text lists
+            every problem with its fix.
+    """
+    problems = check_model(model)
+    if problems:
+        raise UnsuitableModel("the model cannot be trained privately: " + "; ".join(map(str, problems)))
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    with per_sample_gradients(model):
+        optimizer = NoisyOptimizer(
+            _fresh_optimizer([parameter for _, parameter in named], plan),
+            secret.stream("noise", round_number),
+            plan,
+            [name for name, _ in named],
+        )
+        for step in range(1, plan.steps + 1):
+            rows = draw(patients.rows, plan.sampling_rate, secret, round_number, step)
+            _private_step(model, optimizer, patients, rows, plan.physical_batch)
+            if progress is not None:
+                progress(step)
+        if optimizer.non_finite:
+            _log.warning(
+                "%d drawn records had a gradient that is not finite and contributed zero", optimizer.non_finite
+            )
+
+
+@contextmanager
+def per_sample_gradients(model: nn.Module) -> Iterator[None]:
+    """Within it, a backward pass leaves `.grad_sample`, of shape (samples, *shape), on trainable parameters.
+
+    The loss must be a sum over samples. Afterwards the model is as it was before but for its weights: no hooks, no
+    gradients, the same modes.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    for module in model.modules():
+        if owns_trainable_parameters(module):
+            module.training = True
+    hooks = GradSampleHooks(model, loss_reduction="sum")
+    try:
+        with warnings.catch_warnings():
+            # The lowest adapter's input needs no gradient, since everything below is frozen: that is intended.
+            warnings.filterwarnings("ignore", message="Full backward hook is firing")
+            yield
+    finally:
+        hooks.cleanup()
+        for module, training in modes:
+            module.training = training
+            for leftover in ("activations", "max_batch_len"):
+                module.__dict__.pop(leftover, None)
+        for parameter in model.parameters():
+            parameter.grad = None
+            parameter.__dict__.pop("summed_grad", None)
+
+
+def record_losses(model: nn.Module, inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
+    """Cross-entropy of each record on its own, in float32, of shape (records,). Never the model's own loss."""
+    logits = model(**inputs).logits
+    return nn.functional.cross_entropy(logits.to(torch.float32), labels, reduction="none")
+
+
+def physical_batches(rows: Sequence[int], size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The rows in batches of exactly `size`, each with its weights: 1 for a drawn row, 0 for a filler.
+
+    Fillers repeat a drawn row, because that is a valid input of any model.
+    """
+    for start in range(0, len(rows), size):
+        batch = list(rows[start : start + size])
+        filler = size - len(batch)
+        weights = torch.tensor([1.0] * len(batch) + [0.0] * filler)
+        yield torch.tensor(batch + batch[:1] * filler), weights
+
+
+def _private_step(
+    model: nn.Module, optimizer: NoisyOptimizer, patients: Patients, rows: Sequence[int], physical_batch: int
+) -> None:
+    """One noised step over the drawn rows."""
+    optimizer.zero_grad(set_to_none=True)
+    if not rows:
+        for parameter in optimizer.params:
+            parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))
+        optimizer.step()
+        return
+    device = optimizer.params[0].device
+    left = math.ceil(len(rows) / physical_batch)
+    for index, weights in physical_batches(rows, physical_batch):
+        left -= 1
+        inputs = {name: tensor[index].to(device) for name, tensor in patients.inputs.items()}
+        losses = record_losses(model, inputs, patients.labels[index].to(device))
+        torch.autograd.backward((losses * weights.to(device)).sum())
+        optimizer.signal_skip_step(do_skip=left > 0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+
+def _fresh_optimizer(parameters: list[nn.Parameter], plan: LocalPlan) -> torch.optim.Optimizer:
+    if plan.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=plan.learning_rate)
+    return torch.optim.SGD(parameters, lr=plan.learning_rate)
