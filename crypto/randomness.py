@@ -69,6 +69,9 @@ class NoiseStream:
         total *= standard_deviation / np.sqrt(_GAUSSIAN_TERMS)
         return total[:count]
 
+    def __reduce__(self) -> str:
+        raise TypeError("a noise stream is never pickled or copied")
+
 
 class NoiseSecret:
     """The secret behind one training session's noise, coins and record choices. Never shared, stored or logged."""

@@ -1,0 +1,87 @@
+"""The chain of receipts as one party holds it, and the model state that it leads to.
+
+Every link is checked against the study, the roster and the link before it, and the state behind it is computed from
+the sum, never taken. Nodes at the same receipt therefore hold the same bits, and one that was away catches up from
+receipts and sums alone.
+"""
+
+from __future__ import annotations
+
+from protocols import encoding
+from protocols.errors import NotCanonical, WrongSession
+from protocols.parameters import RoundShape
+from protocols.receipts import Receipt, sum_digest, verify_receipt
+from protocols.session import Context
+from secfed.strategies import Layout, ModelState, federated_average
+from secfed.study import Study
+
+
+class Chain:
+    """Where a party stands in a study."""
+
+    def __init__(self, study: Study, layout: Layout, first: ModelState) -> None:
+        """
+        Args:
+            study: the signed study; its digest is the predecessor of the first receipt.
+            layout: names and shapes of the trained parameters.
+            first: the first state, which every party derives from the study.
+        """
+        self.study = study
+        self.layout = layout
+        self.state = first
+        self.head = study.digest
+        self.round_number = 0
+        self.length = 0
+        self.shape = RoundShape(first.adapter.size, study.overflow_certificate.ring_bits)
+
+    def context(self, round_number: int) -> Context:
+        """What a round with this number, on top of this chain, is bound to."""
+        return Context(
+            study=self.study.digest,
+            round_number=round_number,
+            predecessor=self.head,
+            base_model=bytes.fromhex(self.study.model.digest.removeprefix("sha256:")),
+            state=self.state.digest(self.layout),
+            shape=self.shape,
+        )
+
+    def next_state(self, packed: bytes, survivors: tuple[int, ...]) -> ModelState:
+        """The state that a published sum leads to.
+
+        Raises:
+            NotCanonical: the bytes are no packed vector of this study.
+        """
+        try:
+            total = encoding.from_ring(encoding.unpack(packed, self.shape), self.shape)
+        except ValueError as error:
+            raise NotCanonical(str(error), sender=None, field="vector") from error
+        return federated_average(self.study, self.state, total, survivors)
+
+    def adopt(self, receipt: Receipt, packed: bytes) -> None:
+        """Move to the state behind the next receipt.
+
+        Raises:
+            RemoteError: the receipt, its place in the chain, its sum or its state is not right. Nothing has moved.
+        """
+        statement = receipt.statement
+        verify_receipt(
+            receipt,
+            study=self.study.digest,
+            predecessor=self.head,
+            rules=self.study.cohort_rules(),
+            roster=self.study.identities,
+        )
+        if not self.round_number < statement.round_number <= self.study.algorithm.rounds:
+            raise WrongSession("a round number out of order", sender=None, field="round_number")
+        context = self.context(statement.round_number)
+        if statement.context != context.digest() or statement.old_state != context.state:
+            raise WrongSession("a receipt for another model or study", sender=None, field="context")
+        if statement.sum_digest != sum_digest(packed):
+            raise WrongSession("not the sum that the receipt covers", sender=None, field="sum_digest")
+        following = self.next_state(packed, statement.survivors)
+        if statement.new_state != following.digest(self.layout):
+            raise WrongSession("the sum does not lead to the state in the receipt", sender=None, field="new_state")
+        self.state = following
+        self.head = receipt.digest()
+        self.round_number = statement.round_number
+        self.length += 1

@@ -1,0 +1,85 @@
+"""How the coordinator reaches the nodes: requests out, answers back, silence is absence.
+
+Node and coordinator know nothing of transport; an engine supplies the `Channel`. Around the protocol's own messages
+three more travel: the opening of a round with the receipts that a node may have missed, a node's word that it is
+behind, and the closing of the study. They are parsed as strictly as the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from crypto.kdf import DIGEST_BYTES
+from protocols.messages import FROM_AGGREGATOR, Opening
+from protocols.receipts import Receipt
+from protocols.wire import (
+    Index,
+    Limits,
+    Message,
+    Number,
+    Octets,
+    Record,
+    Sequence,
+    Struct,
+    exactly,
+    most_map_bytes,
+    wired,
+)
+
+LINKS_MAX = 16
+"""Receipts in one message. A node that is further behind asks again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link(Record):
+    """One link of the chain: a receipt, and the sum that it covers."""
+
+    receipt: Receipt = wired(Struct(Receipt))
+    vector: bytes = wired(Octets(lambda limits: limits.packed_bytes, exact=False))
+    """The packed sum; empty where the node has it already."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundOpening(Message):
+    """Coordinator: adopt these links, then take part in this round."""
+
+    TYPE: ClassVar[str] = "round-opening"
+    links: tuple[Link, ...] = wired(Sequence(Struct(Link), most=LINKS_MAX))
+    opening: Opening = wired(Struct(Opening))
+
+
+@dataclass(frozen=True, slots=True)
+class StudyClosing(Message):
+    """Coordinator: adopt these links; there will be no further round."""
+
+    TYPE: ClassVar[str] = "study-closing"
+    links: tuple[Link, ...] = wired(Sequence(Struct(Link), most=LINKS_MAX))
+
+
+@dataclass(frozen=True, slots=True)
+class Standing(Message):
+    """Node: the last receipt that it has adopted, when it cannot follow, or at the end."""
+
+    TYPE: ClassVar[str] = "standing"
+    sender: int = wired(Index())
+    round_number: int = wired(Number())
+    state: bytes = exactly(DIGEST_BYTES)
+
+
+def most_request_bytes(limits: Limits) -> int:
+    """The most bytes that any request to a node may have."""
+    kinds: tuple[type[Message], ...] = (*FROM_AGGREGATOR, RoundOpening, StudyClosing)
+    return max(most_map_bytes(kind, limits) for kind in kinds)
+
+
+class Channel(Protocol):
+    """Supplied by an engine."""
+
+    def exchange(self, requests: Mapping[int, bytes], *, round_number: int, stage: str) -> Mapping[int, bytes]:
+        """Send each node its request and collect the answers until the stage's deadline.
+
+        A node that is unreachable, late or refuses is simply not in the answers.
+        """
+        ...

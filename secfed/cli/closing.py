@@ -1,0 +1,40 @@
+"""What a person wants to know when a run is over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def closing_words(summary: Mapping[str, Any], out: Path) -> str:
+    """The end of a run's output, as plain text."""
+    rounds, hospitals = summary["rounds"], summary["hospitals"]
+    completed = [each for each in rounds if not each["attempt_void"]]
+    agreeing = [each for each in hospitals if each["state_digest"] == summary["state_digest"]]
+    up = max((size for each in rounds for size in each["bytes_up"].values()), default=0)
+    last = rounds[-1]
+    lines = [
+        "",
+        f"accuracy         {summary['accuracy_before']:.3f} before, {summary['accuracy_after']:.3f} after, "
+        "on the held-out test set",
+        f"each patient     epsilon {hospitals[0]['epsilon']:.2f} at delta {hospitals[0]['delta']:g}, "
+        "against everybody outside the own hospital",
+        f"rounds           {len(completed)} of {len(rounds)} completed, {_dropouts(rounds)}",
+        f"hospitals        {len(agreeing)} of {len(hospitals)} hold the same model, bit for bit",
+        f"sent             at most {up / 1024:.0f} KiB a hospital and round, "
+        f"{last['dimension']} numbers of {last['ring_bits']} bits under masks",
+        f"took             {summary['seconds']:.0f} s",
+        f"adapter          {out / 'adapter'}",
+        f"report           {out / 'report.html'}",
+        f"run again        secfed run {out / 'study.toml'} --out {out.parent / 'again'}",
+    ]
+    return "\n".join(lines)
+
+
+def _dropouts(rounds: list[Mapping[str, Any]]) -> str:
+    dropped = [(each["number"], entry) for each in rounds for entry in each["dropped"]]
+    if not dropped:
+        return "nobody dropped out"
+    told = [f"{entry['name']} from {entry['stage']} on in round {number}" for number, entry in dropped]
+    return "absent: " + ", ".join(told)

@@ -1,0 +1,50 @@
+"""`secfed demo`: the main job on one machine, with real models, texts and messages."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from secfed.cli.run import AsJson, run_study
+
+if TYPE_CHECKING:
+    from secfed.progress import Reporter
+
+EXAMPLE = "Example: secfed demo --out runs/demo"
+_MARK = ".secfed-demo"
+
+
+def command(
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Where the demo lives; an earlier demo there is replaced.")
+    ] = Path("runs/demo"),
+    as_json: AsJson = False,
+) -> None:
+    """Five hospitals fine-tune a language model on diagnosis texts; two of them drop out on the way."""
+    from secfed.progress import choose_reporter
+
+    reporter = choose_reporter(as_json)
+    try:
+        study = _workspace(out, reporter)
+        run_study(study, out, reporter, as_json)
+    finally:
+        reporter.close()
+
+
+def _workspace(out: Path, reporter: Reporter) -> Path:
+    """A fresh workspace. Only a folder that an earlier demo made is ever replaced."""
+    from secfed.demo import prepare_demo
+    from secfed.errors import UserError
+    from secfed.progress import Note
+
+    if (out / _MARK).exists():
+        shutil.rmtree(out)
+    elif out.exists() and any(out.iterdir()):
+        raise UserError(f"{out} exists and holds something else than a demo", "Give another folder with --out")
+    reporter.show(Note(f"making five hospitals, their patients and a study in {out}"))
+    study = prepare_demo(out)
+    (out / _MARK).touch()
+    return study

@@ -1,0 +1,68 @@
+"""`secfed run`: run a study with every hospital in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from secfed.progress import Reporter
+
+EXAMPLE = "Example: secfed run runs/demo/study.toml --out runs/again"
+
+StudyPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="STUDY",
+        help="The study's file. Beside it: sites/NAME/ for each hospital, and test.jsonl.",
+        exists=False,
+    ),
+]
+OutFolder = Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder for everything the run writes.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Progress as JSON lines, the summary as the last one.")]
+
+
+def command(study: StudyPath, out: OutFolder, as_json: AsJson = False) -> None:
+    """Run a study, all hospitals in this process: a simulation with the real protocol."""
+    from secfed.progress import choose_reporter
+
+    reporter = choose_reporter(as_json)
+    try:
+        run_study(study, out, reporter, as_json)
+    finally:
+        reporter.close()
+
+
+def run_study(study: Path, out: Path, reporter: Reporter, as_json: bool) -> None:
+    """Prepare, run, and say what came of it."""
+    from secfed.progress import Note
+
+    if not as_json:
+        reporter.show(Note(f"checking {study}"))
+    quiet_libraries()
+    from secfed.run import execute, prepare
+
+    result = execute(prepare(study, out), reporter)
+    reporter.close()
+    if as_json:
+        import json
+
+        typer.echo(json.dumps({"event": "summary", **result.summary}))
+    else:
+        from secfed.cli.closing import closing_words
+
+        typer.echo(closing_words(result.summary, out))
+
+
+def quiet_libraries() -> None:
+    """Model libraries draw progress bars and warn about what this program does on purpose: not on a user's screen."""
+    import logging
+    import os
+
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    for name in ("transformers", "peft", "opacus", "absl"):
+        logging.getLogger(name).setLevel(logging.ERROR)

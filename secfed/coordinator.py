@@ -1,0 +1,234 @@
+"""The aggregator's loop over a study's rounds. Trusted for liveness only, and built like that.
+
+It opens a round on the last receipt, moves the nodes from stage to stage with whoever answers, publishes the sum and
+collects the signatures that make the next receipt. It computes the model's state, too, from the same sum: its copy has
+to match the state that the nodes sign, or there is no receipt.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from protocols.aggregator import Aggregator, Stage
+from protocols.errors import ProtocolError, RoundVoid
+from protocols.events import Rejected
+from protocols.messages import Advertise
+from protocols.receipts import Receipt
+from protocols.session import SessionConfig
+from protocols.wire import Limits, decode, encode, message_type, most_map_bytes
+from secfed.chain import Chain
+from secfed.channel import LINKS_MAX, Channel, Link, RoundOpening, Standing, StudyClosing
+from secfed.progress import Event, NodeAbsent, RoundClosed, RoundFailed, RoundOpened, StageReached
+from secfed.strategies import Layout, ModelState
+from secfed.study import Study
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """One round as the aggregator saw it. Node names, in roster order."""
+
+    number: int
+    void: bool
+    reason: str
+    cohort: tuple[str, ...]
+    survivors: tuple[str, ...]
+    dropped: tuple[tuple[str, str], ...]
+    """Name and the stage from which on the node was absent."""
+    quorum: int
+    seconds: float
+    bytes_up: Mapping[str, int]
+    bytes_down: Mapping[str, int]
+    sum_digest: str
+    receipt_digest: str
+
+
+@dataclass
+class _Traffic:
+    """Bytes of one round, by node index."""
+
+    up: dict[int, int] = field(default_factory=dict)
+    down: dict[int, int] = field(default_factory=dict)
+
+
+class Coordinator:
+    """Runs a study over a channel."""
+
+    def __init__(
+        self,
+        study: Study,
+        layout: Layout,
+        first: ModelState,
+        channel: Channel,
+        *,
+        show: Callable[[Event], None],
+        keep: Callable[[Receipt, bytes], None],
+        epsilon_by_round: tuple[float, ...],
+    ) -> None:
+        """
+        Args:
+            study: the signed study.
+            layout: names and shapes of the trained parameters.
+            first: the first state, derived from the study.
+            channel: reaches the nodes.
+            show: told what happens.
+            keep: writes a receipt and its packed sum to disk.
+            epsilon_by_round: nominal epsilon after each round, for the display.
+        """
+        self.study = study
+        self.chain = Chain(study, layout, first)
+        self.links: list[Link] = []
+        self.standings: dict[int, Standing] = {}
+        self._channel = channel
+        self._show = show
+        self._keep = keep
+        self._epsilon_by_round = epsilon_by_round
+        self._limits = Limits(len(study.roster), self.chain.shape.packed_bytes)
+
+    def run(self) -> list[RoundRecord]:
+        """Every round of the study, then the closing header."""
+        rounds = self.study.algorithm.rounds
+        records = []
+        for number in range(1, rounds + 1):
+            self._show(RoundOpened(number, rounds))
+            record = self._run_round(number)
+            records.append(record)
+            if record.void:
+                self._show(RoundFailed(number, record.reason))
+            else:
+                epsilon = self._epsilon_by_round[number - 1]
+                self._show(RoundClosed(number, len(record.survivors), len(self.study.roster), record.seconds, epsilon))
+        self._close_study(rounds)
+        return records
+
+    def _run_round(self, number: int) -> RoundRecord:
+        started = time.monotonic()
+        aggregator = Aggregator(
+            SessionConfig(
+                self.study.cohort_rules(),
+                self.study.identities,
+                self.chain.context(number),
+                max(self.study.weights) * self.study.element_limit,
+            )
+        )
+        traffic = _Traffic()
+        reason, receipt = "", None
+        try:
+            receipt = self._drive(aggregator, number, traffic)
+        except RoundVoid as error:
+            reason = str(error)
+        if receipt is not None:
+            self.chain.adopt(receipt, aggregator.packed_sum)
+            self.links.append(Link(receipt, aggregator.packed_sum))
+            self._keep(receipt, aggregator.packed_sum)
+        return RoundRecord(
+            number=number,
+            void=receipt is None,
+            reason=reason,
+            cohort=self._names(aggregator.cohort),
+            survivors=self._names(aggregator.survivors if receipt is not None else ()),
+            dropped=tuple((self._name(node), stage.value) for node, stage in sorted(aggregator.absent.items())),
+            quorum=aggregator.quorum,
+            seconds=time.monotonic() - started,
+            bytes_up={self._name(node): size for node, size in sorted(traffic.up.items())},
+            bytes_down={self._name(node): size for node, size in sorted(traffic.down.items())},
+            sum_digest=receipt.statement.sum_digest.hex() if receipt else "",
+            receipt_digest=receipt.digest().hex() if receipt else "",
+        )
+
+    def _drive(self, aggregator: Aggregator, number: int, traffic: _Traffic) -> Receipt:
+        """Move one round from stage to stage."""
+        answers: Mapping[int, bytes] = self._open_round(aggregator, number, traffic)
+        while True:
+            stage = aggregator.stage
+            rejected = {}
+            for node, answer in answers.items():
+                event = aggregator.receive(node, answer)
+                if isinstance(event, Rejected):
+                    rejected[node] = str(event.fault)
+            before = set(aggregator.absent)
+            if stage is Stage.CLOSE:
+                receipt = aggregator.receipt()
+                self._show_absent(aggregator, number, before, rejected)
+                return receipt
+            try:
+                requests = aggregator.advance()
+            finally:
+                self._show_absent(aggregator, number, before, rejected)
+            if aggregator.stage is Stage.CLOSE:
+                following = self.chain.next_state(aggregator.packed_sum, aggregator.survivors)
+                aggregator.expect_state(following.digest(self.chain.layout))
+            answers = self._exchange(requests, number, aggregator.stage, traffic)
+
+    def _open_round(self, aggregator: Aggregator, number: int, traffic: _Traffic) -> dict[int, bytes]:
+        """Send the opening with the last receipt; bring nodes that are behind up to date and ask them again."""
+        opening = aggregator.config.context.opening()
+        last = tuple(Link(link.receipt, b"") for link in self.links[-1:])
+        requests = dict.fromkeys(range(len(self.study.roster)), encode(RoundOpening(last, opening)))
+        answers: dict[int, bytes] = {}
+        self.standings = {}
+        while requests:
+            behind: dict[int, bytes] = {}
+            for node, answer in self._exchange(requests, number, Stage.ADVERTISE, traffic).items():
+                missing = self._missing_links(node, answer)
+                if missing:
+                    behind[node] = encode(RoundOpening(missing, opening))
+                elif missing is None:
+                    answers[node] = answer
+            requests = behind
+        return answers
+
+    def _missing_links(self, node: int, answer: bytes) -> tuple[Link, ...] | None:
+        """The links after the node's last one if it says that it is behind; None if it advertised; () to give up."""
+        try:
+            most = max(most_map_bytes(Standing, self._limits), most_map_bytes(Advertise, self._limits))
+            if message_type(answer, most, node) != Standing.TYPE:
+                return None
+            standing = decode(Standing, answer, self._limits, node)
+        except ProtocolError:
+            return None  # the aggregator's machine rejects it with the reason
+        earlier = self.standings.get(node)
+        self.standings[node] = standing
+        if earlier is not None and earlier.round_number >= standing.round_number:
+            return ()  # it did not move with the links it got: asking again would not end
+        links = [link for link in self.links if link.receipt.statement.round_number > standing.round_number]
+        return tuple(links[:LINKS_MAX])
+
+    def _exchange(
+        self, requests: Mapping[int, bytes], number: int, stage: Stage, traffic: _Traffic
+    ) -> Mapping[int, bytes]:
+        self._show(StageReached(number, stage.value, len(requests)))
+        answers = self._channel.exchange(requests, round_number=number, stage=stage.value)
+        for node, request in requests.items():
+            traffic.down[node] = traffic.down.get(node, 0) + len(request)
+        for node, answer in answers.items():
+            traffic.up[node] = traffic.up.get(node, 0) + len(answer)
+        return answers
+
+    def _close_study(self, rounds: int) -> None:
+        """The closing header: every node adopts the last receipt, and says where it stands."""
+        requests = {
+            node: encode(StudyClosing(tuple(Link(link.receipt, b"") for link in self.links[-1:])))
+            for node in range(len(self.study.roster))
+        }
+        self.standings = {}
+        while requests:
+            answers = self._channel.exchange(requests, round_number=rounds, stage="closing")
+            requests = {}
+            for node, answer in answers.items():
+                missing = self._missing_links(node, answer)
+                if missing:
+                    requests[node] = encode(StudyClosing(missing))
+
+    def _show_absent(self, aggregator: Aggregator, number: int, before: set[int], rejected: Mapping[int, str]) -> None:
+        for node, stage in sorted(aggregator.absent.items()):
+            if node not in before:
+                reason = rejected.get(node, "no answer")
+                self._show(NodeAbsent(number, self._name(node), stage.value, reason))
+
+    def _name(self, node: int) -> str:
+        return self.study.roster[node].name
+
+    def _names(self, nodes: tuple[int, ...]) -> tuple[str, ...]:
+        return tuple(self._name(node) for node in nodes)

@@ -1,0 +1,155 @@
+"""Patients and their records: read from JSON lines, checked strictly, turned into tensors of fixed shape.
+
+One record a line, several records a patient; the study names the columns and lists the labels. Nothing about a
+record depends on other records: labels, vocabulary and length come from the study. An error names the file, the
+line and the next step, and never the text of a record, its label or its patient.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from secfed.errors import UserError
+
+if TYPE_CHECKING:
+    from dp.sampling import Patients
+
+LINE_BYTES_MAX = 1 << 20
+"""A longer line is refused: a record is one note, not a file without line breaks."""
+_TOKENISE_BATCH = 1024
+
+
+class DataError(UserError):
+    """A data file is missing, malformed, or not what the study describes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The names of a record's fields, from the study."""
+
+    patient: str
+    text: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One note of one patient."""
+
+    text: str
+    label: int
+    """Index in the study's list of labels."""
+
+
+def read_patients(path: Path, columns: Columns, labels: Sequence[str], owner: str) -> dict[str, list[Record]]:
+    """One hospital's records, grouped by patient, in the order of the file.
+
+    Args:
+        path: a JSON lines file in UTF-8; blank lines are passed over.
+        columns: the fields that every record has; other fields are ignored.
+        labels: the study's labels.
+        owner: whose file it is, for the error's text.
+
+    Raises:
+        DataError: the file cannot be read, holds no record, or a line is not what the study describes.
+    """
+    index_of = {label: index for index, label in enumerate(labels)}
+    patients: dict[str, list[Record]] = {}
+    for number, line in _lines(path):
+        patient, record = _parse(f"{path}, line {number}", line, columns, index_of)
+        patients.setdefault(patient, []).append(record)
+    if not patients:
+        raise DataError(f"{owner} has no patients: {path} holds no record", "Point it at this hospital's records")
+    return patients
+
+
+def read_test_set(path: Path, columns: Columns, labels: Sequence[str]) -> dict[str, list[Record]]:
+    """The held-out records on which accuracy is measured; same format and errors as `read_patients`."""
+    return read_patients(path, columns, labels, "the test set")
+
+
+def tokenise(patients: Mapping[str, Sequence[Record]], tokenizer: Any, max_length: int) -> Patients:
+    """All records as tensors of one fixed length: cut, or padded with masked tokens.
+
+    Args:
+        patients: records by patient id.
+        tokenizer: a transformers tokenizer.
+        max_length: tokens per record.
+    """
+    import torch
+
+    from dp.sampling import Patients
+
+    records = [record for own in patients.values() for record in own]
+    parts: dict[str, list[torch.Tensor]] = {"input_ids": [], "attention_mask": []}
+    for start in range(0, len(records), _TOKENISE_BATCH):
+        encoded = tokenizer(
+            [record.text for record in records[start : start + _TOKENISE_BATCH]],
+            max_length=max_length,
+            padding="max_length",
+            truncation=True,
+            return_tensors="pt",
+        )
+        for name, tensors in parts.items():
+            tensors.append(encoded[name])
+    rows: dict[str, range] = {}
+    used = 0
+    for patient, own in patients.items():
+        rows[patient] = range(used, used + len(own))
+        used += len(own)
+    return Patients(
+        inputs={name: torch.cat(tensors) for name, tensors in parts.items()},
+        labels=torch.tensor([record.label for record in records], dtype=torch.int64),
+        rows=rows,
+    )
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The file's lines that are not blank, with their numbers from 1."""
+    try:
+        with path.open("rb") as file:
+            number = 0
+            while line := file.readline(LINE_BYTES_MAX + 1):
+                number += 1
+                if len(line) > LINE_BYTES_MAX:
+                    raise DataError(
+                        f"{path}, line {number} is longer than 1 MiB", "Write one record a line, as JSON lines"
+                    )
+                if line.strip():
+                    yield number, line
+    except OSError as error:
+        raise DataError(
+            f"the data file {path} cannot be read ({error.strerror})", "Check the path and its permissions"
+        ) from error
+
+
+def _parse(where: str, line: bytes, columns: Columns, index_of: Mapping[str, int]) -> tuple[str, Record]:
+    # `from None` throughout: a decoding error carries the line itself, and tracebacks get passed on.
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        raise DataError(f"{where} is not JSON", "Write one JSON object a line, in UTF-8") from None
+    if not isinstance(values, dict):
+        raise DataError(f"{where} is not a JSON object", "Write one JSON object a line")
+    patient = _text(where, values, columns.patient)
+    text = _text(where, values, columns.text)
+    label = index_of.get(_text(where, values, columns.label))
+    if label is None:
+        raise DataError(
+            f'{where} has a label in "{columns.label}" that the study does not list',
+            "Use the labels of task.labels, or ask for a study that lists this one",
+        )
+    return patient, Record(text, label)
+
+
+def _text(where: str, values: dict[str, Any], column: str) -> str:
+    if column not in values:
+        raise DataError(f'{where} has no column "{column}"', "Name the columns in the study as in the file")
+    value = values[column]
+    if not isinstance(value, str) or not value:
+        raise DataError(f'{where} has no text in column "{column}"', "Write it as text between quotation marks")
+    return value

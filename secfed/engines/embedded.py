@@ -1,0 +1,98 @@
+"""Every hospital in one process, each with its own folder, keys and ledger: for the demo, research and tests.
+
+The protocol is the real one, message by message; what is missing is the distance. One process sees all data, so that
+a run here is a simulation, and its report makes no claim against an aggregator. Nodes can be cut off on purpose, which
+is how dropouts are shown: a cut node gets no request and gives no answer from one stage of one round to its end.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dp.errors import DPError
+from protocols.aggregator import Stage
+from protocols.errors import ProtocolError
+from secfed.errors import UserError
+from secfed.node import Node
+from secfed.study import Study, first_problem
+
+ENGINE = "embedded (simulation: all hospitals in one process)"
+StageName = Annotated[str, Field(pattern="^(" + "|".join(stage.value for stage in Stage) + ")$")]
+
+
+class Cut(BaseModel):
+    """One node unreachable during the rest of one round."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    node: str
+    round: int = Field(ge=1)
+    stage: StageName = Field(alias="from")
+    """The first stage whose request does not reach it; `advertise` is the whole round."""
+
+
+class Simulation(BaseModel):
+    """What is simulated beside the study itself; read from `simulation.toml` next to it, if there is one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cut: tuple[Cut, ...] = ()
+
+
+def load_simulation(path: Path, study: Study) -> Simulation:
+    """Read `simulation.toml`; nothing is simulated when it does not exist. Raises UserError when it is wrong."""
+    if not path.exists():
+        return Simulation()
+    try:
+        simulation = Simulation.model_validate(tomllib.loads(path.read_text()))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{path} is not TOML: {error}", "Mend that place and run the command again") from error
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_problem(error)}", "Mend it there; nothing was started") from error
+    names = {entry.name for entry in study.roster}
+    for cut in simulation.cut:
+        if cut.node not in names:
+            raise UserError(f"{path} cuts off {cut.node}, which is not in the roster", "Name a node of the study")
+    return simulation
+
+
+class EmbeddedChannel:
+    """Calls the nodes one after the other. A node that raises is silent; its owner is told why."""
+
+    def __init__(self, nodes: Sequence[Node], simulation: Simulation, tell_owner: Callable[[str, str], None]) -> None:
+        """
+        Args:
+            nodes: in roster order.
+            simulation: who is cut off when.
+            tell_owner: gets the node's name and the reason when it refuses; the aggregator never sees it.
+        """
+        self._nodes = nodes
+        self._cuts = simulation.cut
+        self._tell_owner = tell_owner
+
+    def exchange(self, requests: Mapping[int, bytes], *, round_number: int, stage: str) -> Mapping[int, bytes]:
+        answers = {}
+        for index, request in requests.items():
+            node = self._nodes[index]
+            if self._is_cut(node.parts.name, round_number, stage):
+                continue
+            try:
+                answer = node.handle(request)
+            except (ProtocolError, DPError) as error:
+                self._tell_owner(node.parts.name, str(error))
+                continue
+            if answer:
+                answers[index] = answer
+        return answers
+
+    def _is_cut(self, name: str, round_number: int, stage: str) -> bool:
+        order = [each.value for each in Stage]
+        return stage in order and any(
+            cut.node == name and cut.round == round_number and order.index(cut.stage) <= order.index(stage)
+            for cut in self._cuts
+        )

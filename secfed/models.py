@@ -1,0 +1,373 @@
+"""Base models and LoRA adapters: what is loaded, what is trained, and the flat vector that travels.
+
+A base model is a folder in the transformers layout whose digest the study pins. Weights are read from safetensors
+only, and code that comes with a model is never run. The adapter is LoRA (Hu et al. 2021) by PEFT, plus whatever the
+base's files do not hold: the classification head. `ffa` is FFA-LoRA (Sun et al. 2024): A stays at a shared
+orthonormal start and B is trained, so that averaging updates is exact and noise enters linearly.
+
+Every node computes the same start from the study's seed, bit for bit, on any processor: from keyed uniform words,
+with additions, multiplications, divisions and square roots in IEEE double precision and exactly rounded sums, and
+without BLAS, LAPACK or elementary functions, whose last bits differ between machines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from crypto.randomness import expand_public_seed
+from dp.sampling import Patients
+from secfed.errors import UserError
+
+BASE_FILES = (
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "*.model",
+)
+"""The files of a base model that decide what it computes. Others, such as a README, may change freely."""
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+HEAD_SCALE = 2.0**-5
+"""Weights that the base lacks start uniform in [-1/32, 1/32): a standard deviation of .018, as BERT's .02."""
+_SAVED_BY_PEFT = {"classifier", "score"}  # the usual heads, which PEFT adds by itself
+_PREDICT_BATCH = 128
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+class ModelError(UserError):
+    """The base model is missing, is not what the study pins, or does not fit the adapter."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSettings:
+    """The adapter's shape, from the study."""
+
+    rank: int
+    """Rows of A and columns of B."""
+    alpha: float
+    """B A is scaled by alpha / rank."""
+    targets: tuple[str, ...]
+    """Name endings of the linear layers that get an adapter."""
+    layers: tuple[int, ...] | None
+    """Which transformer layers; all when None."""
+    variant: Literal["ffa", "ab"]
+    """`ffa` trains B only; `ab` trains both."""
+
+
+def resolve_base(name_or_folder: str, relative_to: Path) -> Path:
+    """The folder of a base model: a local one, or else a download of the hub model of this name.
+
+    Args:
+        name_or_folder: a folder, absolute or relative to `relative_to`, or a hub name such as `owner/model`.
+        relative_to: the folder of the study file.
+
+    Raises:
+        ModelError: there is no such folder, and no such model within reach.
+    """
+    folder = relative_to / name_or_folder
+    if folder.is_dir():
+        return folder
+    if not _HUB_NAME.fullmatch(name_or_folder):
+        raise ModelError(f"the base model folder {folder} does not exist", "Name an existing folder in model.base")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(snapshot_download(name_or_folder, allow_patterns=list(BASE_FILES)))
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        raise ModelError(
+            f"the base model {name_or_folder} is no local folder and cannot be downloaded ({type(error).__name__})",
+            "Download its folder on a machine that can, and name that folder in model.base",
+        ) from error
+
+
+def base_digest(folder: Path) -> str:
+    """The digest that a study pins: over names, lengths and contents of the files that decide what a model computes.
+
+    Raises:
+        ModelError: there is no config or no safetensors file.
+    """
+    names = sorted({path.name for pattern in BASE_FILES for path in folder.glob(pattern) if path.is_file()})
+    if "config.json" not in names:
+        raise ModelError(f"{folder} is no base model: it has no config.json", "Name a model's folder in model.base")
+    if not any(name.endswith(".safetensors") for name in names):
+        raise ModelError(
+            f"{folder} has no safetensors weights, and pickled weights are never loaded",
+            "Convert the model with save_pretrained, which writes safetensors",
+        )
+    return _digest(folder, names)
+
+
+def adapter_digest(folder: Path) -> str:
+    """The digest of a saved adapter: over its configuration and weights.
+
+    Raises:
+        ModelError: a file of the adapter is missing.
+    """
+    for name in ADAPTER_FILES:
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder} is no adapter: it has no {name}", "Name a folder that a run has written")
+    return _digest(folder, ADAPTER_FILES)
+
+
+def load_tokenizer(base: Path) -> Any:
+    """The base model's tokenizer.
+
+    Raises:
+        ModelError: the folder has none.
+    """
+    try:
+        return transformers.AutoTokenizer.from_pretrained(base, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"the tokenizer in {base} cannot be loaded ({type(error).__name__})",
+            "Check that the folder holds the model's tokenizer files",
+        ) from error
+
+
+class AdapterModel:
+    """A base model with its adapter. Only the adapter changes, and it is one flat vector to everybody else."""
+
+    def __init__(self, module: PeftModel, lora: LoraSettings) -> None:
+        self.module: nn.Module = module
+        """The PEFT model, in evaluation mode; called as `module(input_ids=..., attention_mask=...)`."""
+        self._lora = lora
+        self._trained = sorted(
+            ((name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad),
+            key=lambda item: item[0],
+        )
+
+    @property
+    def layout(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Name and shape of each trained tensor, sorted by name: the order of the flat vector, row-major."""
+        return tuple((name, tuple(parameter.shape)) for name, parameter in self._trained)
+
+    @property
+    def dimension(self) -> int:
+        """d: how many numbers are trained."""
+        return sum(parameter.numel() for _, parameter in self._trained)
+
+    def get_state(self) -> NDArray[np.float32]:
+        """A copy of the trained numbers, float32, of shape (dimension,), in the order of `layout`."""
+        return np.concatenate([parameter.detach().cpu().numpy().ravel() for _, parameter in self._trained])
+
+    def set_state(self, vector: NDArray[np.float32]) -> None:
+        """Put these numbers into the model; the inverse of `get_state`.
+
+        Raises:
+            ValueError: the vector has another length, another type, or a number that is not finite.
+        """
+        if vector.shape != (self.dimension,) or vector.dtype != np.float32:
+            raise ValueError(f"a state is {self.dimension} float32 numbers, not {vector.dtype} of shape {vector.shape}")
+        if not np.isfinite(vector).all():
+            raise ValueError("a state holds finite numbers only")
+        start = 0
+        with torch.no_grad():
+            for _, parameter in self._trained:
+                part = vector[start : start + parameter.numel()].reshape(parameter.shape)
+                parameter.copy_(torch.from_numpy(part.copy()))
+                start += parameter.numel()
+
+    def predict(self, patients: Patients) -> NDArray[np.int64]:
+        """The most likely label's index for every record, of shape (records,)."""
+        found = []
+        with torch.inference_mode():
+            for start in range(0, patients.records, _PREDICT_BATCH):
+                batch = {name: rows[start : start + _PREDICT_BATCH] for name, rows in patients.inputs.items()}
+                found.append(self.module(**batch).logits.argmax(dim=1).numpy())
+        return np.concatenate(found).astype(np.int64)
+
+    def accuracy(self, patients: Patients) -> float:
+        """The share of records whose label is predicted."""
+        return float(np.mean(self.predict(patients) == patients.labels.numpy()))
+
+    def describe(self) -> str:
+        """One true line about what is trained."""
+        total = sum(parameter.numel() for parameter in self.module.parameters())
+        adapted = len({name.rsplit(".lora_", 1)[0] for name, _ in self._trained if ".lora_" in name})
+        what = "B" if self._lora.variant == "ffa" else "A and B"
+        return (
+            f"{self.dimension:,} of {total:,} parameters are trained ({self.dimension / total:.2%}): "
+            f"LoRA rank {self._lora.rank} ({what}) on {adapted} linear layers, and the classification head"
+        )
+
+    def save(self, folder: Path, base_name: str) -> None:
+        """Write the adapter in PEFT's layout; the same state gives the same bytes.
+
+        Args:
+            folder: created where it does not exist.
+            base_name: what the study calls the base model; no path of this machine gets into the files.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors: dict[str, Tensor] = get_peft_model_state_dict(self.module, save_embedding_layers=False)
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            folder / "adapter_model.safetensors",
+            metadata={"format": "pt"},
+        )
+        config = self.module.peft_config["default"].to_dict()  # type: ignore[index, union-attr]
+        config |= {"base_model_name_or_path": base_name, "inference_mode": True}
+        text = json.dumps(config, indent=2, sort_keys=True, default=sorted)
+        (folder / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def load_model(base: Path, labels: Sequence[str], lora: LoraSettings, seed: bytes) -> AdapterModel:
+    """The base model with a fresh adapter, the same at every node.
+
+    Args:
+        base: the model's folder; check its digest first.
+        labels: the study's classes, in order.
+        lora: the adapter's shape.
+        seed: 32 public bytes; everything that the base's files do not give comes from them.
+
+    Raises:
+        ModelError: the folder does not hold a usable model, or the adapter does not fit it.
+    """
+    model, missing = _load_base(base, labels)
+    with torch.no_grad():
+        for name in missing:
+            parameter = model.get_parameter(name)
+            parameter.copy_(_small_uniform(seed, name, tuple(parameter.shape)))
+    config = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=0.0,
+        target_modules=list(lora.targets),
+        layers_to_transform=None if lora.layers is None else list(lora.layers),
+        # What the base's files lack belongs to the adapter, or else nobody could load it again.
+        modules_to_save=sorted({name.rpartition(".")[0] for name in missing} - _SAVED_BY_PEFT),
+    )
+    try:
+        with _quiet():
+            module = get_peft_model(model, config)
+    except ValueError as error:
+        raise ModelError(
+            f"no layer of the base model matches lora.targets = {list(lora.targets)}",
+            "Name endings of its linear layers, and layers that it has",
+        ) from error
+    _initialise_lora(module, lora, seed)
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+    module.eval()
+    return AdapterModel(module, lora)
+
+
+def _load_base(base: Path, labels: Sequence[str]) -> tuple[nn.Module, list[str]]:
+    """The base model in float32, and the names of the parameters that its files do not hold."""
+    base_digest(base)  # the files are there, and the weights are safetensors
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    if "auto_map" in config:
+        raise ModelError(f"the model in {base} comes with code of its own, which is never run", "Choose another base")
+    try:
+        with _quiet():
+            model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+                base,
+                num_labels=len(labels),
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(
+            f"the model in {base} cannot be loaded for classification into {len(labels)} labels "
+            f"({type(error).__name__})",
+            "Use a model that transformers knows, without a head for other labels",
+        ) from error
+    return model, sorted(report["missing_keys"])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without progress bars, and without warnings about what we expect: a missing head."""
+    level, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            # PEFT still asks transformers under the old name.
+            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+            yield
+    finally:
+        transformers.logging.set_verbosity(level)
+        if bars:
+            transformers.logging.enable_progress_bar()
+
+
+def _initialise_lora(module: nn.Module, lora: LoraSettings, seed: bytes) -> None:
+    """A orthonormal from the seed, B zero; under FFA, A frozen."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if ".lora_A." in name:
+                rank, inputs = parameter.shape
+                if rank > inputs:
+                    raise ModelError(f"lora.rank = {rank} is above the {inputs} inputs of a layer", "Lower the rank")
+                parameter.copy_(torch.from_numpy(orthonormal_rows(seed, name, rank, inputs)))
+                parameter.requires_grad = lora.variant == "ab"
+            elif ".lora_B." in name:
+                parameter.zero_()
+
+
+def orthonormal_rows(seed: bytes, label: str, rows: int, columns: int) -> NDArray[np.float32]:
+    """`rows` orthonormal vectors of length `columns`, the same bits on every processor.
+
+    Modified Gram-Schmidt (Golub and Van Loan, section 5.2) on uniform vectors. Each dot product is an exactly
+    rounded sum (`math.fsum`) of separately rounded products: no fused multiply-add, no order of summation.
+    """
+    vectors = _uniform(seed, label, rows * columns).reshape(rows, columns)
+    for index in range(rows):
+        for earlier in range(index):
+            vectors[index] -= math.fsum(vectors[index] * vectors[earlier]) * vectors[earlier]
+        vectors[index] /= math.sqrt(math.fsum(vectors[index] * vectors[index]))
+    return vectors.astype(np.float32)
+
+
+def _small_uniform(seed: bytes, name: str, shape: tuple[int, ...]) -> Tensor:
+    """A start for a parameter that the base lacks: small uniform weights; biases zero."""
+    if len(shape) < 2:
+        return torch.zeros(shape)
+    return torch.from_numpy((_uniform(seed, name, math.prod(shape)) * HEAD_SCALE).reshape(shape))
+
+
+def _uniform(seed: bytes, label: str, count: int) -> NDArray[np.float64]:
+    """Uniform numbers in [-1, 1) with 53 bits; every operation here is exact."""
+    words = expand_public_seed(seed, label, count) >> np.uint64(11)
+    return words.astype(np.float64) * 2.0**-52 - 1.0
+
+
+def _digest(folder: Path, names: Sequence[str]) -> str:
+    """SHA-256 over each file's name, length and content, in this order."""
+    state = hashlib.sha256(b"secfed model files v1\0")
+    for name in names:
+        path = folder / name
+        state.update(len(name.encode()).to_bytes(8, "big") + name.encode())
+        state.update(path.stat().st_size.to_bytes(8, "big"))
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                state.update(chunk)
+    return f"sha256:{state.hexdigest()}"

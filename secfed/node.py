@@ -1,0 +1,214 @@
+"""The program that a hospital runs: it owns the data, the identity key, the policy and the ledger.
+
+`handle` takes one request and gives one answer, whatever carries them. The node checks every header against its study,
+its policy and its own model; it trains only when all envelopes of a round are open and valid; its ledger commits before
+the upload leaves; it computes the next state itself. What it cannot accept it answers with nothing: the reason goes to
+its owner, never to the aggregator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crypto.identity import Identity
+from crypto.randomness import NoiseSecret
+from protocols.client import Client
+from protocols.errors import ProtocolError, WrongSession
+from protocols.events import ClientEvent, CohortSeen, InputWanted, Send, SumPublished
+from protocols.messages import Published
+from protocols.receipts import Receipt
+from protocols.session import SessionConfig
+from protocols.wire import Limits, decode, encode, message_type
+from secfed.chain import Chain
+from secfed.channel import Link, RoundOpening, Standing, StudyClosing, most_request_bytes
+from secfed.policy import Policy
+from secfed.store import NodeStore
+from secfed.strategies import Layout, ModelState, fixed_point
+from secfed.study import Study
+
+if TYPE_CHECKING:
+    from dp.ledger import Ledger
+
+APPROVAL_LABEL = "study approval"
+
+
+class Trainer(Protocol):
+    """The private training that a node calls; `secfed.training` has the real one."""
+
+    layout: Layout
+
+    def first_state(self) -> ModelState:
+        """The first state, derived from the study."""
+        ...
+
+    def update(
+        self, state: ModelState, round_number: int, secret: NoiseSecret, progress: Callable[[int], None]
+    ) -> NDArray[np.float32]:
+        """Train from `state` for one round; the difference, with the noise already in it, of shape (D,)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NodeParts:
+    """What a node owns."""
+
+    name: str
+    identity: Identity
+    policy: Policy
+    ledger: Ledger
+    store: NodeStore
+    trainer: Trainer
+
+
+class Node:
+    """One hospital in one study."""
+
+    def __init__(self, study: Study, parts: NodeParts, on_step: Callable[[str, int], None] | None = None) -> None:
+        """
+        Args:
+            study: checked against the policy and reserved in the ledger already.
+            parts: what this hospital owns.
+            on_step: told the node's name and the local step after each; stays inside the hospital.
+        """
+        self.study = study
+        self.parts = parts
+        self.index = study.index_of(parts.name)
+        self.chain = Chain(study, parts.trainer.layout, parts.trainer.first_state())
+        self._on_step = on_step or (lambda name, step: None)
+        self._client: Client | None = None
+        self._limits = Limits(len(study.roster), self.chain.shape.packed_bytes)
+        self._keys = study.identities
+        self._replay()
+
+    def handle(self, request: bytes) -> bytes:
+        """Answer one request of the coordinator.
+
+        Returns:
+            The answer; empty when there is nothing to say.
+
+        Raises:
+            ProtocolError: this node takes no part: for its owner's eyes, not for the aggregator's.
+            DPError: the ledger refuses.
+        """
+        name = message_type(request, most_request_bytes(self._limits), None)
+        if name == RoundOpening.TYPE:
+            return self._open_round(decode(RoundOpening, request, self._limits, None))
+        if name == StudyClosing.TYPE:
+            self._adopt(decode(StudyClosing, request, self._limits, None).links)
+            return self._standing()
+        if self._client is None:
+            raise WrongSession("a message before any round was opened", sender=None, field="type")
+        if name == Published.TYPE:
+            return self._close_round(request)
+        return self._act(self._client.receive(request))
+
+    def approve(self) -> bytes:
+        """This node's signature over the study's digest."""
+        return self.parts.identity.sign(APPROVAL_LABEL, self.study.digest)
+
+    def _open_round(self, message: RoundOpening) -> bytes:
+        self._adopt(message.links)
+        opening = message.opening
+        if opening.predecessor != self.chain.head and opening.study == self.study.digest:
+            return self._standing()
+        if self._client is not None and opening.round_number == self._client.config.context.round_number:
+            return self._act(self._client.receive(encode(opening)))
+        store, digest = self.parts.store, self.study.digest
+        if not store.floor(digest) < opening.round_number <= self.study.algorithm.rounds:
+            raise WrongSession("a round number that is not the next", sender=None, field="round_number")
+        self.chain.context(opening.round_number).check_opening(opening)
+        if self._client is not None:
+            self._client.abandon()
+        store.raise_floor(digest, opening.round_number)
+        seen = store.ledger_sequences()
+        self._client = Client(
+            SessionConfig(
+                self.parts.policy.rules(self.study),
+                self._keys,
+                self.chain.context(opening.round_number),
+                max(self.study.weights) * self.study.element_limit,
+            ),
+            self.index,
+            self.parts.identity,
+            ledger_sequence=self.parts.ledger.sequence,
+            last_ledger_sequences={node: seen.get(key.raw, 0) for node, key in enumerate(self._keys)},
+        )
+        return self._act(self._client.receive(encode(opening)))
+
+    def _act(self, events: tuple[ClientEvent, ...]) -> bytes:
+        answer = b""
+        for event in events:
+            match event:
+                case Send(data):
+                    answer = data
+                case CohortSeen(_, _, sequences):
+                    self.parts.store.remember_ledger_sequences(
+                        {self._keys[node].raw: number for node, number in sequences.items()}
+                    )
+                case InputWanted():
+                    answer = self._contribute()
+                case SumPublished():
+                    pass  # `_close_round` computes the next state from the packed bytes
+        return answer
+
+    def _contribute(self) -> bytes:
+        """Train privately, commit in the ledger, then mask and upload; in this order."""
+        client = self._live_client()
+        round_number = client.config.context.round_number
+        secret = NoiseSecret()
+        try:
+            update = self.parts.trainer.update(
+                self.chain.state, round_number, secret, lambda step: self._on_step(self.parts.name, step)
+            )
+        finally:
+            secret.wipe()
+        vector = fixed_point(self.study).encode(update, self.study.weights[self.index])
+        self.parts.ledger.commit(self.study.digest, round_number)
+        return client.submit(vector)
+
+    def _close_round(self, request: bytes) -> bytes:
+        """Compute the next state from the sum, keep the sum on disk, then sign the statement."""
+        client = self._live_client()
+        events = client.receive(request)
+        for event in events:
+            if isinstance(event, SumPublished):
+                packed = decode(Published, request, self._limits, None).vector
+                following = self.chain.next_state(packed, event.survivors)
+                round_number = client.config.context.round_number
+                self.parts.store.keep_sum(self.study.digest, round_number, client.session, packed)
+                return client.close(following.digest(self.chain.layout))
+        return self._act(events)
+
+    def _adopt(self, links: tuple[Link, ...]) -> None:
+        for link in links:
+            statement = link.receipt.statement
+            if statement.round_number <= self.chain.round_number:
+                continue
+            packed = link.vector or self.parts.store.kept_sum(
+                self.study.digest, statement.round_number, statement.session
+            )
+            if packed is None:
+                return  # the next opening is answered with where this node stands
+            self.chain.adopt(link.receipt, packed)
+            self.parts.store.append_link(self.study.digest, self.chain.length, encode(link.receipt), packed)
+            if self.index in statement.survivors:
+                self.parts.ledger.release(self.study.digest, statement.round_number, link.receipt.digest())
+
+    def _replay(self) -> None:
+        """After a restart: compute the state again from the links on disk."""
+        for receipt, packed in self.parts.store.links(self.study.digest):
+            self.chain.adopt(decode(Receipt, receipt, self._limits, self.index), packed)
+
+    def _standing(self) -> bytes:
+        state = self.chain.state.digest(self.chain.layout)
+        return encode(Standing(self.index, self.chain.round_number, state))
+
+    def _live_client(self) -> Client:
+        if self._client is None:
+            raise ProtocolError("no session is open at this node")
+        return self._client

@@ -1,0 +1,95 @@
+"""What a site's owner allows: a local TOML file that no study can override. It never leaves the site.
+
+A policy can only refuse. It never changes a value that goes into a derivation, or two honest nodes would derive
+different sessions. Whatever it does not mention it does not allow; a file that cannot be read allows nothing.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from protocols.errors import ParameterError
+from protocols.parameters import HONEST_MIN, CohortRules
+from secfed.errors import UserError
+from secfed.study import HexDigest, Study, first_problem
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CohortPolicy(_Section):
+    """The smallest rounds that this site takes part in."""
+
+    minimum: int = Field(ge=2)
+    honest_minimum: int = Field(default=HONEST_MIN, ge=HONEST_MIN)
+
+
+class BudgetPolicy(_Section):
+    """What one population of patients may spend, over all studies."""
+
+    population: str = Field(min_length=1, max_length=500)
+    epsilon: float = Field(gt=0)
+    delta: float = Field(gt=0, lt=1)
+
+
+class AllowPolicy(_Section):
+    """Base models that may be loaded here, by digest."""
+
+    base_models: tuple[HexDigest, ...]
+
+
+class Policy(_Section):
+    """One site's policy."""
+
+    cohort: CohortPolicy
+    budget: BudgetPolicy
+    allow: AllowPolicy
+
+    def rules(self, study: Study) -> CohortRules:
+        """The study's cohort rules as this site tightens them. Raises ParameterError if they cannot be met."""
+        return study.cohort_rules(self.cohort.minimum, self.cohort.honest_minimum)
+
+    def check(self, study: Study, site: str) -> None:
+        """Refuse a study that this site does not allow.
+
+        Raises:
+            UserError: says which rule of the policy refuses.
+        """
+        if study.model.digest not in self.allow.base_models:
+            raise UserError(
+                f"the policy of {site} does not allow this study's base model",
+                f"If the site's owner agrees, add {study.model.digest} to allow.base_models in its policy.toml",
+            )
+        try:
+            rules = self.rules(study)
+        except ParameterError as error:
+            raise UserError(
+                f"the policy of {site} does not fit this study: {error}",
+                "Change the study's cohort, or have the site's owner change cohort.minimum in its policy.toml",
+            ) from error
+        if rules.really_tolerated(len(study.roster)) < 0:
+            raise UserError(
+                f"the policy of {site} wants more nodes than the study's roster has",
+                "Enrol more nodes, or have the site's owner lower cohort.minimum in its policy.toml",
+            )
+
+
+def load_policy(path: Path, site: str) -> Policy:
+    """Read a site's policy. Raises UserError when it is missing or not a policy."""
+    try:
+        values = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UserError(
+            f"the policy of {site} cannot be read: {path} ({error.strerror})",
+            "Every site needs a policy.toml; copy one from the demo and adapt it",
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not TOML: {error}", "Mend that place and run the command again") from error
+    try:
+        return Policy.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_problem(error)}", "Mend it in the policy file; nothing was started") from error

@@ -1,0 +1,252 @@
+"""One whole run of a study in the embedded engine: check everything, reserve, run the rounds, write what came of it.
+
+    out/study.toml, signatures.json     what was agreed
+    out/receipts/NNNN.cbor, sums/NNNN.bin   what each round decided
+    out/adapter/                        the trained adapter, in PEFT layout
+    out/sites/<name>/, ledgers/         what each hospital remembers; a copy of each ledger
+    out/summary.json, report.html, report.json
+
+`prepare` reads and refuses; nothing is written before it has accepted everything. Then every hospital's ledger reserves
+the whole study, before any training.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dp import accounting
+from dp.ledger import Ledger
+from protocols.receipts import Receipt
+from protocols.wire import encode
+from secfed.chain import Chain
+from secfed.coordinator import Coordinator, RoundRecord
+from secfed.data import Record, read_test_set, tokenise
+from secfed.engines.embedded import ENGINE, EmbeddedChannel, Simulation, load_simulation
+from secfed.errors import UserError
+from secfed.node import Node, NodeParts
+from secfed.progress import LocalStep, Note, Reporter
+from secfed.sites import LEDGER_FILE, STORE_FILE, Site, read_site
+from secfed.store import NodeStore
+from secfed.study import Study, load_study
+from secfed.summary import summarise
+
+if TYPE_CHECKING:
+    from secfed.models import AdapterModel
+    from secfed.strategies import ModelState
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run that has been checked and not yet begun."""
+
+    study: Study
+    study_path: Path
+    out: Path
+    base: Path
+    sites: tuple[Site, ...]
+    test_set: Mapping[str, list[Record]]
+    simulation: Simulation
+    noise_multiplier: float
+    """sigma, calibrated and rounded up."""
+    epsilon_by_round: tuple[float, ...]
+    """Nominal epsilon after each round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run came to."""
+
+    summary: Mapping[str, Any]
+    records: tuple[RoundRecord, ...]
+
+
+def prepare(study_path: Path, out: Path) -> Plan:
+    """Read and check everything that a run needs. Writes nothing.
+
+    Args:
+        study_path: the study; beside it lie `sites/`, `test.jsonl`, and `simulation.toml` if dropouts are simulated.
+        out: the run's folder.
+
+    Raises:
+        UserError, DPError: with what is wrong and the next step.
+    """
+    study = load_study(study_path)
+    from secfed.training import columns, find_base  # loads torch
+
+    folder = study_path.parent
+    if (out / "summary.json").exists() or (out / "receipts").exists():
+        _refuse_second_run(study, out)
+    fields = columns(study)
+    sites = tuple(
+        read_site(study, entry.name, folder / "sites" / entry.name, out / "sites" / entry.name, fields)
+        for entry in study.roster
+    )
+    test_set = read_test_set(folder / "test.jsonl", fields, study.task.labels)
+    base = find_base(study, folder)
+    simulation = load_simulation(folder / "simulation.toml", study)
+    privacy = study.privacy
+    sigma = accounting.calibrate(privacy.epsilon, privacy.delta, privacy.sampling_rate, study.steps)
+    curve = accounting.epsilon_curve(
+        privacy.sampling_rate, sigma, study.algorithm.local_steps, study.algorithm.rounds, privacy.delta
+    )
+    return Plan(study, study_path, out, base, sites, test_set, simulation, sigma, curve)
+
+
+def execute(plan: Plan, reporter: Reporter) -> Result:
+    """Run the study and write the run's folder."""
+    from secfed.models import load_tokenizer
+    from secfed.training import load_study_model
+
+    started, clock = datetime.now(UTC), time.monotonic()
+    study = plan.study
+    _lay_out(plan)
+    model, first = load_study_model(study, plan.base)
+    tokenizer = load_tokenizer(plan.base)
+    test_set = tokenise(plan.test_set, tokenizer, study.model.max_length)
+    before = model.accuracy(test_set)
+    reporter.show(Note(model.describe()))
+    reporter.show(Note(_describe_plan(plan)))
+    with ExitStack() as stack:
+        ledgers = [stack.enter_context(site.open_ledger()) for site in plan.sites]
+        _reserve(plan, ledgers)
+        nodes = []
+        for site, ledger in zip(plan.sites, ledgers, strict=True):
+            store = stack.enter_context(NodeStore(site.records / STORE_FILE))
+            nodes.append(_make_node(plan, site, ledger, store, model, first, tokenizer, reporter))
+        _write_signatures(plan, nodes)
+        channel = EmbeddedChannel(
+            nodes,
+            plan.simulation,
+            lambda name, reason: reporter.show(Note(f"  {name} refuses (told to its owner only): {reason}")),
+        )
+        coordinator = Coordinator(
+            study,
+            model.layout,
+            first,
+            channel,
+            show=reporter.show,
+            keep=partial(_keep_receipt, plan.out),
+            epsilon_by_round=plan.epsilon_by_round,
+        )
+        records = tuple(coordinator.run())
+        after = _save_adapter(plan, model, coordinator.chain, test_set)
+        finished = datetime.now(UTC)
+        summary = summarise(
+            plan,
+            records,
+            nodes,
+            coordinator.chain,
+            accuracy=(before, after),
+            times=(started, finished, time.monotonic() - clock),
+            engine=ENGINE,
+        )
+    _write_results(plan, summary)
+    return Result(summary, records)
+
+
+def _refuse_second_run(study: Study, out: Path) -> None:
+    """A folder holds one run. If it was this study's, its ledgers say what is spent."""
+    ledger_files = [out / "sites" / entry.name / LEDGER_FILE for entry in study.roster]
+    if any(path.exists() for path in ledger_files):
+        raise UserError(
+            f"{out} holds a run already, and its hospitals' privacy budget is spent on it",
+            "Give a new folder with --out; to go on with these hospitals, grant a budget for a new study",
+        )
+    raise UserError(f"{out} holds another run already", "Give a new folder with --out")
+
+
+def _lay_out(plan: Plan) -> None:
+    for folder in ("receipts", "sums", "ledgers"):
+        (plan.out / folder).mkdir(parents=True, exist_ok=True)
+    for site in plan.sites:
+        site.records.mkdir(parents=True, exist_ok=True, mode=0o700)
+    target = plan.out / "study.toml"
+    if target.resolve() != plan.study_path.resolve():
+        shutil.copyfile(plan.study_path, target)
+
+
+def _reserve(plan: Plan, ledgers: list[Ledger]) -> None:
+    """Grant what each policy grants, and reserve the whole study at every hospital, before any training."""
+    privacy = plan.study.privacy
+    for site, ledger in zip(plan.sites, ledgers, strict=True):
+        ledger.grant(site.policy.budget.epsilon, site.policy.budget.delta)
+        ledger.reserve(plan.study.digest, privacy.epsilon, privacy.delta, plan.study.algorithm.rounds)
+
+
+def _make_node(
+    plan: Plan,
+    site: Site,
+    ledger: Ledger,
+    store: NodeStore,
+    model: AdapterModel,
+    first: ModelState,
+    tokenizer: Any,
+    reporter: Reporter,
+) -> Node:
+    from secfed.training import LocalTrainer
+
+    study = plan.study
+    patients = tokenise(site.patients, tokenizer, study.model.max_length)
+    trainer = LocalTrainer(study, study.index_of(site.name), model, first, patients, plan.noise_multiplier)
+    steps = study.algorithm.local_steps
+    return Node(
+        study,
+        NodeParts(site.name, site.identity, site.policy, ledger, store, trainer),
+        on_step=lambda name, step: reporter.show(LocalStep(name, step, steps)),
+    )
+
+
+def _write_signatures(plan: Plan, nodes: list[Node]) -> None:
+    signatures = {node.parts.name: node.approve().hex() for node in nodes}
+    _write_json(plan.out / "signatures.json", {"study_digest": plan.study.digest.hex(), "signatures": signatures})
+
+
+def _keep_receipt(out: Path, receipt: Receipt, packed: bytes) -> None:
+    number = f"{receipt.statement.round_number:04d}"
+    (out / "sums" / f"{number}.bin").write_bytes(packed)
+    (out / "receipts" / f"{number}.cbor").write_bytes(encode(receipt))
+
+
+def _save_adapter(plan: Plan, model: AdapterModel, chain: Chain, test_set: Any) -> float:
+    model.set_state(chain.state.adapter)
+    model.save(plan.out / "adapter", plan.study.model.base)
+    return model.accuracy(test_set)
+
+
+def _write_results(plan: Plan, summary: Mapping[str, Any]) -> None:
+    from secfed.reports.html import write_report
+    from secfed.reports.privacy import build_report
+
+    for site in plan.sites:
+        with sqlite3.connect(site.records / LEDGER_FILE) as ledger:
+            copy = plan.out / "ledgers" / f"{site.name}.sqlite"
+            with sqlite3.connect(copy) as target:
+                ledger.backup(target)
+    _write_json(plan.out / "summary.json", summary)
+    write_report(plan.out, build_report(plan.study, summary))
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def _describe_plan(plan: Plan) -> str:
+    study = plan.study
+    rules = study.cohort_rules()
+    size = len(study.roster)
+    return (
+        f"{size} hospitals, quorum {rules.quorum(size)}, up to {rules.really_tolerated(size)} may drop out, "
+        f"{study.cohort.colluders} may collude; {study.steps} private steps at noise multiplier "
+        f"{plan.noise_multiplier:.4f}: epsilon {plan.epsilon_by_round[-1]:.2f} at delta {study.privacy.delta:g} "
+        f"for each patient"
+    )

@@ -1,0 +1,94 @@
+"""One hospital's folder: its identity key, its policy, its patients; and, in a run's folder, its ledger and memory.
+
+    <study's folder>/sites/<name>/      what the hospital brings: identity.key, policy.toml, patients.jsonl
+    <run's folder>/sites/<name>/        what it remembers: ledger.sqlite, node.sqlite
+
+`read_site` looks and refuses; it writes nothing, so that bad input leaves no trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+from crypto.identity import Identity
+from dp.ledger import Ledger
+from secfed.data import Columns, Record, read_patients
+from secfed.errors import UserError
+from secfed.keys import read_identity
+from secfed.policy import Policy, load_policy
+from secfed.study import Study
+
+LEDGER_FILE = "ledger.sqlite"
+STORE_FILE = "node.sqlite"
+LEDGER_LABEL = "ledger entry"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What one hospital brings, read and checked."""
+
+    name: str
+    identity: Identity
+    policy: Policy
+    patients: Mapping[str, list[Record]]
+    records: Path
+    """The folder of its ledger and memory; it may not exist yet."""
+
+    def open_ledger(self) -> Ledger:
+        """This hospital's ledger, made on first use."""
+        return Ledger(self.records / LEDGER_FILE, lambda entry: self.identity.sign(LEDGER_LABEL, entry))
+
+
+def read_site(study: Study, name: str, source: Path, records: Path, columns: Columns) -> Site:
+    """Read one hospital's folder and check it against the study, without writing anything.
+
+    Args:
+        study: the study that it is to take part in.
+        name: its name in the roster.
+        source: the folder with key, policy and data.
+        records: the folder for ledger and memory.
+        columns: the fields of a record.
+
+    Raises:
+        UserError: something is missing, does not fit the study, or the budget does not suffice.
+    """
+    if not source.is_dir():
+        raise UserError(
+            f"the folder of {name} is missing: {source}",
+            "Every node of the roster needs one, with identity.key, policy.toml and patients.jsonl",
+        )
+    identity = read_identity(source / "identity.key")
+    if identity.public.raw.hex() != study.roster[study.index_of(name)].identity:
+        raise UserError(
+            f"the identity key of {name} is not the one that the study's roster pins",
+            "Use the enrolled key, or have a new study with this one signed",
+        )
+    policy = load_policy(source / "policy.toml", name)
+    policy.check(study, name)
+    patients = read_patients(source / "patients.jsonl", columns, study.task.labels, name)
+    site = Site(name, identity, policy, patients, records)
+    _check_budget(study, site)
+    return site
+
+
+def _check_budget(study: Study, site: Site) -> None:
+    budget, privacy = site.policy.budget, study.privacy
+    refusal: str | None = None
+    if (site.records / LEDGER_FILE).exists():
+        with site.open_ledger() as ledger:
+            refusal = ledger.refusal(study.digest, privacy.epsilon, privacy.delta)
+    elif Decimal(str(privacy.epsilon)) > Decimal(str(budget.epsilon)) or Decimal(str(privacy.delta)) > Decimal(
+        str(budget.delta)
+    ):
+        refusal = (
+            f"the study asks for epsilon {privacy.epsilon:g}, delta {privacy.delta:g}; the policy grants "
+            f"{budget.epsilon:g} and {budget.delta:g}"
+        )
+    if refusal is not None:
+        raise UserError(
+            f"the privacy budget of {site.name} does not suffice: {refusal}",
+            "Start a smaller study; only the owner of the population can grant more, and spend is never taken back",
+        )

@@ -1,0 +1,144 @@
+"""A whole federation without torch: real nodes, ledgers, stores and coordinator; only the training is a formula."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crypto.identity import Identity
+from crypto.kdf import digest
+from crypto.randomness import NoiseSecret
+from dp.ledger import Ledger
+from protocols.receipts import Receipt
+from secfed.coordinator import Coordinator, RoundRecord
+from secfed.engines.embedded import Cut, EmbeddedChannel, Simulation
+from secfed.node import Node, NodeParts
+from secfed.policy import Policy
+from secfed.progress import Event
+from secfed.store import NodeStore
+from secfed.strategies import ModelState
+from secfed.study import Study
+
+DIMENSION = 11
+BASE_DIGEST = "sha256:" + "5" * 64
+
+
+def identities(count: int) -> list[Identity]:
+    return [Identity(digest("federation", bytes([node]))) for node in range(count)]
+
+
+def study_values(count: int = 5, **changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A legal study of `count` nodes; `changes` are merged into its sections."""
+    values: dict[str, Any] = {
+        "name": "formula",
+        "purpose": "A test",
+        "model": {"base": "model", "digest": BASE_DIGEST, "max_length": 8},
+        "task": {"labels": ["no", "yes"]},
+        "lora": {"rank": 2, "alpha": 4, "targets": ["query"]},
+        "algorithm": {"rounds": 4, "local_steps": 2, "learning_rate": 0.01},
+        "privacy": {"epsilon": 8.0, "delta": 1e-5, "sampling_rate": 0.1, "clip": 1.0},
+        "cohort": {"colluders": 1, "tolerated_dropouts": 1, "minimum": 3},
+        "roster": [
+            {"name": f"hospital-{node}", "identity": key.public.raw.hex(), "patients": 100 * (node + 1)}
+            for node, key in enumerate(identities(count))
+        ],
+    }
+    for section, change in changes.items():
+        values[section] = {**values[section], **change}
+    return values
+
+
+def make_study(count: int = 5, **changes: Mapping[str, Any]) -> Study:
+    return Study.model_validate_json(json.dumps(study_values(count, **changes)))
+
+
+def make_policy(**budget: float) -> Policy:
+    return Policy.model_validate(
+        {
+            "cohort": {"minimum": 3},
+            "budget": {"population": "test", "epsilon": 8.0, "delta": 1e-5, **budget},
+            "allow": {"base_models": [BASE_DIGEST]},
+        }
+    )
+
+
+class FormulaTrainer:
+    """An update that depends on node, round and state, so that every mistake shows."""
+
+    layout = (("a", (5,)), ("b", (2, 3)))
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.trained: list[int] = []
+
+    def first_state(self) -> ModelState:
+        return ModelState(np.linspace(-1, 1, DIMENSION, dtype=np.float32))
+
+    def update(
+        self, state: ModelState, round_number: int, secret: NoiseSecret, progress: Callable[[int], None]
+    ) -> NDArray[np.float32]:
+        self.trained.append(round_number)
+        progress(1)
+        return (state.adapter * np.float32(0.01 * (self.index + 1)) + np.float32(0.001 * round_number)).astype(
+            np.float32
+        )
+
+
+@dataclass
+class Federation:
+    """Nodes in `folder`, and what a run over them showed."""
+
+    study: Study
+    folder: Path
+    cuts: tuple[Cut, ...] = ()
+    events: list[Event] = field(default_factory=list)
+    refusals: list[tuple[str, str]] = field(default_factory=list)
+    kept: list[tuple[Receipt, bytes]] = field(default_factory=list)
+    trainers: list[FormulaTrainer] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.trainers = [FormulaTrainer(index) for index in range(len(self.study.roster))]
+        self.nodes = [self.start_node(index, reserve=True) for index in range(len(self.study.roster))]
+
+    def start_node(self, index: int, *, reserve: bool = False) -> Node:
+        """A node on its folder: the first time, or again after a crash."""
+        key = identities(len(self.study.roster))[index]
+        ledger = Ledger(self.folder / f"ledger-{index}.sqlite", lambda entry: key.sign("ledger entry", entry))
+        if reserve:
+            ledger.grant(8.0, 1e-5)
+            ledger.reserve(self.study.digest, 8.0, 1e-5, self.study.algorithm.rounds)
+        store = NodeStore(self.folder / f"node-{index}.sqlite")
+        name = self.study.roster[index].name
+        return Node(self.study, NodeParts(name, key, make_policy(), ledger, store, self.trainers[index]))
+
+    def coordinator(self) -> Coordinator:
+        channel = EmbeddedChannel(
+            self.nodes, Simulation(cut=self.cuts), lambda name, reason: self.refusals.append((name, reason))
+        )
+        return Coordinator(
+            self.study,
+            FormulaTrainer.layout,
+            FormulaTrainer(0).first_state(),
+            channel,
+            show=self.events.append,
+            keep=lambda receipt, packed: self.kept.append((receipt, packed)),
+            epsilon_by_round=tuple(float(number) for number in range(1, self.study.algorithm.rounds + 1)),
+        )
+
+    def run(self) -> tuple[Coordinator, list[RoundRecord]]:
+        coordinator = self.coordinator()
+        return coordinator, coordinator.run()
+
+    def states(self) -> set[bytes]:
+        return {node.chain.state.digest(node.chain.layout) for node in self.nodes}
+
+
+def cut(node: int, round_number: int, stage: str) -> Cut:
+    return Cut.model_validate({"node": f"hospital-{node}", "round": round_number, "from": stage})

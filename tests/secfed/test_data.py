@@ -1,0 +1,108 @@
+"""Data files are read strictly, and an error never repeats what a record says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from secfed.data import Columns, DataError, Record, read_patients, read_test_set, tokenise
+from secfed.models import load_tokenizer
+from tests.tiny import make_tiny_base, write_records
+
+COLUMNS = Columns("patient", "text", "label")
+LABELS = ("bones", "organs")
+SECRET_TEXT = "Mrs Example of Example Street"
+GOOD = b'{"patient": "p1", "text": "fracture of the bone", "label": "bones"}\n'
+
+
+def read(path: Path) -> dict[str, list[Record]]:
+    return read_patients(path, COLUMNS, LABELS, "harbour-clinic")
+
+
+def test_records_are_grouped_by_patient_in_the_order_of_the_file(tmp_path: Path) -> None:
+    path = write_records(
+        tmp_path / "p.jsonl", [("b", "lung", "organs"), ("a", "bone", "bones"), ("b", "heart", "organs")]
+    )
+    found = read(path)
+    assert found == {"b": [Record("lung", 1), Record("heart", 1)], "a": [Record("bone", 0)]}
+    assert list(found) == ["b", "a"]
+    assert read_test_set(path, COLUMNS, LABELS) == found
+
+
+def test_the_study_names_the_columns_and_others_are_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"mrn": "p1", "note": "bone", "chapter": "bones", "ward": 3}\n\n')
+    found = read_patients(path, Columns("mrn", "note", "chapter"), LABELS, "harbour-clinic")
+    assert found == {"p1": [Record("bone", 0)]}
+
+
+BAD_LINES = {
+    "is not JSON": f'{{"patient": "{SECRET_TEXT}'.encode(),
+    "is not JSON ": b"\xff\xfe\x00\n",
+    "is not JSON  ": b"[" * 200_000,
+    "is not a JSON object": f'["{SECRET_TEXT}"]'.encode(),
+    'has no column "patient"': f'{{"text": "{SECRET_TEXT}", "label": "bones"}}'.encode(),
+    'has no column "label"': f'{{"text": "{SECRET_TEXT}", "patient": "p1"}}'.encode(),
+    'has no text in column "patient"': f'{{"text": "{SECRET_TEXT}", "patient": 7, "label": "bones"}}'.encode(),
+    'has no text in column "text"': f'{{"text": "", "patient": "{SECRET_TEXT}", "label": "bones"}}'.encode(),
+    'has a label in "label" that the study does not list': f'{{"text": "x", "patient": "p", "label": "{SECRET_TEXT}"}}'.encode(),
+    "is longer than 1 MiB": b'{"text": "' + b"x" * (1 << 20) + b'"}',
+}
+
+
+@pytest.mark.parametrize("problem", BAD_LINES)
+def test_a_bad_line_is_named_by_number_and_problem_alone(tmp_path: Path, problem: str) -> None:
+    path = tmp_path / "patients.jsonl"
+    path.write_bytes(GOOD + BAD_LINES[problem] + b"\n")
+    with pytest.raises(DataError) as refused:
+        read(path)
+    text = str(refused.value)
+    assert f"patients.jsonl, line 2 {problem.strip()}" in text
+    assert refused.value.next_step
+    assert "\n" not in text
+    assert SECRET_TEXT not in text
+    # A decoding error holds the line itself; it must not travel along as the cause.
+    assert refused.value.__cause__ is None
+    assert refused.value.__suppress_context__ or refused.value.__context__ is None
+
+
+def test_an_empty_hospital_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "patients.jsonl"
+    path.write_text("\n\n")
+    with pytest.raises(DataError, match="harbour-clinic has no patients"):
+        read(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.jsonl cannot be read \(No such file"):
+        read(tmp_path / "gone.jsonl")
+
+
+def test_every_record_becomes_a_row_of_the_same_length(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(make_tiny_base(tmp_path / "base"))
+    records = {
+        "a": [Record("fracture of the left lung and of the right heart with pain", 1)],
+        "b": [Record("bone", 0), Record("acute pain", 1)],
+    }
+    patients = tokenise(records, tokenizer, max_length=6)
+    assert patients.inputs["input_ids"].shape == patients.inputs["attention_mask"].shape == (3, 6)
+    assert patients.inputs["attention_mask"].sum(dim=1).tolist() == [6, 3, 4]
+    assert patients.labels.tolist() == [1, 0, 1]
+    assert {name: list(rows) for name, rows in patients.rows.items()} == {"a": [0], "b": [1, 2]}
+
+
+def test_a_records_tokens_do_not_depend_on_other_records(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(make_tiny_base(tmp_path / "base"))
+    long, short = Record("acute chronic viral infection of the lung", 1), Record("bone", 0)
+    alone = tokenise({"b": [short]}, tokenizer, 8)
+    together = tokenise({"a": [long], "b": [short]}, tokenizer, 8)
+    for name, tensor in alone.inputs.items():
+        assert tensor[0].tolist() == together.inputs[name][1].tolist()
+
+
+def test_reading_data_needs_no_torch() -> None:
+    code = "import sys, secfed.data; sys.exit(bool({'torch', 'transformers'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,406 @@
+"""The privacy budget report says what is true, never less epsilon than was spent, and needs nothing from elsewhere."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crypto.identity import Identity
+from secfed.errors import UserError
+from secfed.reports.html import render_report, write_report
+from secfed.reports.privacy import build_report
+from secfed.reports.risk import Training, assess, membership_bound, rounded_up, scientific
+from secfed.reports.svg import Curve, epsilon_plot
+from secfed.study import Study
+
+NAMES = ["north", "south", "east"]
+SIGMA = 0.9639
+EPSILONS = [1.0, 1.5, 1.9]
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def _study(**changes: Any) -> Study:
+    values = {
+        "name": "small-study",
+        "purpose": "A test of the report",
+        "model": {"base": "model", "digest": "sha256:" + "0" * 64, "max_length": 16},
+        "task": {"labels": ["no", "yes"]},
+        "lora": {"rank": 2, "alpha": 4, "targets": ["query"], "layers": [0, 1]},
+        "algorithm": {"rounds": 3, "local_steps": 4, "learning_rate": 0.01},
+        "privacy": {"epsilon": 3.0, "delta": 1e-5, "sampling_rate": 0.02, "clip": 1.0},
+        "cohort": {"colluders": 0, "tolerated_dropouts": 1, "minimum": 2},
+        "roster": [
+            {"name": name, "identity": Identity(bytes([index] * 32)).public.raw.hex(), "patients": 100 * index}
+            for index, name in enumerate(NAMES, start=1)
+        ],
+    }
+    return Study.model_validate_json(json.dumps(values | changes))
+
+
+def _round(number: int) -> dict[str, Any]:
+    dropped = [{"name": "south", "stage": "masked_input"}] if number == 2 else []
+    return {
+        "number": number,
+        "attempt_void": False,
+        "cohort": NAMES,
+        "survivors": ["north", "east"] if dropped else NAMES,
+        "dropped": dropped,
+        "quorum": 2,
+        "seconds": 1.25,
+        "bytes_up": {"north": 1200, "south": 900, "east": 1300},
+        "bytes_down": {"north": 100, "south": 100, "east": 100},
+        "ring_bits": 26,
+        "dimension": 100,
+        "sum_digest": f"{number:02x}" * 32,
+        "receipt_digest": "",
+    }
+
+
+def _summary(study: Study, engine: str = "embedded (simulation: one process)") -> dict[str, Any]:
+    return {
+        "study": study.name,
+        "study_digest": study.digest.hex(),
+        "adapter_digest": "sha256:" + "a" * 64,
+        "engine": engine,
+        "accuracy_before": 0.05,
+        "accuracy_after": 0.5,
+        "seconds": 63.0,
+        "hospitals": [
+            {
+                "name": name,
+                "index": index,
+                "patients_nominal": 100 * (index + 1),
+                "epsilon": 3.0,
+                "delta": 1e-5,
+                "budget_epsilon": 8.0,
+                "budget_delta": 3e-5,
+                "left_epsilon": 4.9,
+                "left_delta": 2e-5,
+                "rounds_committed": 3,
+                "rounds_released": 3,
+                "ledger_sequence": 8,
+                "ledger_head": f"{index + 200:02x}" * 32,
+                "noise_multiplier": SIGMA,
+                "epsilon_by_round": EPSILONS,
+            }
+            for index, name in enumerate(NAMES)
+        ],
+        "rounds": [_round(number) for number in (1, 2, 3)],
+        "versions": {"secfed": "0.1.0"},
+        "started": "2026-01-01T10:00:00+00:00",
+        "finished": "2026-01-01T10:01:03+00:00",
+    }
+
+
+@pytest.fixture(scope="module")
+def report() -> dict[str, Any]:
+    study = _study()
+    return build_report(study, _summary(study))
+
+
+@pytest.fixture
+def page(report: dict[str, Any]) -> str:
+    return render_report(report)
+
+
+def _normal(value: float) -> float:
+    return 0.5 * math.erfc(-value / math.sqrt(2))
+
+
+def _normal_inverse(share: float) -> float:
+    low, high = -10.0, 10.0
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _normal(middle) < share else (low, middle)
+    return low
+
+
+# Risk
+
+
+@pytest.mark.parametrize("sigma", [0.7, 1.0, 3.0])
+def test_the_membership_bound_of_a_single_gaussian_is_the_exact_one_or_barely_above(sigma: float) -> None:
+    # Neyman and Pearson: the best test against N(0, sigma^2) and N(1, sigma^2) finds Phi(Phi^-1(FPR) + 1/sigma).
+    for bound in assess(Training(1.0, sigma, 1, 1e-5)).membership:
+        exact = _normal(_normal_inverse(bound.false_positive_rate) + 1 / sigma)
+        assert exact - 1e-9 <= bound.true_positive_rate <= 1.03 * exact
+        assert bound.true_positive_rate <= bound.true_positive_rate_from_epsilon
+
+
+def test_the_membership_advantage_of_a_single_gaussian_is_the_exact_one() -> None:
+    # Total variation of N(0, 1) and N(1, 1): 2 Phi(1/2) - 1.
+    assert assess(Training(1.0, 1.0, 1, 1e-5)).membership_advantage == pytest.approx(2 * _normal(0.5) - 1, abs=1e-3)
+
+
+def test_replace_one_and_two_hospitals_cost_what_the_design_says() -> None:
+    # The design's "plan 3": q = .02, sigma = .9639, T = 500 at delta 1e-5.
+    risk = assess(Training(0.02, 0.9639, 500, 1e-5))
+    assert risk.epsilon == pytest.approx(3.0, abs=0.005)
+    assert risk.epsilon_replace_one == pytest.approx(4.46, abs=0.01)
+    assert [count for count, _ in risk.epsilon_at_hospitals] == [1, 2, 3]
+    assert risk.epsilon_at_hospitals[0][1] == risk.epsilon
+    assert risk.epsilon_at_hospitals[1][1] == pytest.approx(4.20, abs=0.01)
+    assert risk.epsilon_second_accountant > risk.epsilon
+
+
+@given(st.floats(0.001, 0.5), st.floats(0, 10), st.floats(0, 0.01))
+def test_the_bound_from_one_epsilon_is_the_published_formula(rate: float, epsilon: float, delta: float) -> None:
+    published = min(1.0, math.exp(epsilon) * rate + delta, 1 - math.exp(-epsilon) * (1 - delta - rate))
+    assert membership_bound(rate, [epsilon], [delta]) == pytest.approx(published)
+    assert membership_bound(rate, [epsilon], [delta]) >= rate - 1e-9
+
+
+@given(st.floats(0, 1000), st.integers(0, 4))
+def test_a_rounded_epsilon_is_never_below_the_true_one(value: float, decimals: int) -> None:
+    shown = float(rounded_up(value, decimals))
+    assert value - 1e-8 <= shown <= value + 10**-decimals
+
+
+def test_round_figures_stay_round() -> None:
+    assert rounded_up(8.0, 2) == "8.00"
+    assert rounded_up(0.1 + 0.2, 1) == "0.3"
+    assert rounded_up(7.9972, 2) == "8.00"
+    assert scientific(1e-5) == "1e-5"
+    assert scientific(8.0) == "8"
+
+
+# The facts
+
+
+def test_the_guarantee_names_epsilon_delta_unit_adjacency_and_against_whom(report: dict[str, Any]) -> None:
+    sentence = report["guarantee"]["sentence"]
+    for words in ("epsilon at most 3", "delta 1e-5", "one patient with all records", "added or removed", "against"):
+        assert words in sentence
+
+
+def test_a_simulation_makes_no_claim_against_an_aggregator_and_says_so(report: dict[str, Any]) -> None:
+    assert report["run"]["simulation"] is True
+    assert "No claim against an aggregator" in report["guarantee"]["note"]
+    assert "aggregator" not in report["guarantee"]["against"]
+    assert report["not_protected"][0]["what"] == "Anything, from whoever ran this process"
+
+
+def test_a_run_on_many_machines_claims_protection_against_all_other_parties() -> None:
+    study = _study()
+    report = build_report(study, _summary(study, engine="machines of their own"))
+    assert report["run"]["simulation"] is False
+    assert "all other hospitals together" in report["guarantee"]["against"]
+    assert "simulation" not in json.dumps([report["guarantee"], report["not_protected"]])
+
+
+def test_the_accounted_epsilon_is_that_of_the_least_noise_in_the_summary() -> None:
+    study = _study()
+    summary = _summary(study)
+    expected = assess(Training(0.02, 0.8, 12, 1e-5)).epsilon
+    summary["hospitals"][1]["noise_multiplier"] = 0.8
+    assert build_report(study, summary)["guarantee"]["epsilon_accounted"] == expected
+
+
+def test_money_is_counted_in_decimals(report: dict[str, Any]) -> None:
+    # 8 - 4.9 is 3.0999999999999996 in binary.
+    assert {each["reserved_epsilon"] for each in report["hospitals"]} == {3.1}
+    assert {each["reserved_delta"] for each in report["hospitals"]} == {1e-5}
+
+
+def test_the_certificate_against_wrapping_can_be_recomputed_from_its_own_figures(report: dict[str, Any]) -> None:
+    certificate = report["overflow_certificate"]
+    product = certificate["roster_size"] * certificate["largest_weight"] * certificate["largest_element"]
+    assert product == certificate["worst_sum"] < certificate["half_ring"]
+    assert str(certificate["worst_sum"]) in certificate["sentence"]
+
+
+def test_every_assumption_says_who_vouches_for_it(report: dict[str, Any]) -> None:
+    rows = report["accounting"]["assumptions"]
+    assert {row["status"] for row in rows} == {"checked", "attested", "assumed"}
+    gaussian = [row for row in rows if "Gaussian" in row["assumption"]]
+    assert [row["status"] for row in gaussian] == ["assumed"]
+    # In a simulation nobody had a machine of their own, so that nothing may be assumed about it.
+    assert "a machine of its own" not in json.dumps(rows)
+
+
+def test_what_is_not_protected_is_generated_from_the_study(report: dict[str, Any]) -> None:
+    text = json.dumps(report["not_protected"], ensure_ascii=False)
+    assert "±0.25" in text
+    assert rounded_up(report["risk"]["patient_at_several_hospitals"][1]["epsilon"], 2) in text
+    other = _study(encoding={"bound": 0.5, "fraction_bits": 12}, model={**_study().model.model_dump(), "base": "other"})
+    changed = json.dumps(build_report(other, _summary(other))["not_protected"], ensure_ascii=False)
+    assert "±0.5" in changed
+    assert "other" in changed
+
+
+def test_all_digests_are_in_the_evidence_and_empty_ones_are_not(report: dict[str, Any]) -> None:
+    digests = [row["digest"] for row in report["evidence"]]
+    assert all(digests)
+    assert _study().digest.hex() in digests
+    assert "sha256:" + "a" * 64 in digests
+    assert "02" * 32 in digests
+    assert len(digests) == 3 + 3 + 3
+
+
+def test_no_verdict_is_given_on_the_readers_behalf(page: str) -> None:
+    for word in ("compliant", "compliance", "safe", "anonymous", "GDPR", "HIPAA"):
+        assert word.lower() not in page[page.index("<body>") :].lower()
+
+
+# The page
+
+
+class _Page(HTMLParser):
+    """Tags, attributes, and whether every element is closed in order."""
+
+    VOID = frozenset({"meta", "br", "hr", "img", "input", "link"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str | None]] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_well_formed_and_fetches_and_runs_nothing(page: str) -> None:
+    parsed = _Page(page)
+    assert parsed.open == []
+    assert not {"script", "link", "img", "iframe", "object", "embed", "form", "base"} & set(parsed.tags)
+    assert not {"src", "href", "srcset", "action"} & {name for _, name, _ in parsed.attributes}
+    assert not [name for _, name, _ in parsed.attributes if name.startswith("on")]
+    assert "url(" not in page
+    assert "@import" not in page
+    assert re.findall(r"https?://[^\"' <]+", page) == ["http://www.w3.org/2000/svg"]
+
+
+def test_tables_and_picture_are_readable_without_seeing_them(page: str) -> None:
+    parsed = _Page(page)
+    scopes = [value for tag, name, value in parsed.attributes if tag == "th" and name == "scope"]
+    assert len(scopes) == parsed.tags.count("th")
+    assert set(scopes) == {"col", "row"}
+    ids = [value for _, name, value in parsed.attributes if name == "id"]
+    assert len(set(ids)) == len(ids)
+    labelled = next(value for tag, name, value in parsed.attributes if (tag, name) == ("svg", "aria-labelledby"))
+    assert labelled is not None
+    assert set(labelled.split()) <= set(ids)
+    assert ("html", "lang", "en") in parsed.attributes
+
+
+def test_every_hospital_round_and_dropout_is_on_the_page(page: str, report: dict[str, Any]) -> None:
+    for name in NAMES:
+        assert name in page
+    assert "south (masked input)" in page
+    assert page.count(">completed<") == 3
+    for row in report["evidence"]:
+        assert row["digest"] in page
+
+
+def test_a_void_round_is_shown_as_void(report: dict[str, Any]) -> None:
+    changed = copy.deepcopy(report)
+    changed["rounds"][1] |= {"attempt_void": True, "survivors": [], "bytes_up": {}, "bytes_down": {}}
+    page = render_report(changed)
+    assert page.count(">void<") == 1
+    assert page.count(">completed<") == 2
+
+
+def test_text_from_the_study_cannot_become_markup() -> None:
+    study = _study(purpose='<script>alert(1)</script> & "quotes"', task={"labels": ["<b>", "</b>"]})
+    summary = _summary(study, engine="<img src=x>")
+    summary["hospitals"][0] |= {"name": "<i>north</i>", "epsilon_by_round": [1.0, 1.0, 1.5]}
+    page = render_report(build_report(study, summary))
+    assert not {"script", "img", "i", "b"} & set(_Page(page).tags)
+    assert "&lt;script&gt;" in page
+
+
+def test_both_files_are_written_and_the_json_is_the_whole_report(report: dict[str, Any], tmp_path: Path) -> None:
+    write_report(tmp_path, report)
+    assert json.loads((tmp_path / "report.json").read_text("utf-8")) == report
+    assert (tmp_path / "report.html").read_text("utf-8") == render_report(report)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json"]
+
+
+def test_a_folder_that_is_not_there_is_named(report: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot be written to .*missing"):
+        write_report(tmp_path / "missing", report)
+
+
+# The picture
+
+
+def _curve_ends(svg: str) -> list[tuple[float, float]]:
+    """Where every curve ends, from its path's last H and V."""
+    ends = []
+    for path in ElementTree.fromstring(svg).iter(f"{SVG}path"):  # noqa: S314 - our own picture
+        horizontal = re.findall(r"H([\d.]+)", path.attrib["d"])
+        vertical = re.findall(r"V([\d.]+)", path.attrib["d"])
+        ends.append((float(horizontal[-1]), float(vertical[-1])))
+    return ends
+
+
+@given(
+    st.lists(st.floats(0.001, 50), min_size=1, max_size=30).map(sorted),
+    st.floats(0.01, 100),
+    st.integers(0, 100),
+)
+def test_the_plot_is_xml_and_everything_lies_inside_it(values: list[float], budget: float, more_rounds: int) -> None:
+    svg = epsilon_plot([Curve("all", tuple(values))], [budget], len(values) + more_rounds)
+    root = ElementTree.fromstring(svg)  # noqa: S314 - our own picture
+    _, _, width, height = (float(number) for number in root.attrib["viewBox"].split())
+    (x, y) = _curve_ends(svg)[0]
+    assert 0 < x <= width
+    assert 0 < y <= height
+    line = next(each for each in root.iter(f"{SVG}line") if each.attrib["class"] == "budget")
+    assert 0 < float(line.attrib["y1"]) < height
+    # Whatever is larger lies higher, to within the picture's tenth of a unit.
+    if values[-1] < budget:
+        assert y >= float(line.attrib["y1"]) - 0.1
+    else:
+        assert y <= float(line.attrib["y1"]) + 0.1
+
+
+def test_hospitals_with_the_same_figures_share_a_curve_and_others_have_their_own(report: dict[str, Any]) -> None:
+    def plot(page: str) -> str:
+        return page[page.index("<svg") : page.index("</svg>") + 6]
+
+    together = plot(render_report(report))
+    assert len(_curve_ends(together)) == 1
+    assert "every hospital" in together
+    changed = copy.deepcopy(report)
+    changed["hospitals"][2]["epsilon_by_round"] = [1.0, 1.0, 1.5]
+    apart = plot(render_report(changed))
+    assert len(_curve_ends(apart)) == 2
+    assert "north and south" in apart
+    (_, most), (_, least) = _curve_ends(apart)
+    assert most < least
+
+
+def test_many_different_hospitals_are_drawn_as_the_most_and_the_least_spent(report: dict[str, Any]) -> None:
+    changed = copy.deepcopy(report)
+    changed["hospitals"] = [
+        {**changed["hospitals"][0], "name": f"site-{index}", "epsilon_by_round": [1.0, 1.0 + index / 10]}
+        for index in range(9)
+    ]
+    page = render_report(changed)
+    svg = page[page.index("<svg") : page.index("</svg>") + 6]
+    assert "most spent: 1.80 after round 2; least spent: 1.00 after round 2" in svg
+    assert len(_curve_ends(svg)) == 2
