@@ -1,0 +1,114 @@
+"""What a whole session costs: CPU seconds of one node and of the aggregator, and bytes, by roster size and length.
+
+Everything runs in one process and thread; the node's time is the mean over all nodes. One node in twenty drops out
+before its masked input, so that unmasking has work to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from crypto.identity import Identity
+from crypto.kdf import digest
+from protocols.aggregator import Aggregator, Stage
+from protocols.client import Client
+from protocols.events import InputWanted, Send, SumPublished
+from protocols.parameters import CohortRules, RoundShape
+from protocols.session import Context, SessionConfig
+
+SETTINGS = ((5, 1), (5, 50_000), (20, 1), (20, 50_000), (50, 1000))
+
+
+@dataclass
+class Cost:
+    """One session's cost."""
+
+    nodes: int
+    elements: int
+    node_cpu_ms: float
+    aggregator_cpu_ms: float
+    node_up_kib: float
+    node_down_kib: float
+
+
+def session_config(nodes: int, elements: int) -> tuple[SessionConfig, list[Identity]]:
+    """A legal session of this size in a ring of 32 bits."""
+    identities = [Identity(digest("bench", node.to_bytes(4, "big"))) for node in range(nodes)]
+    colluders = 1
+    dropouts = nodes - ((nodes + colluders) // 2 + 1)
+    rules = CohortRules(nodes, colluders, dropouts, colluders + 2)
+    study = digest("bench study")
+    context = Context(study, 1, study, digest("base"), digest("state"), RoundShape(elements, 32))
+    return SessionConfig(rules, tuple(each.public for each in identities), context, 1 << 20), identities
+
+
+def measure(nodes: int, elements: int) -> Cost:
+    """Run one session and add up CPU time on both sides."""
+    config, identities = session_config(nodes, elements)
+    clients = [Client(config, index, key, ledger_sequence=0) for index, key in enumerate(identities)]
+    vector = np.zeros(elements, dtype=np.int64)
+    leaving = set(range(0, nodes, 20)) if nodes >= 20 else {0}
+    node_seconds = 0.0
+    up = down = 0
+    started = time.process_time()
+    aggregator = Aggregator(config)
+    requests = aggregator.open()
+    while True:
+        stage = aggregator.stage
+        if stage is Stage.CLOSE:
+            aggregator.expect_state(digest("next"))
+        for index, request in requests.items():
+            if index in leaving and stage is Stage.MASKED_INPUT:
+                continue
+            before = time.process_time()
+            answer = b""
+            for event in clients[index].receive(request):
+                if isinstance(event, Send):
+                    answer = event.data
+                elif isinstance(event, InputWanted):
+                    answer = clients[index].submit(vector)
+                elif isinstance(event, SumPublished):
+                    answer = clients[index].close(digest("next"))
+            node_seconds += time.process_time() - before
+            down, up = down + len(request), up + len(answer)
+            aggregator.receive(index, answer)
+        if stage is Stage.CLOSE:
+            aggregator.receipt()
+            break
+        requests = aggregator.advance()
+    total = time.process_time() - started
+    return Cost(
+        nodes,
+        elements,
+        1000 * node_seconds / nodes,
+        1000 * (total - node_seconds),
+        up / nodes / 1024,
+        down / nodes / 1024,
+    )
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="the same for machines")
+    as_json = parser.parse_args().json
+    measure(5, 1)  # first touch of code and memory does not count
+    costs = [measure(*setting) for setting in SETTINGS]
+    if as_json:
+        print(json.dumps([asdict(cost) for cost in costs]))
+        return
+    print("nodes  elements   node CPU ms   aggregator CPU ms   KiB up   KiB down (a node)")
+    for cost in costs:
+        print(
+            f"{cost.nodes:>5}  {cost.elements:>8}   {cost.node_cpu_ms:>11.1f}   {cost.aggregator_cpu_ms:>17.1f}"
+            f"   {cost.node_up_kib:>6.0f}   {cost.node_down_kib:>8.0f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
