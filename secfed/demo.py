@@ -62,14 +62,14 @@ class DemoSettings:
     """Held-out records; a small chapter gives at most a fifth of its codes."""
     seed: int = 20
     """Of the split: who has which patients and which records. Not a secret."""
-    max_length: int = 24
+    max_length: int = 20
     rank: int = 8
-    alpha: int = 16
+    alpha: int = 1
     targets: tuple[str, ...] = ("query", "key", "value", "attention.output.dense")
     layers: tuple[int, ...] = (3, 4, 5)
     rounds: int = 10
     local_steps: int = 4
-    learning_rate: float = 5e-3
+    learning_rate: float = 0.06
     physical_batch: int = 32
     epsilon: float = 8.0
     delta: float = 1e-5
@@ -78,7 +78,7 @@ class DemoSettings:
     colluders: int = 1
     tolerated_dropouts: int = 1
     minimum: int = 4
-    bound: float = 0.25
+    bound: float = 0.5
     fraction_bits: int = 18
 
     @property

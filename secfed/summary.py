@@ -7,9 +7,11 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from dp.ledger import Ledger
 from secfed.chain import Chain
 from secfed.coordinator import RoundRecord
 from secfed.node import Node
+from secfed.study import Study
 
 if TYPE_CHECKING:
     from secfed.run import Plan
@@ -61,18 +63,10 @@ def summarise(
 def _hospital(plan: Plan, node: Node, records: Sequence[RoundRecord]) -> Mapping[str, Any]:
     ledger = node.parts.ledger
     balance = ledger.balance()
-    kinds = [entry.kind for entry in ledger.entries()]
-    committed = {
-        int(entry.body["round"])
-        for entry in ledger.entries()
-        if entry.kind == "commit" and entry.body["study"] == plan.study.digest.hex()
-    }
-    spent = [
-        plan.epsilon_by_round[len([number for number in committed if number <= record.number]) - 1]
-        if any(number <= record.number for number in committed)
-        else 0.0
-        for record in records
-    ]
+    committed = _rounds_of(plan.study, ledger, "commit")
+    # Before the first commit nothing is spent; after k commits, what k rounds cost.
+    curve = (0.0, *plan.epsilon_by_round)
+    spent = [curve[sum(number <= record.number for number in committed)] for record in records]
     return {
         "name": node.parts.name,
         "index": node.index,
@@ -85,12 +79,18 @@ def _hospital(plan: Plan, node: Node, records: Sequence[RoundRecord]) -> Mapping
         "budget_delta": float(balance.granted_delta),
         "left_epsilon": float(balance.left_epsilon),
         "left_delta": float(balance.left_delta),
-        "rounds_committed": kinds.count("commit"),
-        "rounds_released": kinds.count("release"),
+        "rounds_committed": len(committed),
+        "rounds_released": len(_rounds_of(plan.study, ledger, "release")),
         "ledger_sequence": ledger.sequence,
         "ledger_head": ledger.head.hex(),
         "state_digest": node.chain.state.digest(node.chain.layout).hex(),
     }
+
+
+def _rounds_of(study: Study, ledger: Ledger, kind: str) -> set[int]:
+    """The rounds of this study with an entry of this kind."""
+    entries = (entry for entry in ledger.entries() if entry.kind == kind)
+    return {int(entry.body["round"]) for entry in entries if entry.body["study"] == study.digest.hex()}
 
 
 def _round(record: RoundRecord, chain: Chain) -> Mapping[str, Any]:

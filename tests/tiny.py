@@ -13,9 +13,38 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from dp.sampling import Patients
 from secfed.models import AdapterModel, LoraSettings, load_model
 
-WORDS = tuple(
-    """acute chronic fracture of the left right lung heart kidney bone infection pain tumour benign malignant
-    injury burn fever viral bacterial disease failure disorder pregnancy birth skin eye ear blood nerve""".split()
+WORDS = (
+    "acute",
+    "chronic",
+    "fracture",
+    "of",
+    "the",
+    "left",
+    "right",
+    "lung",
+    "heart",
+    "kidney",
+    "bone",
+    "infection",
+    "pain",
+    "tumour",
+    "benign",
+    "malignant",
+    "injury",
+    "burn",
+    "fever",
+    "viral",
+    "bacterial",
+    "disease",
+    "failure",
+    "disorder",
+    "pregnancy",
+    "birth",
+    "skin",
+    "eye",
+    "ear",
+    "blood",
+    "nerve",
 )
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LABELS = ("bones", "organs", "other")

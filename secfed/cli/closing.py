@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 
-def closing_words(summary: Mapping[str, Any], out: Path) -> str:
+def closing_words(summary: Mapping[str, Any], study: Path, out: Path) -> str:
     """The end of a run's output, as plain text."""
     rounds, hospitals = summary["rounds"], summary["hospitals"]
     completed = [each for each in rounds if not each["attempt_void"]]
@@ -27,7 +27,7 @@ def closing_words(summary: Mapping[str, Any], out: Path) -> str:
         f"took             {summary['seconds']:.0f} s",
         f"adapter          {out / 'adapter'}",
         f"report           {out / 'report.html'}",
-        f"run again        secfed run {out / 'study.toml'} --out {out.parent / 'again'}",
+        f"run again        secfed run {study} --out {out.parent / 'again'}",
     ]
     return "\n".join(lines)
 

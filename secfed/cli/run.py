@@ -53,7 +53,7 @@ def run_study(study: Path, out: Path, reporter: Reporter, as_json: bool) -> None
     else:
         from secfed.cli.closing import closing_words
 
-        typer.echo(closing_words(result.summary, out))
+        typer.echo(closing_words(result.summary, study, out))
 
 
 def quiet_libraries() -> None:

@@ -48,7 +48,9 @@ BAD_LINES = {
     'has no column "label"': f'{{"text": "{SECRET_TEXT}", "patient": "p1"}}'.encode(),
     'has no text in column "patient"': f'{{"text": "{SECRET_TEXT}", "patient": 7, "label": "bones"}}'.encode(),
     'has no text in column "text"': f'{{"text": "", "patient": "{SECRET_TEXT}", "label": "bones"}}'.encode(),
-    'has a label in "label" that the study does not list': f'{{"text": "x", "patient": "p", "label": "{SECRET_TEXT}"}}'.encode(),
+    'has a label in "label" that the study does not list': (
+        f'{{"text": "x", "patient": "p", "label": "{SECRET_TEXT}"}}'.encode()
+    ),
     "is longer than 1 MiB": b'{"text": "' + b"x" * (1 << 20) + b'"}',
 }
 

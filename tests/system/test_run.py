@@ -1,0 +1,171 @@
+"""A whole run on a tiny model: everything that a user finds afterwards is there, and true."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crypto.identity import PublicIdentity
+from dp.ledger import Ledger
+from protocols.receipts import Receipt, sum_digest, verify_receipt
+from protocols.wire import Limits, decode
+from secfed.demo import DemoSettings, prepare_demo
+from secfed.models import adapter_digest
+from secfed.node import APPROVAL_LABEL
+from secfed.progress import Event, LocalStep, Reporter
+from secfed.run import execute, prepare
+from secfed.sites import LEDGER_LABEL
+from secfed.study import load_study
+from tests.tiny import make_tiny_base
+
+SETTINGS = DemoSettings(
+    patients=400, test_records_per_chapter=3, layers=(0, 1), max_length=12, rounds=7, local_steps=1, rank=2
+)
+
+
+class Recorder(Reporter):
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def show(self, event: Event) -> None:
+        self.events.append(event)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = make_tiny_base(tmp_path_factory.mktemp("base"))
+    folder = tmp_path_factory.mktemp("run") / "workspace"
+    prepare_demo(folder, base=base, settings=SETTINGS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ran(workspace: Path) -> tuple[Path, dict[str, Any], list[Event]]:
+    recorder = Recorder()
+    result = execute(prepare(workspace / "study.toml", workspace), recorder)
+    return workspace, dict(result.summary), recorder.events
+
+
+def test_both_dropouts_happened_and_every_round_completed(ran: tuple[Path, dict[str, Any], list[Event]]) -> None:
+    _, summary, _ = ran
+    dropped = {
+        each["number"]: [(entry["name"], entry["stage"]) for entry in each["dropped"]] for each in summary["rounds"]
+    }
+    assert dropped[3] == [("lakeside-hospital", "masked input")]
+    assert dropped[6] == [("st-anne-hospital", "advertise")]
+    assert not any(each["attempt_void"] for each in summary["rounds"])
+    assert [len(each["survivors"]) for each in summary["rounds"]] == [5, 5, 4, 5, 5, 4, 5]
+
+
+def test_all_hospitals_hold_the_model_that_was_saved(ran: tuple[Path, dict[str, Any], list[Event]]) -> None:
+    folder, summary, _ = ran
+    assert {each["state_digest"] for each in summary["hospitals"]} == {summary["state_digest"]}
+    assert summary["adapter_digest"] == adapter_digest(folder / "adapter")
+    assert summary == json.loads((folder / "summary.json").read_text())
+
+
+def test_the_adapter_loads_with_peft_and_predicts_as_measured(ran: tuple[Path, dict[str, Any], list[Event]]) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder, summary, _ = ran
+    study = load_study(folder / "study.toml")
+    base = AutoModelForSequenceClassification.from_pretrained(folder / "model", num_labels=len(study.task.labels))
+    model = PeftModel.from_pretrained(base, folder / "adapter").eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    records = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
+    inputs = tokenizer(
+        [record["text"] for record in records],
+        max_length=study.model.max_length,
+        padding="max_length",
+        truncation=True,
+        return_tensors="pt",
+    )
+    inputs.pop("token_type_ids", None)
+    predicted = model(**inputs).logits.argmax(1).tolist()
+    right = sum(study.task.labels[index] == record["label"] for index, record in zip(predicted, records, strict=True))
+    assert right / len(records) == pytest.approx(summary["accuracy_after"])
+
+
+def test_the_receipts_form_one_chain_over_the_published_sums(ran: tuple[Path, dict[str, Any], list[Event]]) -> None:
+    folder, summary, _ = ran
+    study = load_study(folder / "study.toml")
+    limits = Limits(len(study.roster), 1 << 24)
+    head = study.digest
+    for each in summary["rounds"]:
+        receipt = decode(Receipt, (folder / "receipts" / f"{each['number']:04d}.cbor").read_bytes(), limits, None)
+        verify_receipt(
+            receipt, study=study.digest, predecessor=head, rules=study.cohort_rules(), roster=study.identities
+        )
+        packed = (folder / "sums" / f"{each['number']:04d}.bin").read_bytes()
+        assert receipt.statement.sum_digest == sum_digest(packed)
+        head = receipt.digest()
+        assert head.hex() == each["receipt_digest"]
+
+
+def test_every_hospital_signed_the_study(ran: tuple[Path, dict[str, Any], list[Event]]) -> None:
+    folder, _, _ = ran
+    study = load_study(folder / "study.toml")
+    signatures = json.loads((folder / "signatures.json").read_text())["signatures"]
+    for entry in study.roster:
+        identity = PublicIdentity(bytes.fromhex(entry.identity))
+        assert identity.verifies(bytes.fromhex(signatures[entry.name]), APPROVAL_LABEL, study.digest)
+
+
+def test_the_ledgers_hold_every_round_and_verify(ran: tuple[Path, dict[str, Any], list[Event]]) -> None:
+    folder, summary, _ = ran
+    study = load_study(folder / "study.toml")
+    for each in summary["hospitals"]:
+        away = {"lakeside-hospital": 1, "st-anne-hospital": 1}.get(each["name"], 0)
+        assert each["rounds_committed"] == each["rounds_released"] == 7 - away
+        assert each["left_epsilon"] == 0.0
+        assert each["epsilon"] <= study.privacy.epsilon
+        identity = study.identities[each["index"]]
+        with Ledger(folder / "ledgers" / f"{each['name']}.sqlite", sign=lambda entry: b"") as ledger:
+            ledger.verify(
+                lambda message, signature, identity=identity: identity.verifies(signature, LEDGER_LABEL, message)
+            )
+            assert ledger.sequence == each["ledger_sequence"]
+
+
+def test_the_report_and_the_progress_are_there(ran: tuple[Path, dict[str, Any], list[Event]]) -> None:
+    folder, summary, events = ran
+    assert "<svg" in (folder / "report.html").read_text()
+    report = json.loads((folder / "report.json").read_text())
+    assert summary["study_digest"] in json.dumps(report)
+    # 5 hospitals in 7 rounds, less the one cut off before training and the one away.
+    assert sum(isinstance(event, LocalStep) for event in events) == 33
+
+
+def test_the_same_study_runs_again_in_another_folder(
+    ran: tuple[Path, dict[str, Any], list[Event]], tmp_path: Path
+) -> None:
+    folder, summary, _ = ran
+    again = execute(prepare(folder / "study.toml", tmp_path / "again"), Recorder()).summary
+    assert again["study_digest"] == summary["study_digest"]
+    assert again["accuracy_before"] == summary["accuracy_before"]
+    # Noise is fresh: the same study never gives the same model twice.
+    assert again["state_digest"] != summary["state_digest"]
+
+
+def test_help_answers_without_loading_torch() -> None:
+    """In a fresh interpreter, as a shell starts it."""
+    code = (
+        "import sys; sys.argv = ['secfed', '--help']\n"
+        "from secfed.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'transformers', 'opacus', 'pydantic'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    assert done.stdout.rstrip().endswith("[]")
+    assert "demo" in done.stdout
