@@ -1,7 +1,7 @@
 """The aggregator's state machine: collects, forwards, sums, unmasks. It is trusted for liveness only.
 
 How it works. A round goes through six stages. In each the aggregator has sent one message to the nodes still present
-and takes at most one valid answer from each; whoever does not answer, or answers wrongly, is absent from there on.
+and takes at most one valid answer from each; whoever has not answered validly when it ends is absent from there on.
 `advance` closes a stage and returns what to send next:
 
     stage          takes            `advance` then sends     to
@@ -9,7 +9,7 @@ and takes at most one valid answer from each; whoever does not answer, or answer
     SHARE          Share            Delivery (U2)            U2
     MASKED_INPUT   MaskedInput      Survivors (U3)           U3
     AGREE          Agree            Agreement                those who agreed
-    UNMASK         Unmask           Published                U3
+    UNMASK         Unmask           Published                those who released
     CLOSE          Close            (the receipt)
 
 Too few left at any stage: `RoundVoid`. Masked inputs are folded into the sum as they arrive; the shares of stage 4 take
@@ -23,6 +23,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from crypto.kdf import digest
 from protocols import encoding, sharing
 from protocols.errors import (
     BadSignature,
@@ -78,7 +79,8 @@ class Aggregator:
         self._context = config.context.digest()
         self._session = b""
         self._quorum = 0
-        self._answered: dict[int, bytes] = {}
+        self._answered: set[int] = set()
+        self._counted: set[tuple[int, bytes]] = set()
         self._present: set[int] = set(range(len(config.roster)))
         self._advertisements: dict[int, Advertise] = {}
         self._shares: dict[int, Share] = {}
@@ -103,9 +105,10 @@ class Aggregator:
         """Take one answer. The channel vouches for the sender's index; the signature proves it.
 
         Returns:
-            Accepted or Rejected; None for a repetition of bytes already counted.
+            Accepted or Rejected; None for a repetition of bytes already counted, at this stage or before.
         """
-        if sender in self._answered and self._answered[sender] == data:
+        fingerprint = digest("received", data)
+        if (sender, fingerprint) in self._counted:
             return None
         try:
             if sender not in self._present:
@@ -115,7 +118,8 @@ class Aggregator:
             _TAKES[self.stage](self, sender, data)
         except RemoteError as fault:
             return Rejected(sender, self.stage.value, fault)
-        self._answered[sender] = data
+        self._answered.add(sender)
+        self._counted.add((sender, fingerprint))
         return Accepted(sender, self.stage.value)
 
     def advance(self) -> dict[int, bytes]:
@@ -130,15 +134,15 @@ class Aggregator:
         """
         if self.stage not in _ADVANCES:
             raise LocalError("the closing stage ends with `receipt`")
-        for node in self._present - set(self._answered):
+        for node in self._present - self._answered:
             self.absent[node] = self.stage
-        self._present &= set(self._answered)
+        self._present &= self._answered
         step, next_stage = _ADVANCES[self.stage]
         try:
             messages = step(self)
         except CohortTooSmall as error:
             raise RoundVoid(self.stage.value, str(error)) from error
-        self._answered = {}
+        self._answered = set()
         self._present = set(messages)
         self.stage = next_stage
         return messages
@@ -188,7 +192,7 @@ class Aggregator:
         """
         if self._statement is None:
             raise LocalError("call expect_state before the closing stage ends")
-        for node in self._present - set(self._answered):
+        for node in self._present - self._answered:
             self.absent.setdefault(node, self.stage)
         if len(self._closings) < self._quorum:
             raise RoundVoid(self.stage.value, f"{len(self._closings)} signatures where {self._quorum} are needed")
@@ -200,6 +204,10 @@ class Aggregator:
         if message.context != self._context:
             raise WrongSession("an advertisement for another round", sender=sender, field="context")
         self._check_signed(sender, message)
+        known = {key for other in self._advertisements.values() for key in (other.channel_key, other.mask_key)}
+        if message.channel_key == message.mask_key or not known.isdisjoint((message.channel_key, message.mask_key)):
+            raise WrongSession("a public key that is there already", sender=sender, field="channel_key")
+        sharing.check_keys(message)
         self._advertisements[sender] = message
 
     def _form_cohort(self) -> dict[int, bytes]:

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crypto.identity import Identity
-from crypto.kdf import digest
+from crypto.kdf import DIGEST_BYTES, digest
 from crypto.prg import add_stream, subtract_stream
 from crypto.randomness import Entropy, system_entropy
 from crypto.sealing import SealingKey
@@ -43,13 +43,11 @@ from protocols.errors import (
     LocalError,
     NotCanonical,
     OutOfOrder,
-    ProtocolError,
     WrongLength,
     WrongSession,
 )
 from protocols.events import ClientEvent, CohortSeen, InputWanted, Send, SumPublished
 from protocols.messages import (
-    FROM_AGGREGATOR,
     Advertise,
     Agree,
     Agreement,
@@ -65,7 +63,7 @@ from protocols.messages import (
     Unmask,
 )
 from protocols.receipts import SIGNING_LABEL, Statement, sum_digest
-from protocols.session import SessionConfig, session_id
+from protocols.session import SessionConfig, check_cohort, session_id
 from protocols.wire import Message, decode, encode, fields_of, message_type, most_map_bytes
 
 
@@ -146,7 +144,7 @@ class Client:
             raise LocalError("this session has failed; wait for the next round")
         try:
             return self._dispatch(data)
-        except ProtocolError:
+        except BaseException:  # whatever it was: a half-handled message must not leave secrets or a second try behind
             self.abandon()
             raise
 
@@ -166,10 +164,11 @@ class Client:
             raise LocalError(f"submit belongs to a session that is ready, not {self.state.value}")
         shape = self.config.context.shape
         masked = encoding.to_ring(vector, shape, self.config.magnitude)
-        add_stream(masked, derivations.self_stream_key(self._secrets.self_mask_seed()))
+        add_stream(masked, derivations.self_stream_key(self._secrets.self_mask_seed(), self._session, self.index))
         for peer, seed in self._pair_seeds.items():
-            apply = add_stream if self.index < peer else subtract_stream
-            apply(masked, derivations.pair_stream_key(seed))
+            first, second = sorted((self.index, peer))
+            apply = add_stream if self.index == first else subtract_stream
+            apply(masked, derivations.pair_stream_key(seed, self._session, first, second))
         message = MaskedInput(self._session, self.index, encoding.pack(masked, shape), b"")
         self.state = State.MASKED
         answer = (Send(encode(self._signed(message))),)
@@ -186,10 +185,12 @@ class Client:
             The Close message.
 
         Raises:
-            LocalError: called out of turn.
+            LocalError: called out of turn, or with something that is no digest.
         """
         if self.state is not State.SUMMED or self._statement is None:
             raise LocalError(f"close belongs to a session with a published sum, not {self.state.value}")
+        if len(new_state) != DIGEST_BYTES:
+            raise LocalError(f"a state digest has {DIGEST_BYTES} bytes, not {len(new_state)}")
         self._statement = Statement(**{**fields_of(self._statement), "new_state": new_state})
         content = self._statement.digest()
         self.state = State.CLOSED
@@ -197,6 +198,11 @@ class Client:
         answer = (Send(encode(message)),)
         self._answers[Published.TYPE] = (self._answers[Published.TYPE][0], answer)
         return answer[0].data
+
+    @property
+    def session(self) -> bytes:
+        """The session id; empty before the cohort is known."""
+        return self._session
 
     @property
     def statement(self) -> Statement:
@@ -208,13 +214,14 @@ class Client:
     def abandon(self) -> None:
         """End the session here: wipe its secrets, answer nothing more. Called when a newer round opens, too."""
         self._wipe()
+        self.checksum_contributions = {}
         self._answers.clear()
         if self.state is not State.CLOSED:
             self.state = State.FAILED
 
     def _dispatch(self, data: bytes) -> tuple[ClientEvent, ...]:
         limits = self.config.limits
-        name = message_type(data, max(most_map_bytes(kind, limits) for kind in FROM_AGGREGATOR), None)
+        name = message_type(data, self._most_bytes(), None)
         fingerprint = digest("received", data)
         if name in self._answers:
             seen, answer = self._answers[name]
@@ -232,6 +239,13 @@ class Client:
         repeatable = tuple(event for event in events if isinstance(event, Send))
         self._answers[name] = (fingerprint, repeatable)
         return events
+
+    def _most_bytes(self) -> int:
+        """The size of the largest message that may come now: the one waited for, or a repetition."""
+        waited_for = _EXPECTS.get(self.state)
+        kinds = [kind for kind, _, _ in _EXPECTS.values() if kind.TYPE in self._answers]
+        kinds += [] if waited_for is None else [waited_for[0]]
+        return max((most_map_bytes(kind, self.config.limits) for kind in kinds), default=0)
 
     def _advertise(self, opening: Opening) -> tuple[ClientEvent, ...]:
         """Stage 0."""
@@ -253,7 +267,9 @@ class Client:
 
     def _share(self, message: Cohort) -> tuple[ClientEvent, ...]:
         """Stage 1."""
-        self._check_cohort(message)
+        if self._advertisement not in message.advertisements:
+            raise Excluded("this node's own advertisement is missing or changed", sender=None, field="advertisements")
+        check_cohort(self.config, message.advertisements, self._last_ledger_sequences)
         self._cohort = {entry.sender: entry for entry in message.advertisements}
         size = len(self._cohort)
         self.config.rules.check_stage("the cohort", size, size)
@@ -269,27 +285,6 @@ class Client:
         )
         ledgers = {entry.sender: entry.ledger_sequence for entry in message.advertisements}
         return (CohortSeen(tuple(self._cohort), self._quorum, ledgers), Send(encode(share)))
-
-    def _check_cohort(self, message: Cohort) -> None:
-        senders = [entry.sender for entry in message.advertisements]
-        if senders != sorted(set(senders)):
-            raise NotCanonical("advertisements not in roster order, each once", sender=None, field="advertisements")
-        if self._advertisement not in message.advertisements:
-            raise Excluded("this node's own advertisement is missing or changed", sender=None, field="advertisements")
-        keys = [key for entry in message.advertisements for key in (entry.channel_key, entry.mask_key)]
-        if len(set(keys)) != len(keys):
-            raise WrongSession("two public keys of the cohort are the same", sender=None, field="advertisements")
-        for entry in message.advertisements:
-            if entry.context != self._context:
-                raise WrongSession("an advertisement for another round", sender=None, field="context")
-            if not self.config.roster[entry.sender].verifies(entry.signature, Advertise.TYPE, entry.body()):
-                raise BadSignature(f"an advertisement that node {entry.sender} did not sign", sender=None)
-            if entry.ledger_sequence < self._last_ledger_sequences.get(entry.sender, 0):
-                raise WrongSession(
-                    "its ledger is shorter than it was: restored from a backup?",
-                    sender=entry.sender,
-                    field="ledger_sequence",
-                )
 
     def _open_envelopes(self, message: Delivery) -> tuple[ClientEvent, ...]:
         """Stage 2, up to the point where the vector is needed."""
@@ -377,6 +372,9 @@ class Client:
 
     def _signed(self, message: sharing.Signable) -> sharing.Signable:
         return sharing.sign(message, self._identity)
+
+    def __reduce__(self) -> str:
+        raise TypeError("a session is never pickled or copied: it would answer twice")
 
     def _wipe(self) -> None:
         self._secrets.wipe()

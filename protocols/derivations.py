@@ -7,6 +7,7 @@
     |- checksum contribution z_u  sent to all, committed to in Advertise
     |- two Shamir keys .......... coefficients for m_u and for b_u
 
+The first four exist before the session does; whatever is derived later covers the session id and names whom it is for.
 One key, one stream: `r_uv` and `b_u` are never used as keys themselves, only their labelled children are.
 """
 
@@ -45,11 +46,11 @@ class SessionSecrets:
     def checksum_contribution(self) -> bytes:
         return self._child("checksum contribution")
 
-    def mask_sharing_key(self) -> bytes:
-        return self._child("Shamir coefficients of the mask seed")
+    def mask_sharing_key(self, session: bytes) -> bytes:
+        return self._child("Shamir coefficients of the mask seed", session)
 
-    def self_mask_sharing_key(self) -> bytes:
-        return self._child("Shamir coefficients of the self-mask seed")
+    def self_mask_sharing_key(self, session: bytes) -> bytes:
+        return self._child("Shamir coefficients of the self-mask seed", session)
 
     def wipe(self) -> None:
         """Overwrite the root; every later use raises LocalError."""
@@ -61,10 +62,10 @@ class SessionSecrets:
     def wiped(self) -> bool:
         return self._root is None
 
-    def _child(self, label: str) -> bytes:
+    def _child(self, label: str, *context: bytes) -> bytes:
         if self._root is None:
             raise LocalError("this session's secrets have been wiped")
-        return derive(self._root, label)
+        return derive(self._root, label, *context)
 
     def __reduce__(self) -> str:
         raise TypeError("session secrets are never pickled or copied")
@@ -80,12 +81,13 @@ def pair_seed(mask_seed: bytes, session: bytes, sender: int, receiver: int) -> b
     return derive(mask_seed, "pair seed", session, index_bytes(sender), index_bytes(receiver))
 
 
-def pair_stream_key(seed: bytes) -> bytes:
-    return derive(seed, "pair mask stream")
+def pair_stream_key(seed: bytes, session: bytes, sender: int, receiver: int) -> bytes:
+    """The stream that u adds and v subtracts. Bound to both, because a dishonest u chooses r_uv as it likes."""
+    return derive(seed, "pair mask stream", session, index_bytes(sender), index_bytes(receiver))
 
 
-def self_stream_key(seed: bytes) -> bytes:
-    return derive(seed, "self mask stream")
+def self_stream_key(seed: bytes, session: bytes, owner: int) -> bytes:
+    return derive(seed, "self mask stream", session, index_bytes(owner))
 
 
 def commit_self_mask(owner: int, seed: bytes) -> bytes:

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crypto.prg import RingVector
-from protocols.errors import LocalError
+from protocols.errors import LocalError, ParameterError
 from protocols.parameters import RoundShape
 
+_EXACT = 1 << 53
+"""Up to here float64 holds every integer."""
 _GROUP = 8
 """Eight elements of b bits fill b whole bytes: packing works on such groups."""
 
@@ -29,18 +31,25 @@ class FixedPoint:
     limit: int
     """The largest absolute value of an encoded element, in steps, before the weight."""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.fraction_bits <= 52:
+            raise ParameterError(f"a fixed point has 0 to 52 fraction bits, not {self.fraction_bits}")
+        if not 1 <= self.limit <= _EXACT:
+            raise ParameterError(f"an encoded element is at most 1 to 2^53 steps, not {self.limit}")
+
     def encode(self, values: NDArray[np.floating[Any]], weight: int = 1) -> NDArray[np.int64]:
         """round(values * 2^fraction_bits), cut to the limit, times a public integer weight.
 
         Not-a-number becomes zero: nothing that depends on data may stop a round. Rounding is to nearest, ties to even.
 
         Raises:
-            LocalError: the weight is not positive.
+            LocalError: the weight is not positive, or so large that an element could leave int64.
         """
-        if weight < 1:
-            raise LocalError(f"a weight is a positive integer, not {weight}")
+        if not 1 <= weight <= (1 << 62) // self.limit:
+            raise LocalError(f"a weight is from 1 to {(1 << 62) // self.limit} at this limit, not {weight}")
         steps = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf)
-        steps *= float(1 << self.fraction_bits)
+        with np.errstate(over="ignore"):  # infinity is cut to the limit, too
+            steps *= float(1 << self.fraction_bits)
         np.clip(np.rint(steps, out=steps), -self.limit, self.limit, out=steps)
         return steps.astype(np.int64) * weight
 

@@ -55,7 +55,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A node's message is not counted; the node is treated as absent from this stage on."""
+    """A node's message is not counted. An earlier valid one stands; without any, the node drops out at this stage."""
 
     sender: int
     stage: str

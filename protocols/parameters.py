@@ -102,11 +102,12 @@ def _check_rules(rules: CohortRules) -> None:
             f"f = {rules.tolerated_dropouts} dropouts cannot be tolerated with N = {total} and c = {colluders}: "
             f"at most f = {most_dropouts} can, or lower c, or enrol more nodes"
         )
+    # Never empty: N - f is at least floor((N + c) / 2) + 1, and that is at least c + 2 because c + 2 is at most N.
     least, most = colluders + HONEST_MIN, total - rules.tolerated_dropouts
     if not least <= rules.minimum <= most:
         raise ParameterError(
             f"n_min = {rules.minimum} does not fit N = {total}, f = {rules.tolerated_dropouts}, c = {colluders}: "
-            + (f"choose n_min from {least} to {most}" if least <= most else f"lower f to {total - least} first")
+            f"choose n_min from {least} to {most}"
         )
     if max(rules.site_minimum, rules.site_honest_minimum + colluders) > total:
         raise ParameterError(f"this site's policy demands a cohort larger than the roster of {total}: it cannot join")

@@ -83,7 +83,7 @@ def verify_receipt(
 
     Raises:
         WrongSession: another study, or a broken link.
-        WrongLength: a quorum that the roster does not give.
+        WrongLength: a cohort from outside the roster, or a quorum that the roster does not give.
         CohortTooSmall: a cohort below the rules at some stage.
         NotCanonical: sets that are not nested.
         BadSignature: fewer than t distinct survivors signed exactly this statement.
@@ -96,6 +96,8 @@ def verify_receipt(
     cohort, sharers, survivors = (set(part) for part in (statement.cohort, statement.sharers, statement.survivors))
     if not survivors <= sharers <= cohort:
         raise NotCanonical("survivors, sharers and cohort are not nested", sender=None, field="survivors")
+    if not cohort <= set(range(len(roster))):
+        raise WrongLength("a cohort with nodes that the roster does not have", sender=None, field="cohort")
     size = len(cohort)
     for name, members in (
         ("the cohort", cohort),

@@ -7,15 +7,15 @@ cohort: the signed Advertise bodies, in roster order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from crypto.identity import PublicIdentity
 from crypto.kdf import digest
-from protocols.errors import LocalError, WrongSession
+from protocols.errors import BadSignature, LocalError, NotCanonical, WrongSession
 from protocols.messages import Advertise, Opening
 from protocols.parameters import CohortRules, RoundShape
-from protocols.wire import Limits, canonical
+from protocols.wire import Limits, canonical, fields_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +63,8 @@ class Context:
         Raises:
             WrongSession: names the first field that differs.
         """
-        expected = self.opening()
-        for name in Opening.__dataclass_fields__:
-            if getattr(opening, name) != getattr(expected, name):
+        for name, value in fields_of(self.opening()).items():
+            if getattr(opening, name) != value:
                 raise WrongSession("the round's header is not the one this node computed", sender=None, field=name)
 
 
@@ -99,3 +98,32 @@ def session_id(context: bytes, advertisements: Iterable[Advertise]) -> bytes:
     two valid signatures over the same body are in the same session.
     """
     return digest("session", context, *(advertisement.body() for advertisement in advertisements))
+
+
+def check_cohort(
+    config: SessionConfig, advertisements: tuple[Advertise, ...], last_ledger_sequences: Mapping[int, int]
+) -> None:
+    """Check a U1 that the aggregator shows, all but its size: order, keys, signatures, context, ledger numbers.
+
+    Raises:
+        NotCanonical, WrongSession, BadSignature: the aggregator's fault.
+        WrongSession: naming the node whose ledger is shorter than it was.
+    """
+    senders = [entry.sender for entry in advertisements]
+    if senders != sorted(set(senders)):
+        raise NotCanonical("advertisements not in roster order, each once", sender=None, field="advertisements")
+    keys = [key for entry in advertisements for key in (entry.channel_key, entry.mask_key)]
+    if len(set(keys)) != len(keys):
+        raise WrongSession("two public keys of the cohort are the same", sender=None, field="advertisements")
+    context = config.context.digest()
+    for entry in advertisements:
+        if entry.context != context:
+            raise WrongSession("an advertisement for another round", sender=None, field="context")
+        if not config.roster[entry.sender].verifies(entry.signature, Advertise.TYPE, entry.body()):
+            raise BadSignature(f"an advertisement that node {entry.sender} did not sign", sender=None)
+        if entry.ledger_sequence < last_ledger_sequences.get(entry.sender, 0):
+            raise WrongSession(
+                "its ledger is shorter than it was: restored from a backup?",
+                sender=entry.sender,
+                field="ledger_sequence",
+            )

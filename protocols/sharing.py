@@ -8,7 +8,7 @@ is rebuilt by the others when its owner drops out, and must open nothing else.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from crypto import shamir
@@ -36,11 +36,11 @@ Signable = TypeVar("Signable", bound=SignedMessage)
 class ReceivedShares:
     """What one dealer gave to one receiver."""
 
-    mask_key: bytes
+    mask_key: bytes = field(repr=False)
     """Share of m of the dealer."""
-    self_mask: bytes
+    self_mask: bytes = field(repr=False)
     """Share of b of the dealer."""
-    checksum: bytes
+    checksum: bytes = field(repr=False)
     """z of the dealer."""
 
     def plaintext(self) -> bytes:
@@ -55,7 +55,7 @@ class Dealing:
     seeds: tuple[SeedEnvelope, ...]
     own: ReceivedShares
     own_commitments: ShareCommitments
-    pair_seeds: Mapping[int, bytes]
+    pair_seeds: Mapping[int, bytes] = field(repr=False)
     """r_uv for every v after u in the cohort."""
 
 
@@ -64,7 +64,7 @@ class Opened:
     """Everything that a node opens in stage 2."""
 
     shares: Mapping[int, ReceivedShares]
-    pair_seeds: Mapping[int, bytes]
+    pair_seeds: Mapping[int, bytes] = field(repr=False)
     """r_vu from every v before u."""
 
 
@@ -90,8 +90,8 @@ def deal(
     advertisements = {entry.sender: entry for entry in cohort}
     points = [1 + peer for peer in advertisements]
     mask_seed, checksum = secrets.mask_seed(), secrets.checksum_contribution()
-    of_mask = shamir.share_secret(mask_seed, quorum, points, secrets.mask_sharing_key())
-    of_self = shamir.share_secret(secrets.self_mask_seed(), quorum, points, secrets.self_mask_sharing_key())
+    of_mask = shamir.share_secret(mask_seed, quorum, points, secrets.mask_sharing_key(session))
+    of_self = shamir.share_secret(secrets.self_mask_seed(), quorum, points, secrets.self_mask_sharing_key(session))
     shares, seeds, pair_seeds = [], [], {}
     for peer, advertisement in advertisements.items():
         given = ReceivedShares(of_mask[1 + peer], of_self[1 + peer], checksum)
@@ -108,6 +108,16 @@ def deal(
             seeds.append(_signed(SeedEnvelope(index, peer, sealed, commitment, b""), identity, session))
             pair_seeds[peer] = seed
     return Dealing(tuple(shares), tuple(seeds), own, own_commitments, pair_seeds)
+
+
+def check_keys(advertisement: Advertise) -> None:
+    """Refuse public keys that cannot be sealed to, by sealing something to each of them.
+
+    Raises:
+        MalformedMessage: the advertiser's fault.
+    """
+    for key in (advertisement.channel_key, advertisement.mask_key):
+        _seal(key, b"", "trial", b"", advertisement.sender, advertisement.sender)
 
 
 def check_addresses(message: Delivery, index: int, cohort: Mapping[int, Advertise]) -> tuple[int, ...]:

@@ -4,11 +4,13 @@ Dealers commit to every share they deal, and receivers refuse one that differs. 
 its dealer's commitment is its *releaser's* fault, and shares that all agree with their commitments but give a wrong
 secret are the *dealer's*: no search over subsets is needed to tell the two apart. Against a dealer whose shares lie on
 no one polynomial other subsets are still tried, because the round may go on with one that gives the committed secret.
+The dealer is not named then: the sum is right, and a subset that fits is no proof of which shares were wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from crypto import shamir
@@ -19,6 +21,8 @@ from protocols.errors import MalformedMessage, RemoteError, RoundVoid, WrongComm
 from protocols.messages import Advertise, ReleasedShare, SeedEnvelope, Share, ShareCommitments, Unmask
 
 STAGE = "unmask"
+_MOST_SUBSETS = 5000
+"""How many t-subsets are tried against a dealer's inconsistent shares: all of them up to a roster of about 14."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +76,17 @@ class Unmasking:
         for owner in self.survivors:
             released = {node: _share_of(owner, message.self_mask_shares) for node, message in unmasks.items()}
             seed = self._recover(owner, released, self._is_self_mask_seed)
-            subtract_stream(running, derivations.self_stream_key(seed))
+            subtract_stream(running, derivations.self_stream_key(seed, self.session, owner))
         for owner in self.dropped:
             released = {node: _share_of(owner, message.mask_key_shares) for node, message in unmasks.items()}
             seed = self._recover(owner, released, self._is_mask_seed)
             self._remove_pair_masks(running, owner, seed)
 
     def _recover(self, owner: int, released: Mapping[int, bytes], fits: Callable[[int, bytes], bool]) -> bytes:
-        """The owner's secret, from the first window of t shares that gives the committed one."""
-        nodes = sorted(released)
-        for start in range(len(nodes)):
-            window = (nodes[start:] + nodes[:start])[: self.quorum]
+        """The owner's secret, from the first subset of t shares that gives the committed one."""
+        for subset in _subsets(sorted(released), self.quorum):
             try:
-                secret = shamir.recover_secret({1 + node: released[node] for node in window}, self.quorum)
+                secret = shamir.recover_secret({1 + node: released[node] for node in subset}, self.quorum)
             except ValueError:
                 continue
             if fits(owner, secret):
@@ -108,13 +110,13 @@ class Unmasking:
             try:
                 if peer < owner:  # the peer made the seed, and added its stream
                     seed = sharing.open_seed(self._seed_envelope(peer, owner), self.session, mask_key)
-                    subtract_stream(running, derivations.pair_stream_key(seed))
+                    subtract_stream(running, derivations.pair_stream_key(seed, self.session, peer, owner))
                 else:  # the dropped node made the seed, and the peer subtracted its stream
                     seed = derivations.pair_seed(mask_seed, self.session, owner, peer)
                     committed = self._seed_envelope(owner, peer).commitment
                     if derivations.commit_pair_seed(self.session, owner, peer, seed) != committed:
                         raise WrongCommitment("sealed another pair seed than its mask seed gives", sender=owner)
-                    add_stream(running, derivations.pair_stream_key(seed))
+                    add_stream(running, derivations.pair_stream_key(seed, self.session, owner, peer))
             except RemoteError as error:
                 blamed = frozenset(() if error.sender is None else (error.sender,))
                 raise RoundVoid(STAGE, str(error), blamed) from error
@@ -132,6 +134,13 @@ class Unmasking:
 
     def _seed_envelope(self, sender: int, receiver: int) -> SeedEnvelope:
         return next(envelope for envelope in self.shares[sender].seeds if envelope.receiver == receiver)
+
+
+def _subsets(nodes: list[int], size: int) -> Iterator[tuple[int, ...]]:
+    """Subsets of this size: first every window of neighbours, so that a large roster's nodes all get their turn."""
+    doubled = nodes + nodes
+    windows = (tuple(doubled[start : start + size]) for start in range(len(nodes)))
+    return itertools.chain(windows, itertools.islice(itertools.combinations(nodes, size), _MOST_SUBSETS))
 
 
 def _share_of(owner: int, released: tuple[ReleasedShare, ...]) -> bytes:

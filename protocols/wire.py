@@ -1,11 +1,11 @@
 """Canonical CBOR and strict parsing: the only way in which a message becomes bytes, or bytes a message.
 
 Encoding is RFC 8949 core deterministic: shortest forms, definite lengths, map keys sorted, each once. Decoding goes
-through four gates, in this order, and each has an error class of its own that names the sender and the field:
+through four gates, in this order, and each has error classes of its own that name the sender and the field:
 
-1. size: more bytes than the largest message of its kind in this session are not parsed at all;
-2. well-formedness: no indefinite lengths, no deep nesting, no duplicate key, no byte behind the end;
-3. canonical form: encoding the decoded value again must give the same bytes;
+1. size: more bytes than the largest message that may come now are not parsed at all;
+2. form (`protocols.cbor`): no tags, floats or indefinite lengths, no deep nesting, no byte behind the end;
+3. canonical form: encoding the decoded value again, with a library this time, must give the same bytes;
 4. schema: exactly the fields of the message, each of its type, length and range.
 
 A message is a frozen dataclass whose fields carry a `Wire` type; size bounds are computed from those types.
@@ -22,6 +22,8 @@ from typing import Any, ClassVar, Protocol, TypeVar, cast
 import cbor2
 
 from crypto.identity import SIGNATURE_BYTES
+from protocols import cbor
+from protocols.cbor import Source
 from protocols.errors import (
     MalformedMessage,
     MissingField,
@@ -33,7 +35,6 @@ from protocols.errors import (
 )
 
 _HEAD_BYTES = 9
-_MAX_DEPTH = 6
 NUMBER_MAX = 2**53 - 1
 
 
@@ -45,17 +46,6 @@ class Limits:
     """N: no list has more entries, no index reaches it."""
     packed_bytes: int
     """Exact bytes of a packed vector."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Whom an error names: the sender, and the field being read."""
-
-    sender: int | None
-    field: str | None = None
-
-    def inside(self, name: str) -> Source:
-        return Source(self.sender, name if self.field is None else f"{self.field}.{name}")
 
 
 class Wire(Protocol):
@@ -124,9 +114,10 @@ class Octets:
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """A list of at most N items of one type, as a tuple."""
+    """A list of one type, as a tuple: at most N items, or at most `most`."""
 
     item: Wire
+    most: int | None = None
 
     def encode(self, value: Any) -> Any:
         return [self.item.encode(entry) for entry in value]
@@ -134,12 +125,15 @@ class Sequence:
     def decode(self, value: Any, limits: Limits, source: Source) -> tuple[Any, ...]:
         if type(value) is not list:
             raise WrongType("not a list", sender=source.sender, field=source.field)
-        if len(value) > limits.roster_size:
+        if len(value) > self._most(limits):
             raise WrongLength(f"a list of {len(value)}", sender=source.sender, field=source.field)
         return tuple(self.item.decode(entry, limits, source.inside(str(at))) for at, entry in enumerate(value))
 
     def most_bytes(self, limits: Limits) -> int:
-        return _HEAD_BYTES + limits.roster_size * self.item.most_bytes(limits)
+        return _HEAD_BYTES + self._most(limits) * self.item.most_bytes(limits)
+
+    def _most(self, limits: Limits) -> int:
+        return limits.roster_size if self.most is None else self.most
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,22 +253,8 @@ def message_type(data: bytes, most_bytes: int, sender: int | None) -> str:
 
 def parse_canonical(data: bytes, sender: int | None) -> Any:
     """Gates 2 and 3: one well-formed value, in its one canonical encoding, and nothing behind it."""
-    try:
-        value = cbor2.loads(
-            data,
-            max_depth=_MAX_DEPTH,
-            allow_indefinite=False,
-            allow_duplicate_keys=False,
-            strict_hashable_types=True,
-        )
-        again = canonical(value)
-    except Exception as error:  # cbor2 raises many kinds on hostile input, and all of them mean the same here
-        if "duplicate map key" in str(error).lower():
-            raise NotCanonical("a key occurs twice", sender=sender) from None
-        raise MalformedMessage("not well-formed CBOR", sender=sender) from None
-    if len(data) > len(again) and data.startswith(again):
-        raise NotCanonical("bytes behind the end of the message", sender=sender)
-    if again != data:
+    value = cbor.read(data, sender)
+    if canonical(value) != data:
         raise NotCanonical("not the canonical encoding", sender=sender)
     return value
 
@@ -297,8 +277,8 @@ def from_map(kind: type[Record], value: Any, limits: Limits, source: Source) -> 
             raise WrongType(f"not a {kind.TYPE} message", sender=source.sender, field="type")
     for name in value:
         if name not in expected:
-            raise UnknownField("no such field", sender=source.sender, field=source.inside(str(name)[:40]).field)
-    for name in expected:
+            raise UnknownField("no such field", sender=source.sender, field=source.inside(name).field)
+    for name in sorted(expected):
         if name not in value:
             raise MissingField("missing", sender=source.sender, field=source.inside(name).field)
     return kind(**{name: wire.decode(value[name], limits, source.inside(name)) for name, wire in wires.items()})

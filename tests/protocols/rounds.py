@@ -122,7 +122,5 @@ class Round:
 def plain_sum(config: SessionConfig, vectors: Mapping[int, NDArray[np.int64]], survivors: tuple[int, ...]) -> list[int]:
     """The survivors' sum in Python integers, modulo 2^b and centred: what the protocol must publish."""
     modulus = 1 << config.context.shape.ring_bits
-    sums = [
-        sum(int(vectors[node][at]) for node in survivors) % modulus for at in range(config.context.shape.dimension)
-    ]
+    sums = [sum(int(vectors[node][at]) for node in survivors) % modulus for at in range(config.context.shape.dimension)]
     return [total - modulus if total >= modulus // 2 else total for total in sums]

@@ -65,7 +65,7 @@ def sum_or_void(size: int, dropouts: int, colluders: int, bits: int, dimension: 
     verify_receipt(outcome.receipt, study=STUDY, predecessor=STUDY, rules=config.rules, roster=config.roster)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(data=st.data())
 def test_random_dropouts_at_every_stage_give_the_exact_sum_or_a_void_round(data: st.DataObject) -> None:
     size, dropouts, colluders = data.draw(st.sampled_from(ALL_LEGAL))
