@@ -41,7 +41,7 @@ def run_study(study: Path, out: Path, reporter: Reporter, as_json: bool) -> None
 
     if not as_json:
         reporter.show(Note(f"checking {study}"))
-    quiet_libraries()
+    settle_libraries()
     from secfed.run import execute, prepare
 
     result = execute(prepare(study, out), reporter)
@@ -56,11 +56,16 @@ def run_study(study: Path, out: Path, reporter: Reporter, as_json: bool) -> None
         typer.echo(closing_words(result.summary, study, out))
 
 
-def quiet_libraries() -> None:
-    """Model libraries draw progress bars and warn about what this program does on purpose: not on a user's screen."""
+def settle_libraries() -> None:
+    """Set up the heavy libraries, before they are imported.
+
+    Model libraries draw progress bars and warn about what this program does on purpose: not on a user's screen. And
+    threads that wait for work must not spin: on a machine with other work that makes training several times slower.
+    """
     import logging
     import os
 
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
