@@ -85,7 +85,7 @@ def verify_receipt(
         WrongSession: another study, or a broken link.
         WrongLength: a cohort from outside the roster, or a quorum that the roster does not give.
         CohortTooSmall: a cohort below the rules at some stage.
-        NotCanonical: sets that are not nested.
+        NotCanonical: sets that are not nested, or signers that are not survivors, each once, in order.
         BadSignature: fewer than t distinct survivors signed exactly this statement.
     """
     statement = receipt.statement
@@ -107,7 +107,10 @@ def verify_receipt(
         rules.check_stage(name, len(members), size)
     if statement.quorum != rules.quorum(size):
         raise WrongLength("a quorum that this roster and cohort do not give", sender=None, field="quorum")
-    signers = {entry.signer: entry.signature for entry in receipt.signatures if entry.signer in survivors}
+    order = [entry.signer for entry in receipt.signatures]
+    if order != sorted(set(order)) or not set(order) <= survivors:
+        raise NotCanonical("signers not survivors in roster order, each once", sender=None, field="signatures")
+    signers = {entry.signer: entry.signature for entry in receipt.signatures}
     valid = valid_signers(statement, signers, roster)
     if len(valid) < statement.quorum:
         raise BadSignature(f"{len(valid)} valid signatures where {statement.quorum} are needed", sender=None)

@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from crypto.identity import PublicIdentity
 from crypto.kdf import digest
-from protocols.errors import ParameterError
+from protocols.encoding import FixedPoint
+from protocols.errors import LocalError
 from protocols.parameters import CohortRules, OverflowCertificate
 from secfed.errors import UserError
 
@@ -148,7 +149,8 @@ class Study(_Section):
         try:
             self.cohort_rules()
             _ = self.overflow_certificate.ring_bits
-        except ParameterError as error:
+            FixedPoint(self.encoding.fraction_bits, self.element_limit)
+        except LocalError as error:
             raise ValueError(str(error)) from error
         return self
 

@@ -399,6 +399,25 @@ def test_an_answer_in_anothers_name_is_rejected_and_leaves_the_other_alone(stage
         assert walk.aggregator.absent == {4: stage}
 
 
+@pytest.mark.parametrize("stage", STAGES[:-1], ids=lambda stage: stage.value)
+def test_an_answer_that_names_another_is_rejected_though_its_own_signature_is_good(stage: Stage) -> None:
+    walk = Walk(seven()).to(stage)
+    walk.collect()
+    walk.bend_answer(4, sender=5)
+    walk.hand_over()
+    (rejected,) = walk.rejected
+    assert isinstance(rejected.fault, MalformedMessage)
+    assert (rejected.fault.sender, rejected.fault.field) == (4, "sender")
+
+
+@pytest.mark.parametrize("stage", [Stage.AGREE, Stage.UNMASK], ids=lambda stage: stage.value)
+def test_a_round_that_ends_because_nodes_are_absent_blames_nobody(stage: Stage) -> None:
+    with pytest.raises(RoundVoid, match=r"4 .* where 5 are needed") as void:
+        Walk(seven()).finish({stage: {0, 1, 2}})
+    assert void.value.blamed == frozenset()
+    assert void.value.stage == stage.value
+
+
 @pytest.mark.parametrize("stage", [Stage.SHARE, Stage.MASKED_INPUT, Stage.AGREE, Stage.UNMASK, Stage.CLOSE])
 def test_an_answer_of_another_session_is_rejected(stage: Stage) -> None:
     walk, other = Walk(seven()).to(stage), Walk(seven(), seed=b"other").to(stage)
