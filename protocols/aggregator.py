@@ -24,7 +24,7 @@ from collections.abc import Callable
 import numpy as np
 
 from crypto.kdf import digest
-from protocols import encoding, sharing
+from protocols import checksum, encoding, sharing
 from protocols.errors import (
     BadSignature,
     CohortTooSmall,
@@ -37,6 +37,7 @@ from protocols.errors import (
     WrongSession,
 )
 from protocols.events import Accepted, AggregatorEvent, Rejected
+from protocols.masking import MaskedSum
 from protocols.messages import (
     Advertise,
     Agree,
@@ -89,6 +90,7 @@ class Aggregator:
         self._closings: dict[int, bytes] = {}
         self._statement: Statement | None = None
         self._running = encoding.empty_ring(config.context.shape)
+        self._running_tag = 0
         self._packed = b""
         self.cohort: tuple[int, ...] = ()
         self.sharers: tuple[int, ...] = ()
@@ -257,9 +259,11 @@ class Aggregator:
         self._check_signed(sender, message)
         try:
             vector = encoding.unpack(message.vector, self.config.context.shape)
+            tag = checksum.decode_tag(message.tag)
         except ValueError as error:
             raise MalformedMessage(str(error), sender=sender, field="vector") from error
         np.add(self._running, vector, out=self._running)
+        self._running_tag = (self._running_tag + tag) % checksum.PRIME
 
     def _announce_survivors(self) -> dict[int, bytes]:
         self.survivors = tuple(sorted(self._answered))
@@ -291,9 +295,11 @@ class Aggregator:
     def _publish_sum(self) -> dict[int, bytes]:
         if len(self._unmasks) < self._quorum:
             raise RoundVoid(self.stage.value, f"{len(self._unmasks)} sent valid shares where {self._quorum} are needed")
-        self._unmasking().remove_masks(self._running, self._unmasks)
-        self._packed = encoding.pack(self._running, self.config.context.shape)
-        return dict.fromkeys(sorted(self._unmasks), encode(Published(self._session, self._packed)))
+        total = MaskedSum(self._session, self._running, self._running_tag)
+        self._unmasking().remove_masks(total, self._unmasks)
+        self._packed = encoding.pack(total.vector, self.config.context.shape)
+        message = Published(self._session, self._packed, checksum.encode_tag(total.tag))
+        return dict.fromkeys(sorted(self._unmasks), encode(message))
 
     def _take_close(self, sender: int, data: bytes) -> None:
         message = decode(Close, data, self.config.limits, sender)

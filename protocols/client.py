@@ -24,6 +24,7 @@ session and releases, against t signatures on exactly those sets, one kind of sh
 from __future__ import annotations
 
 import enum
+import hmac
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -31,10 +32,9 @@ from numpy.typing import NDArray
 
 from crypto.identity import Identity
 from crypto.kdf import DIGEST_BYTES, digest
-from crypto.prg import add_stream, subtract_stream
 from crypto.randomness import Entropy, system_entropy
 from crypto.sealing import SealingKey
-from protocols import derivations, encoding, sharing
+from protocols import checksum, derivations, encoding, sharing
 from protocols.errors import (
     BadSignature,
     CohortTooSmall,
@@ -45,8 +45,10 @@ from protocols.errors import (
     OutOfOrder,
     WrongLength,
     WrongSession,
+    WrongSum,
 )
 from protocols.events import ClientEvent, CohortSeen, InputWanted, Send, SumPublished
+from protocols.masking import MaskedSum
 from protocols.messages import (
     Advertise,
     Agree,
@@ -128,7 +130,7 @@ class Client:
         self._survivors: tuple[int, ...] = ()
         self._statement: Statement | None = None
         self.checksum_contributions: dict[int, bytes] = {}
-        """z_v of every sharer, for the verified sum. All that outlives Unmask."""
+        """z_v of every sharer, for the verified sum. All that outlives Unmask; gone once the sum is checked."""
 
     def receive(self, data: bytes) -> tuple[ClientEvent, ...]:
         """Take one message from the aggregator.
@@ -163,13 +165,13 @@ class Client:
         if self.state is not State.READY:
             raise LocalError(f"submit belongs to a session that is ready, not {self.state.value}")
         shape = self.config.context.shape
-        masked = encoding.to_ring(vector, shape, self.config.magnitude)
-        add_stream(masked, derivations.self_stream_key(self._secrets.self_mask_seed(), self._session, self.index))
+        words = encoding.to_ring(vector, shape, self.config.magnitude)
+        masked = MaskedSum(self._session, words, self._checksum_key().tag(vector))
+        masked.add_self_mask(self._secrets.self_mask_seed(), self.index)
         for peer, seed in self._pair_seeds.items():
-            first, second = sorted((self.index, peer))
-            apply = add_stream if self.index == first else subtract_stream
-            apply(masked, derivations.pair_stream_key(seed, self._session, first, second))
-        message = MaskedInput(self._session, self.index, encoding.pack(masked, shape), b"")
+            masked.add_pair_mask(seed, self.index, peer)
+        packed, tag = encoding.pack(masked.vector, shape), checksum.encode_tag(masked.tag)
+        message = MaskedInput(self._session, self.index, packed, tag, b"")
         self.state = State.MASKED
         answer = (Send(encode(self._signed(message))),)
         self._answers[Delivery.TYPE] = (self._answers[Delivery.TYPE][0], answer)
@@ -341,7 +343,7 @@ class Client:
         return (answer,)
 
     def _accept_sum(self, message: Published) -> tuple[ClientEvent, ...]:
-        """Publication of the sum. (The verified sum's check belongs here.)"""
+        """Publication of the sum, and its check."""
         self._check_session(message.session)
         context = self.config.context
         try:
@@ -350,6 +352,7 @@ class Client:
             raise NotCanonical(str(error), sender=None, field="vector") from error
         if int(np.abs(total).max()) > len(self._survivors) * self.config.magnitude:
             raise WrongLength("a sum that these survivors cannot have made", sender=None, field="vector")
+        self._check_sum(total, message.tag)
         self._statement = Statement(
             study=context.study,
             round_number=context.round_number,
@@ -365,6 +368,15 @@ class Client:
             sum_digest=sum_digest(message.vector),
         )
         return (SumPublished(self._survivors, total),)
+
+    def _check_sum(self, total: NDArray[np.int64], tag: bytes) -> None:
+        expected = checksum.encode_tag(self._checksum_key().tag(total, len(self._survivors)))
+        if not hmac.compare_digest(tag, expected):
+            raise WrongSum("its tag does not fit: not the sum of what the survivors sent", sender=None, field="tag")
+        self.checksum_contributions = {}
+
+    def _checksum_key(self) -> checksum.ChecksumKey:
+        return checksum.ChecksumKey(self._session, self.checksum_contributions)
 
     def _check_session(self, session: bytes) -> None:
         if session != self._session:

@@ -87,6 +87,10 @@ class WrongCommitment(RemoteError):
     """An opened value is not what its owner committed to."""
 
 
+class WrongSum(RemoteError):
+    """The published sum is not the sum of what the survivors sent: its tag does not fit."""
+
+
 class OutOfOrder(RemoteError):
     """A message that does not belong to this state of the session."""
 

@@ -19,6 +19,7 @@ from typing import ClassVar
 
 from crypto import sealing, shamir
 from crypto.kdf import DIGEST_BYTES
+from protocols.checksum import TAG_BYTES
 from protocols.wire import (
     Index,
     IndexSet,
@@ -137,12 +138,13 @@ class Delivery(Message):
 
 @dataclass(frozen=True, slots=True)
 class MaskedInput(SignedMessage):
-    """Node u: x_u under its self mask and its pair masks, packed to exactly b bits an element."""
+    """Node u: x_u and its tag, under a self mask and pair masks; the vector packed to exactly b bits an element."""
 
     TYPE: ClassVar[str] = "masked-input"
     session: bytes = exactly(DIGEST_BYTES)
     sender: int = wired(Index())
     vector: bytes = wired(Octets(lambda limits: limits.packed_bytes))
+    tag: bytes = exactly(TAG_BYTES)
     signature: bytes = signature_field()
 
 
@@ -206,11 +208,12 @@ class Unmask(SignedMessage):
 
 @dataclass(frozen=True, slots=True)
 class Published(Message):
-    """Aggregator: the sum over U3, packed like a masked input."""
+    """Aggregator: the sum over U3, packed like a masked input, and the sum of its tags."""
 
     TYPE: ClassVar[str] = "published"
     session: bytes = exactly(DIGEST_BYTES)
     vector: bytes = wired(Octets(lambda limits: limits.packed_bytes))
+    tag: bytes = exactly(TAG_BYTES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from crypto import shamir
-from crypto.prg import RingVector, add_stream, subtract_stream
 from crypto.sealing import SealingKey
 from protocols import derivations, sharing
 from protocols.errors import MalformedMessage, RemoteError, RoundVoid, WrongCommitment
+from protocols.masking import MaskedSum
 from protocols.messages import Advertise, ReleasedShare, SeedEnvelope, Share, ShareCommitments, Unmask
 
 STAGE = "unmask"
@@ -63,11 +63,11 @@ class Unmasking:
                         field=field,
                     )
 
-    def remove_masks(self, running: RingVector, unmasks: Mapping[int, Unmask]) -> None:
+    def remove_masks(self, running: MaskedSum, unmasks: Mapping[int, Unmask]) -> None:
         """Take every remaining mask out of the sum, in place.
 
         Args:
-            running: sum of the survivors' masked inputs.
+            running: sum of the survivors' masked inputs and tags.
             unmasks: checked Unmask messages of at least t nodes.
 
         Raises:
@@ -76,7 +76,7 @@ class Unmasking:
         for owner in self.survivors:
             released = {node: _share_of(owner, message.self_mask_shares) for node, message in unmasks.items()}
             seed = self._recover(owner, released, self._is_self_mask_seed)
-            subtract_stream(running, derivations.self_stream_key(seed, self.session, owner))
+            running.add_self_mask(seed, owner, remove=True)
         for owner in self.dropped:
             released = {node: _share_of(owner, message.mask_key_shares) for node, message in unmasks.items()}
             seed = self._recover(owner, released, self._is_mask_seed)
@@ -103,20 +103,19 @@ class Unmasking:
     def _is_mask_seed(self, owner: int, secret: bytes) -> bool:
         return SealingKey(secret).public.raw == self.advertisements[owner].mask_key
 
-    def _remove_pair_masks(self, running: RingVector, owner: int, mask_seed: bytes) -> None:
+    def _remove_pair_masks(self, running: MaskedSum, owner: int, mask_seed: bytes) -> None:
         """Undo, in the survivors' inputs, the masks they share with a dropped node, whose mask seed is rebuilt."""
         mask_key = SealingKey(mask_seed)
         for peer in self.survivors:
             try:
                 if peer < owner:  # the peer made the seed, and added its stream
                     seed = sharing.open_seed(self._seed_envelope(peer, owner), self.session, mask_key)
-                    subtract_stream(running, derivations.pair_stream_key(seed, self.session, peer, owner))
                 else:  # the dropped node made the seed, and the peer subtracted its stream
                     seed = derivations.pair_seed(mask_seed, self.session, owner, peer)
                     committed = self._seed_envelope(owner, peer).commitment
                     if derivations.commit_pair_seed(self.session, owner, peer, seed) != committed:
                         raise WrongCommitment("sealed another pair seed than its mask seed gives", sender=owner)
-                    add_stream(running, derivations.pair_stream_key(seed, self.session, owner, peer))
+                running.add_pair_mask(seed, peer, owner, remove=True)
             except RemoteError as error:
                 blamed = frozenset(() if error.sender is None else (error.sender,))
                 raise RoundVoid(STAGE, str(error), blamed) from error

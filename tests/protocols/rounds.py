@@ -76,6 +76,7 @@ class Round:
     absent: Mapping[Stage, frozenset[int]] = field(default_factory=dict)
     tamper: Callable[[Stage, int, bytes], bytes] = lambda stage, node, data: data
     client_class: Callable[..., Client] = Client
+    aggregator_class: Callable[..., Aggregator] = Aggregator
     seed: bytes = b"round"
 
     def run(self) -> Outcome:
@@ -86,7 +87,7 @@ class Round:
             )
             for node, key in enumerate(keys)
         }
-        aggregator = Aggregator(self.config)
+        aggregator = self.aggregator_class(self.config)
         rejected: list[Rejected] = []
         totals: dict[int, NDArray[np.int64]] = {}
         outgoing = aggregator.open()

@@ -104,7 +104,7 @@ def other_valid(walk: Walk) -> bytes:
             return walk.bend(NODE, vector=bytes(len(message.vector)))
 
 
-@pytest.mark.parametrize("stage", STAGES[1:], ids=lambda stage: stage.value)
+@pytest.mark.parametrize("stage", STAGES[1:-1], ids=lambda stage: stage.value)  # there is only one sum: its tag fits
 def test_the_other_message_of_these_tests_would_have_been_accepted_as_the_first(stage: Stage) -> None:
     walk = Walk(five()).to(stage)
     assert walk.clients[NODE].receive(other_valid(walk))

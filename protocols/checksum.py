@@ -1,0 +1,124 @@
+"""The verified sum: a one-time affine MAC over Z_p, p = 2^61 - 1, under a key that the aggregator does not have.
+
+All sharers derive the same key from the session and from every sharer's contribution z_v: K, uniform in Z_p^D, and k_0
+in Z_p. A node's tag is `<K, x> + k_0` for its finished vector x, as centred integers. Tags add up with the vectors:
+the sum S of the survivors' vectors is accepted when its published tag T is `<K, S> + k_0 |U3|`.
+
+Why it holds. An aggregator that colludes with no node sees no z_v and, behind the tags' own masks, no tag but T; and T
+says nothing about K, because k_0 is uniform. To pass with another sum S' it must send T + <K, S' - S>. Some element of
+S' - S is not 0 modulo p (its absolute value is below 2^b <= 2^60 < p: this is why b <= 60), and no K_i takes a value
+with a probability above 9 / 2^64, being a 64-bit word modulo p. It succeeds with probability at most 2^-60. The
+constant k_0 also keeps (lambda S, lambda T) from passing, zero included. Arithmetic is modulo p and not in integers:
+carries would leak single inputs to colluders.
+
+How it is fast. A 61-bit times 60-bit product does not fit a machine word. Both factors are cut into 16-bit limbs, and
+each pair of limbs is summed over a chunk by a matrix product in double precision: all partial sums are integers below
+2^53, so they are exact in any order and with any fused operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crypto.kdf import derive, digest
+from crypto.prg import keystream
+from protocols.derivations import index_bytes
+
+PRIME = (1 << 61) - 1
+TAG_BYTES = 8
+_CHUNK = 1 << 14
+_EXACT_CHUNKS = 64
+"""2^16 * 2^16 * 2^14 * 2^6 = 2^52: so many chunks of limb products add up exactly in double precision."""
+_WORD_BYTES = 8
+_LIMB_BITS = 16
+_WIDE_BYTES = 32
+
+
+class ChecksumKey:
+    """K and k_0 of one session. K is a stream, made again for every use: it is as long as the vector."""
+
+    __slots__ = ("_constant", "_stream_key")
+
+    def __init__(self, session: bytes, contributions: Mapping[int, bytes]) -> None:
+        """
+        Args:
+            session: the session id.
+            contributions: z_v of every sharer, by roster index.
+        """
+        parts = [part for node in sorted(contributions) for part in (index_bytes(node), contributions[node])]
+        seed = digest("checksum key", session, *parts)
+        self._stream_key = derive(seed, "checksum vector")
+        self._constant = _to_field(derive(seed, "checksum constant", length=_WIDE_BYTES))
+
+    def tag(self, vector: NDArray[np.int64], count: int = 1) -> int:
+        """<K, vector> + k_0 * count modulo p.
+
+        Args:
+            vector: centred integers of shape (D,), each of absolute value below 2^59: one input, or a sum.
+            count: how many inputs are in it.
+        """
+        return (_inner_product(self._stream_key, vector) + self._constant * count) % PRIME
+
+    def __repr__(self) -> str:
+        return "ChecksumKey()"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a checksum key is never pickled or copied")
+
+
+def tag_mask(seed: bytes, label: str, *context: bytes) -> int:
+    """What a mask seed contributes to a tag: a number of Z_p, within 2^-195 of uniform."""
+    return _to_field(derive(seed, label, *context, length=_WIDE_BYTES))
+
+
+def encode_tag(tag: int) -> bytes:
+    """Eight bytes, big-endian."""
+    return tag.to_bytes(TAG_BYTES, "big")
+
+
+def decode_tag(data: bytes) -> int:
+    """The number in a tag. Raises ValueError when it is not below p."""
+    tag = int.from_bytes(data, "big")
+    if tag >= PRIME:
+        raise ValueError("a tag is below 2^61 - 1")
+    return tag
+
+
+def _to_field(wide: bytes) -> int:
+    return int.from_bytes(wide, "big") % PRIME
+
+
+def _inner_product(stream_key: bytes, vector: NDArray[np.int64]) -> int:
+    """<K, vector> modulo p, where K_i is the stream's 64-bit word i modulo p."""
+    stream = keystream(stream_key)
+    zeros = bytes(_CHUNK * _WORD_BYTES)
+    buffer = bytearray(_CHUNK * _WORD_BYTES + 15)  # update_into wants a block of slack
+    words = np.frombuffer(buffer, dtype="<u8", count=_CHUNK)
+    narrow = vector.size == 0 or (int(vector.min()) >= -(2**31) and int(vector.max()) < 2**31)
+    limbs = 2 if narrow else 4
+    key_limbs = np.empty((_CHUNK, 4))
+    vector_limbs = np.empty((_CHUNK, limbs))
+    total = 0
+    sums = np.zeros((4, limbs))
+    for number, start in enumerate(range(0, vector.size, _CHUNK), start=1):
+        part = vector[start : start + _CHUNK]
+        size = part.size
+        stream.update_into(memoryview(zeros)[: size * _WORD_BYTES], buffer)
+        key_limbs[:size] = words[:size].view("<u2").reshape(size, 4)
+        whole = part.astype("<i4" if narrow else "<i8")
+        vector_limbs[:size] = whole.view("<u2").reshape(size, limbs)
+        vector_limbs[:size, limbs - 1] = whole.view("<i2").reshape(size, limbs)[:, limbs - 1]  # the limb with the sign
+        sums += key_limbs[:size].T @ vector_limbs[:size]
+        if number % _EXACT_CHUNKS == 0:
+            total += _carry(sums)
+            sums[:] = 0
+    stream.finalize()
+    return (total + _carry(sums)) % PRIME
+
+
+def _carry(sums: NDArray[np.float64]) -> int:
+    """Sums of limb products, as one integer."""
+    return sum(int(value) << (_LIMB_BITS * (high + low)) for (high, low), value in np.ndenumerate(sums))
