@@ -89,6 +89,20 @@ def verify_receipt(
         BadSignature: fewer than t distinct survivors signed exactly this statement.
     """
     statement = receipt.statement
+    check_statement(statement, study=study, predecessor=predecessor, rules=rules, roster_size=len(roster))
+    valid = count_signers(statement, receipt.signatures, roster)
+    if valid < statement.quorum:
+        raise BadSignature(f"{valid} valid signatures where {statement.quorum} are needed", sender=None)
+
+
+def check_statement(
+    statement: Statement, *, study: bytes, predecessor: bytes, rules: CohortRules, roster_size: int
+) -> None:
+    """Check everything in a statement that does not need the model: its place in the chain, its sets, its quorum.
+
+    Raises:
+        WrongSession, WrongLength, CohortTooSmall, NotCanonical: as `verify_receipt` does.
+    """
     if statement.study != study:
         raise WrongSession("a receipt of another study", sender=None, field="study")
     if statement.predecessor != predecessor:
@@ -96,7 +110,7 @@ def verify_receipt(
     cohort, sharers, survivors = (set(part) for part in (statement.cohort, statement.sharers, statement.survivors))
     if not survivors <= sharers <= cohort:
         raise NotCanonical("survivors, sharers and cohort are not nested", sender=None, field="survivors")
-    if not cohort <= set(range(len(roster))):
+    if not cohort <= set(range(roster_size)):
         raise WrongLength("a cohort with nodes that the roster does not have", sender=None, field="cohort")
     size = len(cohort)
     for name, members in (
@@ -107,13 +121,18 @@ def verify_receipt(
         rules.check_stage(name, len(members), size)
     if statement.quorum != rules.quorum(size):
         raise WrongLength("a quorum that this roster and cohort do not give", sender=None, field="quorum")
-    order = [entry.signer for entry in receipt.signatures]
-    if order != sorted(set(order)) or not set(order) <= survivors:
+
+
+def count_signers(statement: Statement, signatures: tuple[Signature, ...], roster: tuple[PublicIdentity, ...]) -> int:
+    """How many distinct survivors really signed this statement.
+
+    Raises:
+        NotCanonical: signers that are not survivors, or not in roster order, each once.
+    """
+    order = [entry.signer for entry in signatures]
+    if order != sorted(set(order)) or not set(order) <= set(statement.survivors):
         raise NotCanonical("signers not survivors in roster order, each once", sender=None, field="signatures")
-    signers = {entry.signer: entry.signature for entry in receipt.signatures}
-    valid = valid_signers(statement, signers, roster)
-    if len(valid) < statement.quorum:
-        raise BadSignature(f"{len(valid)} valid signatures where {statement.quorum} are needed", sender=None)
+    return len(valid_signers(statement, {entry.signer: entry.signature for entry in signatures}, roster))
 
 
 def valid_signers(

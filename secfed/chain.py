@@ -10,7 +10,7 @@ from __future__ import annotations
 from protocols import encoding
 from protocols.errors import NotCanonical, WrongSession
 from protocols.parameters import RoundShape
-from protocols.receipts import Receipt, sum_digest, verify_receipt
+from protocols.receipts import Receipt, Statement, check_statement, sum_digest, verify_receipt
 from protocols.session import Context
 from secfed.strategies import Layout, ModelState, federated_average
 from secfed.study import Study
@@ -71,6 +71,27 @@ class Chain:
             rules=self.study.cohort_rules(),
             roster=self.study.identities,
         )
+        self.state = self._state_after(statement, packed)
+        self.head = receipt.digest()
+        self.round_number = statement.round_number
+        self.length += 1
+
+    def check_next(self, statement: Statement, packed: bytes) -> None:
+        """Check everything about a statement that would come next but its signatures.
+
+        Raises:
+            RemoteError: it could not be adopted here, whoever signed it.
+        """
+        check_statement(
+            statement,
+            study=self.study.digest,
+            predecessor=self.head,
+            rules=self.study.cohort_rules(),
+            roster_size=len(self.study.roster),
+        )
+        self._state_after(statement, packed)
+
+    def _state_after(self, statement: Statement, packed: bytes) -> ModelState:
         if not self.round_number < statement.round_number <= self.study.algorithm.rounds:
             raise WrongSession("a round number out of order", sender=None, field="round_number")
         context = self.context(statement.round_number)
@@ -81,7 +102,4 @@ class Chain:
         following = self.next_state(packed, statement.survivors)
         if statement.new_state != following.digest(self.layout):
             raise WrongSession("the sum does not lead to the state in the receipt", sender=None, field="new_state")
-        self.state = following
-        self.head = receipt.digest()
-        self.round_number = statement.round_number
-        self.length += 1
+        return following

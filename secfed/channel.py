@@ -1,8 +1,9 @@
 """How the coordinator reaches the nodes: requests out, answers back, silence is absence.
 
 Node and coordinator know nothing of transport; an engine supplies the `Channel`. Around the protocol's own messages
-three more travel: the opening of a round with the receipts that a node may have missed, a node's word that it is
-behind, and the closing of the study. They are parsed as strictly as the rest.
+a few more travel: the opening of a round with the receipts that a node may have missed, a node's word that it is
+behind, or that it is locked to a round without a receipt, and the closing of the study. They are parsed as strictly as
+the rest.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+from crypto.identity import SIGNATURE_BYTES
 from crypto.kdf import DIGEST_BYTES
-from protocols.messages import FROM_AGGREGATOR, Opening
-from protocols.receipts import Receipt
+from protocols.messages import FROM_AGGREGATOR, Advertise, Opening, Signature
+from protocols.receipts import Receipt, Statement
 from protocols.wire import (
     Index,
     Limits,
@@ -51,6 +53,30 @@ class RoundOpening(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class Offer(Message):
+    """Node: the last statement that it signed and has no receipt for, with the sum and its signature.
+
+    It is locked: it joins no round on an older predecessor. With enough offers the coordinator finishes that round.
+    """
+
+    TYPE: ClassVar[str] = "offer"
+    sender: int = wired(Index())
+    statement: Statement = wired(Struct(Statement))
+    vector: bytes = wired(Octets(lambda limits: limits.packed_bytes))
+    signature: bytes = exactly(SIGNATURE_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class EchoRequest(Message):
+    """Coordinator: more than c survivors signed this statement; sign it, too, though you have not seen the sum."""
+
+    TYPE: ClassVar[str] = "echo-request"
+    statement: Statement = wired(Struct(Statement))
+    vector: bytes = wired(Octets(lambda limits: limits.packed_bytes))
+    signatures: tuple[Signature, ...] = wired(Sequence(Struct(Signature)))
+
+
+@dataclass(frozen=True, slots=True)
 class StudyClosing(Message):
     """Coordinator: adopt these links; there will be no further round."""
 
@@ -70,7 +96,13 @@ class Standing(Message):
 
 def most_request_bytes(limits: Limits) -> int:
     """The most bytes that any request to a node may have."""
-    kinds: tuple[type[Message], ...] = (*FROM_AGGREGATOR, RoundOpening, StudyClosing)
+    kinds: tuple[type[Message], ...] = (*FROM_AGGREGATOR, RoundOpening, EchoRequest, StudyClosing)
+    return max(most_map_bytes(kind, limits) for kind in kinds)
+
+
+def most_answer_bytes(limits: Limits) -> int:
+    """The most bytes that a node's first answer in a round may have."""
+    kinds: tuple[type[Message], ...] = (Advertise, Standing, Offer)
     return max(most_map_bytes(kind, limits) for kind in kinds)
 
 

@@ -9,17 +9,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from protocols.aggregator import Aggregator, Stage
-from protocols.errors import ProtocolError, RoundVoid
+from protocols.errors import ProtocolError, RemoteError, RoundVoid
 from protocols.events import Rejected
-from protocols.messages import Advertise
-from protocols.receipts import Receipt
+from protocols.messages import Signature
+from protocols.receipts import Receipt, Statement, valid_signers
 from protocols.session import SessionConfig
-from protocols.wire import Limits, decode, encode, message_type, most_map_bytes
+from protocols.wire import AnyMessage, Limits, decode, encode, message_type
 from secfed.chain import Chain
-from secfed.channel import LINKS_MAX, Channel, Link, RoundOpening, Standing, StudyClosing
+from secfed.channel import (
+    LINKS_MAX,
+    Channel,
+    EchoRequest,
+    Link,
+    Offer,
+    RoundOpening,
+    Standing,
+    StudyClosing,
+    most_answer_bytes,
+)
 from secfed.progress import Event, NodeAbsent, RoundClosed, RoundFailed, RoundOpened, StageReached
 from secfed.strategies import Layout, ModelState
 from secfed.study import Study
@@ -80,6 +90,7 @@ class Coordinator:
         self.chain = Chain(study, layout, first)
         self.links: list[Link] = []
         self.standings: dict[int, Standing] = {}
+        self._records: list[RoundRecord] = []
         self._channel = channel
         self._show = show
         self._keep = keep
@@ -89,18 +100,17 @@ class Coordinator:
     def run(self) -> list[RoundRecord]:
         """Every round of the study, then the closing header."""
         rounds = self.study.algorithm.rounds
-        records = []
         for number in range(1, rounds + 1):
             self._show(RoundOpened(number, rounds))
             record = self._run_round(number)
-            records.append(record)
+            self._records.append(record)
             if record.void:
                 self._show(RoundFailed(number, record.reason))
             else:
                 epsilon = self._epsilon_by_round[number - 1]
                 self._show(RoundClosed(number, len(record.survivors), len(self.study.roster), record.seconds, epsilon))
         self._close_study(rounds)
-        return records
+        return self._records
 
     def _run_round(self, number: int) -> RoundRecord:
         started = time.monotonic()
@@ -119,9 +129,7 @@ class Coordinator:
         except RoundVoid as error:
             reason = str(error)
         if receipt is not None:
-            self.chain.adopt(receipt, aggregator.packed_sum)
-            self.links.append(Link(receipt, aggregator.packed_sum))
-            self._keep(receipt, aggregator.packed_sum)
+            self._adopt(receipt, aggregator.packed_sum)
         return RoundRecord(
             number=number,
             void=receipt is None,
@@ -140,6 +148,8 @@ class Coordinator:
     def _drive(self, aggregator: Aggregator, number: int, traffic: _Traffic) -> Receipt:
         """Move one round from stage to stage."""
         answers: Mapping[int, bytes] = self._open_round(aggregator, number, traffic)
+        if aggregator.config.context.predecessor != self.chain.head:
+            raise RoundVoid(Stage.ADVERTISE.value, "an earlier round was finished first, and this number is used up")
         while True:
             stage = aggregator.stage
             rejected = {}
@@ -162,32 +172,103 @@ class Coordinator:
             answers = self._exchange(requests, number, aggregator.stage, traffic)
 
     def _open_round(self, aggregator: Aggregator, number: int, traffic: _Traffic) -> dict[int, bytes]:
-        """Send the opening with the last receipt; bring nodes that are behind up to date and ask them again."""
+        """Send the opening with the last receipt; bring nodes that are behind up to date and ask them again.
+
+        Nodes that signed for a round without a receipt offer it instead of joining; that round is finished first.
+        """
         opening = aggregator.config.context.opening()
         last = tuple(Link(link.receipt, b"") for link in self.links[-1:])
         requests = dict.fromkeys(range(len(self.study.roster)), encode(RoundOpening(last, opening)))
         answers: dict[int, bytes] = {}
+        offers: dict[int, Offer] = {}
         self.standings = {}
         while requests:
             behind: dict[int, bytes] = {}
             for node, answer in self._exchange(requests, number, Stage.ADVERTISE, traffic).items():
+                offer = self._read(Offer, node, answer)
                 missing = self._missing_links(node, answer)
-                if missing:
+                if offer is not None:
+                    offers[node] = offer
+                elif missing:
                     behind[node] = encode(RoundOpening(missing, opening))
                 elif missing is None:
                     answers[node] = answer
             requests = behind
+        self._finish_late(offers, number)
         return answers
+
+    def _finish_late(self, offers: Mapping[int, Offer], number: int) -> bool:
+        """Finish a round whose closing was cut short, from the offers of those who signed, and echoes of the others.
+
+        Returns:
+            Whether a receipt was made.
+        """
+        groups: dict[bytes, dict[int, Offer]] = {}
+        for node, offer in offers.items():
+            if valid_signers(offer.statement, {node: offer.signature}, self.study.identities):
+                groups.setdefault(offer.statement.digest(), {})[node] = offer
+        for group in groups.values():
+            statement, packed = next((offer.statement, offer.vector) for offer in group.values())
+            try:
+                self.chain.check_next(statement, packed)
+            except RemoteError:
+                continue
+            if len(group) > self.study.cohort.colluders:
+                group.update(self._echoes(statement, packed, group, number))
+            if len(group) >= statement.quorum:
+                self._adopt(Receipt(statement, _signatures(group)), packed)
+                self._mark_finished(statement)
+                return True
+        return False
+
+    def _echoes(self, statement: Statement, packed: bytes, group: Mapping[int, Offer], number: int) -> dict[int, Offer]:
+        """Ask the survivors that have not signed to sign, too."""
+        request = encode(EchoRequest(statement, packed, _signatures(group)))
+        asked = {node: request for node in statement.survivors if node not in group}
+        echoes = {}
+        for node, answer in self._channel.exchange(asked, round_number=number, stage="echo").items():
+            offer = self._read(Offer, node, answer)
+            if (
+                offer is not None
+                and offer.statement == statement
+                and valid_signers(statement, {node: offer.signature}, self.study.identities)
+            ):
+                echoes[node] = offer
+        return echoes
+
+    def _mark_finished(self, statement: Statement) -> None:
+        """Correct the record of a round that was called void when it ended."""
+        for at, record in enumerate(self._records):
+            if record.number == statement.round_number:
+                self._records[at] = replace(
+                    record,
+                    void=False,
+                    reason="finished later, from the signatures that the hospitals kept",
+                    survivors=self._names(statement.survivors),
+                    sum_digest=statement.sum_digest.hex(),
+                    receipt_digest=statement.digest().hex(),
+                )
+
+    def _adopt(self, receipt: Receipt, packed: bytes) -> None:
+        self.chain.adopt(receipt, packed)
+        self.links.append(Link(receipt, packed))
+        self._keep(receipt, packed)
+
+    def _read(self, kind: type[AnyMessage], node: int, answer: bytes) -> AnyMessage | None:
+        """The answer, if it is a message of this kind and names its sender rightly."""
+        try:
+            if message_type(answer, most_answer_bytes(self._limits), node) != kind.TYPE:
+                return None
+            message = decode(kind, answer, self._limits, node)
+        except ProtocolError:
+            return None  # the aggregator's machine rejects it with the reason
+        return message if getattr(message, "sender", None) == node else None
 
     def _missing_links(self, node: int, answer: bytes) -> tuple[Link, ...] | None:
         """The links after the node's last one if it says that it is behind; None if it advertised; () to give up."""
-        try:
-            most = max(most_map_bytes(Standing, self._limits), most_map_bytes(Advertise, self._limits))
-            if message_type(answer, most, node) != Standing.TYPE:
-                return None
-            standing = decode(Standing, answer, self._limits, node)
-        except ProtocolError:
-            return None  # the aggregator's machine rejects it with the reason
+        standing = self._read(Standing, node, answer)
+        if standing is None:
+            return None
         earlier = self.standings.get(node)
         self.standings[node] = standing
         if earlier is not None and earlier.round_number >= standing.round_number:
@@ -208,18 +289,25 @@ class Coordinator:
 
     def _close_study(self, rounds: int) -> None:
         """The closing header: every node adopts the last receipt, and says where it stands."""
-        requests = {
-            node: encode(StudyClosing(tuple(Link(link.receipt, b"") for link in self.links[-1:])))
-            for node in range(len(self.study.roster))
-        }
-        self.standings = {}
-        while requests:
-            answers = self._channel.exchange(requests, round_number=rounds, stage="closing")
-            requests = {}
-            for node, answer in answers.items():
-                missing = self._missing_links(node, answer)
-                if missing:
-                    requests[node] = encode(StudyClosing(missing))
+        finished = True
+        while finished:
+            requests = {
+                node: encode(StudyClosing(tuple(Link(link.receipt, b"") for link in self.links[-1:])))
+                for node in range(len(self.study.roster))
+            }
+            offers: dict[int, Offer] = {}
+            self.standings = {}
+            while requests:
+                answers = self._channel.exchange(requests, round_number=rounds, stage="closing")
+                requests = {}
+                for node, answer in answers.items():
+                    offer = self._read(Offer, node, answer)
+                    missing = self._missing_links(node, answer)
+                    if offer is not None:
+                        offers[node] = offer
+                    elif missing:
+                        requests[node] = encode(StudyClosing(missing))
+            finished = self._finish_late(offers, rounds)
 
     def _show_absent(self, aggregator: Aggregator, number: int, before: set[int], rejected: Mapping[int, str]) -> None:
         for node, stage in sorted(aggregator.absent.items()):
@@ -232,3 +320,7 @@ class Coordinator:
 
     def _names(self, nodes: tuple[int, ...]) -> tuple[str, ...]:
         return tuple(self._name(node) for node in nodes)
+
+
+def _signatures(group: Mapping[int, Offer]) -> tuple[Signature, ...]:
+    return tuple(Signature(node, group[node].signature) for node in sorted(group))

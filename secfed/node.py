@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from crypto.identity import Identity
 from crypto.randomness import NoiseSecret
 from protocols.client import Client
-from protocols.errors import ProtocolError, WrongSession
+from protocols.errors import BadSignature, ProtocolError, WrongSession
 from protocols.events import ClientEvent, CohortSeen, InputWanted, Send, SumPublished
 from protocols.messages import Published
-from protocols.receipts import Receipt
+from protocols.receipts import SIGNING_LABEL, Receipt, Statement, count_signers
 from protocols.session import SessionConfig
 from protocols.wire import Limits, decode, encode, message_type
 from secfed.chain import Chain
-from secfed.channel import Link, RoundOpening, Standing, StudyClosing, most_request_bytes
+from secfed.channel import EchoRequest, Link, Offer, RoundOpening, Standing, StudyClosing, most_request_bytes
 from secfed.policy import Policy
 from secfed.store import NodeStore
 from secfed.strategies import Layout, ModelState, fixed_point
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from dp.ledger import Ledger
 
 APPROVAL_LABEL = "study approval"
+ATTEMPTS_MAX = 3
+"""Rounds that a node joins on one state: repeated rounds with other survivors would single out one hospital."""
 
 
 class Trainer(Protocol):
@@ -99,8 +101,11 @@ class Node:
         if name == RoundOpening.TYPE:
             return self._open_round(decode(RoundOpening, request, self._limits, None))
         if name == StudyClosing.TYPE:
-            self._adopt(decode(StudyClosing, request, self._limits, None).links)
-            return self._standing()
+            links = decode(StudyClosing, request, self._limits, None).links
+            self._adopt(links)
+            return self._standing(links)
+        if name == EchoRequest.TYPE:
+            return self._echo(decode(EchoRequest, request, self._limits, None))
         if self._client is None:
             raise WrongSession("a message before any round was opened", sender=None, field="type")
         if name == Published.TYPE:
@@ -114,17 +119,24 @@ class Node:
     def _open_round(self, message: RoundOpening) -> bytes:
         self._adopt(message.links)
         opening = message.opening
-        if opening.predecessor != self.chain.head and opening.study == self.study.digest:
-            return self._standing()
+        behind = opening.predecessor != self.chain.head and opening.study == self.study.digest
+        if behind or self._unfinished() is not None:
+            return self._standing(message.links)
         if self._client is not None and opening.round_number == self._client.config.context.round_number:
             return self._act(self._client.receive(encode(opening)))
         store, digest = self.parts.store, self.study.digest
         if not store.floor(digest) < opening.round_number <= self.study.algorithm.rounds:
             raise WrongSession("a round number that is not the next", sender=None, field="round_number")
         self.chain.context(opening.round_number).check_opening(opening)
+        if store.attempts(digest, opening.state) >= ATTEMPTS_MAX:
+            raise WrongSession(
+                f"round after round fails on one state of the model; this node joined {ATTEMPTS_MAX} and stops here: "
+                "ask the other sites and the aggregator why",
+                sender=None,
+            )
         if self._client is not None:
             self._client.abandon()
-        store.raise_floor(digest, opening.round_number)
+        store.join(digest, opening.round_number, opening.state)
         seen = store.ledger_sequences()
         self._client = Client(
             SessionConfig(
@@ -172,26 +184,66 @@ class Node:
         return client.submit(vector)
 
     def _close_round(self, request: bytes) -> bytes:
-        """Compute the next state from the sum, keep the sum on disk, then sign the statement."""
+        """Compute the next state from the sum, sign the statement, and lock to it on disk before it leaves."""
         client = self._live_client()
         events = client.receive(request)
         for event in events:
             if isinstance(event, SumPublished):
                 packed = decode(Published, request, self._limits, None).vector
                 following = self.chain.next_state(packed, event.survivors)
-                round_number = client.config.context.round_number
-                self.parts.store.keep_sum(self.study.digest, round_number, client.session, packed)
-                return client.close(following.digest(self.chain.layout))
+                answer = client.close(following.digest(self.chain.layout))
+                self._lock(client.statement, packed)
+                return answer
         return self._act(events)
+
+    def _echo(self, message: EchoRequest) -> bytes:
+        """Sign a round's statement on the word of more than c survivors: one of them is honest and saw the sum."""
+        statement = message.statement
+        held = self.parts.store.locked(self.study.digest, statement.round_number)
+        if held is not None:
+            return held  # what was signed for that round, whatever is asked for now
+        self.chain.check_next(statement, message.vector)
+        if self.index not in statement.survivors:
+            raise WrongSession("an echo is asked of a node that is no survivor", sender=None, field="statement")
+        needed = self.study.cohort.colluders + 1
+        if count_signers(statement, message.signatures, self._keys) < needed:
+            raise BadSignature(f"an echo needs {needed} valid signatures", sender=None, field="signatures")
+        if self._client is not None and self._client.config.context.round_number <= statement.round_number:
+            self._client.abandon()
+        return self._lock(statement, message.vector)
+
+    def _lock(self, statement: Statement, packed: bytes) -> bytes:
+        """Write down what this node signs for a round; from here on it joins no round on an older predecessor."""
+        signature = self.parts.identity.sign(SIGNING_LABEL, statement.digest())
+        offer = encode(Offer(self.index, statement, packed, signature))
+        try:
+            self.parts.store.lock(self.study.digest, statement.round_number, offer)
+        except ValueError as error:
+            raise WrongSession(str(error), sender=None, field="round_number") from error
+        return offer
+
+    def _unfinished(self) -> bytes | None:
+        """The offer of a round that this node signed for and that its chain has not reached."""
+        offer = self.parts.store.locked(self.study.digest)
+        if offer is None:
+            return None
+        number = decode(Offer, offer, self._limits, self.index).statement.round_number
+        return offer if number > self.chain.round_number else None
+
+    def _kept_sum(self, statement: Statement) -> bytes | None:
+        """The sum behind a statement, if this node signed exactly that statement."""
+        offer = self.parts.store.locked(self.study.digest, statement.round_number)
+        if offer is None:
+            return None
+        held = decode(Offer, offer, self._limits, self.index)
+        return held.vector if held.statement == statement else None
 
     def _adopt(self, links: tuple[Link, ...]) -> None:
         for link in links:
             statement = link.receipt.statement
             if statement.round_number <= self.chain.round_number:
                 continue
-            packed = link.vector or self.parts.store.kept_sum(
-                self.study.digest, statement.round_number, statement.session
-            )
+            packed = link.vector or self._kept_sum(statement)
             if packed is None:
                 return  # the next opening is answered with where this node stands
             self.chain.adopt(link.receipt, packed)
@@ -204,7 +256,13 @@ class Node:
         for receipt, packed in self.parts.store.links(self.study.digest):
             self.chain.adopt(decode(Receipt, receipt, self._limits, self.index), packed)
 
-    def _standing(self) -> bytes:
+    def _standing(self, links: tuple[Link, ...]) -> bytes:
+        """Where this node stands: its offer while it is locked, unless there are receipts that it still has to get."""
+        offer = self._unfinished()
+        if offer is not None:
+            locked = decode(Offer, offer, self._limits, self.index).statement.round_number
+            if all(link.receipt.statement.round_number < locked for link in links):
+                return offer
         state = self.chain.state.digest(self.chain.layout)
         return encode(Standing(self.index, self.chain.round_number, state))
 

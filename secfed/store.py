@@ -13,8 +13,8 @@ from types import TracebackType
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS floor (study BLOB PRIMARY KEY, round INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS sums (study BLOB, round INTEGER, session BLOB NOT NULL, packed BLOB NOT NULL,
-                                 PRIMARY KEY (study, round));
+CREATE TABLE IF NOT EXISTS attempts (study BLOB, state BLOB, number INTEGER NOT NULL, PRIMARY KEY (study, state));
+CREATE TABLE IF NOT EXISTS locks (study BLOB, round INTEGER, offer BLOB NOT NULL, PRIMARY KEY (study, round));
 CREATE TABLE IF NOT EXISTS links (study BLOB, position INTEGER, receipt BLOB NOT NULL, packed BLOB NOT NULL,
                                   PRIMARY KEY (study, position));
 CREATE TABLE IF NOT EXISTS peers (identity BLOB PRIMARY KEY, ledger_sequence INTEGER NOT NULL);
@@ -35,9 +35,21 @@ class NodeStore:
         row = self._database.execute("SELECT round FROM floor WHERE study = ?", (study,)).fetchone()
         return int(row[0]) if row else 0
 
-    def raise_floor(self, study: bytes, round_number: int) -> None:
-        """Join a round. Raises ValueError for a number that is not above the floor."""
+    def attempts(self, study: bytes, state: bytes) -> int:
+        """How many rounds this node has joined on this state of the model."""
+        row = self._database.execute(
+            "SELECT number FROM attempts WHERE study = ? AND state = ?", (study, state)
+        ).fetchone()
+        return int(row[0]) if row else 0
+
+    def join(self, study: bytes, round_number: int, state: bytes) -> None:
+        """Join a round on a state: raise the floor and count the attempt, both or neither.
+
+        Raises:
+            ValueError: the number is not above the floor.
+        """
         with self._database:
+            self._database.execute("BEGIN IMMEDIATE")
             cursor = self._database.execute(
                 "INSERT INTO floor VALUES (?, ?) ON CONFLICT (study) DO UPDATE SET round = excluded.round "
                 "WHERE excluded.round > floor.round",
@@ -45,15 +57,29 @@ class NodeStore:
             )
             if cursor.rowcount != 1:
                 raise ValueError(f"round {round_number} is not above the last one joined")
+            self._database.execute(
+                "INSERT INTO attempts VALUES (?, ?, 1) ON CONFLICT (study, state) DO UPDATE SET number = number + 1",
+                (study, state),
+            )
 
-    def keep_sum(self, study: bytes, round_number: int, session: bytes, packed: bytes) -> None:
-        """Keep a published sum until its receipt comes."""
-        self._database.execute("INSERT INTO sums VALUES (?, ?, ?, ?)", (study, round_number, session, packed))
+    def lock(self, study: bytes, round_number: int, offer: bytes) -> None:
+        """Keep what this node is about to sign for a round: once, and only above everything signed before.
 
-    def kept_sum(self, study: bytes, round_number: int, session: bytes) -> bytes | None:
-        """The sum this node saw itself in that round's session."""
+        Raises:
+            ValueError: this node has signed for that round or a later one.
+        """
+        with self._database:
+            self._database.execute("BEGIN IMMEDIATE")
+            (highest,) = self._database.execute("SELECT max(round) FROM locks WHERE study = ?", (study,)).fetchone()
+            if highest is not None and highest >= round_number:
+                raise ValueError(f"a statement for round {highest} has been signed already")
+            self._database.execute("INSERT INTO locks VALUES (?, ?, ?)", (study, round_number, offer))
+
+    def locked(self, study: bytes, round_number: int | None = None) -> bytes | None:
+        """The offer kept for a round; for the highest one when no round is given."""
         row = self._database.execute(
-            "SELECT packed FROM sums WHERE study = ? AND round = ? AND session = ?", (study, round_number, session)
+            "SELECT offer FROM locks WHERE study = ?1 AND (?2 IS NULL OR round = ?2) ORDER BY round DESC LIMIT 1",
+            (study, round_number),
         ).fetchone()
         return bytes(row[0]) if row else None
 

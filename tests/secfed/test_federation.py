@@ -8,10 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from protocols.errors import ProtocolError, RemoteError, WrongSession
-from protocols.messages import Opening
+from protocols.errors import BadSignature, LocalError, ProtocolError, RemoteError, WrongSession
+from protocols.messages import Opening, Signature
+from protocols.receipts import Statement
 from protocols.wire import decode, encode, fields_of
-from secfed.channel import Link, RoundOpening, Standing
+from secfed.channel import EchoRequest, Link, Offer, RoundOpening, Standing
+from secfed.coordinator import Coordinator
+from secfed.engines.embedded import Cut
+from secfed.node import Node
 from secfed.progress import NodeAbsent, RoundFailed
 from secfed.strategies import fixed_point
 from tests.secfed.federation import Federation, cut, make_study
@@ -200,3 +204,146 @@ def test_nothing_about_true_counts_is_in_any_message(tmp_path: Path) -> None:
     steps = {earlier - later for earlier, later in itertools.pairwise(ups)}
     assert len(steps) <= 2
     assert records[0].bytes_up == records[2].bytes_up
+
+
+def closing_cut_short(round_number: int, *nodes: int) -> tuple[Cut, ...]:
+    """The sum never reaches these nodes: too few signatures for a receipt."""
+    return tuple(cut(node, round_number, "close") for node in nodes)
+
+
+def test_a_round_whose_closing_was_cut_short_is_finished_at_the_next_opening(tmp_path: Path) -> None:
+    federation = Federation(make_study(), tmp_path, cuts=closing_cut_short(2, 0, 1))
+    coordinator, records = federation.run()
+    assert [record.void for record in records] == [False, False, True, False]
+    assert "finished later" in records[1].reason
+    assert "used up" in records[2].reason
+    assert [receipt.statement.round_number for receipt, _ in federation.kept] == [1, 2, 4]
+    assert coordinator.chain.length == 3
+    assert len(federation.states()) == 1
+
+
+def test_the_last_round_is_finished_by_the_closing_header(tmp_path: Path) -> None:
+    federation = Federation(make_study(), tmp_path, cuts=closing_cut_short(4, 0, 1))
+    coordinator, records = federation.run()
+    assert [record.void for record in records] == [False] * 4
+    assert coordinator.chain.round_number == 4
+    assert len(federation.states()) == 1
+
+
+def test_too_few_signatures_for_an_echo_leave_the_round_void(tmp_path: Path) -> None:
+    """One node signed: it might be the colluder. The others go on, and it follows their receipt."""
+    federation = Federation(make_study(), tmp_path, cuts=closing_cut_short(2, 0, 1, 2, 3))
+    coordinator, records = federation.run()
+    assert [record.void for record in records] == [False, True, False, False]
+    assert records[2].dropped[0] == ("hospital-4", "advertise")
+    assert coordinator.chain.length == 3
+    assert len(federation.states()) == 1
+
+
+def cut_closing(federation: Federation, round_number: int) -> Coordinator:
+    """Run up to a round in which nodes 0 and 1 never see the sum, and no receipt is made."""
+    federation.cuts = closing_cut_short(round_number, 0, 1)
+    coordinator = federation.coordinator()
+    for number in range(1, round_number + 1):
+        coordinator._run_round(number)
+    return coordinator
+
+
+def test_a_locked_node_joins_nothing_on_an_older_predecessor(tmp_path: Path) -> None:
+    federation = Federation(make_study(), tmp_path)
+    coordinator = cut_closing(federation, 2)
+    opening = RoundOpening((Link(coordinator.links[0].receipt, b""),), coordinator.chain.context(3).opening())
+    node = federation.nodes[4]
+    offer = decode(Offer, node.handle(encode(opening)), node._limits, 4)
+    assert offer.statement.round_number == 2
+    assert node.parts.store.floor(federation.study.digest) == 2
+    restarted = federation.start_node(4)
+    assert decode(Offer, restarted.handle(encode(opening)), node._limits, 4) == offer
+
+
+def test_a_node_without_the_lock_would_fork_the_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attack that the lock stops: withhold round 2, run round 3 on round 1, then show both receipts."""
+    monkeypatch.setattr(Node, "_unfinished", lambda node: None)
+    federation = Federation(make_study(), tmp_path)
+    coordinator = cut_closing(federation, 2)
+    coordinator._finish_late = lambda offers, number: False  # type: ignore[method-assign]
+    federation.cuts = ()
+    coordinator._channel = federation.coordinator()._channel
+    record = coordinator._run_round(3)
+    assert not record.void
+    statement = coordinator.links[-1].receipt.statement
+    assert statement.predecessor == coordinator.links[0].receipt.digest()
+    signed = [
+        decode(Offer, node.parts.store.locked(federation.study.digest, 2) or b"", node._limits, None)
+        for node in federation.nodes[2:]
+    ]
+    assert len(signed) == 3  # and three of them had signed round 2 on the same predecessor
+
+
+def echo_request(federation: Federation, coordinator: Coordinator, signers: tuple[int, ...]) -> EchoRequest:
+    nodes = federation.nodes
+    offers = {
+        node: decode(
+            Offer, nodes[node].parts.store.locked(federation.study.digest, 2) or b"", nodes[node]._limits, node
+        )
+        for node in signers
+    }
+    first = offers[signers[0]]
+    signatures = tuple(Signature(node, offer.signature) for node, offer in offers.items())
+    return EchoRequest(first.statement, first.vector, signatures)
+
+
+def test_an_echo_needs_more_signatures_than_there_may_be_colluders(tmp_path: Path) -> None:
+    federation = Federation(make_study(), tmp_path)
+    coordinator = cut_closing(federation, 2)
+    node = federation.nodes[0]
+    node.handle(
+        encode(RoundOpening((Link(coordinator.links[0].receipt, b""),), coordinator.chain.context(3).opening()))
+    )
+    with pytest.raises(BadSignature, match="needs 2"):
+        node.handle(encode(echo_request(federation, coordinator, (3,))))
+
+
+def test_a_node_signs_one_statement_for_a_round(tmp_path: Path) -> None:
+    federation = Federation(make_study(), tmp_path)
+    coordinator = cut_closing(federation, 2)
+    honest = echo_request(federation, coordinator, (2, 3, 4))
+    other = Statement(**{**fields_of(honest.statement), "new_state": bytes(32)})
+    node = federation.nodes[2]
+    answer = decode(Offer, node.handle(encode(EchoRequest(other, honest.vector, honest.signatures))), node._limits, 2)
+    assert answer.statement == honest.statement
+
+
+def test_an_echo_of_a_wrong_state_is_refused(tmp_path: Path) -> None:
+    federation = Federation(make_study(), tmp_path)
+    coordinator = cut_closing(federation, 2)
+    node = federation.nodes[0]
+    opening = RoundOpening((Link(coordinator.links[0].receipt, b""),), coordinator.chain.context(3).opening())
+    node.handle(encode(opening))
+    honest = echo_request(federation, coordinator, (2, 3, 4))
+    other = Statement(**{**fields_of(honest.statement), "new_state": bytes(32)})
+    with pytest.raises(WrongSession, match="does not lead to the state"):
+        node.handle(encode(EchoRequest(other, honest.vector, honest.signatures)))
+
+
+def test_after_an_echo_the_open_session_of_that_round_is_gone(tmp_path: Path) -> None:
+    """Or the aggregator could show it another sum and get a second signature for the same round."""
+    federation = Federation(make_study(), tmp_path)
+    coordinator = cut_closing(federation, 2)
+    node = federation.nodes[0]
+    assert node._client is not None
+    live = node._client
+    node._adopt((Link(coordinator.links[0].receipt, b""),))
+    node.handle(encode(echo_request(federation, coordinator, (2, 3, 4))))
+    with pytest.raises(LocalError, match="failed"):
+        live.receive(b"")
+
+
+def test_a_node_stops_after_three_attempts_on_one_state(tmp_path: Path) -> None:
+    study = make_study(algorithm={"rounds": 6})
+    cuts = tuple(cut(node, number, "agree") for number in range(1, 6) for node in (0, 1))
+    federation = Federation(study, tmp_path, cuts=cuts)
+    _, records = federation.run()
+    assert all(record.void for record in records)
+    assert [len(record.cohort) for record in records] == [5, 5, 5, 0, 0, 0]
+    assert {reason for _, reason in federation.refusals if "stops here" in reason}
