@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import time
 from dataclasses import asdict, dataclass
 
@@ -40,7 +41,7 @@ def session_config(nodes: int, elements: int) -> tuple[SessionConfig, list[Ident
     """A legal session of this size in a ring of 32 bits."""
     identities = [Identity(digest("bench", node.to_bytes(4, "big"))) for node in range(nodes)]
     colluders = 1
-    dropouts = nodes - ((nodes + colluders) // 2 + 1)
+    dropouts = max(1, nodes // 20)
     rules = CohortRules(nodes, colluders, dropouts, colluders + 2)
     study = digest("bench study")
     context = Context(study, 1, study, digest("base"), digest("state"), RoundShape(elements, 32))
@@ -51,7 +52,7 @@ def measure(nodes: int, elements: int) -> Cost:
     """Run one session and add up CPU time on both sides."""
     config, identities = session_config(nodes, elements)
     clients = [Client(config, index, key, ledger_sequence=0) for index, key in enumerate(identities)]
-    vector = np.zeros(elements, dtype=np.int64)
+    vector = np.arange(elements, dtype=np.int64)
     leaving = set(range(0, nodes, 20)) if nodes >= 20 else {0}
     node_seconds = 0.0
     up = down = 0
@@ -73,6 +74,8 @@ def measure(nodes: int, elements: int) -> Cost:
                 elif isinstance(event, InputWanted):
                     answer = clients[index].submit(vector)
                 elif isinstance(event, SumPublished):
+                    if not np.array_equal(event.total, vector * (nodes - len(leaving))):
+                        raise SystemExit("a wrong sum")
                     answer = clients[index].close(digest("next"))
             node_seconds += time.process_time() - before
             down, up = down + len(request), up + len(answer)
@@ -96,10 +99,13 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="the same for machines")
-    as_json = parser.parse_args().json
+    parser.add_argument("--nodes", type=int, help="one session of this many nodes instead of the table")
+    parser.add_argument("--elements", type=int, default=10_000, help="with --nodes: the vector's length")
+    options = parser.parse_args()
     measure(5, 1)  # first touch of code and memory does not count
-    costs = [measure(*setting) for setting in SETTINGS]
-    if as_json:
+    settings = SETTINGS if options.nodes is None else ((options.nodes, options.elements),)
+    costs = [measure(*setting) for setting in settings]
+    if options.json:
         print(json.dumps([asdict(cost) for cost in costs]))
         return
     print("nodes  elements   node CPU ms   aggregator CPU ms   KiB up   KiB down (a node)")
@@ -108,6 +114,9 @@ def main() -> None:
             f"{cost.nodes:>5}  {cost.elements:>8}   {cost.node_cpu_ms:>11.1f}   {cost.aggregator_cpu_ms:>17.1f}"
             f"   {cost.node_up_kib:>6.0f}   {cost.node_down_kib:>8.0f}"
         )
+    print(
+        f"sums correct; peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB in one process"
+    )
 
 
 if __name__ == "__main__":

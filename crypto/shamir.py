@@ -10,6 +10,7 @@ where an attacker sees no timing finer than a whole round.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from crypto.kdf import derive
 
@@ -60,7 +61,8 @@ def recover_secret(shares: Mapping[int, bytes], threshold: int) -> bytes:
     if len(shares) != threshold or threshold < 1:
         raise ValueError(f"{threshold} shares are needed, {len(shares)} were given")
     total = 0
-    for point, weight in lagrange_weights(tuple(shares)).items():
+    points = tuple(sorted(shares))
+    for point, weight in zip(points, lagrange_weights(points), strict=True):
         total += weight * parse_share(shares[point])
     secret = total % PRIME
     if secret >> 256:
@@ -78,17 +80,22 @@ def parse_share(share: bytes) -> int:
     return value
 
 
-def lagrange_weights(points: Sequence[int]) -> dict[int, int]:
-    """The weight of every point's share in the value at zero: prod over others of x_j / (x_j - x_i) mod p."""
-    weights = {}
+@lru_cache(maxsize=4)
+def lagrange_weights(points: tuple[int, ...]) -> tuple[int, ...]:
+    """The weight of every point's share in the value at zero: prod over others of x_j / (x_j - x_i) mod p.
+
+    Kept for the next call: a round recovers the secret of node after node from the same points, and the weights, which
+    are public, cost far more than the sum.
+    """
+    weights = []
     for point in points:
         numerator = denominator = 1
         for other in points:
             if other != point:
                 numerator = numerator * other % PRIME
                 denominator = denominator * (other - point) % PRIME
-        weights[point] = numerator * pow(denominator, -1, PRIME) % PRIME
-    return weights
+        weights.append(numerator * pow(denominator, -1, PRIME) % PRIME)
+    return tuple(weights)
 
 
 def _coefficients(key: bytes, count: int) -> list[int]:

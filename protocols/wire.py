@@ -14,6 +14,7 @@ A message is a frozen dataclass whose fields carry a `Wire` type; size bounds ar
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -299,5 +300,6 @@ def fields_of(record: Record) -> dict[str, Any]:
     return {name: getattr(record, name) for name in _wires(type(record))}
 
 
+@functools.cache
 def _wires(kind: type[Record]) -> dict[str, Wire]:
     return {field.name: field.metadata["wire"] for field in dataclasses.fields(cast(Any, kind))}
