@@ -57,7 +57,7 @@ def checksum_share(nodes: int = 10) -> dict[str, float]:
     """What the checksum adds to masking one input among `nodes`, as a percentage; both in one run."""
     shape = RoundShape(ELEMENTS, 32)
     session = bytes(32)
-    key = ChecksumKey(session, {0: bytes(32)})
+    key = ChecksumKey(session, {0: bytes(32)}, shape.ring_bits)
     values = np.random.default_rng(1).integers(-(1 << 30), 1 << 30, ELEMENTS)
     masked = MaskedSum(session, encoding.empty_ring(shape), 0)
 

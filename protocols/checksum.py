@@ -40,27 +40,29 @@ _WIDE_BYTES = 32
 class ChecksumKey:
     """K and k_0 of one session. K is a stream, made again for every use: it is as long as the vector."""
 
-    __slots__ = ("_constant", "_stream_key")
+    __slots__ = ("_constant", "_limbs", "_stream_key")
 
-    def __init__(self, session: bytes, contributions: Mapping[int, bytes]) -> None:
+    def __init__(self, session: bytes, contributions: Mapping[int, bytes], ring_bits: int) -> None:
         """
         Args:
             session: the session id.
             contributions: z_v of every sharer, by roster index.
+            ring_bits: b; every element that is tagged lies in [-2^(b-1), 2^(b-1)).
         """
         parts = [part for node in sorted(contributions) for part in (index_bytes(node), contributions[node])]
         seed = digest("checksum key", session, *parts)
         self._stream_key = derive(seed, "checksum vector")
         self._constant = _to_field(derive(seed, "checksum constant", length=_WIDE_BYTES))
+        self._limbs = 2 if ring_bits <= 2 * _LIMB_BITS else 4
 
     def tag(self, vector: NDArray[np.int64], count: int = 1) -> int:
         """<K, vector> + k_0 * count modulo p.
 
         Args:
-            vector: centred integers of shape (D,), each of absolute value below 2^59: one input, or a sum.
+            vector: centred integers of the ring, of shape (D,): one input, or a sum.
             count: how many inputs are in it.
         """
-        return (_inner_product(self._stream_key, vector) + self._constant * count) % PRIME
+        return (_inner_product(self._stream_key, vector, self._limbs) + self._constant * count) % PRIME
 
     def __repr__(self) -> str:
         return "ChecksumKey()"
@@ -91,14 +93,12 @@ def _to_field(wide: bytes) -> int:
     return int.from_bytes(wide, "big") % PRIME
 
 
-def _inner_product(stream_key: bytes, vector: NDArray[np.int64]) -> int:
-    """<K, vector> modulo p, where K_i is the stream's 64-bit word i modulo p."""
+def _inner_product(stream_key: bytes, vector: NDArray[np.int64], limbs: int) -> int:
+    """<K, vector> modulo p for elements of so many 16-bit limbs; K_i is the stream's 64-bit word i modulo p."""
     stream = keystream(stream_key)
     zeros = bytes(_CHUNK * _WORD_BYTES)
     buffer = bytearray(_CHUNK * _WORD_BYTES + 15)  # update_into wants a block of slack
     words = np.frombuffer(buffer, dtype="<u8", count=_CHUNK)
-    narrow = vector.size == 0 or (int(vector.min()) >= -(2**31) and int(vector.max()) < 2**31)
-    limbs = 2 if narrow else 4
     key_limbs = np.empty((_CHUNK, 4))
     vector_limbs = np.empty((_CHUNK, limbs))
     total = 0
@@ -108,7 +108,7 @@ def _inner_product(stream_key: bytes, vector: NDArray[np.int64]) -> int:
         size = part.size
         stream.update_into(memoryview(zeros)[: size * _WORD_BYTES], buffer)
         key_limbs[:size] = words[:size].view("<u2").reshape(size, 4)
-        whole = part.astype("<i4" if narrow else "<i8")
+        whole = part.astype("<i4" if limbs == 2 else "<i8")
         vector_limbs[:size] = whole.view("<u2").reshape(size, limbs)
         vector_limbs[:size, limbs - 1] = whole.view("<i2").reshape(size, limbs)[:, limbs - 1]  # the limb with the sign
         sums += key_limbs[:size].T @ vector_limbs[:size]

@@ -376,7 +376,7 @@ class Client:
         self.checksum_contributions = {}
 
     def _checksum_key(self) -> checksum.ChecksumKey:
-        return checksum.ChecksumKey(self._session, self.checksum_contributions)
+        return checksum.ChecksumKey(self._session, self.checksum_contributions, self.config.context.shape.ring_bits)
 
     def _check_session(self, session: bytes) -> None:
         if session != self._session:

@@ -30,7 +30,7 @@ from secfed.channel import (
     StudyClosing,
     most_answer_bytes,
 )
-from secfed.progress import Event, NodeAbsent, RoundClosed, RoundFailed, RoundOpened, StageReached
+from secfed.progress import Event, NodeAbsent, Note, RoundClosed, RoundFailed, RoundOpened, StageReached
 from secfed.strategies import Layout, ModelState
 from secfed.study import Study
 
@@ -218,6 +218,8 @@ class Coordinator:
             if len(group) >= statement.quorum:
                 self._adopt(Receipt(statement, _signatures(group)), packed)
                 self._mark_finished(statement)
+                number = statement.round_number
+                self._show(Note(f"round {number:>3}: finished late, from the signatures that the hospitals kept"))
                 return True
         return False
 

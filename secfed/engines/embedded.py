@@ -7,6 +7,7 @@ is how dropouts are shown: a cut node gets no request and gives no answer from o
 
 from __future__ import annotations
 
+import sqlite3
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -83,7 +84,7 @@ class EmbeddedChannel:
                 continue
             try:
                 answer = node.handle(request)
-            except (ProtocolError, DPError) as error:
+            except (ProtocolError, DPError, sqlite3.Error, OSError) as error:
                 self._tell_owner(node.parts.name, str(error))
                 continue
             if answer:

@@ -40,7 +40,7 @@ def key_words(count: int, stream_key: bytes) -> list[int]:
 def test_a_tag_is_the_inner_product_modulo_p_in_plain_integers(bits: int, size: int, seed: int, count: int) -> None:
     vector = np.random.default_rng(seed).integers(-(2 ** (bits - 1)), 2 ** (bits - 1), size)
     vector[0], vector[-1] = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-    key = ChecksumKey(SESSION, {0: bytes(32), 5: seed.to_bytes(32, "big")})
+    key = ChecksumKey(SESSION, {0: bytes(32), 5: seed.to_bytes(32, "big")}, bits)
     words = key_words(size, key._stream_key)
     expected = sum(word * int(value) for word, value in zip(words, vector, strict=True)) + key._constant * count
     assert key.tag(vector, count) == expected % PRIME
@@ -50,7 +50,7 @@ def test_long_vectors_stay_exact_when_limb_sums_are_carried() -> None:
     """Extreme limbs over more chunks than double precision could add up without a carry in between."""
     size = checksum._CHUNK * (checksum._EXACT_CHUNKS + 3) + 11
     vector = np.full(size, 2**59 - 1, dtype=np.int64)
-    key = ChecksumKey(SESSION, {0: bytes(32)})
+    key = ChecksumKey(SESSION, {0: bytes(32)}, 60)
     words = np.frombuffer(keystream(key._stream_key).update(bytes(8 * size)), dtype="<u8")
     high, low = int((words >> np.uint64(32)).sum()), int((words & np.uint64(0xFFFFFFFF)).sum())
     assert key.tag(vector) == (((high << 32) + low) * (2**59 - 1) + key._constant) % PRIME
@@ -58,7 +58,7 @@ def test_long_vectors_stay_exact_when_limb_sums_are_carried() -> None:
 
 def test_tags_of_inputs_add_up_to_the_tag_of_their_sum() -> None:
     vectors = [np.random.default_rng(node).integers(-(2**40), 2**40, 50) for node in range(4)]
-    key = ChecksumKey(SESSION, {0: bytes(32)})
+    key = ChecksumKey(SESSION, {0: bytes(32)}, 60)
     assert sum(key.tag(vector) for vector in vectors) % PRIME == key.tag(sum(vectors), 4)  # type: ignore[arg-type]
 
 
@@ -66,18 +66,18 @@ def test_every_contribution_and_the_session_change_the_key() -> None:
     vector = np.arange(5, dtype=np.int64)
     base = {0: bytes(32), 1: bytes(32)}
     tags = {
-        ChecksumKey(SESSION, base).tag(vector),
-        ChecksumKey(bytes(32), base).tag(vector),
-        ChecksumKey(SESSION, {0: bytes(32)}).tag(vector),
-        ChecksumKey(SESSION, {0: bytes(32), 2: bytes(32)}).tag(vector),
-        ChecksumKey(SESSION, {0: bytes(32), 1: b"\1" + bytes(31)}).tag(vector),
+        ChecksumKey(SESSION, base, 60).tag(vector),
+        ChecksumKey(bytes(32), base, 60).tag(vector),
+        ChecksumKey(SESSION, {0: bytes(32)}, 60).tag(vector),
+        ChecksumKey(SESSION, {0: bytes(32), 2: bytes(32)}, 60).tag(vector),
+        ChecksumKey(SESSION, {0: bytes(32), 1: b"\1" + bytes(31)}, 60).tag(vector),
     }
     assert len(tags) == 5
 
 
 def test_the_zero_vector_has_a_tag_that_cannot_be_guessed() -> None:
     """Without the constant term, (0, 0) would pass as a suppressed sum."""
-    key = ChecksumKey(SESSION, {0: bytes(32)})
+    key = ChecksumKey(SESSION, {0: bytes(32)}, 60)
     assert key.tag(np.zeros(5, dtype=np.int64), 3) == 3 * key._constant % PRIME != 0
 
 
@@ -88,7 +88,7 @@ def test_a_tag_has_one_form() -> None:
 
 
 def test_a_checksum_key_is_not_shown_and_not_pickled() -> None:
-    key = ChecksumKey(SESSION, {0: bytes(32)})
+    key = ChecksumKey(SESSION, {0: bytes(32)}, 60)
     assert repr(key) == "ChecksumKey()"
     with pytest.raises(TypeError):
         pickle.dumps(key)
