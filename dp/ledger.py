@@ -13,20 +13,29 @@ processes cannot both take the last of the budget.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Context, Decimal, Inexact, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
 
+from dp.entries import (
+    NOTHING_BEFORE,
+    Amount,
+    Balance,
+    Entry,
+    balance_of,
+    delta_amount,
+    entry_digest,
+    entry_text,
+    epsilon_amount,
+)
 from dp.errors import (
     AlreadyCommitted,
     AlreadyReleased,
@@ -40,20 +49,13 @@ from dp.errors import (
     NotReserved,
 )
 
-Amount: TypeAlias = Decimal | str | float
-"""An epsilon or delta. A float means the decimal that it prints as."""
 Sign: TypeAlias = Callable[[bytes], bytes]
 """Signs a message with the node's identity key."""
 Check: TypeAlias = Callable[[bytes, bytes], bool]
 """Whether a signature (second) of a message (first) is the node's."""
 
-NOTHING_BEFORE = bytes(32)
-"""What stands for the digest of the entry before the first."""
-_DOMAIN = b"secfed ledger entry v1\0"
 _BUSY_SECONDS = 30.0
 _NAME_BYTES_MAX = 64
-# Amounts have at most 40 digits between 10^30 and 10^-70, so that 150 hold any sum; rounding would raise.
-_EXACT = Context(prec=150, traps=[Inexact])
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
     sequence INTEGER PRIMARY KEY,
@@ -66,36 +68,6 @@ CREATE TRIGGER IF NOT EXISTS entries_never_change BEFORE UPDATE ON entries
 CREATE TRIGGER IF NOT EXISTS entries_never_go BEFORE DELETE ON entries
     BEGIN SELECT RAISE(ABORT, 'a ledger is append-only'); END;
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One line of the ledger."""
-
-    sequence: int
-    """1 for the first entry."""
-    kind: str
-    """grant, reserve, commit or release."""
-    time: str
-    """When, in UTC, to the second."""
-    body: Mapping[str, Any]
-    """Everything that was recorded, kind and time included."""
-    digest: bytes
-    """SHA-256 over the entry before this one and this one's body."""
-    signature: bytes
-    """The node's signature of the digest."""
-
-
-@dataclass(frozen=True, slots=True)
-class Balance:
-    """A population's budget: granted = reserved + left, in exact decimals."""
-
-    granted_epsilon: Decimal
-    granted_delta: Decimal
-    reserved_epsilon: Decimal
-    reserved_delta: Decimal
-    left_epsilon: Decimal
-    left_delta: Decimal
 
 
 class Ledger:
@@ -153,7 +125,7 @@ class Ledger:
             ValueError: epsilon is not positive, or delta not between 0 and 1.
             GrantDiffers: another budget was granted before.
         """
-        asked = {"epsilon": str(_epsilon(epsilon)), "delta": str(_delta(delta))}
+        asked = {"epsilon": str(epsilon_amount(epsilon)), "delta": str(delta_amount(delta))}
         with self._transaction() as entries:
             for entry in entries:
                 if entry.kind == "grant":
@@ -168,7 +140,7 @@ class Ledger:
 
     def refusal(self, study: bytes, epsilon: Amount, delta: Amount) -> str | None:
         """Why this study cannot be reserved, or None if it can. Writes nothing."""
-        problem = _reservation_problem(self.entries(), _name(study), _epsilon(epsilon), _delta(delta))
+        problem = _reservation_problem(self.entries(), _name(study), epsilon_amount(epsilon), delta_amount(delta))
         return None if problem is None else str(problem)
 
     def reserve(self, study: bytes, epsilon: Amount, delta: Amount, rounds: int) -> None:
@@ -184,7 +156,7 @@ class Ledger:
             ValueError: an amount is out of range.
             NoGrant, AlreadyReserved, BudgetExceeded: it cannot be reserved; the text says what to do.
         """
-        name, cost, slack = _name(study), _epsilon(epsilon), _delta(delta)
+        name, cost, slack = _name(study), epsilon_amount(epsilon), delta_amount(delta)
         if rounds < 1:
             raise ValueError(f"a number of rounds is at least 1, not {rounds}")
         with self._transaction() as entries:
@@ -250,7 +222,7 @@ class Ledger:
 
     def balance(self) -> Balance:
         """Granted, reserved and left. Zero where nothing was granted."""
-        return _balance(self.entries())
+        return balance_of(self.entries())
 
     def entries(self) -> tuple[Entry, ...]:
         """All entries in order, their chain checked.
@@ -267,7 +239,7 @@ class Ledger:
         entries: list[Entry] = []
         for position, (sequence, text, digest, signature) in enumerate(rows, start=1):
             before = entries[-1].digest if entries else NOTHING_BEFORE
-            if sequence != position or digest != _digest(before, position, text):
+            if sequence != position or digest != entry_digest(before, position, text):
                 raise LedgerCorrupt(
                     f"entry {position} of {self._path} is not what was written: it was changed, or one before it "
                     "is gone. Stop, keep the file as evidence, and restore its newest copy"
@@ -313,15 +285,11 @@ class Ledger:
         moment = datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         # The random id keeps equal entries of two ledgers apart; it is derived from nothing.
         body = {**body, "id": os.urandom(16).hex(), "time": moment}
-        text = json.dumps(body, sort_keys=True, separators=(",", ":"))
-        digest = _digest(entries[-1].digest if entries else NOTHING_BEFORE, sequence, text)
+        text = entry_text(body)
+        digest = entry_digest(entries[-1].digest if entries else NOTHING_BEFORE, sequence, text)
         self._connection.execute(
             "INSERT INTO entries VALUES (?, ?, ?, ?)", (sequence, text, digest, self._sign(digest))
         )
-
-
-def _digest(before: bytes, sequence: int, text: str) -> bytes:
-    return hashlib.sha256(_DOMAIN + before + sequence.to_bytes(8, "big") + text.encode()).digest()
 
 
 def _reservation_problem(entries: tuple[Entry, ...], name: str, epsilon: Decimal, delta: Decimal) -> LedgerError | None:
@@ -332,7 +300,7 @@ def _reservation_problem(entries: tuple[Entry, ...], name: str, epsilon: Decimal
         return AlreadyReserved(
             f"study {name[:16]} is reserved already, and a second run of it would spend twice: start a new study for it"
         )
-    balance = _balance(entries)
+    balance = balance_of(entries)
     if epsilon > balance.left_epsilon or delta > balance.left_delta:
         return BudgetExceeded(
             f"this study asks for epsilon {epsilon}, delta {delta}; left of these patients' budget are "
@@ -348,49 +316,6 @@ def _find(entries: tuple[Entry, ...], kind: str, study: str, round_number: int |
         if entry.kind == kind and entry.body["study"] == study and entry.body.get("round") == round_number:
             return entry
     return None
-
-
-def _balance(entries: tuple[Entry, ...]) -> Balance:
-    sums = {("grant", "epsilon"): Decimal(0), ("grant", "delta"): Decimal(0)}
-    sums |= {("reserve", "epsilon"): Decimal(0), ("reserve", "delta"): Decimal(0)}
-    for entry in entries:
-        if entry.kind in ("grant", "reserve"):
-            for unit in ("epsilon", "delta"):
-                sums[entry.kind, unit] = _EXACT.add(sums[entry.kind, unit], Decimal(entry.body[unit]))
-    granted_epsilon, granted_delta, reserved_epsilon, reserved_delta = sums.values()
-    return Balance(
-        granted_epsilon,
-        granted_delta,
-        reserved_epsilon,
-        reserved_delta,
-        _EXACT.subtract(granted_epsilon, reserved_epsilon),
-        _EXACT.subtract(granted_delta, reserved_delta),
-    )
-
-
-def _decimal(amount: Amount) -> Decimal:
-    """The amount as a decimal with at most 40 digits."""
-    try:
-        value = Decimal(str(amount))
-    except InvalidOperation as error:
-        raise ValueError(f"not a number: {amount!r}") from error
-    if not value.is_finite() or len(value.as_tuple().digits) > 40 or abs(value.adjusted()) > 30:
-        raise ValueError(f"not an amount of privacy: {amount!r}")
-    return value
-
-
-def _epsilon(amount: Amount) -> Decimal:
-    value = _decimal(amount)
-    if value <= 0:
-        raise ValueError(f"an epsilon is positive, not {amount}")
-    return value
-
-
-def _delta(amount: Amount) -> Decimal:
-    value = _decimal(amount)
-    if not 0 < value < 1:
-        raise ValueError(f"a delta is between 0 and 1, not {amount}")
-    return value
 
 
 def _name(digest: bytes) -> str:

@@ -14,7 +14,6 @@ A message is a frozen dataclass whose fields carry a `Wire` type; size bounds ar
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,6 +36,8 @@ from protocols.errors import (
 
 _HEAD_BYTES = 9
 NUMBER_MAX = 2**53 - 1
+_WIRES: dict[type, dict[str, Wire]] = {}
+"""The fields of each kind of record, as they are first needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +301,9 @@ def fields_of(record: Record) -> dict[str, Any]:
     return {name: getattr(record, name) for name in _wires(type(record))}
 
 
-@functools.cache
 def _wires(kind: type[Record]) -> dict[str, Wire]:
-    return {field.name: field.metadata["wire"] for field in dataclasses.fields(cast(Any, kind))}
+    wires = _WIRES.get(kind)
+    if wires is None:
+        wires = {field.name: field.metadata["wire"] for field in dataclasses.fields(cast(Any, kind))}
+        _WIRES[kind] = wires
+    return wires

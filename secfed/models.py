@@ -12,7 +12,6 @@ without BLAS, LAPACK or elementary functions, whose last bits differ between mac
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -31,8 +30,8 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model, get_peft_model
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from crypto.randomness import expand_public_seed
 from dp.sampling import Patients
+from secfed.adapter import ADAPTER_FILES, files_digest, orthonormal_rows, uniform
 from secfed.errors import UserError
 
 BASE_FILES = (
@@ -49,7 +48,6 @@ BASE_FILES = (
     "*.model",
 )
 """The files of a base model that decide what it computes. Others, such as a README, may change freely."""
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 HEAD_SCALE = 2.0**-5
 """Weights that the base lacks start uniform in [-1/32, 1/32): a standard deviation of .018, as BERT's .02."""
 _SAVED_BY_PEFT = {"classifier", "score"}  # the usual heads, which PEFT adds by itself
@@ -118,7 +116,7 @@ def base_digest(folder: Path) -> str:
             f"{folder} has no safetensors weights, and pickled weights are never loaded",
             "Convert the model with save_pretrained, which writes safetensors",
         )
-    return _digest(folder, names)
+    return files_digest(folder, names)
 
 
 def adapter_digest(folder: Path) -> str:
@@ -130,7 +128,7 @@ def adapter_digest(folder: Path) -> str:
     for name in ADAPTER_FILES:
         if not (folder / name).is_file():
             raise ModelError(f"{folder} is no adapter: it has no {name}", "Name a folder that a run has written")
-    return _digest(folder, ADAPTER_FILES)
+    return files_digest(folder, ADAPTER_FILES)
 
 
 def load_tokenizer(base: Path) -> Any:
@@ -333,41 +331,8 @@ def _initialise_lora(module: nn.Module, lora: LoraSettings, seed: bytes) -> None
                 parameter.zero_()
 
 
-def orthonormal_rows(seed: bytes, label: str, rows: int, columns: int) -> NDArray[np.float32]:
-    """`rows` orthonormal vectors of length `columns`, the same bits on every processor.
-
-    Modified Gram-Schmidt (Golub and Van Loan, section 5.2) on uniform vectors. Each dot product is an exactly
-    rounded sum (`math.fsum`) of separately rounded products: no fused multiply-add, no order of summation.
-    """
-    vectors = _uniform(seed, label, rows * columns).reshape(rows, columns)
-    for index in range(rows):
-        for earlier in range(index):
-            vectors[index] -= math.fsum(vectors[index] * vectors[earlier]) * vectors[earlier]
-        vectors[index] /= math.sqrt(math.fsum(vectors[index] * vectors[index]))
-    return vectors.astype(np.float32)
-
-
 def _small_uniform(seed: bytes, name: str, shape: tuple[int, ...]) -> Tensor:
     """A start for a parameter that the base lacks: small uniform weights; biases zero."""
     if len(shape) < 2:
         return torch.zeros(shape)
-    return torch.from_numpy((_uniform(seed, name, math.prod(shape)) * HEAD_SCALE).reshape(shape))
-
-
-def _uniform(seed: bytes, label: str, count: int) -> NDArray[np.float64]:
-    """Uniform numbers in [-1, 1) with 53 bits; every operation here is exact."""
-    words = expand_public_seed(seed, label, count) >> np.uint64(11)
-    return words.astype(np.float64) * 2.0**-52 - 1.0
-
-
-def _digest(folder: Path, names: Sequence[str]) -> str:
-    """SHA-256 over each file's name, length and content, in this order."""
-    state = hashlib.sha256(b"secfed model files v1\0")
-    for name in names:
-        path = folder / name
-        state.update(len(name.encode()).to_bytes(8, "big") + name.encode())
-        state.update(path.stat().st_size.to_bytes(8, "big"))
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                state.update(chunk)
-    return f"sha256:{state.hexdigest()}"
+    return torch.from_numpy((uniform(seed, name, math.prod(shape)) * HEAD_SCALE).reshape(shape))

@@ -112,9 +112,13 @@ class Node:
             return self._close_round(request)
         return self._act(self._client.receive(request))
 
-    def approve(self) -> bytes:
-        """This node's signature over the study's digest."""
-        return self.parts.identity.sign(APPROVAL_LABEL, self.study.digest)
+    def approve(self, study_file: bytes) -> bytes:
+        """This node's signature over the study: its values, which the protocol uses, and its file, which people read.
+
+        Args:
+            study_file: digest of the file's bytes (`secfed.run_folder.study_file_digest`).
+        """
+        return self.parts.identity.sign(APPROVAL_LABEL, self.study.digest, study_file)
 
     def _open_round(self, message: RoundOpening) -> bytes:
         self._adopt(message.links)
@@ -192,7 +196,11 @@ class Node:
                 packed = decode(Published, request, self._limits, None).vector
                 following = self.chain.next_state(packed, event.survivors)
                 answer = client.close(following.digest(self.chain.layout))
-                self._lock(client.statement, packed)
+                try:
+                    self._lock(client.statement, packed)
+                except BaseException:
+                    client.abandon()  # or a repeated request would get the signature that was not written down
+                    raise
                 return answer
         return self._act(events)
 

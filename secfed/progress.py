@@ -96,8 +96,8 @@ class Reporter(Protocol):
 class JsonReporter:
     """One JSON object a line."""
 
-    def __init__(self, stream: TextIO = sys.stdout) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
 
     def show(self, event: Event) -> None:
         print(json.dumps({"event": event.KIND, **dataclasses.asdict(event)}), file=self._stream, flush=True)
@@ -109,8 +109,8 @@ class JsonReporter:
 class PlainReporter:
     """One line for each thing that matters, for logs and pipes."""
 
-    def __init__(self, stream: TextIO = sys.stdout) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
 
     def show(self, event: Event) -> None:
         line = describe(event)

@@ -1,10 +1,6 @@
 """One whole run of a study in the embedded engine: check everything, reserve, run the rounds, write what came of it.
 
-    out/study.toml, signatures.json     what was agreed
-    out/receipts/NNNN.cbor, sums/NNNN.bin   what each round decided
-    out/adapter/                        the trained adapter, in PEFT layout
-    out/sites/<name>/, ledgers/         what each hospital remembers; a copy of each ledger
-    out/summary.json, report.html, report.json
+What a run's folder holds is in `secfed.run_folder`; beside that, `out/sites/NAME/` is what each hospital remembers.
 
 `prepare` reads and refuses; nothing is written before it has accepted everything. Then every hospital's ledger reserves
 the whole study, before any training.
@@ -12,9 +8,7 @@ the whole study, before any training.
 
 from __future__ import annotations
 
-import json
 import shutil
-import sqlite3
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -26,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from dp import accounting
 from dp.ledger import Ledger
+from dp.ledger_copy import write_copy
 from protocols.receipts import Receipt
 from protocols.wire import encode
+from secfed import run_folder
 from secfed.chain import Chain
 from secfed.coordinator import Coordinator, RoundRecord
 from secfed.data import Record, read_test_set, tokenise
@@ -84,7 +80,7 @@ def prepare(study_path: Path, out: Path) -> Plan:
     from secfed.training import columns, find_base  # loads torch
 
     folder = study_path.parent
-    if (out / "summary.json").exists() or (out / "receipts").exists():
+    if (out / run_folder.SUMMARY).exists() or (out / run_folder.RECEIPTS).exists():
         _refuse_second_run(study, out)
     fields = columns(study)
     sites = tuple(
@@ -123,7 +119,7 @@ def execute(plan: Plan, reporter: Reporter) -> Result:
         for site, ledger in zip(plan.sites, ledgers, strict=True):
             store = stack.enter_context(NodeStore(site.records / STORE_FILE))
             nodes.append(_make_node(plan, site, ledger, store, model, first, tokenizer, reporter))
-        _write_signatures(plan, nodes)
+        _write_agreement(plan, nodes)
         channel = EmbeddedChannel(
             nodes,
             plan.simulation,
@@ -166,11 +162,11 @@ def _refuse_second_run(study: Study, out: Path) -> None:
 
 
 def _lay_out(plan: Plan) -> None:
-    for folder in ("receipts", "sums", "ledgers"):
+    for folder in (run_folder.RECEIPTS, run_folder.SUMS, run_folder.LEDGERS):
         (plan.out / folder).mkdir(parents=True, exist_ok=True)
     for site in plan.sites:
         site.records.mkdir(parents=True, exist_ok=True, mode=0o700)
-    target = plan.out / "study.toml"
+    target = plan.out / run_folder.STUDY
     if target.resolve() != plan.study_path.resolve():
         shutil.copyfile(plan.study_path, target)
 
@@ -206,20 +202,25 @@ def _make_node(
     )
 
 
-def _write_signatures(plan: Plan, nodes: list[Node]) -> None:
-    signatures = {node.parts.name: node.approve().hex() for node in nodes}
-    _write_json(plan.out / "signatures.json", {"study_digest": plan.study.digest.hex(), "signatures": signatures})
+def _write_agreement(plan: Plan, nodes: list[Node]) -> None:
+    """Who signed the study, and the state from which all of them start."""
+    study_file = (plan.out / run_folder.STUDY).read_bytes()
+    approvals = [node.approve(run_folder.study_file_digest(study_file)) for node in nodes]
+    (plan.out / run_folder.SIGNATURES).write_text(run_folder.signatures_text(plan.study, study_file, approvals))
+    start = nodes[0].parts.trainer
+    first = run_folder.first_state_bytes(start.layout, start.first_state())
+    (plan.out / run_folder.FIRST_STATE).write_bytes(first)
 
 
 def _keep_receipt(out: Path, receipt: Receipt, packed: bytes) -> None:
-    number = f"{receipt.statement.round_number:04d}"
-    (out / "sums" / f"{number}.bin").write_bytes(packed)
-    (out / "receipts" / f"{number}.cbor").write_bytes(encode(receipt))
+    number = receipt.statement.round_number
+    (out / run_folder.sum_file(number)).write_bytes(packed)
+    (out / run_folder.receipt_file(number)).write_bytes(encode(receipt))
 
 
 def _save_adapter(plan: Plan, model: AdapterModel, chain: Chain, test_set: Any) -> float:
     model.set_state(chain.state.adapter)
-    model.save(plan.out / "adapter", plan.study.model.base)
+    model.save(plan.out / run_folder.ADAPTER, plan.study.model.base)
     return model.accuracy(test_set)
 
 
@@ -228,16 +229,10 @@ def _write_results(plan: Plan, summary: Mapping[str, Any]) -> None:
     from secfed.reports.privacy import build_report
 
     for site in plan.sites:
-        with sqlite3.connect(site.records / LEDGER_FILE) as ledger:
-            copy = plan.out / "ledgers" / f"{site.name}.sqlite"
-            with sqlite3.connect(copy) as target:
-                ledger.backup(target)
-    _write_json(plan.out / "summary.json", summary)
+        with site.open_ledger() as ledger:
+            (plan.out / run_folder.ledger_file(site.name)).write_bytes(write_copy(ledger.entries()))
+    (plan.out / run_folder.SUMMARY).write_text(run_folder.json_text(summary))
     write_report(plan.out, build_report(plan.study, summary))
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n")
 
 
 def _describe_plan(plan: Plan) -> str:

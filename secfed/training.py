@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from crypto.kdf import digest
 from crypto.randomness import NoiseSecret
 from dp.sampling import Patients
 from dp.training import LocalPlan, train_locally
+from secfed.adapter import first_adapter_seed
 from secfed.data import Columns
 from secfed.models import AdapterModel, LoraSettings, ModelError, base_digest, load_model, resolve_base
 from secfed.strategies import Layout, ModelState
@@ -88,5 +88,5 @@ def load_study_model(study: Study, base: Path) -> tuple[AdapterModel, ModelState
     """The adapter model at its first state, which depends on the study and the base model alone."""
     lora = study.lora
     settings = LoraSettings(lora.rank, lora.alpha, lora.targets, lora.layers or (), lora.variant)
-    model = load_model(base, study.task.labels, settings, digest("first adapter", study.digest))
+    model = load_model(base, study.task.labels, settings, first_adapter_seed(study.digest))
     return model, ModelState(model.get_state())

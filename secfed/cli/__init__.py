@@ -1,6 +1,7 @@
 """The command line: one module per command group, and one place where errors become one line and an exit code.
 
-Exit codes: 0 done; 2 something that a person can mend, said in one line with the next step, nothing written.
+Exit codes: 0 done; 1 what was checked does not hold; 2 something that a person can mend, said in one line with the
+next step, nothing written.
 Heavy libraries are imported by the commands that need them, so that `secfed --help` answers at once.
 """
 
@@ -13,7 +14,7 @@ from typing import Annotated
 import typer
 
 from secfed import __version__
-from secfed.cli import demo, run
+from secfed.cli import demo, run, verify
 from secfed.errors import UserError
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.command(name="demo", epilog=demo.EXAMPLE)(demo.command)
 app.command(name="run", epilog=run.EXAMPLE)(run.command)
+app.command(name="verify", epilog=verify.EXAMPLE)(verify.command)
 
 
 def _show_version(wanted: bool) -> None:

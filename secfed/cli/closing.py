@@ -27,6 +27,7 @@ def closing_words(summary: Mapping[str, Any], study: Path, out: Path) -> str:
         f"took             {summary['seconds']:.0f} s",
         f"adapter          {out / 'adapter'}",
         f"report           {out / 'report.html'}",
+        f"check it         secfed verify {out}",
         f"run again        secfed run {study} --out {out.with_name(out.name + '-again')}",
     ]
     return "\n".join(lines)

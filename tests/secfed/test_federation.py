@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from protocols.errors import BadSignature, LocalError, ProtocolError, RemoteError, WrongSession
-from protocols.messages import Opening, Signature
+from protocols.messages import Opening, Published, Signature
 from protocols.receipts import Statement
-from protocols.wire import decode, encode, fields_of
+from protocols.wire import decode, encode, fields_of, message_type
 from secfed.channel import EchoRequest, Link, Offer, RoundOpening, Standing
 from secfed.coordinator import Coordinator
 from secfed.engines.embedded import Cut
@@ -347,3 +348,29 @@ def test_a_node_stops_after_three_attempts_on_one_state(tmp_path: Path) -> None:
     assert all(record.void for record in records)
     assert [len(record.cohort) for record in records] == [5, 5, 5, 0, 0, 0]
     assert {reason for _, reason in federation.refusals if "stops here" in reason}
+
+
+def test_a_signature_that_could_not_be_written_down_never_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    federation = Federation(make_study(), tmp_path)
+    node = federation.nodes[0]
+    requests: list[bytes] = []
+    handle = node.handle
+
+    def full_disk(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    def watch(request: bytes) -> bytes:
+        if message_type(request, 1 << 20, None) == Published.TYPE:
+            requests.append(request)
+            monkeypatch.setattr(node.parts.store, "lock", full_disk)
+        return handle(request)
+
+    monkeypatch.setattr(node, "handle", watch)
+    coordinator = federation.coordinator()
+    record = coordinator._run_round(1)
+    assert record.dropped == (("hospital-0", "close"),)
+    assert federation.refusals == [("hospital-0", "database or disk is full")]
+    with pytest.raises(ProtocolError):
+        handle(requests[0])

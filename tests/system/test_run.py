@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from crypto.identity import PublicIdentity
-from dp.ledger import Ledger
+from dp.ledger_copy import read_copy
 from protocols.receipts import Receipt, sum_digest, verify_receipt
 from protocols.wire import Limits, decode
+from secfed.cli import main
 from secfed.demo import DemoSettings, prepare_demo
 from secfed.models import adapter_digest
 from secfed.node import APPROVAL_LABEL
@@ -22,6 +27,7 @@ from secfed.progress import Event, LocalStep, Reporter
 from secfed.run import execute, prepare
 from secfed.sites import LEDGER_LABEL
 from secfed.study import load_study
+from secfed.verify.folder import verify_folder
 from tests.tiny import make_tiny_base
 
 SETTINGS = DemoSettings(
@@ -112,13 +118,14 @@ def test_the_receipts_form_one_chain_over_the_published_sums(ran: tuple[Path, di
         assert head.hex() == each["receipt_digest"]
 
 
-def test_every_hospital_signed_the_study(ran: tuple[Path, dict[str, Any], list[Event]]) -> None:
+def test_every_hospital_signed_the_study_as_people_read_it(ran: tuple[Path, dict[str, Any], list[Event]]) -> None:
     folder, _, _ = ran
     study = load_study(folder / "study.toml")
+    file_digest = hashlib.sha256((folder / "study.toml").read_bytes()).digest()
     signatures = json.loads((folder / "signatures.json").read_text())["signatures"]
     for entry in study.roster:
         identity = PublicIdentity(bytes.fromhex(entry.identity))
-        assert identity.verifies(bytes.fromhex(signatures[entry.name]), APPROVAL_LABEL, study.digest)
+        assert identity.verifies(bytes.fromhex(signatures[entry.name]), APPROVAL_LABEL, study.digest, file_digest)
 
 
 def test_the_ledgers_hold_every_round_and_verify(ran: tuple[Path, dict[str, Any], list[Event]]) -> None:
@@ -130,11 +137,43 @@ def test_the_ledgers_hold_every_round_and_verify(ran: tuple[Path, dict[str, Any]
         assert each["left_epsilon"] == 0.0
         assert each["epsilon"] <= study.privacy.epsilon
         identity = study.identities[each["index"]]
-        with Ledger(folder / "ledgers" / f"{each['name']}.sqlite", sign=lambda entry: b"") as ledger:
-            ledger.verify(
-                lambda message, signature, identity=identity: identity.verifies(signature, LEDGER_LABEL, message)
-            )
-            assert ledger.sequence == each["ledger_sequence"]
+        entries = read_copy(
+            (folder / "ledgers" / f"{each['name']}.jsonl").read_bytes(),
+            lambda message, signature, identity=identity: identity.verifies(signature, LEDGER_LABEL, message),
+        )
+        assert (len(entries), entries[-1].digest.hex()) == (each["ledger_sequence"], each["ledger_head"])
+
+
+def test_the_whole_run_verifies_offline(
+    ran: tuple[Path, dict[str, Any], list[Event]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, _, _ = ran
+    monkeypatch.setattr(sys, "argv", ["secfed", "verify", str(folder), "--json"])
+    with pytest.raises(SystemExit) as ending:
+        main()
+    result = json.loads(capsys.readouterr().out)
+    assert (ending.value.code or 0, result["ok"], result["problem"]) == (0, True, None)
+    assert result["checked"]["receipts"]["sums"] == 7
+    assert result["checked"]["ledgers"]["commits"] == result["checked"]["ledgers"]["releases"] == 33
+
+
+def test_one_trained_number_changed_in_the_last_bit_is_found(
+    ran: tuple[Path, dict[str, Any], list[Event]], tmp_path: Path
+) -> None:
+    """Under the names that PEFT gives to tensors, frozen ones included."""
+    source, _, _ = ran
+    for name in load_file(source / "adapter" / "adapter_model.safetensors"):
+        folder = tmp_path / name
+        shutil.copytree(source, folder, ignore=shutil.ignore_patterns("model", "sites"))
+        path = folder / "adapter" / "adapter_model.safetensors"
+        tensors = load_file(path)
+        tensors[name].reshape(-1).view(np.uint32)[-1] ^= 1
+        save_file(tensors, path)
+        problem = verify_folder(folder).problem
+        assert problem is not None
+        assert (problem.place, problem.reason.split()[0]) == ("adapter/adapter_model.safetensors", name)
 
 
 def test_the_report_and_the_progress_are_there(ran: tuple[Path, dict[str, Any], list[Event]]) -> None:

@@ -1,0 +1,43 @@
+"""`secfed verify`: check a run's folder, offline and without torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLE = "Example: secfed verify runs/demo"
+
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="The folder that `secfed run` or `secfed demo` wrote.", exists=False)
+]
+
+
+def command(
+    folder: RunFolder,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as one JSON object.")] = False,
+) -> None:
+    """Check a run: signatures, receipts, sums, the adapter, ledgers and what is said about them.
+
+    Ends with 0 when everything holds, with 1 and the first file at fault when something does not, and with 2 when DIR
+    is not a run's folder. Needs no network.
+    """
+    from secfed.verify.folder import verify_folder
+
+    verdict = verify_folder(folder)
+    problem = verdict.problem
+    if as_json:
+        result = {
+            "ok": problem is None,
+            "checked": {each.kind: dict(each.counts) for each in verdict.checked},
+            "problem": None if problem is None else {"place": problem.place, "reason": problem.reason},
+        }
+        typer.echo(json.dumps(result))
+    else:
+        for each in verdict.checked:
+            typer.echo(f"{each.kind:<10} {each.text}")
+        typer.echo("everything holds" if problem is None else f"BROKEN     {problem}")
+    if problem is not None:
+        raise typer.Exit(1)

@@ -1,0 +1,104 @@
+"""A run's folder: the names of its files, and the exact bytes of those that have no other home.
+
+    study.toml, signatures.json         what was agreed, and who signed it
+    first_state.cbor                    where the model started; the first receipt names its digest
+    receipts/NNNN.cbor, sums/NNNN.bin   what each round decided
+    adapter/                            the trained adapter, in PEFT layout
+    ledgers/NAME.jsonl                  a copy of each hospital's ledger (`dp.ledger_copy`)
+    summary.json, report.json, report.html
+
+`secfed.run` writes it, `secfed.verify` reads it. Every file that is evidence has one possible form for its content, so
+that no byte of it can change unseen. No torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from protocols.errors import ProtocolError
+from protocols.wire import canonical, parse_canonical
+from secfed.strategies import Layout, ModelState
+from secfed.study import Study
+
+STUDY = "study.toml"
+SIGNATURES = "signatures.json"
+FIRST_STATE = "first_state.cbor"
+RECEIPTS, SUMS, LEDGERS, ADAPTER = "receipts", "sums", "ledgers", "adapter"
+SUMMARY = "summary.json"
+REPORT, REPORT_PAGE = "report.json", "report.html"
+
+
+def receipt_file(round_number: int) -> str:
+    return f"{RECEIPTS}/{round_number:04d}.cbor"
+
+
+def sum_file(round_number: int) -> str:
+    return f"{SUMS}/{round_number:04d}.bin"
+
+
+def ledger_file(name: str) -> str:
+    return f"{LEDGERS}/{name}.jsonl"
+
+
+def study_file_digest(data: bytes) -> bytes:
+    """SHA-256 of the study's file, comments included: what people read is what was signed."""
+    return hashlib.sha256(data).digest()
+
+
+def signatures_text(study: Study, study_file: bytes, signatures: Sequence[bytes]) -> str:
+    """The text of `signatures.json`.
+
+    Args:
+        study: what was signed.
+        study_file: the bytes of its file.
+        signatures: each node's approval, in roster order.
+    """
+    value = {
+        "study_digest": study.digest.hex(),
+        "study_file_sha256": study_file_digest(study_file).hex(),
+        "signatures": {entry.name: signature.hex() for entry, signature in zip(study.roster, signatures, strict=True)},
+    }
+    return json_text(value)
+
+
+def json_text(value: Any) -> str:
+    """JSON as this program writes it into files that people read, too."""
+    return json.dumps(value, indent=2) + "\n"
+
+
+def first_state_bytes(layout: Layout, state: ModelState) -> bytes:
+    """The bytes of `first_state.cbor`: canonical CBOR of the layout and the float32 numbers, little-endian."""
+    names = [[name, list(shape)] for name, shape in layout]
+    return canonical({"adapter": state.adapter.astype("<f4", copy=False).tobytes(), "layout": names})
+
+
+def read_first_state(data: bytes) -> tuple[Layout, ModelState]:
+    """The inverse of `first_state_bytes`.
+
+    Raises:
+        ValueError: these bytes are not what it writes.
+    """
+    try:
+        value = parse_canonical(data, None)
+    except ProtocolError as error:
+        raise ValueError("not canonical CBOR") from error
+    if not isinstance(value, dict) or set(value) != {"adapter", "layout"} or not isinstance(value["layout"], list):
+        raise ValueError("not an adapter and its layout")
+    layout = tuple(_tensor(entry) for entry in value["layout"])
+    adapter = value["adapter"]
+    if not isinstance(adapter, bytes) or len(adapter) != 4 * sum(math.prod(shape) for _, shape in layout):
+        raise ValueError("not as many numbers as its layout has")
+    return layout, ModelState(np.frombuffer(adapter, dtype="<f4").astype(np.float32))
+
+
+def _tensor(entry: Any) -> tuple[str, tuple[int, ...]]:
+    match entry:
+        case [str(name), [*shape]] if all(type(size) is int and size >= 1 for size in shape):
+            return name, tuple(shape)
+    raise ValueError("not a name and a shape in its layout")

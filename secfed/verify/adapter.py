@@ -1,0 +1,83 @@
+"""The saved adapter: every number in it is one that the chain of sums leads to, or one that never moves.
+
+Trained tensors must be bit for bit those of the last state. Under FFA-LoRA the file also holds the frozen halves, which
+follow from the study and are computed again. Of the configuration, what scales or replaces the adapter is compared with
+the study; the rest of it is covered by the digest in `summary.json` alone, and so is which base model is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secfed.adapter import ADAPTER_FILES, CONFIG_FILE, WEIGHTS_FILE, files_digest, frozen_start, saved_name
+from secfed.chain import Chain
+from secfed.run_folder import ADAPTER
+from secfed.verify.evidence import Broken, agree, read_file, read_json
+
+WEIGHTS = f"{ADAPTER}/{WEIGHTS_FILE}"
+CONFIG = f"{ADAPTER}/{CONFIG_FILE}"
+
+
+def check_adapter(folder: Path, chain: Chain) -> str:
+    """Check the adapter against the chain's last state.
+
+    Returns:
+        The digest of the adapter's files.
+
+    Raises:
+        Broken: a tensor is missing, unknown, or has another bit somewhere; or the configuration is not the study's.
+    """
+    tensors = _read_tensors(folder)
+    start = 0
+    for name, shape in chain.layout:
+        saved = saved_name(name)
+        if saved not in tensors:
+            raise Broken(WEIGHTS, f"{saved} is missing")
+        size = int(np.prod(shape))
+        _compare(saved, tensors.pop(saved), chain.state.adapter[start : start + size].reshape(shape))
+        start += size
+    for saved, tensor in tensors.items():
+        try:
+            expected = frozen_start(chain.study.digest, saved, tensor.shape)
+        except ValueError as error:
+            raise Broken(WEIGHTS, str(error)) from error
+        _compare(saved, tensor, expected)
+    _check_config(folder, chain)
+    return files_digest(folder / ADAPTER, ADAPTER_FILES)
+
+
+def _read_tensors(folder: Path) -> dict[str, NDArray[Any]]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return dict(load(read_file(folder, WEIGHTS)))
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise Broken(WEIGHTS, "not a safetensors file of numbers") from error
+
+
+def _compare(name: str, tensor: NDArray[Any], expected: NDArray[np.float32]) -> None:
+    if tensor.dtype != np.float32 or tensor.shape != expected.shape or tensor.tobytes() != expected.tobytes():
+        raise Broken(WEIGHTS, f"{name} is not what the study and the sums lead to")
+
+
+def _check_config(folder: Path, chain: Chain) -> None:
+    lora = chain.study.lora
+    expected: Mapping[str, Any] = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": chain.study.model.base,
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+        "use_rslora": False,
+        "use_dora": False,
+    }
+    config = read_json(folder, CONFIG)
+    for name, value in expected.items():
+        agree(CONFIG, config, name, value)

@@ -1,0 +1,61 @@
+"""The study, and every node's signature under it.
+
+A node signs two digests: of the study's values, on which the protocol rests, and of the file's bytes, comments
+included, which is what a person has read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from secfed.errors import UserError
+from secfed.node import APPROVAL_LABEL
+from secfed.run_folder import SIGNATURES, STUDY, signatures_text, study_file_digest
+from secfed.study import STUDY_BYTES_MAX, Study, load_study
+from secfed.verify.evidence import Broken, claim, read_file, read_json
+
+
+def check_approval(folder: Path) -> Study:
+    """Read the study and check that the whole roster signed exactly this file.
+
+    Raises:
+        Broken: the study cannot be read, or a signature is missing, not valid, or not in its one form.
+    """
+    data = read_file(folder, STUDY, STUDY_BYTES_MAX)
+    study = _read_study(folder / STUDY)
+    approvals = claim(SIGNATURES, read_json(folder, SIGNATURES), "signatures", dict)
+    found: list[bytes] = []
+    refused: list[str] = []
+    for entry, identity in zip(study.roster, study.identities, strict=True):
+        signature = _signature(approvals, entry.name)
+        found.append(signature)
+        if not identity.verifies(signature, APPROVAL_LABEL, study.digest, study_file_digest(data)):
+            refused.append(entry.name)
+    if len(refused) == len(study.roster):
+        # One changed signature is that signature's fault; if none fits any more, what they signed was changed.
+        raise Broken(STUDY, "not the study that the nodes signed")
+    if refused:
+        raise Broken(SIGNATURES, f"the signature of {refused[0]} under this study is missing or not valid")
+    if read_file(folder, SIGNATURES) != signatures_text(study, data, found).encode():
+        raise Broken(SIGNATURES, "more, less or otherwise than the digests of the study and the roster's signatures")
+    return study
+
+
+def _read_study(path: Path) -> Study:
+    try:
+        study = load_study(path)
+        _ = study.identities
+    except UserError as error:
+        raise Broken(STUDY, error.what.replace(f"{path}: ", "").replace(str(path), "this file")) from error
+    except (ValueError, RecursionError) as error:
+        raise Broken(STUDY, "not a study") from error
+    return study
+
+
+def _signature(approvals: dict[str, object], name: str) -> bytes:
+    """A node's signature; no bytes, which nobody signs with, where there is none to read."""
+    text = approvals.get(name)
+    try:
+        return bytes.fromhex(text) if isinstance(text, str) else b""
+    except ValueError:
+        return b""

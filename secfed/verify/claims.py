@@ -1,0 +1,142 @@
+"""`summary.json` and the report: what they say about the run must be what the evidence gives.
+
+Checked: digests, cohorts, survivors, quorums, ledgers, budgets. Accuracy, times and traffic are the coordinator's word:
+nothing in the folder proves or refutes them, so that only the report's agreement with the summary is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from protocols.receipts import Receipt
+from secfed.run_folder import ADAPTER, REPORT, REPORT_PAGE, SUMMARY, receipt_file
+from secfed.study import Study
+from secfed.verify.evidence import Broken, agree, claim, read_file, read_json
+from secfed.verify.ledgers import Account
+from secfed.verify.rounds import History
+
+_REPORTED = {
+    "rounds": ("number", "attempt_void", "cohort", "survivors", "quorum", "sum_digest", "receipt_digest"),
+    "hospitals": ("name", "epsilon", "delta", "rounds_committed", "ledger_sequence"),
+}
+"""What a report cannot leave out. Whatever else it takes from the summary is compared, too."""
+
+
+def check_summary(
+    folder: Path, study: Study, history: History, adapter: str, accounts: Sequence[Account]
+) -> dict[str, Any]:
+    """Check `summary.json` against everything that was verified before it. Returns what it holds.
+
+    Raises:
+        Broken: naming the first claim that does not hold, or a receipt that the summary tells of and nobody has.
+    """
+    summary = read_json(folder, SUMMARY)
+    chain = history.chain
+    agree(SUMMARY, summary, "study", study.name)
+    agree(SUMMARY, summary, "study_digest", study.digest.hex())
+    if claim(SUMMARY, summary, "adapter_digest", str) != adapter:
+        raise Broken(ADAPTER, f"its files are not those that {SUMMARY} names")
+    agree(SUMMARY, summary, "state_digest", chain.state.digest(chain.layout).hex())
+    last = 0
+    for each in claim(SUMMARY, summary, "rounds", list):
+        number = claim(SUMMARY, each, "number", int)
+        if not last < number <= study.algorithm.rounds:
+            raise Broken(SUMMARY, f"round {number} is out of order")
+        last = number
+        if claim(SUMMARY, each, "attempt_void", bool):
+            _check_void(each, number, history)
+        elif number not in history.receipts:
+            raise Broken(receipt_file(number), f"is missing: {SUMMARY} tells of it")
+        else:
+            _check_completed(each, study, history, history.receipts[number])
+    told = {each["number"] for each in summary["rounds"]}
+    for number in history.receipts:
+        if number not in told:
+            raise Broken(SUMMARY, f"round {number} has a receipt and is not told of")
+    _check_hospitals(summary, study, history, accounts)
+    return summary
+
+
+def _check_void(each: dict[str, Any], number: int, history: History) -> None:
+    if number in history.receipts:
+        raise Broken(SUMMARY, f"round {number} is said to be void and has a receipt")
+    for name in ("receipt_digest", "sum_digest"):
+        agree(SUMMARY, each, name, "")
+    agree(SUMMARY, each, "survivors", [])
+
+
+def _check_completed(each: dict[str, Any], study: Study, history: History, receipt: Receipt) -> None:
+    statement = receipt.statement
+    agree(SUMMARY, each, "receipt_digest", receipt.digest().hex())
+    agree(SUMMARY, each, "sum_digest", statement.sum_digest.hex())
+    agree(SUMMARY, each, "cohort", [study.roster[node].name for node in statement.cohort])
+    agree(SUMMARY, each, "survivors", [study.roster[node].name for node in statement.survivors])
+    agree(SUMMARY, each, "quorum", statement.quorum)
+    agree(SUMMARY, each, "ring_bits", history.chain.shape.ring_bits)
+    agree(SUMMARY, each, "dimension", history.chain.shape.dimension)
+
+
+def _check_hospitals(summary: dict[str, Any], study: Study, history: History, accounts: Sequence[Account]) -> None:
+    hospitals = claim(SUMMARY, summary, "hospitals", list)
+    if len(hospitals) != len(study.roster):
+        raise Broken(SUMMARY, "its hospitals are not the roster")
+    states = {state.hex() for state in history.states}
+    for index, (each, entry, account) in enumerate(zip(hospitals, study.roster, accounts, strict=True)):
+        for name, found in (
+            ("name", entry.name),
+            ("index", index),
+            ("patients_nominal", entry.patients),
+            ("delta", study.privacy.delta),
+            ("ledger_sequence", len(account.entries)),
+            ("ledger_head", account.entries[-1].digest.hex()),
+            ("rounds_committed", len(account.committed)),
+            ("rounds_released", len(account.released)),
+            ("budget_epsilon", float(account.balance.granted_epsilon)),
+            ("budget_delta", float(account.balance.granted_delta)),
+            ("left_epsilon", float(account.balance.left_epsilon)),
+            ("left_delta", float(account.balance.left_delta)),
+        ):
+            agree(SUMMARY, each, name, found)
+        if not 0 <= claim(SUMMARY, each, "epsilon", float) <= study.privacy.epsilon:
+            raise Broken(SUMMARY, f"the epsilon of {entry.name} is not one that the study allows")
+        if claim(SUMMARY, each, "state_digest", str) not in states:
+            raise Broken(SUMMARY, f"{entry.name} is said to hold a model that no receipt leads to")
+
+
+def check_report(folder: Path, study: Study, summary: dict[str, Any]) -> None:
+    """Check that `report.json` tells what the summary tells, and that the page shows the same evidence.
+
+    Raises:
+        Broken: naming the first difference.
+    """
+    report = read_json(folder, REPORT)
+    agree(REPORT, claim(REPORT, report, "study", dict), "digest", study.digest.hex())
+    agree(REPORT, claim(REPORT, report, "guarantee", dict), "epsilon", study.privacy.epsilon)
+    agree(REPORT, claim(REPORT, report, "guarantee", dict), "delta", study.privacy.delta)
+    for what, needed in _REPORTED.items():
+        rows = claim(REPORT, report, what, list)
+        if len(rows) != len(summary[what]):
+            raise Broken(REPORT, f"{what}: not as many as in {SUMMARY}")
+        for row, told in zip(rows, summary[what], strict=True):
+            for name in sorted(told):
+                if name in needed or (isinstance(row, dict) and name in row):
+                    agree(REPORT, row, name, told[name])
+    utility = claim(REPORT, report, "utility", dict)
+    for name in ("accuracy_before", "accuracy_after"):
+        agree(REPORT, utility, name, claim(SUMMARY, summary, name, float))
+    rows = [claim(REPORT, row, "digest", str) for row in claim(REPORT, report, "evidence", list)]
+    expected = _evidence(study, summary)
+    if set(rows) != expected:
+        raise Broken(REPORT, "its evidence is not the digests of the study, the adapter, the rounds and the ledgers")
+    page = read_file(folder, REPORT_PAGE).decode(errors="replace")
+    for digest in sorted(expected):
+        if digest not in page:
+            raise Broken(REPORT_PAGE, f"the digest {digest} is not in it")
+
+
+def _evidence(study: Study, summary: dict[str, Any]) -> set[str]:
+    rounds = [each[name] for each in summary["rounds"] for name in ("sum_digest", "receipt_digest")]
+    ledgers = [each["ledger_head"] for each in summary["hospitals"]]
+    return {study.digest.hex(), study.model.digest, summary["adapter_digest"], *rounds, *ledgers} - {""}

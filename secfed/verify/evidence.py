@@ -1,0 +1,85 @@
+"""What every part of the verifier needs: the one way to say what is broken, and bounded reads of files and claims.
+
+A folder is read as if its author were hostile: sizes are bounded before files are read, and every value's type is
+checked before it is used.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+BYTES_MAX = 1 << 31
+"""No file of a run is larger. Files with a known size have tighter bounds."""
+_SHOWN_MAX = 60
+
+
+class Broken(Exception):
+    """The first thing that does not hold.
+
+    Attributes:
+        place: the file at fault, relative to the run's folder.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, place: str, reason: str) -> None:
+        # Names in a stranger's folder end up on a terminal.
+        self.place = _printable(place)
+        self.reason = _printable(reason)
+        super().__init__(f"{self.place}: {self.reason}")
+
+
+def read_file(folder: Path, place: str, most: int = BYTES_MAX) -> bytes:
+    """All bytes of a file of the run. Raises Broken when it is missing, or larger than `most`."""
+    try:
+        with (folder / place).open("rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        raise Broken(place, f"cannot be read ({error.strerror})") from error
+    if len(data) > most:
+        raise Broken(place, f"more than the {most} bytes that belong there")
+    return data
+
+
+def read_json(folder: Path, place: str) -> dict[str, Any]:
+    """A JSON file that holds a table."""
+    try:
+        value = json.loads(read_file(folder, place))
+    except (ValueError, RecursionError) as error:
+        raise Broken(place, "not JSON") from error
+    if not isinstance(value, dict):
+        raise Broken(place, "not a table")
+    return value
+
+
+def file_names(folder: Path, place: str) -> list[str]:
+    """Names in a folder of the run, sorted; none where it does not exist."""
+    path = folder / place
+    return sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+
+
+Kind = TypeVar("Kind")
+
+
+def claim(place: str, table: Any, name: str, kind: type[Kind]) -> Kind:
+    """One value that a file claims, of exactly this type. Raises Broken when it is not there."""
+    if not isinstance(table, dict) or type(table.get(name)) is not kind:
+        raise Broken(place, f"{name} is missing, or is something else than it should be")
+    return cast(Kind, table[name])
+
+
+def agree(place: str, table: Any, name: str, found: Any) -> None:
+    """Check that a file claims exactly what the evidence gives."""
+    claimed = claim(place, table, name, type(found))
+    if claimed != found:
+        raise Broken(place, f"{name} is {_short(claimed)} where the evidence gives {_short(found)}")
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "..."

@@ -1,0 +1,106 @@
+"""The ledgers: each one is its node's, and tells the same story as the receipts.
+
+Chain and signatures of a ledger are checked by `dp.ledger_copy`. Here: the study was reserved at exactly its price and
+within the budget; no update is in a sum that its node had not committed first; no release without its receipt. A
+commit whose round gave no sum, or dropped its node, is right and costs as much: it is counted, not refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dp.entries import Balance, Entry, balance_of, delta_amount, epsilon_amount
+from dp.errors import LedgerCorrupt
+from dp.ledger_copy import read_copy
+from protocols.receipts import Receipt
+from secfed.run_folder import LEDGERS, ledger_file, receipt_file
+from secfed.sites import LEDGER_LABEL
+from secfed.study import Study
+from secfed.verify.evidence import Broken, file_names, read_file
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What one node's ledger says, once it is checked."""
+
+    entries: tuple[Entry, ...]
+    balance: Balance
+    committed: frozenset[int]
+    """Rounds of this study."""
+    released: frozenset[int]
+
+
+def check_ledgers(folder: Path, study: Study, receipts: Mapping[int, Receipt]) -> tuple[Account, ...]:
+    """Check every node's ledger. Returns them in roster order.
+
+    Raises:
+        Broken: naming the first ledger, or receipt, that does not hold.
+    """
+    expected = {ledger_file(entry.name) for entry in study.roster}
+    for name in file_names(folder, LEDGERS):
+        if f"{LEDGERS}/{name}" not in expected:
+            raise Broken(f"{LEDGERS}/{name}", "no node of the roster has this ledger")
+    return tuple(_check_ledger(folder, study, node, receipts) for node in range(len(study.roster)))
+
+
+def _check_ledger(folder: Path, study: Study, node: int, receipts: Mapping[int, Receipt]) -> Account:
+    place, identity = ledger_file(study.roster[node].name), study.identities[node]
+    try:
+        entries = read_copy(
+            read_file(folder, place),
+            lambda message, signature: identity.verifies(signature, LEDGER_LABEL, message),
+        )
+    except LedgerCorrupt as error:
+        raise Broken(place, str(error)) from error
+    if [entry.kind for entry in entries].count("grant") != 1:
+        raise Broken(place, "a ledger grants its budget exactly once")
+    balance = balance_of(entries)
+    if balance.left_epsilon < 0 or balance.left_delta < 0:
+        raise Broken(place, "more is reserved than was granted")
+    own = [entry for entry in entries if entry.body.get("study") == study.digest.hex()]
+    _check_reservation(place, study, own)
+    committed, released = _check_rounds(place, study, own, receipts)
+    for number, receipt in receipts.items():
+        took_part = node in receipt.statement.survivors
+        if took_part and number not in committed:
+            raise Broken(place, f"its update is in the sum of round {number}, which it never committed")
+        if not took_part and number in released:
+            raise Broken(place, f"it released round {number}, whose sum its update is not in")
+    return Account(entries, balance, committed, released)
+
+
+def _check_reservation(place: str, study: Study, own: list[Entry]) -> None:
+    reservations = [entry for entry in own if entry.kind == "reserve"]
+    if len(reservations) != 1 or own[0] != reservations[0]:
+        raise Broken(place, "this study is reserved exactly once, before its first round")
+    body, privacy = reservations[0].body, study.privacy
+    asked = (epsilon_amount(privacy.epsilon), delta_amount(privacy.delta), study.algorithm.rounds)
+    if (epsilon_amount(body["epsilon"]), delta_amount(body["delta"]), body["rounds"]) != asked:
+        raise Broken(place, "what it reserved is not what the study asks for")
+
+
+def _check_rounds(
+    place: str, study: Study, own: Iterable[Entry], receipts: Mapping[int, Receipt]
+) -> tuple[frozenset[int], frozenset[int]]:
+    """Rounds committed and released, each once, in this order, and none beyond the study."""
+    committed: set[int] = set()
+    released: set[int] = set()
+    for entry in own:
+        if entry.kind == "reserve":
+            continue
+        number, line = entry.body["round"], f"line {entry.sequence}"
+        if entry.kind == "commit":
+            if number in committed or number > study.algorithm.rounds:
+                raise Broken(place, f"{line} commits round {number}, a second time or beyond the study")
+            committed.add(number)
+            continue
+        if number in released or number not in committed:
+            raise Broken(place, f"{line} releases round {number}, a second time or without a commit")
+        if number not in receipts:
+            raise Broken(receipt_file(number), f"is missing: {place} names it")
+        if entry.body["receipt"] != receipts[number].digest().hex():
+            raise Broken(place, f"{line} releases round {number} with another receipt")
+        released.add(number)
+    return frozenset(committed), frozenset(released)

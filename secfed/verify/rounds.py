@@ -1,0 +1,128 @@
+"""The rounds: receipts, sums, and the model's way from its first state to its last.
+
+Nothing is taken from a receipt that follows from the study. `secfed.chain`, which the nodes themselves use, recomputes
+the quorum from the roster and U1, the cohort rules at U1, U2 and U3, the context and the old state, and the new state
+from the sum (PROTOCOL, stage 5). Here every listed signature must be valid, not only t of them, and every byte of a
+file must be accounted for. The first state itself needs torch to derive; its digest is in the first receipt's
+statement, signed by t nodes that derived it themselves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from protocols import encoding
+from protocols.errors import ProtocolError
+from protocols.receipts import Receipt, sum_digest, valid_signers, verify_receipt
+from protocols.wire import Limits, decode, most_map_bytes
+from secfed.chain import Chain
+from secfed.run_folder import FIRST_STATE, RECEIPTS, SUMS, read_first_state, receipt_file, sum_file
+from secfed.study import Study
+from secfed.verify.evidence import Broken, file_names, read_file
+
+_RECEIPT_NAME = re.compile(r"[0-9]{4,6}\.cbor")
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the receipts prove."""
+
+    receipts: Mapping[int, Receipt]
+    """Round number -> receipt, in order; rounds without one gave no sum."""
+    chain: Chain
+    """After the last receipt."""
+    states: frozenset[bytes]
+    """Digests of every state that the model was in."""
+
+    @property
+    def signatures(self) -> int:
+        return sum(len(receipt.signatures) for receipt in self.receipts.values())
+
+
+def check_rounds(folder: Path, study: Study) -> History:
+    """Check every receipt and sum, and follow the model.
+
+    Raises:
+        Broken: naming the first file that does not hold.
+    """
+    chain = _start(folder, study)
+    receipts: dict[int, Receipt] = {}
+    states = {chain.state.digest(chain.layout)}
+    for number in _numbers(folder):
+        receipts[number] = _check_round(folder, chain, number)
+        states.add(chain.state.digest(chain.layout))
+    for name in file_names(folder, SUMS):
+        if f"{SUMS}/{name}" not in {sum_file(number) for number in receipts}:
+            raise Broken(f"{SUMS}/{name}", "no receipt covers it")
+    return History(receipts, chain, frozenset(states))
+
+
+def _start(folder: Path, study: Study) -> Chain:
+    try:
+        layout, first = read_first_state(read_file(folder, FIRST_STATE))
+        return Chain(study, layout, first)
+    except (ValueError, ProtocolError) as error:
+        raise Broken(FIRST_STATE, str(error)) from error
+
+
+def _numbers(folder: Path) -> list[int]:
+    numbers = []
+    for name in file_names(folder, RECEIPTS):
+        number = int(name.removesuffix(".cbor")) if _RECEIPT_NAME.fullmatch(name) else 0
+        if f"{RECEIPTS}/{name}" != receipt_file(number):
+            raise Broken(f"{RECEIPTS}/{name}", "not a receipt's name")
+        numbers.append(number)
+    return sorted(numbers)
+
+
+def _check_round(folder: Path, chain: Chain, number: int) -> Receipt:
+    """Check one receipt and its sum, and move the chain."""
+    place = receipt_file(number)
+    try:
+        receipt = _read_receipt(folder, chain, number)
+        statement = receipt.statement
+        # The nodes signed the old state: if it is not ours, the fault is in the first state's file.
+        if chain.length == 0 and statement.old_state != chain.state.digest(chain.layout):
+            raise Broken(FIRST_STATE, f"not the state that {place} starts from")
+        packed = _read_sum(folder, chain, number, statement.sum_digest)
+        chain.adopt(receipt, packed)
+    except ProtocolError as error:
+        raise Broken(place, _without_sender(error)) from error
+    return receipt
+
+
+def _read_receipt(folder: Path, chain: Chain, number: int) -> Receipt:
+    """A receipt whose form, place in the chain and signatures hold, all of them."""
+    study, place = chain.study, receipt_file(number)
+    limits = Limits(len(study.roster), chain.shape.packed_bytes)
+    data = read_file(folder, place, most_map_bytes(Receipt, limits))
+    receipt = decode(Receipt, data, limits, None)
+    if receipt.statement.round_number != number:
+        raise Broken(place, f"it is round {receipt.statement.round_number}'s")
+    verify_receipt(
+        receipt, study=study.digest, predecessor=chain.head, rules=study.cohort_rules(), roster=study.identities
+    )
+    signatures = {entry.signer: entry.signature for entry in receipt.signatures}
+    for signer in sorted(set(signatures) - valid_signers(receipt.statement, signatures, study.identities)):
+        raise Broken(place, f"the signature of {study.roster[signer].name} is not valid")
+    return receipt
+
+
+def _read_sum(folder: Path, chain: Chain, number: int, digest: bytes) -> bytes:
+    place = sum_file(number)
+    packed = read_file(folder, place, chain.shape.packed_bytes)
+    if sum_digest(packed) != digest:
+        raise Broken(place, f"not the sum that {receipt_file(number)} covers")
+    try:
+        encoding.unpack(packed, chain.shape)
+    except ValueError as error:
+        raise Broken(place, str(error)) from error
+    return packed
+
+
+def _without_sender(error: ProtocolError) -> str:
+    """In a folder there is no sender: what the protocol would blame on the aggregator is the file's."""
+    return str(error).removeprefix("the aggregator: ")

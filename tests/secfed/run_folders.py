@@ -1,0 +1,105 @@
+"""A run's folder without torch: a formula federation writes everything that a real run writes, with the same code."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from dp.ledger_copy import write_copy
+from protocols.wire import encode
+from secfed import run_folder
+from secfed.adapter import CONFIG_FILE, WEIGHTS_FILE, frozen_start
+from secfed.engines.embedded import ENGINE, Cut, Simulation
+from secfed.reports.html import write_report
+from secfed.reports.privacy import build_report
+from secfed.run import Plan
+from secfed.study import load_study
+from secfed.summary import summarise
+from tests.secfed.federation import Federation, FormulaTrainer, study_values
+
+FROZEN = "base_model.model.layer.lora_A.weight"
+
+
+def study_text(**changes: Any) -> str:
+    """The formula study as TOML, with a comment that no digest of values would cover."""
+    lines = ["# a comment that people read before they sign"]
+    tables: list[str] = []
+    for name, value in study_values(**changes).items():
+        if isinstance(value, dict):
+            tables += [f"[{name}]", *(f"{key} = {json.dumps(entry)}" for key, entry in value.items())]
+        elif name == "roster":
+            for node in value:
+                tables += ["[[roster]]", *(f"{key} = {json.dumps(entry)}" for key, entry in node.items())]
+        else:
+            lines.append(f"{name} = {json.dumps(value)}")
+    return "\n".join([*lines, *tables]) + "\n"
+
+
+def write_run(out: Path, work: Path, cuts: tuple[Cut, ...] = ()) -> Federation:
+    """Run the formula study in `work`, and write its folder to `out`."""
+    for name in (run_folder.RECEIPTS, run_folder.SUMS, run_folder.LEDGERS, run_folder.ADAPTER):
+        (out / name).mkdir(parents=True)
+    work.mkdir()
+    (out / run_folder.STUDY).write_text(study_text())
+    study = load_study(out / run_folder.STUDY)
+    federation = Federation(study, work, cuts=cuts)
+    coordinator, records = federation.run()
+    write_agreement(out, federation)
+    for receipt, packed in federation.kept:
+        number = receipt.statement.round_number
+        (out / run_folder.receipt_file(number)).write_bytes(encode(receipt))
+        (out / run_folder.sum_file(number)).write_bytes(packed)
+    write_adapter(out, federation, coordinator.chain.state.adapter)
+    write_ledgers(out, federation)
+    curve = (2.0, 4.0, 6.0, 7.9)
+    plan = Plan(study, out / run_folder.STUDY, out, out, (), {}, Simulation(cut=cuts), 1.0, curve)
+    now = datetime.now(UTC)
+    summary = summarise(
+        plan,
+        records,
+        federation.nodes,
+        coordinator.chain,
+        accuracy=(0.25, 0.75),
+        times=(now, now, 1.0),
+        engine=ENGINE,
+    )
+    (out / run_folder.SUMMARY).write_text(run_folder.json_text(summary))
+    write_report(out, build_report(study, summary))
+    return federation
+
+
+def write_agreement(out: Path, federation: Federation) -> None:
+    study_file = (out / run_folder.STUDY).read_bytes()
+    approvals = [node.approve(run_folder.study_file_digest(study_file)) for node in federation.nodes]
+    (out / run_folder.SIGNATURES).write_text(run_folder.signatures_text(federation.study, study_file, approvals))
+    first = run_folder.first_state_bytes(FormulaTrainer.layout, FormulaTrainer(0).first_state())
+    (out / run_folder.FIRST_STATE).write_bytes(first)
+
+
+def write_adapter(out: Path, federation: Federation, vector: np.ndarray) -> None:
+    tensors = {"a": vector[:5].copy(), "b": vector[5:].reshape(2, 3).copy()}
+    tensors[FROZEN] = frozen_start(federation.study.digest, FROZEN, (2, 4))
+    save_file(tensors, out / run_folder.ADAPTER / WEIGHTS_FILE)
+    lora = federation.study.lora
+    config = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": "model",
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+        "use_rslora": False,
+        "use_dora": False,
+    }
+    (out / run_folder.ADAPTER / CONFIG_FILE).write_text(json.dumps(config))
+
+
+def write_ledgers(out: Path, federation: Federation) -> None:
+    for node in federation.nodes:
+        copy = write_copy(node.parts.ledger.entries())
+        (out / run_folder.ledger_file(node.parts.name)).write_bytes(copy)
