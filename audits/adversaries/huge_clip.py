@@ -1,0 +1,29 @@
+"""Huge clip: one node is brought to submit elements far beyond the certified magnitude."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from audits.adversaries import weakened
+from audits.adversaries.attack import Attack
+from audits.simulator import DIMENSION, MAGNITUDE, VICTIM, Conversation, Outcome, World
+
+
+class HugeClip(Attack):
+    """The sum does not wrap, and no one sees in it that it is one node's alone."""
+
+    name = "huge clip"
+    goal = "shift the model, unnoticed, by more than one node's certified share"
+
+    def run(self) -> Outcome:
+        world = World()
+        world.vectors[VICTIM] = np.full(DIMENSION, 5 * MAGNITUDE, dtype=np.int64)
+        talk = Conversation(world)
+        talk.upload(world.everyone)
+        talk.finish(world.everyone)
+        rest = np.sum([world.vectors[node] for node in world.everyone if node != VICTIM], axis=0)
+        shifts = [int(np.abs(total - rest).max()) for total in world.totals.values()]
+        return world.outcome(any(shift > MAGNITUDE for shift in shifts))
+
+    def weakening(self) -> weakened.Weakening:
+        return weakened.elements_of_any_size()

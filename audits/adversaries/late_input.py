@@ -1,0 +1,32 @@
+"""Late masked input: a node is declared dropped, its pair masks are rebuilt, and then its upload arrives after all."""
+
+from __future__ import annotations
+
+from audits.adversaries import weakened
+from audits.adversaries.attack import Attack
+from audits.simulator import VICTIM, Conversation, Outcome, Protection, World
+from protocols.client import Client
+
+
+class LateInput(Attack):
+    """The upload was on its way. Nobody does anything wrong but the aggregator, which keeps it."""
+
+    name = "late masked input of a declared-dropped node"
+    goal = "recover the victim's own vector from its late upload, with the pair masks of a dropped node"
+
+    def run(self) -> Outcome:
+        world = World()
+        talk = Conversation(world)
+        others = [node for node in world.everyone if node != VICTIM]
+        talk.upload(world.everyone)
+        talk.finish(others)
+        learned = talk.knowledge
+        achieved = any(
+            world.recovers(VICTIM, learned.sum_of([VICTIM], self_masks=self_masks)) for self_masks in (True, False)
+        )
+        # No node refuses anything here.
+        self_mask = Protection(Client.submit, "add_self_mask", "the self mask stays on: nobody released a share of it")
+        return world.outcome(achieved, self_mask)
+
+    def weakening(self) -> weakened.Weakening:
+        return weakened.no_self_mask()

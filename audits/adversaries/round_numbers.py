@@ -1,0 +1,77 @@
+"""Round numbers: a rewound one, a huge one, and one attempt after another on the same model."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from abc import abstractmethod
+from pathlib import Path
+
+from audits.adversaries import weakened
+from audits.adversaries.attack import Attack
+from audits.federation import ROUNDS, Federation
+from audits.simulator import VICTIM, Outcome
+from protocols.wire import NUMBER_MAX
+from secfed.node import ATTEMPTS_MAX
+
+
+class FederationAttack(Attack):
+    """An attack on whole nodes, in a folder that is gone afterwards."""
+
+    def run(self) -> Outcome:
+        with tempfile.TemporaryDirectory() as folder:
+            return self.attack(Federation(Path(folder)))
+
+    @abstractmethod
+    def attack(self, federation: Federation) -> Outcome:
+        """The attack itself."""
+
+
+class RewoundRound(FederationAttack):
+    """The victim has been through round 1 and restarts; round 1 is opened again, on the chain as it was."""
+
+    name = "rewound round"
+    goal = "have a node take part twice under one round number, for a second sum of that round"
+
+    def attack(self, federation: Federation) -> Outcome:
+        opening = federation.chain.context(1).opening()
+        first = federation.open(VICTIM, opening)
+        federation.restart(VICTIM)
+        second = federation.open(VICTIM, opening)
+        return federation.log.outcome(first is not None and second is not None and first != second)
+
+    def weakening(self) -> weakened.Weakening:
+        return weakened.floor_forgotten()
+
+
+class HugeRound(FederationAttack):
+    """A round number with which the node's floor would be past every round of the study."""
+
+    name = "one huge round number"
+    goal = "lift a node's round floor past the end of the study, so that it can never take part again"
+
+    def attack(self, federation: Federation) -> Outcome:
+        federation.open(VICTIM, federation.chain.context(NUMBER_MAX).opening())
+        store = federation.nodes[VICTIM].parts.store
+        return federation.log.outcome(store.floor(federation.study.digest) > ROUNDS)
+
+    def weakening(self) -> weakened.Weakening:
+        return weakened.rounds_not_bounded()
+
+
+class RepeatedAttempts(FederationAttack):
+    """Each void round on one state gives another set of survivors, and differences of sums single a hospital out."""
+
+    name = "attempts repeated to difference one hospital"
+    goal = "have a node join more rounds on one state of the model than the cap allows"
+
+    def attack(self, federation: Federation) -> Outcome:
+        context = federation.chain.context(1)
+        openings = [
+            dataclasses.replace(context, round_number=number).opening() for number in range(1, ATTEMPTS_MAX + 2)
+        ]
+        joined = [federation.open(VICTIM, opening) for opening in openings]
+        return federation.log.outcome(all(answer is not None for answer in joined))
+
+    def weakening(self) -> weakened.Weakening:
+        return weakened.attempts_not_counted()

@@ -1,0 +1,31 @@
+"""Split U2: one session, and two halves that are shown different sets of sharers."""
+
+from __future__ import annotations
+
+from audits.adversaries import weakened
+from audits.adversaries.attack import Attack
+from audits.adversaries.two_cohorts import HALVES
+from audits.simulator import Conversation, Outcome, World
+
+
+class SplitSharers(Attack):
+    """Everyone is in U1. Then each half is told that only itself has shared, and is summed on its own."""
+
+    name = "split U2"
+    goal = "obtain two sums in one session, over the two halves of the cohort"
+
+    def run(self) -> Outcome:
+        world = World()
+        first = Conversation(world)
+        first.advertise(world.everyone)
+        first.show_cohort(world.everyone, world.everyone)
+        faces = (first, first.fork())
+        sums = []
+        for talk, half in zip(faces, HALVES, strict=True):
+            talk.deliver(half, half)
+            talk.finish(half)
+            sums.append(world.is_sum_of(half, talk.knowledge.sum_of(half)))
+        return world.outcome(all(sums))
+
+    def weakening(self) -> weakened.Weakening:
+        return weakened.quorum_one_too_low()

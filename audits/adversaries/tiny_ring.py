@@ -1,0 +1,29 @@
+"""Tiny ring: the header announces eight bits an element, in which no real sum fits."""
+
+from __future__ import annotations
+
+from audits.adversaries import weakened
+from audits.adversaries.attack import Attack
+from audits.simulator import DIMENSION, Conversation, Outcome, World
+from protocols.parameters import RING_BITS_MIN, RoundShape
+
+
+class TinyRing(Attack):
+    """The nodes' updates would be cut to their lowest bits before they are added."""
+
+    name = "tiny ring"
+    goal = "make the nodes upload, and spend their budget, into a ring that their sum does not fit"
+
+    def run(self) -> Outcome:
+        world = World()
+        talk = Conversation(world)
+        talk.knowledge.shape = RoundShape(DIMENSION, RING_BITS_MIN)
+        talk.advertise(world.everyone, ring_bits=RING_BITS_MIN)
+        talk.show_cohort(world.everyone, world.everyone)
+        talk.deliver(world.everyone, world.everyone)
+        talk.finish(world.everyone)
+        total = talk.knowledge.sum_of(world.everyone)
+        return world.outcome(total is not None and not world.is_sum_of(world.everyone, total))
+
+    def weakening(self) -> weakened.Weakening:
+        return weakened.shape_taken_from_the_header()

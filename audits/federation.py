@@ -1,0 +1,175 @@
+"""Whole hospitals in the hands of a malicious aggregator: real nodes, ledgers, stores and chains; only training is a
+formula.
+
+Where `audits.simulator` has sessions, this has what lies between them: round numbers, locks, attempts, receipts and
+models. The aggregator is an honest one that the attack may stop at any stage, and any bytes may be sent to any node.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audits.simulator import World
+from crypto.identity import Identity
+from crypto.kdf import digest
+from crypto.randomness import NoiseSecret
+from dp.ledger import Ledger
+from protocols.aggregator import Aggregator, Stage
+from protocols.errors import ProtocolError
+from protocols.messages import Advertise, Opening
+from protocols.receipts import Receipt
+from protocols.session import SessionConfig
+from protocols.wire import AnyMessage, Limits, decode, encode
+from secfed.chain import Chain
+from secfed.channel import Link, RoundOpening, StudyClosing
+from secfed.node import Node, NodeParts
+from secfed.policy import Policy
+from secfed.store import NodeStore
+from secfed.strategies import Layout, ModelState
+from secfed.study import Study
+
+SIZE = 7
+ROUNDS = 6
+BASE_MODEL = "sha256:" + "5" * 64
+LAYOUT: Layout = (("a", (2,)), ("b", (2,)))
+
+
+class FormulaTrainer:
+    """An update that depends on the node and the model, and on no data."""
+
+    layout = LAYOUT
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+
+    def first_state(self) -> ModelState:
+        return ModelState(np.linspace(-1, 1, 4, dtype=np.float32))
+
+    def update(
+        self, state: ModelState, round_number: int, secret: NoiseSecret, progress: Callable[[int], None]
+    ) -> NDArray[np.float32]:
+        return (state.adapter * np.float32(0.01 * (self._index + 1))).astype(np.float32)
+
+
+class Federation:
+    """Seven hospitals of one study: N = 7, c = 1, f = 2, so the quorum is 5. The last one is corrupt."""
+
+    def __init__(self, folder: Path) -> None:
+        """
+        Args:
+            folder: an empty folder for the nodes' ledgers and databases.
+        """
+        self.folder = folder
+        self.keys = [Identity(digest("federation identity", bytes([node]))) for node in range(SIZE)]
+        self.study = _study(self.keys)
+        self.log = World()
+        """Where refusals are noted."""
+        self.nodes = [self._start(index, reserve=True) for index in range(SIZE)]
+        self.chain = Chain(self.study, LAYOUT, FormulaTrainer(0).first_state())
+        """The aggregator's own copy."""
+
+    @property
+    def everyone(self) -> tuple[int, ...]:
+        return tuple(range(SIZE))
+
+    def restart(self, index: int) -> None:
+        """The node crashes and starts again on its folder."""
+        self.nodes[index].parts.store.close()
+        self.nodes[index] = self._start(index, reserve=False)
+
+    def send(self, index: int, data: bytes) -> bytes:
+        """What the node answers; nothing if it refuses."""
+        try:
+            return self.nodes[index].handle(data)
+        except ProtocolError as error:
+            self.log.refuse(index, error)
+            return b""
+
+    def open(self, index: int, opening: Opening) -> Advertise | None:
+        """Open a round to one node. None unless it joins."""
+        answer = self.send(index, encode(RoundOpening((), opening)))
+        try:
+            return self.read(Advertise, answer)
+        except ProtocolError:
+            return None
+
+    def read(self, kind: type[AnyMessage], data: bytes) -> AnyMessage:
+        """Parse a node's answer. Raises MalformedMessage when it is another kind of message."""
+        return decode(kind, data, Limits(SIZE, self.chain.shape.packed_bytes), None)
+
+    def give(self, index: int, receipt: Receipt, packed: bytes) -> None:
+        """Hand a node a link of the chain, as at the end of a study."""
+        self.send(index, encode(StudyClosing((Link(receipt, packed),))))
+
+    def round(self, number: int, nodes: Iterable[int]) -> tuple[Receipt, bytes] | None:
+        """An honest round among these nodes on the aggregator's chain. Receipt and sum, or None if it fails."""
+        aggregator = Aggregator(self._config(number))
+        present = set(nodes)
+        requests = {node: encode(RoundOpening((), aggregator.config.context.opening())) for node in aggregator.open()}
+        try:
+            while True:
+                stage = aggregator.stage
+                for node, request in requests.items():
+                    answer = self.send(node, request) if node in present else b""
+                    if answer:
+                        aggregator.receive(node, answer)
+                if stage is Stage.CLOSE:
+                    return aggregator.receipt(), aggregator.packed_sum
+                requests = aggregator.advance()
+                if aggregator.stage is Stage.CLOSE:
+                    following = self.chain.next_state(aggregator.packed_sum, aggregator.survivors)
+                    aggregator.expect_state(following.digest(LAYOUT))
+        except ProtocolError:
+            return None
+
+    def state(self, index: int) -> bytes:
+        """Digest of the model that this node holds."""
+        return self.nodes[index].chain.state.digest(LAYOUT)
+
+    def _config(self, number: int) -> SessionConfig:
+        magnitude = max(self.study.weights) * self.study.element_limit
+        return SessionConfig(self.study.cohort_rules(), self.study.identities, self.chain.context(number), magnitude)
+
+    def _start(self, index: int, *, reserve: bool) -> Node:
+        key = self.keys[index]
+        ledger = Ledger(self.folder / f"ledger-{index}.sqlite", lambda entry: key.sign("ledger entry", entry))
+        if reserve:
+            ledger.grant(8.0, 1e-5)
+            ledger.reserve(self.study.digest, 8.0, 1e-5, ROUNDS)
+        store = NodeStore(self.folder / f"node-{index}.sqlite")
+        name = self.study.roster[index].name
+        return Node(self.study, NodeParts(name, key, _policy(), ledger, store, FormulaTrainer(index)))
+
+
+def _study(keys: list[Identity]) -> Study:
+    values: dict[str, Any] = {
+        "name": "audited",
+        "purpose": "To be attacked",
+        "model": {"base": "model", "digest": BASE_MODEL, "max_length": 8},
+        "task": {"labels": ["no", "yes"]},
+        "lora": {"rank": 2, "alpha": 4, "targets": ["query"]},
+        "algorithm": {"rounds": ROUNDS, "local_steps": 1, "learning_rate": 0.01},
+        "privacy": {"epsilon": 8.0, "delta": 1e-5, "sampling_rate": 0.1, "clip": 1.0},
+        "cohort": {"colluders": 1, "tolerated_dropouts": 2, "minimum": 3},
+        "roster": [
+            {"name": f"hospital-{node}", "identity": key.public.raw.hex(), "patients": 100}
+            for node, key in enumerate(keys)
+        ],
+    }
+    return Study.model_validate_json(json.dumps(values))
+
+
+def _policy() -> Policy:
+    return Policy.model_validate(
+        {
+            "cohort": {"minimum": 3},
+            "budget": {"population": "audited", "epsilon": 8.0, "delta": 1e-5},
+            "allow": {"base_models": [BASE_MODEL]},
+        }
+    )

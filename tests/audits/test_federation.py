@@ -1,0 +1,67 @@
+"""The audited federation itself: honest play works in it, and the nodes are the real ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from audits.federation import ROUNDS, Federation
+from audits.simulator import VICTIM
+from protocols.errors import MalformedMessage
+from protocols.messages import Advertise
+from secfed.channel import Standing
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Federation:
+    return Federation(tmp_path)
+
+
+def test_honest_rounds_move_every_node_to_the_same_model(federation: Federation) -> None:
+    states = [federation.state(VICTIM)]
+    for number in (1, 2):
+        closed = federation.round(number, federation.everyone)
+        assert closed is not None
+        federation.chain.adopt(*closed)
+        for node in federation.everyone:
+            federation.give(node, *closed)
+        reached = {federation.state(node) for node in federation.everyone}
+        assert len(reached) == 1
+        states += reached
+    assert federation.log.refusals == []
+    assert len(set(states)) == 3
+
+
+def test_a_node_that_was_away_catches_up_from_receipt_and_sum(federation: Federation) -> None:
+    closed = federation.round(1, federation.everyone[1:])
+    assert closed is not None
+    federation.give(0, *closed)
+    federation.give(1, *closed)
+    assert federation.state(0) == federation.state(1)
+    assert federation.log.refusals == []
+
+
+def test_a_round_among_too_few_gives_nothing(federation: Federation) -> None:
+    assert federation.round(1, (0, 1, 2, 3)) is None
+
+
+def test_a_node_that_restarts_remembers_its_rounds(federation: Federation) -> None:
+    opening = federation.chain.context(1).opening()
+    assert federation.open(VICTIM, opening) is not None
+    federation.restart(VICTIM)
+    assert federation.nodes[VICTIM].parts.store.floor(federation.study.digest) == 1
+    assert federation.open(VICTIM, opening) is None
+    assert [refusal.node for refusal in federation.log.refusals] == [VICTIM]
+    assert federation.log.refusals[0].place.startswith("secfed/node.py:")
+
+
+def test_the_last_round_of_the_study_can_be_joined_and_the_next_cannot(federation: Federation) -> None:
+    assert federation.open(0, federation.chain.context(ROUNDS).opening()) is not None
+    assert federation.open(1, federation.chain.context(ROUNDS + 1).opening()) is None
+
+
+def test_an_answer_of_another_kind_is_not_taken_for_the_wanted_one(federation: Federation) -> None:
+    with pytest.raises(MalformedMessage):
+        federation.read(Advertise, federation.nodes[0]._standing(()))
+    assert federation.read(Standing, federation.nodes[0]._standing(())).sender == 0
