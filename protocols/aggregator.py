@@ -54,7 +54,7 @@ from protocols.messages import (
     Survivors,
     Unmask,
 )
-from protocols.receipts import Receipt, Statement, sum_digest, valid_signers
+from protocols.receipts import Receipt, Statement, statement_of, valid_signers
 from protocols.session import SessionConfig, session_id
 from protocols.unmasking import Unmasking
 from protocols.wire import decode, encode
@@ -168,20 +168,9 @@ class Aggregator:
 
     def expect_state(self, new_state: bytes) -> Statement:
         """Fix the statement: the state that the coordinator's own copy of the model reached from the sum."""
-        context = self.config.context
-        self._statement = Statement(
-            study=context.study,
-            round_number=context.round_number,
-            predecessor=context.predecessor,
-            context=self._context,
-            session=self._session,
-            cohort=self.cohort,
-            sharers=self.sharers,
-            survivors=self.survivors,
-            quorum=self._quorum,
-            old_state=context.state,
-            new_state=new_state,
-            sum_digest=sum_digest(self.packed_sum),
+        groups = self.cohort, self.sharers, self.survivors
+        self._statement = statement_of(
+            self.config.context, self._session, groups, self._quorum, self.packed_sum, new_state
         )
         return self._statement
 

@@ -64,9 +64,9 @@ from protocols.messages import (
     Survivors,
     Unmask,
 )
-from protocols.receipts import SIGNING_LABEL, Statement, sum_digest
+from protocols.receipts import SIGNING_LABEL, Statement, statement_of
 from protocols.session import SessionConfig, check_cohort, session_id
-from protocols.wire import Message, decode, encode, fields_of, message_type, most_map_bytes
+from protocols.wire import Message, decode, encode, message_type, most_map_bytes
 
 
 class State(enum.Enum):
@@ -128,6 +128,7 @@ class Client:
         self._pair_seeds: dict[int, bytes] = {}
         self._sharers: tuple[int, ...] = ()
         self._survivors: tuple[int, ...] = ()
+        self._published = b""
         self._statement: Statement | None = None
         self.checksum_contributions: dict[int, bytes] = {}
         """z_v of every sharer, for the verified sum. All that outlives Unmask; gone once the sum is checked."""
@@ -189,11 +190,14 @@ class Client:
         Raises:
             LocalError: called out of turn, or with something that is no digest.
         """
-        if self.state is not State.SUMMED or self._statement is None:
+        if self.state is not State.SUMMED:
             raise LocalError(f"close belongs to a session with a published sum, not {self.state.value}")
         if len(new_state) != DIGEST_BYTES:
             raise LocalError(f"a state digest has {DIGEST_BYTES} bytes, not {len(new_state)}")
-        self._statement = Statement(**{**fields_of(self._statement), "new_state": new_state})
+        groups = tuple(self._cohort), self._sharers, self._survivors
+        self._statement = statement_of(
+            self.config.context, self._session, groups, self._quorum, self._published, new_state
+        )
         content = self._statement.digest()
         self.state = State.CLOSED
         message = Close(self._session, self.index, content, self._identity.sign(SIGNING_LABEL, content))
@@ -353,20 +357,7 @@ class Client:
         if int(np.abs(total).max()) > len(self._survivors) * self.config.magnitude:
             raise WrongLength("a sum that these survivors cannot have made", sender=None, field="vector")
         self._check_sum(total, message.tag)
-        self._statement = Statement(
-            study=context.study,
-            round_number=context.round_number,
-            predecessor=context.predecessor,
-            context=self._context,
-            session=self._session,
-            cohort=tuple(self._cohort),
-            sharers=self._sharers,
-            survivors=self._survivors,
-            quorum=self._quorum,
-            old_state=context.state,
-            new_state=b"",
-            sum_digest=sum_digest(message.vector),
-        )
+        self._published = message.vector
         return (SumPublished(self._survivors, total),)
 
     def _check_sum(self, total: NDArray[np.int64], tag: bytes) -> None:

@@ -15,6 +15,7 @@ from crypto.kdf import DIGEST_BYTES, digest
 from protocols.errors import BadSignature, NotCanonical, WrongLength, WrongSession
 from protocols.messages import Signature
 from protocols.parameters import CohortRules
+from protocols.session import Context
 from protocols.wire import (
     IndexSet,
     Message,
@@ -51,6 +52,41 @@ class Statement(Record):
 
     def digest(self) -> bytes:
         return digest("statement", canonical(to_map(self)))
+
+
+def statement_of(
+    context: Context,
+    session: bytes,
+    groups: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]],
+    quorum: int,
+    packed: bytes,
+    new_state: bytes,
+) -> Statement:
+    """The statement of a round, as node and aggregator each make it for themselves.
+
+    Args:
+        context: what the round was bound to.
+        session: its session id.
+        groups: U1, U2 and U3.
+        quorum: t.
+        packed: the published sum.
+        new_state: digest of the state that the sum leads to.
+    """
+    cohort, sharers, survivors = groups
+    return Statement(
+        study=context.study,
+        round_number=context.round_number,
+        predecessor=context.predecessor,
+        context=context.digest(),
+        session=session,
+        cohort=cohort,
+        sharers=sharers,
+        survivors=survivors,
+        quorum=quorum,
+        old_state=context.state,
+        new_state=new_state,
+        sum_digest=sum_digest(packed),
+    )
 
 
 @dataclass(frozen=True, slots=True)
