@@ -31,7 +31,6 @@ from protocols.wire import (
     SignedMessage,
     Struct,
     exactly,
-    most_map_bytes,
     signature_field,
     wired,
 )
@@ -229,13 +228,3 @@ class Close(Message):
 
 FROM_NODE: tuple[type[Message], ...] = (Advertise, Share, MaskedInput, Agree, Unmask, Close)
 FROM_AGGREGATOR: tuple[type[Message], ...] = (Opening, Cohort, Delivery, Survivors, Agreement, Published)
-
-__all__ = [kind.__name__ for kind in (*FROM_NODE, *FROM_AGGREGATOR)]
-__all__ += [
-    "ReleasedShare",
-    "SeedEnvelope",
-    "ShareCommitments",
-    "SharesEnvelope",
-    "Signature",
-    "most_map_bytes",
-]
