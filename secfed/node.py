@@ -216,12 +216,17 @@ class Node:
         needed = self.study.cohort.colluders + 1
         if count_signers(statement, message.signatures, self._keys) < needed:
             raise BadSignature(f"an echo needs {needed} valid signatures", sender=None, field="signatures")
-        if self._client is not None and self._client.config.context.round_number <= statement.round_number:
-            self._client.abandon()
-        return self._lock(statement, message.vector)
+        offer = self._lock(statement, message.vector)
+        if self._client is not None:
+            self._client.abandon()  # whatever its round: it stands on an older predecessor than what is signed now
+        return offer
 
     def _lock(self, statement: Statement, packed: bytes) -> bytes:
-        """Write down what this node signs for a round; from here on it joins no round on an older predecessor."""
+        """Write down what this node signs for a round; from here on it signs and joins on no older predecessor."""
+        if self._unfinished() is not None:  # every statement that gets here follows this node's last receipt
+            raise WrongSession(
+                "a statement that passes over a round which this node has signed", sender=None, field="statement"
+            )
         signature = self.parts.identity.sign(SIGNING_LABEL, statement.digest())
         offer = encode(Offer(self.index, statement, packed, signature))
         try:

@@ -11,7 +11,7 @@ import pytest
 
 from protocols.errors import BadSignature, LocalError, ProtocolError, RemoteError, WrongSession
 from protocols.messages import Opening, Published, Signature
-from protocols.receipts import Statement
+from protocols.receipts import SIGNING_LABEL, Statement
 from protocols.wire import decode, encode, fields_of, message_type
 from secfed.channel import EchoRequest, Link, Offer, RoundOpening, Standing
 from secfed.coordinator import Coordinator
@@ -338,6 +338,34 @@ def test_after_an_echo_the_open_session_of_that_round_is_gone(tmp_path: Path) ->
     node.handle(encode(echo_request(federation, coordinator, (2, 3, 4))))
     with pytest.raises(LocalError, match="failed"):
         live.receive(b"")
+
+
+def test_an_echo_ends_the_open_session_of_a_later_round_too(tmp_path: Path) -> None:
+    """That session stands on the predecessor that the echoed round has: to sign both would fork the chain."""
+    federation = Federation(make_study(), tmp_path)
+    coordinator = cut_closing(federation, 2)
+    node = federation.nodes[0]
+    opening = RoundOpening((Link(coordinator.links[0].receipt, b""),), coordinator.chain.context(3).opening())
+    assert message_type(node.handle(encode(opening)), 1 << 20, 0) == "advertise"
+    assert node._client is not None
+    live = node._client
+    node.handle(encode(echo_request(federation, coordinator, (2, 3, 4))))
+    with pytest.raises(LocalError, match="failed"):
+        live.receive(b"")
+
+
+def test_a_locked_node_echoes_no_later_round_on_an_older_predecessor(tmp_path: Path) -> None:
+    federation = Federation(make_study(), tmp_path)
+    coordinator = cut_closing(federation, 2)
+    signed = echo_request(federation, coordinator, (4,))
+    later = {"round_number": 3, "context": coordinator.chain.context(3).digest()}
+    statement = Statement(**{**fields_of(signed.statement), **later})
+    keys = [node.parts.identity for node in federation.nodes]
+    signatures = tuple(Signature(node, keys[node].sign(SIGNING_LABEL, statement.digest())) for node in (0, 1))
+    node = federation.nodes[4]
+    with pytest.raises(WrongSession, match="passes over a round"):
+        node.handle(encode(EchoRequest(statement, signed.vector, signatures)))
+    assert node.parts.store.locked(federation.study.digest, 3) is None
 
 
 def test_a_node_stops_after_three_attempts_on_one_state(tmp_path: Path) -> None:
