@@ -23,6 +23,7 @@ from dp.ledger import Ledger
 from protocols.aggregator import Aggregator, Stage
 from protocols.errors import ProtocolError
 from protocols.messages import Advertise, Opening
+from protocols.parameters import CohortRules
 from protocols.receipts import Receipt
 from protocols.session import SessionConfig
 from protocols.wire import AnyMessage, Limits, decode, encode
@@ -35,6 +36,7 @@ from secfed.strategies import Layout, ModelState
 from secfed.study import Study
 
 SIZE = 7
+RULES = CohortRules(roster_size=SIZE, colluders=1, tolerated_dropouts=2, minimum=3)
 ROUNDS = 6
 BASE_MODEL = "sha256:" + "5" * 64
 LAYOUT: Layout = (("a", (2,)), ("b", (2,)))
@@ -54,6 +56,10 @@ class FormulaTrainer:
     def update(
         self, state: ModelState, round_number: int, secret: NoiseSecret, progress: Callable[[int], None]
     ) -> NDArray[np.float32]:
+        return self.formula(state)
+
+    def formula(self, state: ModelState) -> NDArray[np.float32]:
+        """The update."""
         return (state.adapter * np.float32(0.01 * (self._index + 1))).astype(np.float32)
 
 
@@ -67,7 +73,7 @@ class Federation:
         """
         self.folder = folder
         self.keys = [Identity(digest("federation identity", bytes([node]))) for node in range(SIZE)]
-        self.study = _study(self.keys)
+        self.study = study_of(self.keys, RULES, ROUNDS)
         self.log = World()
         """Where refusals are noted."""
         self.nodes = [self._start(index, reserve=True) for index in range(SIZE)]
@@ -144,19 +150,24 @@ class Federation:
             ledger.reserve(self.study.digest, 8.0, 1e-5, ROUNDS)
         store = NodeStore(self.folder / f"node-{index}.sqlite")
         name = self.study.roster[index].name
-        return Node(self.study, NodeParts(name, key, _policy(), ledger, store, FormulaTrainer(index)))
+        return Node(self.study, NodeParts(name, key, policy_of(RULES.minimum), ledger, store, FormulaTrainer(index)))
 
 
-def _study(keys: list[Identity]) -> Study:
+def study_of(keys: list[Identity], rules: CohortRules, rounds: int) -> Study:
+    """A study of these nodes, with one formula for a model."""
     values: dict[str, Any] = {
         "name": "audited",
         "purpose": "To be attacked",
         "model": {"base": "model", "digest": BASE_MODEL, "max_length": 8},
         "task": {"labels": ["no", "yes"]},
         "lora": {"rank": 2, "alpha": 4, "targets": ["query"]},
-        "algorithm": {"rounds": ROUNDS, "local_steps": 1, "learning_rate": 0.01},
+        "algorithm": {"rounds": rounds, "local_steps": 1, "learning_rate": 0.01},
         "privacy": {"epsilon": 8.0, "delta": 1e-5, "sampling_rate": 0.1, "clip": 1.0},
-        "cohort": {"colluders": 1, "tolerated_dropouts": 2, "minimum": 3},
+        "cohort": {
+            "colluders": rules.colluders,
+            "tolerated_dropouts": rules.tolerated_dropouts,
+            "minimum": rules.minimum,
+        },
         "roster": [
             {"name": f"hospital-{node}", "identity": key.public.raw.hex(), "patients": 100}
             for node, key in enumerate(keys)
@@ -165,10 +176,11 @@ def _study(keys: list[Identity]) -> Study:
     return Study.model_validate_json(json.dumps(values))
 
 
-def _policy() -> Policy:
+def policy_of(minimum: int) -> Policy:
+    """A policy that allows such a study."""
     return Policy.model_validate(
         {
-            "cohort": {"minimum": 3},
+            "cohort": {"minimum": minimum},
             "budget": {"population": "audited", "epsilon": 8.0, "delta": 1e-5},
             "allow": {"base_models": [BASE_MODEL]},
         }
