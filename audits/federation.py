@@ -8,7 +8,7 @@ models. The aggregator is an honest one that the attack may stop at any stage, a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -113,14 +113,24 @@ class Federation:
         """Hand a node a link of the chain, as at the end of a study."""
         self.send(index, encode(StudyClosing((Link(receipt, packed),))))
 
-    def round(self, number: int, nodes: Iterable[int]) -> tuple[Receipt, bytes] | None:
-        """An honest round among these nodes on the aggregator's chain. Receipt and sum, or None if it fails."""
+    def round(
+        self, number: int, nodes: Iterable[int], *, without_sum: Collection[int] = ()
+    ) -> tuple[Receipt, bytes] | None:
+        """An honest round among these nodes on the aggregator's chain. Receipt and sum, or None if it fails.
+
+        Args:
+            number: the round's number.
+            nodes: who is there.
+            without_sum: survivors that are never sent the sum, so that they do not close the round.
+        """
         aggregator = Aggregator(self._config(number))
         present = set(nodes)
         requests = {node: encode(RoundOpening((), aggregator.config.context.opening())) for node in aggregator.open()}
         try:
             while True:
                 stage = aggregator.stage
+                if stage is Stage.CLOSE:
+                    present -= set(without_sum)
                 for node, request in requests.items():
                     answer = self.send(node, request) if node in present else b""
                     if answer:

@@ -11,6 +11,7 @@ from audits.adversaries.bad_receipts import (
     UnderSignedReceipt,
     UnderstatedCohort,
 )
+from audits.adversaries.bad_requests import BAD_REQUESTS
 from audits.adversaries.bent_envelopes import ReflectedEnvelope, SwappedEnvelopes
 from audits.adversaries.bent_sum import AddedOffset, EquivocatingSum, NegatedSum, ScaledSum, ZeroedSum
 from audits.adversaries.both_shares import BothShares
@@ -75,4 +76,5 @@ ATTACKS: tuple[Attack, ...] = (
     ForgedSum(),
     HollowEcho(),
     *BAD_BYTES,
+    *BAD_REQUESTS,
 )

@@ -159,7 +159,7 @@ def bytes_behind_the_end_ignored() -> Weakening:
 def sizes_not_bounded() -> Weakening:
     """Messages of any size are parsed."""
     weakening = ExitStack()
-    for module in ("protocols.wire", "protocols.client"):
+    for module in ("protocols.wire", "protocols.client", "secfed.channel"):
         weakening.enter_context(patch(f"{module}.most_map_bytes", lambda kind, limits: 1 << 40))
     return weakening
 

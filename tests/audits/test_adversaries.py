@@ -17,6 +17,7 @@ from audits import cli, table
 from audits.adversaries import ATTACKS
 from audits.adversaries.attack import Attack, Verdict, both_ways
 from protocols import errors
+from protocols.messages import FROM_AGGREGATOR
 from secfed.errors import UserError
 
 ROOT = Path(protocols.__file__).parents[1]
@@ -52,6 +53,12 @@ def test_no_weakening_outlives_its_attack() -> None:
 def test_attacks_have_names_and_goals_of_their_own() -> None:
     assert len({attack.name for attack in ATTACKS}) == len(ATTACKS)
     assert all(attack.name and attack.goal for attack in ATTACKS)
+
+
+@pytest.mark.parametrize("how", ["malformed", "oversized"])
+def test_every_message_that_a_node_takes_is_tried(how: str) -> None:
+    tried = {attack.name.partition(": ")[2] for attack in ATTACKS if attack.name.startswith(f"{how} message: ")}
+    assert tried == {kind.TYPE for kind in FROM_AGGREGATOR} | {"round-opening", "echo-request", "study-closing"}
 
 
 def run_with(monkeypatch: pytest.MonkeyPatch, *verdicts: Verdict) -> Callable[..., tuple[int, str]]:

@@ -46,6 +46,15 @@ def test_a_round_among_too_few_gives_nothing(federation: Federation) -> None:
     assert federation.round(1, (0, 1, 2, 3)) is None
 
 
+def test_a_survivor_without_the_sum_does_not_close_and_the_others_make_the_receipt(federation: Federation) -> None:
+    closed = federation.round(1, federation.everyone, without_sum=(VICTIM,))
+    assert closed is not None
+    assert VICTIM in closed[0].statement.survivors
+    assert VICTIM not in [entry.signer for entry in closed[0].signatures]
+    assert federation.nodes[VICTIM].parts.store.locked(federation.study.digest) is None
+    assert federation.round(2, federation.everyone, without_sum=(0, 1, 2)) is None
+
+
 def test_a_node_that_restarts_remembers_its_rounds(federation: Federation) -> None:
     opening = federation.chain.context(1).opening()
     assert federation.open(VICTIM, opening) is not None

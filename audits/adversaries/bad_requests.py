@@ -1,0 +1,88 @@
+"""Oversized and malformed messages to whole nodes: those of the coordinator, around the protocol's own."""
+
+from __future__ import annotations
+
+from audits.adversaries import weakened
+from audits.adversaries.bad_bytes import MEBIBYTE
+from audits.adversaries.round_numbers import FederationAttack
+from audits.federation import Federation
+from audits.simulator import VICTIM, Outcome
+from protocols.errors import OversizedMessage
+from protocols.receipts import Receipt
+from protocols.wire import Message, encode
+from secfed.channel import EchoRequest, Link, RoundOpening, StudyClosing
+
+REQUESTS: tuple[type[Message], ...] = (RoundOpening, EchoRequest, StudyClosing)
+
+
+class _BadRequest(FederationAttack):
+    """A request that the victim would follow, but for its bytes."""
+
+    def __init__(self, kind: type[Message]) -> None:
+        self.kind = kind
+
+    def request(self, federation: Federation) -> bytes:
+        """The honest request. All of round 1 but the victim has closed it, where that is what the request is about."""
+        if self.kind is RoundOpening:
+            return encode(RoundOpening((), federation.chain.context(1).opening()))
+        receipt, packed = _closed_without_victim(federation)
+        if self.kind is EchoRequest:
+            return encode(EchoRequest(receipt.statement, packed, receipt.signatures))
+        return encode(StudyClosing((Link(receipt, packed),)))
+
+    def followed(self, federation: Federation) -> bool:
+        """Whether the victim did what the request asks for: joined the round, signed for it, or adopted its receipt."""
+        node, study = federation.nodes[VICTIM], federation.study.digest
+        if self.kind is RoundOpening:
+            return node.parts.store.floor(study) == 1
+        if self.kind is EchoRequest:
+            return node.parts.store.locked(study) is not None
+        return node.chain.round_number == 1
+
+
+class MalformedRequest(_BadRequest):
+    """One byte more than the message: two encodings of one message would be two fingerprints of it."""
+
+    goal = "have a node act on bytes that are not the one canonical encoding of a message"
+
+    def __init__(self, kind: type[Message]) -> None:
+        super().__init__(kind)
+        self.name = f"malformed message: {kind.TYPE}"
+
+    def attack(self, federation: Federation) -> Outcome:
+        federation.send(VICTIM, self.request(federation) + b"\0")
+        return federation.log.outcome(self.followed(federation))
+
+    def weakening(self) -> weakened.Weakening:
+        return weakened.bytes_behind_the_end_ignored()
+
+
+class OversizedRequest(_BadRequest):
+    """A mebibyte where a few kilobytes belong."""
+
+    goal = "have a node parse more bytes than any message of the study has"
+
+    def __init__(self, kind: type[Message]) -> None:
+        super().__init__(kind)
+        self.name = f"oversized message: {kind.TYPE}"
+
+    def attack(self, federation: Federation) -> Outcome:
+        federation.send(VICTIM, self.request(federation) + bytes(MEBIBYTE))
+        # Parsed or not, such bytes are refused: what counts is whether it was for their number.
+        (refusal,) = federation.log.refusals
+        return federation.log.outcome(not isinstance(refusal.error, OversizedMessage))
+
+    def weakening(self) -> weakened.Weakening:
+        return weakened.sizes_not_bounded()
+
+
+BAD_REQUESTS: tuple[FederationAttack, ...] = tuple(
+    attack for kind in REQUESTS for attack in (MalformedRequest(kind), OversizedRequest(kind))
+)
+
+
+def _closed_without_victim(federation: Federation) -> tuple[Receipt, bytes]:
+    closed = federation.round(1, federation.everyone, without_sum=(VICTIM,))
+    if closed is None:
+        raise RuntimeError("the honest round before the attack failed")
+    return closed
