@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from dp.entries import (
     NOTHING_BEFORE,
@@ -208,6 +208,10 @@ class Ledger:
                 raise AlreadyReleased(f"round {round_number} of study {name[:16]} is already released")
             body = {"kind": "release", "study": name, "round": round_number, "receipt": _name(receipt)}
             self._append(entries, body)
+
+    def holds(self, kind: Literal["commit", "release"], study: bytes, round_number: int) -> bool:
+        """Whether a round's commit, or its release, is recorded."""
+        return _find(self.entries(), kind, _name(study), round_number) is not None
 
     @property
     def sequence(self) -> int:

@@ -8,6 +8,7 @@ its owner, never to the aggregator.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from crypto.identity import Identity
 from crypto.randomness import NoiseSecret
 from protocols.client import Client
-from protocols.errors import BadSignature, ProtocolError, WrongSession
+from protocols.errors import BadSignature, LocalError, ProtocolError, WrongSession
 from protocols.events import ClientEvent, CohortSeen, InputWanted, Send, SumPublished
 from protocols.messages import Published
 from protocols.receipts import SIGNING_LABEL, Receipt, Statement, count_signers
@@ -131,6 +132,8 @@ class Node:
         store, digest = self.parts.store, self.study.digest
         if not store.floor(digest) < opening.round_number <= self.study.algorithm.rounds:
             raise WrongSession("a round number that is not the next", sender=None, field="round_number")
+        self._check_restored()
+        self._commit_forgotten()
         self.chain.context(opening.round_number).check_opening(opening)
         if store.attempts(digest, opening.state) >= ATTEMPTS_MAX:
             raise WrongSession(
@@ -223,6 +226,7 @@ class Node:
 
     def _lock(self, statement: Statement, packed: bytes) -> bytes:
         """Write down what this node signs for a round; from here on it signs and joins on no older predecessor."""
+        self._check_restored()
         if self._unfinished() is not None:  # every statement that gets here follows this node's last receipt
             raise WrongSession(
                 "a statement that passes over a round which this node has signed", sender=None, field="statement"
@@ -259,10 +263,53 @@ class Node:
             packed = link.vector or self._kept_sum(statement)
             if packed is None:
                 return  # the next opening is answered with where this node stands
-            self.chain.adopt(link.receipt, packed)
-            self.parts.store.append_link(self.study.digest, self.chain.length, encode(link.receipt), packed)
-            if self.index in statement.survivors:
+            ahead = copy.copy(self.chain)
+            ahead.adopt(link.receipt, packed)
+            took_part = self.index in statement.survivors
+            if took_part:
+                self._check_spend(statement.round_number)
+            self.parts.store.append_link(self.study.digest, ahead.length, encode(link.receipt), packed)
+            self.chain = ahead
+            if took_part and not self.parts.ledger.holds("release", self.study.digest, statement.round_number):
                 self.parts.ledger.release(self.study.digest, statement.round_number, link.receipt.digest())
+
+    def _check_restored(self) -> None:
+        """After a restore this node is held to rounds that it has forgotten, until its chain has passed them."""
+        raised = self.parts.store.raised_floor(self.study.digest)
+        if self.chain.round_number < raised:
+            raise LocalError(
+                f"this node's files were put back from a copy, and it may have signed for any round up to {raised}: "
+                "it takes no part until there is a receipt of that round or of a later one"
+            )
+
+    def _check_spend(self, round_number: int) -> None:
+        """A receipt counts this node among the survivors: then its ledger has committed that round, and not closed it.
+
+        If it is otherwise, ledger or store are older than the round. When the owner has said so, the round is committed
+        anew, so that the spend is not forgotten; when not, this node stops: it may have forgotten signatures, too.
+        """
+        ledger, study = self.parts.ledger, self.study.digest
+        committed = ledger.holds("commit", study, round_number)
+        if committed and not ledger.holds("release", study, round_number):
+            return
+        if round_number > self.parts.store.raised_floor(study):
+            raise LocalError(
+                f"this node took part in round {round_number} and its files do not know it: they were put back from a "
+                "copy, or somebody else holds its key. Stop it, ask the other sites for the highest round that they "
+                "have seen, and raise this node's floor to it"
+            )
+        if not committed:
+            ledger.commit(study, round_number)
+
+    def _commit_forgotten(self) -> None:
+        """After a restore, count every round that may have been joined: spend is never forgotten, at worst overstated.
+
+        The ledger is then at least as long as it was, and peers, who remember its length, take the node back.
+        """
+        last = min(self.parts.store.raised_floor(self.study.digest), self.study.algorithm.rounds)
+        for number in range(1, last + 1):
+            if not self.parts.ledger.holds("commit", self.study.digest, number):
+                self.parts.ledger.commit(self.study.digest, number)
 
     def _replay(self) -> None:
         """After a restart: compute the state again from the links on disk."""

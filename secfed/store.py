@@ -2,6 +2,9 @@
 
 The model's state is not stored. It follows from the study and the chain of sums, and is computed again at a restart:
 what cannot be stored wrongly needs no check. Secrets of a session are never here.
+
+A file that was put back from a copy has forgotten what it should remember, and nothing in it says so. Its owner must,
+with `raise_floor`, before the node starts.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from types import TracebackType
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS floor (study BLOB PRIMARY KEY, round INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS restores (study BLOB PRIMARY KEY, round INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS attempts (study BLOB, state BLOB, number INTEGER NOT NULL, PRIMARY KEY (study, state));
 CREATE TABLE IF NOT EXISTS locks (study BLOB, round INTEGER, offer BLOB NOT NULL, PRIMARY KEY (study, round));
 CREATE TABLE IF NOT EXISTS links (study BLOB, position INTEGER, receipt BLOB NOT NULL, packed BLOB NOT NULL,
@@ -33,6 +37,36 @@ class NodeStore:
     def floor(self, study: bytes) -> int:
         """The highest round number that this node ever joined; 0 before the first."""
         row = self._database.execute("SELECT round FROM floor WHERE study = ?", (study,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def raise_floor(self, study: bytes, round_number: int) -> None:
+        """Note that these files, or the ledger, were put back from a copy. For the node's owner, before it starts.
+
+        The node may have joined and signed any round up to `round_number`, and no longer knows. It is held to all of
+        them: it joins none of them, and signs nothing, until its chain has a receipt of `round_number` or of a later
+        round. The floor never sinks.
+
+        Args:
+            study: the study's digest. A copy concerns every study that the node takes part in.
+            round_number: the highest round of this study that any other site has seen opened. Ask the other sites, and
+                not the aggregator.
+
+        Raises:
+            ValueError: the number is not positive, or below a round that these files know of: it cannot be the highest.
+        """
+        known = max(self.floor(study), self.raised_floor(study))
+        if round_number < max(1, known):
+            raise ValueError(
+                f"round {round_number} is not the highest that other sites have seen: this node knows of round {known}"
+            )
+        with self._database:
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.execute("REPLACE INTO floor VALUES (?, ?)", (study, round_number))
+            self._database.execute("REPLACE INTO restores VALUES (?, ?)", (study, round_number))
+
+    def raised_floor(self, study: bytes) -> int:
+        """The last number given to `raise_floor`; 0 if this node was never restored."""
+        row = self._database.execute("SELECT round FROM restores WHERE study = ?", (study,)).fetchone()
         return int(row[0]) if row else 0
 
     def attempts(self, study: bytes, state: bytes) -> int:

@@ -58,6 +58,16 @@ def test_a_study_that_would_overspend_is_refused_with_what_is_left(ledger: Ledge
     assert ledger.sequence == 2
 
 
+def test_a_ledger_says_which_rounds_it_holds(ledger: Ledger) -> None:
+    ledger.reserve(STUDY, 1, 1e-6, rounds=3)
+    ledger.commit(STUDY, 1)
+    ledger.commit(STUDY, 3)
+    ledger.release(STUDY, 3, RECEIPT)
+    assert [ledger.holds("commit", STUDY, number) for number in (1, 2, 3)] == [True, False, True]
+    assert [ledger.holds("release", STUDY, number) for number in (1, 2, 3)] == [False, False, True]
+    assert not ledger.holds("commit", OTHER, 1)
+
+
 def test_delta_is_a_budget_too(ledger: Ledger) -> None:
     ledger.reserve(STUDY, "1", "9e-6", rounds=2)
     with pytest.raises(BudgetExceeded):
