@@ -2,13 +2,17 @@
 formula.
 
 Where `audits.simulator` has sessions, this has what lies between them: round numbers, locks, attempts, receipts and
-models. The aggregator is an honest one that the attack may stop at any stage, and any bytes may be sent to any node.
+models. The aggregator keeps to the protocol but takes any cohort for large enough; the attack may change what it sends
+to a node, and any bytes may be sent to any node.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+import sqlite3
 from collections.abc import Callable, Collection, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,7 @@ from crypto.kdf import digest
 from crypto.randomness import NoiseSecret
 from dp.ledger import Ledger
 from protocols.aggregator import Aggregator, Stage
-from protocols.errors import ProtocolError
+from protocols.errors import CohortTooSmall, ProtocolError
 from protocols.messages import Advertise, Opening
 from protocols.parameters import CohortRules
 from protocols.receipts import Receipt
@@ -63,6 +67,19 @@ class FormulaTrainer:
         return (state.adapter * np.float32(0.01 * (self._index + 1))).astype(np.float32)
 
 
+class _NoMinima(CohortRules):
+    """What the aggregator goes by: only the nodes object to a cohort that is too small."""
+
+    def quorum(self, cohort_size: int) -> int:
+        try:
+            return super().quorum(cohort_size)
+        except CohortTooSmall:
+            return cohort_size
+
+    def check_stage(self, name: str, size: int, cohort_size: int) -> None:
+        pass
+
+
 class Federation:
     """Seven hospitals of one study: N = 7, c = 1, f = 2, so the quorum is 5. The last one is corrupt."""
 
@@ -76,6 +93,8 @@ class Federation:
         self.study = study_of(self.keys, RULES, ROUNDS)
         self.log = World()
         """Where refusals are noted."""
+        self.tamper: Callable[[int, bytes], bytes] = lambda node, data: data
+        """May change what is sent to a node in `round`."""
         self.nodes = [self._start(index, reserve=True) for index in range(SIZE)]
         self.chain = Chain(self.study, LAYOUT, FormulaTrainer(0).first_state())
         """The aggregator's own copy."""
@@ -84,9 +103,33 @@ class Federation:
     def everyone(self) -> tuple[int, ...]:
         return tuple(range(SIZE))
 
+    @property
+    def limits(self) -> Limits:
+        return Limits(SIZE, self.chain.shape.packed_bytes)
+
     def restart(self, index: int) -> None:
         """The node crashes and starts again on its folder."""
         self.nodes[index].parts.store.close()
+        self.nodes[index] = self._start(index, reserve=False)
+
+    def copy_files(self, index: int) -> None:
+        """Copy the node's ledger and database, as a backup does; the node goes on."""
+        for name in _files(index):
+            with (
+                closing(sqlite3.connect(self.folder / name)) as source,
+                closing(sqlite3.connect(self.folder / f"{name}.copy")) as target,
+            ):
+                source.backup(target)
+
+    def put_back(self, index: int, *, ledger_only: bool = False) -> None:
+        """The node stops, its files, or its ledger alone, are put back from the copy, and it starts again."""
+        parts = self.nodes[index].parts
+        parts.store.close()
+        parts.ledger.close()
+        for name in _files(index)[: 1 if ledger_only else 2]:
+            for left in ("-wal", "-shm"):
+                (self.folder / f"{name}{left}").unlink(missing_ok=True)
+            shutil.copy(self.folder / f"{name}.copy", self.folder / name)
         self.nodes[index] = self._start(index, reserve=False)
 
     def send(self, index: int, data: bytes) -> bytes:
@@ -107,7 +150,7 @@ class Federation:
 
     def read(self, kind: type[AnyMessage], data: bytes) -> AnyMessage:
         """Parse a node's answer. Raises MalformedMessage when it is another kind of message."""
-        return decode(kind, data, Limits(SIZE, self.chain.shape.packed_bytes), None)
+        return decode(kind, data, self.limits, None)
 
     def give(self, index: int, receipt: Receipt, packed: bytes) -> None:
         """Hand a node a link of the chain, as at the end of a study."""
@@ -132,7 +175,7 @@ class Federation:
                 if stage is Stage.CLOSE:
                     present -= set(without_sum)
                 for node, request in requests.items():
-                    answer = self.send(node, request) if node in present else b""
+                    answer = self.send(node, self.tamper(node, request)) if node in present else b""
                     if answer:
                         aggregator.receive(node, answer)
                 if stage is Stage.CLOSE:
@@ -144,23 +187,35 @@ class Federation:
         except ProtocolError:
             return None
 
+    def adopt(self, closed: tuple[Receipt, bytes]) -> None:
+        """The aggregator and all nodes move on to this receipt."""
+        self.chain.adopt(*closed)
+        for node in self.everyone:
+            self.give(node, *closed)
+
     def state(self, index: int) -> bytes:
         """Digest of the model that this node holds."""
         return self.nodes[index].chain.state.digest(LAYOUT)
 
     def _config(self, number: int) -> SessionConfig:
         magnitude = max(self.study.weights) * self.study.element_limit
-        return SessionConfig(self.study.cohort_rules(), self.study.identities, self.chain.context(number), magnitude)
+        rules = _NoMinima(**{name: getattr(self.study.cohort_rules(), name) for name in CohortRules.__slots__})
+        return SessionConfig(rules, self.study.identities, self.chain.context(number), magnitude)
 
     def _start(self, index: int, *, reserve: bool) -> Node:
         key = self.keys[index]
-        ledger = Ledger(self.folder / f"ledger-{index}.sqlite", lambda entry: key.sign("ledger entry", entry))
+        in_ledger, in_store = _files(index)
+        ledger = Ledger(self.folder / in_ledger, lambda entry: key.sign("ledger entry", entry))
         if reserve:
             ledger.grant(8.0, 1e-5)
             ledger.reserve(self.study.digest, 8.0, 1e-5, ROUNDS)
-        store = NodeStore(self.folder / f"node-{index}.sqlite")
+        store = NodeStore(self.folder / in_store)
         name = self.study.roster[index].name
         return Node(self.study, NodeParts(name, key, policy_of(RULES.minimum), ledger, store, FormulaTrainer(index)))
+
+
+def _files(index: int) -> tuple[str, str]:
+    return f"ledger-{index}.sqlite", f"node-{index}.sqlite"
 
 
 def study_of(keys: list[Identity], rules: CohortRules, rounds: int) -> Study:

@@ -24,7 +24,13 @@ from audits.adversaries.late_shrink import LateShrink
 from audits.adversaries.one_signature import OneSignature
 from audits.adversaries.other_context import OtherModel, OtherRound, OtherStudy
 from audits.adversaries.replayed_session import ReplayedSession
-from audits.adversaries.restored_ledger import RestoredLedger
+from audits.adversaries.restored_database import (
+    ForgottenSpend,
+    ForkedByRestored,
+    RestoredInTwoCohorts,
+    RestoredLedger,
+    SecondSignature,
+)
 from audits.adversaries.round_numbers import HugeRound, RepeatedAttempts, RewoundRound
 from audits.adversaries.split_sharers import SplitSharers
 from audits.adversaries.split_survivors import SplitSurvivors
@@ -55,6 +61,10 @@ ATTACKS: tuple[Attack, ...] = (
     LateInput(),
     DroppedSignatures(),
     RestoredLedger(),
+    ForgottenSpend(),
+    RestoredInTwoCohorts(),
+    SecondSignature(),
+    ForkedByRestored(),
     Colluders(),
     InconsistentSeed(),
     WrongShare(),

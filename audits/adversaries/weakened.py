@@ -16,6 +16,7 @@ import cbor2
 from audits.simulator import FreshEntropy
 from crypto.identity import PublicIdentity
 from crypto.kdf import digest
+from dp.ledger import Ledger
 from protocols import client, encoding, sharing
 from protocols.checksum import ChecksumKey
 from protocols.client import Client, State
@@ -245,3 +246,16 @@ def sums_not_held_against_receipts() -> Weakening:
 def receipts_digested_with_signatures() -> Weakening:
     """A receipt's digest covers its signatures, too."""
     return patch.object(Receipt, "digest", lambda receipt: digest("receipt", encode(receipt)))
+
+
+def restores_not_announced() -> Weakening:
+    """The owner of a restored node starts it as if nothing had happened."""
+    return patch.object(NodeStore, "raise_floor", lambda store, study, number: None)
+
+
+def spend_not_held_against_receipts() -> Weakening:
+    """A node adopts receipts of rounds in which it took part, whatever its ledger says."""
+    weakening = ExitStack()
+    weakening.enter_context(patch.object(Node, "_check_spend", lambda node, number: None))
+    weakening.enter_context(patch.object(Ledger, "release", lambda ledger, study, number, receipt: None))
+    return weakening

@@ -8,7 +8,7 @@ import pytest
 
 from audits.federation import ROUNDS, Federation
 from audits.simulator import VICTIM
-from protocols.errors import MalformedMessage
+from protocols.errors import CohortTooSmall, MalformedMessage
 from protocols.messages import Advertise
 from secfed.channel import Standing
 
@@ -42,10 +42,6 @@ def test_a_node_that_was_away_catches_up_from_receipt_and_sum(federation: Federa
     assert federation.log.refusals == []
 
 
-def test_a_round_among_too_few_gives_nothing(federation: Federation) -> None:
-    assert federation.round(1, (0, 1, 2, 3)) is None
-
-
 def test_a_survivor_without_the_sum_does_not_close_and_the_others_make_the_receipt(federation: Federation) -> None:
     closed = federation.round(1, federation.everyone, without_sum=(VICTIM,))
     assert closed is not None
@@ -53,6 +49,28 @@ def test_a_survivor_without_the_sum_does_not_close_and_the_others_make_the_recei
     assert VICTIM not in [entry.signer for entry in closed[0].signatures]
     assert federation.nodes[VICTIM].parts.store.locked(federation.study.digest) is None
     assert federation.round(2, federation.everyone, without_sum=(0, 1, 2)) is None
+
+
+@pytest.mark.parametrize("ledger_only", [True, False])
+def test_a_node_put_back_from_a_copy_has_forgotten_what_the_copy_does_not_know(
+    federation: Federation, ledger_only: bool
+) -> None:
+    federation.copy_files(VICTIM)
+    assert federation.round(1, federation.everyone) is not None
+    parts, study = federation.nodes[VICTIM].parts, federation.study.digest
+    assert parts.ledger.holds("commit", study, 1)
+    assert parts.store.locked(study) is not None
+    federation.put_back(VICTIM, ledger_only=ledger_only)
+    parts = federation.nodes[VICTIM].parts
+    assert not parts.ledger.holds("commit", study, 1)
+    assert (parts.store.locked(study) is not None) == ledger_only
+    assert parts.store.floor(study) == (1 if ledger_only else 0)
+
+
+def test_only_the_nodes_object_to_a_cohort_that_is_too_small(federation: Federation) -> None:
+    assert federation.round(1, (0, 1, 2, 3)) is None
+    assert {refusal.node for refusal in federation.log.refusals} == {0, 1, 2, 3}
+    assert {type(refusal.error) for refusal in federation.log.refusals} == {CohortTooSmall}
 
 
 def test_a_node_that_restarts_remembers_its_rounds(federation: Federation) -> None:
