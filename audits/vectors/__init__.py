@@ -2,13 +2,14 @@
 
 `<name>.json` is a session of 3, 5 or 8 nodes: parameters, every secret input, every message in hexadecimal, and what
 came of it. `negative.json` is a list of defects: each names a session, who receives what in place of which honest
-message, and the class of `protocols.errors` that must refuse it, with the party at fault. The reference
-(`audits.reference`, from protocols/SPEC.md alone) made them. HPKE's randomness is in nobody's hands: the envelopes are
-part of a vector, and the roots of the receivers, recorded too, open them.
+message, and the class of `protocols.errors` that must refuse it, with the party at fault. `receipts.json` is what a
+verifier of receipts must refuse, and `dealers.json` what an aggregator must do about nodes whose lies fit their
+commitments. The reference (`audits.reference`, from protocols/SPEC.md alone) made them. HPKE's randomness is in
+nobody's hands: the envelopes are part of a vector, and the roots of the receivers, recorded too, open them.
 
 `python -m audits.vectors` checks all of them on both implementations; `--random N` plays N more sessions; `--write`
-makes them anew. This module reads, writes and checks; `audits.vectors.sessions` and `audits.vectors.defects` say what
-is in them.
+makes them anew. This module reads, writes and checks sessions and defects; `audits.vectors.sessions` and
+`audits.vectors.defects` say what is in them, `audits.vectors.receipts` and `audits.vectors.dealers` have their own.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from audits.transcripts import (
     replay_on_real,
     replay_on_reference,
 )
+from audits.vectors.splices import Splice
 from protocols.errors import RemoteError
 
 FOLDER = Path(__file__).parent
@@ -42,6 +44,8 @@ PROVENANCE = {
 AGGREGATOR = "aggregator"
 Session = tuple[Scenario, Transcript]
 _NEGATIVE = "negative.json"
+RECEIPTS = "receipts.json"
+DEALERS = "dealers.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ class Defect:
 
     def data(self, honest: bytes) -> bytes:
         """The defective message."""
-        return honest[: self.at] + bytes.fromhex(self.insert) + honest[self.at + self.remove :]
+        return Splice(self.at, self.remove, self.insert).apply(honest)
 
 
 def honest_message(session: Session, stage: str, receiver: int | str, sender: int | str) -> bytes:
@@ -179,7 +183,7 @@ def check_random(seed: int) -> list[str]:
 
 def load_sessions(folder: Path = FOLDER) -> dict[str, Session]:
     """All recorded sessions, by name."""
-    paths = sorted(path for path in folder.glob("*.json") if path.name != _NEGATIVE)
+    paths = sorted(path for path in folder.glob("*.json") if path.name not in (_NEGATIVE, RECEIPTS, DEALERS))
     return {path.stem: _session_from(json.loads(path.read_text())) for path in paths}
 
 
@@ -192,31 +196,46 @@ def load_defects(folder: Path = FOLDER) -> list[Defect]:
 def write(sessions: Mapping[str, Session], defects: list[Defect], folder: Path = FOLDER) -> None:
     """Write vectors to a folder."""
     for name, session in sessions.items():
-        _write(folder / f"{name}.json", _session_to(session))
-    _write(folder / _NEGATIVE, {"defects": [asdict(defect) for defect in defects]})
+        write_file(folder / f"{name}.json", _session_to(session))
+    write_file(folder / _NEGATIVE, {"defects": [asdict(defect) for defect in defects]})
 
 
-def _write(path: Path, content: Message) -> None:
+def write_file(path: Path, content: Message) -> None:
+    """Write one file of vectors, with where it comes from."""
     path.write_text(json.dumps({"provenance": PROVENANCE, **content}, indent=1) + "\n")
 
 
 def _session_to(session: Session) -> Message:
     scenario, transcript = session
-    of = {field.name: _plain(getattr(scenario.round, field.name)) for field in fields(reference.Round)}
     inputs = {f.name: _plain(getattr(scenario, f.name)) for f in fields(Scenario) if f.name != "round"}
     sent = {f.name: _plain(getattr(transcript, f.name)) for f in fields(Transcript)}
     for side in ("to_nodes", "from_nodes"):
         sent[side] = {stage: _grouped(getattr(transcript, side)[stage]) for stage in STAGES}
-    return {"round": of | {"ring_bits": scenario.round.ring_bits}, "inputs": inputs, "transcript": sent}
+    return {"round": round_to(scenario.round), "inputs": inputs, "transcript": sent}
+
+
+def round_to(of: reference.Round) -> Message:
+    """What study and opening fix, as a file says it."""
+    return {field.name: _plain(getattr(of, field.name)) for field in fields(reference.Round)} | {
+        "ring_bits": of.ring_bits
+    }
+
+
+def round_from(content: Message) -> reference.Round:
+    """The same, read back. Raises ValueError if the ring is not the one that section 3 derives."""
+    values = {name: value for name, value in content.items() if name != "ring_bits"}
+    texts = {"study", "predecessor", "base_model", "state"}
+    values = {name: bytes.fromhex(value) if name in texts else value for name, value in values.items()}
+    of = reference.Round(**values | {"roster": tuple(bytes.fromhex(key) for key in values["roster"])})
+    if of.ring_bits != content["ring_bits"]:
+        raise ValueError("the recorded ring is not the one that section 3 derives")
+    return of
 
 
 def _session_from(content: Message) -> Session:
-    of = {name: value for name, value in content["round"].items() if name != "ring_bits"}
-    texts = {"study", "predecessor", "base_model", "state"}
-    of = {name: bytes.fromhex(value) if name in texts else value for name, value in of.items()}
     given, sent = content["inputs"], content["transcript"]
     scenario = Scenario(
-        round=reference.Round(**of | {"roster": tuple(bytes.fromhex(key) for key in of["roster"])}),
+        round=round_from(content["round"]),
         identities=tuple(bytes.fromhex(seed) for seed in given["identities"]),
         roots=tuple(bytes.fromhex(root) for root in given["roots"]),
         ledger_sequences=tuple(given["ledger_sequences"]),
@@ -224,8 +243,6 @@ def _session_from(content: Message) -> Session:
         absent={int(u): stage for u, stage in given["absent"].items()},
         new_state=bytes.fromhex(given["new_state"]),
     )
-    if scenario.round.ring_bits != content["round"]["ring_bits"]:
-        raise ValueError("the recorded ring is not the one that section 3 derives")
     sides = [
         {
             stage: {u: bytes.fromhex(one["message"]) for one in sent[side][stage] for u in one["nodes"]}
@@ -241,10 +258,6 @@ def _grouped(messages: Mapping[int, bytes]) -> list[Message]:
     """What goes to all is written down once."""
     distinct = dict.fromkeys(messages.values())
     return [{"nodes": [u for u in messages if messages[u] == data], "message": data.hex()} for data in distinct]
-
-
-def _ungrouped(groups: list[Message]) -> dict[int, bytes]:
-    return {u: bytes.fromhex(group["message"]) for group in groups for u in group["nodes"]}
 
 
 def _plain(value: Any) -> Any:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import takewhile
 from typing import Any
 
 from audits.notation import C, Message, parse_cbor, sign, unsigned
 from audits.transcripts import Scenario
 from audits.vectors import AGGREGATOR, Defect, Session, honest_message
+from audits.vectors.splices import Splice
 
 MAIN = "three-nodes-one-leaves-before-masked-input"
 """Nodes 0, 1, 2; node 1 shares and sends no masked input; t = 2."""
@@ -37,10 +37,8 @@ class Maker:
 
     def raw(self, name: str, data: bytes, error: str, fault: int | str | None = None, **rest: Any) -> Defect:
         """The defect that sends these bytes. The sender is at fault unless another is named."""
-        start = _common(self.honest, data)
-        end = _common(self.honest[start:][::-1], data[start:][::-1])
-        removed, inserted = len(self.honest) - start - end, data[start : len(data) - end]
-        place = (self.name, self.stage, self.receiver, self.sender, start, removed, inserted.hex())
+        change = Splice.between(self.honest, data)
+        place = (self.name, self.stage, self.receiver, self.sender, change.at, change.remove, change.insert)
         return Defect(name, *place, error, self.sender if fault is None else fault, **rest)
 
     def changed(self, name: str, change: Change, error: str, fault: int | str | None = None, **rest: Any) -> Defect:
@@ -82,8 +80,3 @@ def inside(field: str, at: int, change: Change) -> Change:
 def flip(data: bytes, at: int = 0) -> bytes:
     """Turn over one bit."""
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
-
-
-def _common(one: bytes, other: bytes) -> int:
-    """How many bytes both begin with."""
-    return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))

@@ -1,0 +1,84 @@
+"""A verifier of receipts a second time: the end of section 8 of protocols/SPEC.md, with the schema of section 2.
+
+Like `audits.reference`, beside which it stands, it shares no code with `protocols` and is for comparison, never for
+use. How a sum leads to the next state is no part of the SPEC: the verifier is told the digest of the state that it
+would compute itself.
+"""
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+from audits.notation import C, H, Message, Refused, need, parse_cbor, verify
+from audits.reference import Round
+
+DIGESTS = ("study", "predecessor", "context", "session", "old_state", "new_state", "sum_digest")
+NUMBERS = ("round_number", "quorum")
+SETS = ("cohort", "sharers", "survivors")
+
+
+def verify_receipt(of: Round, rounds: int, receipt: bytes, packed: bytes, new_state: bytes) -> None:
+    """Refuse anything but a receipt that comes next.
+
+    Args:
+        of: what the verifier derives for the round after its last receipt: predecessor, state, first number possible.
+        rounds: the last round number of the study.
+        receipt: what it is shown.
+        packed: the sum that is shown with it.
+        new_state: digest of the state that the verifier reaches from that sum.
+    """
+    message = parse_cbor(receipt)
+    _need_fields(message, "type", "statement", "signatures")
+    need(message["type"] == "receipt", "not a receipt")
+    statement = message["statement"]
+    _check_schema(of, statement, message["signatures"])
+    of_round = replace(of, round_number=statement["round_number"])
+    need(of.round_number <= of_round.round_number <= rounds, "a round number out of order")
+    cohort, sharers, survivors = (statement[name] for name in SETS)
+    need(set(survivors) <= set(sharers) <= set(cohort), "sets that are not nested")
+    for some in (cohort, sharers, survivors):
+        of.need_enough(some, cohort)
+    of_round.unpack(packed)
+    expected = of_round.statement(statement["session"], cohort, sharers, survivors, new_state, packed)
+    need(statement == expected, "a statement other than the verifier's own")
+    _count(of, statement, message["signatures"])
+
+
+def _check_schema(of: Round, statement: Any, signatures: Any) -> None:
+    _need_fields(statement, *DIGESTS, *NUMBERS, *SETS)
+    need(all(_is_octets(statement[name], 32) for name in DIGESTS), "a digest that is none")
+    need(all(_is_number(statement[name], 2**53) for name in NUMBERS), "a number that is none")
+    for name in SETS:
+        entries = statement[name]
+        need(type(entries) is list and all(_is_number(u, len(of.roster)) for u in entries), "indices that are none")
+        need(all(u < v for u, v in pairwise(entries)), "indices out of order")
+    need(type(signatures) is list and len(signatures) <= len(of.roster), "signatures that are none")
+    for one in signatures:
+        _need_fields(one, "signer", "signature")
+        need(_is_number(one["signer"], len(of.roster)) and _is_octets(one["signature"], 64), "no signature")
+
+
+def _count(of: Round, statement: Message, signatures: list[Message]) -> None:
+    """At least t of the signatures are valid, and all are by survivors, in order."""
+    signers = [one["signer"] for one in signatures]
+    need(all(u < v for u, v in pairwise(signers)) and set(signers) <= set(statement["survivors"]), "other signers")
+    valid = 0
+    for one in signatures:
+        try:
+            verify(of.roster[one["signer"]], one["signature"], "close statement", H("statement", C(statement)))
+        except Refused:
+            continue
+        valid += 1
+    need(valid >= of.quorum(statement["cohort"]), "no quorum")
+
+
+def _need_fields(message: Any, *names: str) -> None:
+    need(type(message) is dict and set(message) == set(names), "other fields")
+
+
+def _is_octets(value: Any, length: int) -> bool:
+    return type(value) is bytes and len(value) == length
+
+
+def _is_number(value: Any, below: int) -> bool:
+    return type(value) is int and 0 <= value < below
