@@ -24,13 +24,17 @@ SUITE = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES
 
 
 class Refused(Exception):
-    """A message that the specification tells its receiver to refuse."""
+    """A message that the specification tells its receiver to refuse. Fault: the node, where the reason proves one."""
+
+    def __init__(self, reason: str, fault: int | None = None) -> None:
+        super().__init__(reason)
+        self.fault = fault
 
 
-def need(condition: bool, otherwise: str) -> None:
+def need(condition: bool, otherwise: str, fault: int | None = None) -> None:
     """Refuse unless the condition holds."""
     if not condition:
-        raise Refused(otherwise)
+        raise Refused(otherwise, fault)
 
 
 def E(label: str, *parts: bytes) -> bytes:
@@ -150,11 +154,11 @@ def seal(public: bytes, plaintext: bytes, info: bytes) -> bytes:
     return SUITE.encrypt(plaintext, hpke.MLKEM768X25519PublicKey(kem, curve), info=info)
 
 
-def unseal(seed: bytes, sealed: bytes, info: bytes) -> bytes:
+def unseal(seed: bytes, sealed: bytes, info: bytes, sender: int | None = None) -> bytes:
     try:
         return SUITE.decrypt(sealed, seal_key(seed)[0], info=info)
     except (InvalidTag, ValueError) as error:
-        raise Refused("an envelope that does not open") from error
+        raise Refused("an envelope that does not open", sender) from error
 
 
 # --- Section 6: secret sharing
@@ -167,7 +171,9 @@ def deal(secret: bytes, key: bytes, quorum: int, receivers: Sequence[int]) -> di
     return {v: (value % SHARING_PRIME).to_bytes(33, "big") for v, value in values.items()}
 
 
-def rebuild(shares: dict[int, bytes], quorum: int, public: bytes, publish: Callable[[bytes], bytes]) -> bytes:
+def rebuild(
+    shares: dict[int, bytes], quorum: int, public: bytes, publish: Callable[[bytes], bytes], dealer: int | None = None
+) -> bytes:
     """The secret that its owner made public in this way, from any quorum of the shares (Lagrange at zero)."""
     for subset in combinations(sorted(shares), quorum):
         total = 0
@@ -180,4 +186,4 @@ def rebuild(shares: dict[int, bytes], quorum: int, public: bytes, publish: Calla
         secret = total % SHARING_PRIME
         if secret < 2**256 and publish(secret.to_bytes(32, "big")) == public:
             return secret.to_bytes(32, "big")
-    raise Refused("the dealer shared another secret than it committed to")
+    raise Refused("the dealer shared another secret than it committed to", dealer)

@@ -350,10 +350,10 @@ class Aggregator:
             kept = v in self.inputs
             shares = {u: self._released(m, u, v, "self_mask" if kept else "mask_key") for u, m in read.items()}
             if kept:
-                seed = rebuild(shares, self.quorum, self.ads[v]["self_mask_commitment"], self_mask_commitment(v))
+                seed = rebuild(shares, self.quorum, self.ads[v]["self_mask_commitment"], self_mask_commitment(v), v)
                 total = of.add(total, of.mask("self", seed, session, v), -1)
                 continue
-            seed = rebuild(shares, self.quorum, self.ads[v]["mask_key"], seal_public)
+            seed = rebuild(shares, self.quorum, self.ads[v]["mask_key"], seal_public, v)
             for u in self.inputs:
                 pair = of.mask("pair", self._pair_seed(u, v, seed), session, min(u, v), max(u, v))
                 total = of.add(total, pair, -1 if v > u else 1)
@@ -364,7 +364,7 @@ class Aggregator:
         share: bytes = next(one["share"] for one in message[f"{kind}_shares"] if one["owner"] == v)
         envelopes = [e["commitments"] for e in self.shares[v]["shares"] if e["receiver"] == u]
         commitment = share_commitment(kind.replace("_", "-"), self.session, v, u, share)
-        need((envelopes or [self.shares[v]["own"]])[0][kind] == commitment, "a share that was never dealt")
+        need((envelopes or [self.shares[v]["own"]])[0][kind] == commitment, "a share that was never dealt", u)
         return share
 
     def _pair_seed(self, u: int, v: int, mask_seed: bytes) -> bytes:
@@ -374,8 +374,9 @@ class Aggregator:
         names = (self.session, idx(first), idx(second))
         seed = KDF(mask_seed, "pair seed", *names)
         if v == second:
-            seed = unseal(mask_seed, envelope["sealed"], E("pair seed envelope", *names))
-        need(envelope["commitment"] == pair_seed_commitment(self.session, first, second, seed), "another pair seed")
+            seed = unseal(mask_seed, envelope["sealed"], E("pair seed envelope", *names), first)
+        commitment = pair_seed_commitment(self.session, first, second, seed)
+        need(envelope["commitment"] == commitment, "another pair seed", first)
         return seed
 
     def receipt(self, answers: dict[int, bytes], new_state: bytes) -> bytes:

@@ -9,27 +9,51 @@ import argparse
 import sys
 
 from audits import vectors
-from audits.vectors import defects, sessions
+from audits.vectors import dealers, defects, receipts, sessions
 
 
 def main() -> int:
     """Run the command. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m audits.vectors", description=vectors.__doc__.splitlines()[0])
     parser.add_argument("--random", type=int, default=0, metavar="N", help="play N random sessions on both, too")
-    parser.add_argument("--write", action="store_true", help="make all vectors anew before checking them")
+    parser.add_argument(
+        "--write",
+        nargs="?",
+        const="all",
+        choices=("all", "dealers", "receipts"),
+        help="make all vectors anew before checking them, or only those on top of the recorded sessions",
+    )
     options = parser.parse_args()
-    if options.write:
-        recorded = sessions.record()
-        vectors.write(recorded, defects.make(recorded))
-    recorded, wrong = vectors.load_sessions(), vectors.load_defects()
-    found = [f"{name}: {text}" for name, session in recorded.items() for text in vectors.check_session(session)]
-    for defect in wrong:
-        found += [f"{defect.name}: {text}" for text in vectors.check_defect(defect, recorded[defect.session])]
+    if options.write == "all":
+        made = sessions.record()
+        vectors.write(made, defects.make(made))
+    if options.write in ("all", "receipts"):
+        receipts.write(receipts.make())
+    if options.write in ("all", "dealers"):
+        dealers.write(dealers.make(vectors.load_sessions()))
+    found, counted = _check()
     for seed in range(options.random):
         found += [f"random session {seed}: {text}" for text in vectors.check_random(seed)]
     print("\n".join(found) or "no difference", file=sys.stderr if found else sys.stdout)
-    print(f"{len(recorded)} sessions, {len(wrong)} defects, {options.random} random sessions: {len(found)} findings")
+    print(f"{counted}, {options.random} random sessions: {len(found)} findings")
     return 1 if found else 0
+
+
+def _check() -> tuple[list[str], str]:
+    """Everything recorded: what is wrong with it, and how much of it there is."""
+    recorded, wrong = vectors.load_sessions(), vectors.load_defects()
+    chain, liars = receipts.load(), dealers.load()
+    found = [f"honest receipts: {text}" for text in receipts.check_honest(chain)]
+    for name, session in recorded.items():
+        found += [f"{name}: {text}" for text in vectors.check_session(session) + receipts.check_recorded(session)]
+    for defect in wrong:
+        found += [f"{defect.name}: {text}" for text in vectors.check_defect(defect, recorded[defect.session])]
+    for bad in chain.defects:
+        found += [f"{bad.name}: {text}" for text in receipts.check_receipt(bad, chain)]
+    for liar in liars:
+        found += [f"{liar.name}: {text}" for text in dealers.check_dealer(liar, recorded[liar.session])]
+    counts = f"{len(recorded)} sessions, {len(wrong)} defects, {len(chain.defects)} bad receipts"
+    return found, f"{counts}, {len(liars)} dishonest dealers"
 
 
 if __name__ == "__main__":

@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 
 from audits.transcripts import STAGES
-from audits.vectors import FOLDER, Session, check_defect, check_session, defects, load_defects, load_sessions, write
+from audits.vectors import (
+    FOLDER,
+    Session,
+    check_defect,
+    check_session,
+    dealers,
+    defects,
+    load_defects,
+    load_sessions,
+    receipts,
+    write,
+)
 from audits.vectors.__main__ import main
 from protocols import errors
 
@@ -96,6 +107,17 @@ def test_the_command_checks_everything_and_says_so(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["vectors", "--random", "2"])
     assert main() == 0
-    assert (
-        f"{len(sessions())} sessions, {len(DEFECTS)} defects, 2 random sessions: 0 findings" in capsys.readouterr().out
+    counted = (
+        f"{len(sessions())} sessions, {len(DEFECTS)} defects, {len(receipts.load().defects)} bad receipts, "
+        f"{len(dealers.load())} dishonest dealers, 2 random sessions: 0 findings"
     )
+    assert capsys.readouterr().out.splitlines()[-1] == counted
+
+
+def test_the_command_ends_1_and_prints_the_finding_when_an_implementation_departs_from_a_vector(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("sys.argv", ["vectors"])
+    monkeypatch.setattr("protocols.receipts.count_signers", lambda statement, signatures, roster: 5)
+    assert main() == 1
+    assert "too few signatures: the real verifier: not refused" in capsys.readouterr().err
