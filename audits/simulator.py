@@ -320,6 +320,12 @@ class Conversation:
         self.show_cohort(cohort, sorted(cohort))
         self.deliver(cohort, cohort)
 
+    def release(self, cohort: Collection[int]) -> None:
+        """Honest play up to the released shares of a whole cohort: all but the sum."""
+        self.upload(cohort)
+        self.announce(cohort, cohort)
+        self.agree(cohort, cohort)
+
     def finish(self, survivors: Collection[int]) -> None:
         """Honest play from the masked inputs to the sum over these survivors."""
         self.announce(survivors, survivors)

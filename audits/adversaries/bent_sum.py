@@ -28,9 +28,7 @@ class _BentSum(Attack):
     def run(self) -> Outcome:
         world = World()
         talk = Conversation(world)
-        talk.upload(world.everyone)
-        talk.announce(world.everyone, world.everyone)
-        talk.agree(world.everyone, world.everyone)
+        talk.release(world.everyone)
         honest = talk.knowledge.unmask(world.everyone)
         if honest is None:
             return world.outcome(False)
@@ -95,9 +93,7 @@ class EquivocatingSum(Attack):
     def run(self) -> Outcome:
         world = World()
         talk = Conversation(world)
-        talk.upload(world.everyone)
-        talk.announce(world.everyone, world.everyone)
-        talk.agree(world.everyone, world.everyone)
+        talk.release(world.everyone)
         honest = talk.knowledge.unmask(world.everyone)
         if honest is None:
             return world.outcome(False)

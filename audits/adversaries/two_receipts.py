@@ -28,9 +28,7 @@ class TwoReceipts(Attack):
     def run(self) -> Outcome:
         world = World()
         talk = Conversation(world)
-        talk.upload(world.everyone)
-        talk.announce(world.everyone, world.everyone)
-        talk.agree(world.everyone, world.everyone)
+        talk.release(world.everyone)
         verified = [self._closes(world, talk, half, offset) for offset, half in enumerate(HALVES)]
         return world.outcome(all(verified))
 
