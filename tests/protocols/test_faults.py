@@ -6,8 +6,7 @@ node is named, or nobody notices. So each test fails when its check is lost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -28,10 +27,19 @@ from protocols.errors import (
     WrongSession,
 )
 from protocols.events import Rejected
-from protocols.messages import ReleasedShare, ShareCommitments, Unmask
+from protocols.messages import ReleasedShare, Unmask
 from protocols.session import SessionConfig
 from protocols.unmasking import Unmasking
 from protocols.wire import encode
+from tests.protocols.dealers import (
+    bent_sharing,
+    dealing,
+    miscommit,
+    other_sealed_seed,
+    other_seed,
+    other_share,
+    sharing_of_another_secret,
+)
 from tests.protocols.rounds import configure, plain_sum
 from tests.protocols.stages import FROM_NODE, Walk, flipped, replaced
 
@@ -49,43 +57,6 @@ def right(walk: Walk) -> bool:
     shape = walk.config.context.shape
     published = encoding.from_ring(encoding.unpack(walk.aggregator.packed_sum, shape), shape)
     return all(total.tolist() == expected for total in (published, *walk.totals.values()))
-
-
-@contextmanager
-def dealing(node: int, target: Any, name: str, replacement: Callable[..., Any]) -> Iterator[None]:
-    """While node `node` deals, `target.name` is replaced: a dishonest dealer, with honest ones around it."""
-    honest = sharing.deal
-
-    def deal(secrets: Any, identity: Any, index: int, *rest: Any) -> Any:
-        if index != node:
-            return honest(secrets, identity, index, *rest)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(target, name, replacement)
-            return honest(secrets, identity, index, *rest)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharing, "deal", deal)
-        yield
-
-
-def other_share(share: bytes) -> bytes:
-    return ((int.from_bytes(share, "big") + 1) % shamir.PRIME).to_bytes(33, "big")
-
-
-def bent_sharing(*receivers: int) -> Callable[..., dict[int, bytes]]:
-    """A sharing whose shares for these receivers lie on no polynomial with the others."""
-    honest = shamir.share_secret
-
-    def share_secret(*arguments: Any) -> dict[int, bytes]:
-        shares = honest(*arguments)
-        return {point: other_share(share) if point - 1 in receivers else share for point, share in shares.items()}
-
-    return share_secret
-
-
-def sharing_of_another_secret() -> Callable[..., dict[int, bytes]]:
-    honest = shamir.share_secret
-    return lambda secret, *rest: honest(digest("another secret", secret), *rest)
 
 
 # A releaser shows a share that it was not dealt.
@@ -210,16 +181,6 @@ def test_without_trying_subsets_one_bent_share_would_void_the_round(monkeypatch:
 # A dealer commits to another share than it seals to one receiver.
 
 
-def miscommit(receiver: int) -> Callable[..., ShareCommitments]:
-    honest = sharing._commitments
-
-    def commitments(session: bytes, dealer: int, peer: int, given: Any) -> ShareCommitments:
-        made = honest(session, dealer, peer, given)
-        return ShareCommitments(bytes(32), made.mask_key) if peer == receiver else made
-
-    return commitments
-
-
 @pytest.mark.parametrize("receiver", [0, 6])
 def test_a_receiver_of_another_share_than_the_committed_one_leaves_and_names_the_dealer(receiver: int) -> None:
     with dealing(2, sharing, "_commitments", miscommit(receiver)):
@@ -289,27 +250,6 @@ def test_a_share_that_is_no_number_below_the_prime_is_the_dealers_fault() -> Non
 
 
 # A dealer seals another pair seed than its mask seed gives, or than it commits to.
-
-
-def other_seed(receiver: int) -> Callable[..., bytes]:
-    honest = derivations.pair_seed
-
-    def pair_seed(mask_seed: bytes, session: bytes, sender: int, peer: int) -> bytes:
-        made = honest(mask_seed, session, sender, peer)
-        return digest("another seed", made) if peer == receiver else made
-
-    return pair_seed
-
-
-def other_sealed_seed(receiver: int) -> Callable[..., bytes]:
-    honest = sharing._seal
-
-    def seal(key: bytes, plaintext: bytes, label: str, session: bytes, sender: int, peer: int) -> bytes:
-        if (peer, label) == (receiver, derivations.SEED_LABEL):
-            plaintext = digest("another seed", plaintext)
-        return honest(key, plaintext, label, session, sender, peer)
-
-    return seal
 
 
 def test_a_pair_seed_that_is_not_derived_is_found_when_its_owner_drops() -> None:
