@@ -6,6 +6,42 @@ field names and sizes, never a value that came from patient data or from a secre
 
 from __future__ import annotations
 
+import enum
+
+
+class FaultKind(enum.IntEnum):
+    """What a node did that no honest node does. The numbers travel: they are never given to anything else.
+
+    The first are found by the node that receives what another sealed, the others by the aggregator alone.
+    """
+
+    KEY = 0
+    """Advertised a public key that cannot be sealed to."""
+    LEDGER = 1
+    """Showed a ledger shorter than it was before."""
+    ENVELOPE = 2
+    """Sealed an envelope that does not open."""
+    SHARE = 3
+    """Dealt a share other than the committed one."""
+    SHARE_RANGE = 4
+    """Dealt something that is no element of the field."""
+    CHECKSUM = 5
+    """Sealed a checksum contribution other than the committed one."""
+    PAIR_SEED = 6
+    """Sealed a pair seed other than the committed one."""
+    RELEASED_SHARE = 7
+    """Released a share other than the one it was dealt."""
+    SECRET = 8
+    """Dealt shares that do not give the secret it committed to."""
+    DERIVATION = 9
+    """Sealed a pair seed that its mask seed does not give."""
+    SIGNATURE = 10
+    """Sent an answer with a wrong signature."""
+    MALFORMED = 11
+    """Sent an answer that is not well-formed."""
+    MISPLACED = 12
+    """Sent an answer that belongs to another session, stage or set."""
+
 
 class ProtocolError(Exception):
     """Base of everything that can go wrong in a session."""
@@ -25,11 +61,15 @@ class RemoteError(ProtocolError):
     Attributes:
         sender: roster index of the node at fault, or None for the aggregator.
         field: the message field that is wrong, or None when it is the message as a whole.
+        kind: which fault of a node it is, where that is more than the class says.
     """
 
-    def __init__(self, reason: str, *, sender: int | None, field: str | None = None) -> None:
+    def __init__(
+        self, reason: str, *, sender: int | None, field: str | None = None, kind: FaultKind | None = None
+    ) -> None:
         self.sender = sender
         self.field = field
+        self.kind = kind
         who = "the aggregator" if sender is None else f"node {sender}"
         where = "" if field is None else f" (field {field})"
         super().__init__(f"{who}: {reason}{where}")
@@ -101,9 +141,13 @@ class RoundVoid(ProtocolError):
     Attributes:
         stage: the stage at which it ended.
         blamed: roster indices of nodes whose provable fault it is; empty when nodes were only absent.
+        kind: which fault that is; None when nobody is blamed.
     """
 
-    def __init__(self, stage: str, reason: str, blamed: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self, stage: str, reason: str, blamed: frozenset[int] = frozenset(), kind: FaultKind | None = None
+    ) -> None:
         self.stage = stage
         self.blamed = blamed
+        self.kind = kind
         super().__init__(f"round void at {stage}: {reason}")

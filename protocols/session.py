@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from crypto.identity import PublicIdentity
 from crypto.kdf import digest
-from protocols.errors import BadSignature, LocalError, NotCanonical, WrongSession
+from protocols.errors import BadSignature, FaultKind, LocalError, NotCanonical, WrongSession
 from protocols.messages import Advertise, Opening
 from protocols.parameters import CohortRules, RoundShape
 from protocols.wire import Limits, canonical, fields_of
@@ -126,4 +126,5 @@ def check_cohort(
                 "its ledger is shorter than it was: restored from a backup?",
                 sender=entry.sender,
                 field="ledger_sequence",
+                kind=FaultKind.LEDGER,
             )

@@ -24,7 +24,7 @@ from protocols.derivations import (
     index_bytes,
     pair_seed,
 )
-from protocols.errors import BadSignature, MalformedMessage, NotCanonical, WrongCommitment, WrongSession
+from protocols.errors import BadSignature, FaultKind, MalformedMessage, NotCanonical, WrongCommitment, WrongSession
 from protocols.messages import Advertise, Delivery, SeedEnvelope, ShareCommitments, SharesEnvelope
 from protocols.wire import SignedMessage, canonical, fields_of, to_map
 
@@ -175,9 +175,9 @@ def open_seed(envelope: SeedEnvelope, session: bytes, mask_key: SealingKey) -> b
     try:
         seed = mask_key.open(envelope.sealed, SEED_LABEL, *_binding(session, sender, receiver))
     except SealingError as error:
-        raise MalformedMessage("a pair seed that does not open", sender=sender) from error
+        raise MalformedMessage("a pair seed that does not open", sender=sender, kind=FaultKind.ENVELOPE) from error
     if commit_pair_seed(session, sender, receiver, seed) != envelope.commitment:
-        raise WrongCommitment("a pair seed other than the committed one", sender=sender)
+        raise WrongCommitment("a pair seed other than the committed one", sender=sender, kind=FaultKind.PAIR_SEED)
     return seed
 
 
@@ -194,18 +194,20 @@ def _open_shares(
     try:
         plaintext = channel_key.open(envelope.sealed, SHARES_LABEL, *_binding(session, sender, receiver))
     except SealingError as error:
-        raise MalformedMessage("an envelope that does not open", sender=sender) from error
+        raise MalformedMessage("an envelope that does not open", sender=sender, kind=FaultKind.ENVELOPE) from error
     size = shamir.SHARE_BYTES
     given = ReceivedShares(plaintext[:size], plaintext[size : 2 * size], plaintext[2 * size :])
     try:
         shamir.parse_share(given.mask_key)
         shamir.parse_share(given.self_mask)
     except ValueError as error:
-        raise MalformedMessage("a share that is none", sender=sender) from error
+        raise MalformedMessage("a share that is none", sender=sender, kind=FaultKind.SHARE_RANGE) from error
     if _commitments(session, sender, receiver, given) != envelope.commitments:
-        raise WrongCommitment("a share other than the committed one", sender=sender)
+        raise WrongCommitment("a share other than the committed one", sender=sender, kind=FaultKind.SHARE)
     if commit_checksum(sender, given.checksum) != advertisement.checksum_commitment:
-        raise WrongCommitment("a checksum contribution other than the committed one", sender=sender)
+        raise WrongCommitment(
+            "a checksum contribution other than the committed one", sender=sender, kind=FaultKind.CHECKSUM
+        )
     return given
 
 
@@ -220,7 +222,7 @@ def _seal(public_key: bytes, plaintext: bytes, label: str, session: bytes, sende
     try:
         return SealingPublicKey(public_key).seal(plaintext, label, *_binding(session, sender, receiver))
     except SealingError as error:
-        raise MalformedMessage("a public key that cannot be sealed to", sender=receiver) from error
+        raise MalformedMessage("a public key that cannot be sealed to", sender=receiver, kind=FaultKind.KEY) from error
 
 
 def _binding(session: bytes, sender: int, receiver: int) -> tuple[bytes, bytes, bytes]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from crypto import shamir
 from crypto.sealing import SealingKey
 from protocols import derivations, sharing
-from protocols.errors import MalformedMessage, RemoteError, RoundVoid, WrongCommitment
+from protocols.errors import FaultKind, MalformedMessage, RemoteError, RoundVoid, WrongCommitment
 from protocols.masking import MaskedSum
 from protocols.messages import Advertise, ReleasedShare, SeedEnvelope, Share, ShareCommitments, Unmask
 
@@ -61,6 +61,7 @@ class Unmasking:
                         f"released a share of node {entry.owner} other than the one it was dealt",
                         sender=message.sender,
                         field=field,
+                        kind=FaultKind.RELEASED_SHARE,
                     )
 
     def remove_masks(self, running: MaskedSum, unmasks: Mapping[int, Unmask]) -> None:
@@ -95,6 +96,7 @@ class Unmasking:
             STAGE,
             f"node {owner} dealt shares that do not give the secret it committed to",
             frozenset({owner}),
+            FaultKind.SECRET,
         )
 
     def _is_self_mask_seed(self, owner: int, secret: bytes) -> bool:
@@ -114,11 +116,15 @@ class Unmasking:
                     seed = derivations.pair_seed(mask_seed, self.session, owner, peer)
                     committed = self._seed_envelope(owner, peer).commitment
                     if derivations.commit_pair_seed(self.session, owner, peer, seed) != committed:
-                        raise WrongCommitment("sealed another pair seed than its mask seed gives", sender=owner)
+                        raise WrongCommitment(
+                            "sealed another pair seed than its mask seed gives",
+                            sender=owner,
+                            kind=FaultKind.DERIVATION,
+                        )
                 running.add_pair_mask(seed, peer, owner, remove=True)
             except RemoteError as error:
                 blamed = frozenset(() if error.sender is None else (error.sender,))
-                raise RoundVoid(STAGE, str(error), blamed) from error
+                raise RoundVoid(STAGE, str(error), blamed, error.kind) from error
 
     def _is_dealt(self, kind: str, entry: ReleasedShare, releaser: int) -> bool:
         committed = self._commitments(entry.owner, releaser)

@@ -176,9 +176,9 @@ def exactly(length: int) -> Any:
     return wired(Octets(lambda _: length))
 
 
-def wired(wire: Wire) -> Any:
-    """A dataclass field of a wire type."""
-    return dataclasses.field(metadata={"wire": wire})
+def wired(wire: Wire, default: Any = dataclasses.MISSING) -> Any:
+    """A dataclass field of a wire type. A default is for those who build the record: it always travels."""
+    return dataclasses.field(default=default, metadata={"wire": wire})
 
 
 class Record:
