@@ -1,9 +1,10 @@
 """How the coordinator reaches the nodes: requests out, answers back, silence is absence.
 
 Node and coordinator know nothing of transport; an engine supplies the `Channel`. Around the protocol's own messages
-a few more travel: the opening of a round with the receipts that a node may have missed, a node's word that it is
-behind, or that it is locked to a round without a receipt, and the closing of the study. They are parsed as strictly as
-the rest.
+a few more travel: the opening of a round with the receipts that a node may have missed and with what is claimed about
+dishonest nodes, a node's word that it is behind, or that it is locked to a round without a receipt, and the closing of
+the study. They are parsed as strictly as the rest. A node that leaves a round because of a peer answers with a
+`protocols.complaints.Complaint`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import ClassVar, Protocol
 
 from crypto.identity import SIGNATURE_BYTES
 from crypto.kdf import DIGEST_BYTES
+from protocols.complaints import NO_FAULTS, Faults
 from protocols.messages import FROM_AGGREGATOR, Advertise, Opening, Signature
 from protocols.receipts import Receipt, Statement
 from protocols.wire import (
@@ -50,6 +52,8 @@ class RoundOpening(Message):
     TYPE: ClassVar[str] = "round-opening"
     links: tuple[Link, ...] = wired(Sequence(Struct(Link), most=LINKS_MAX))
     opening: Opening = wired(Struct(Opening))
+    faults: Faults = wired(Struct(Faults), NO_FAULTS)
+    """What is claimed about earlier rounds. Nothing but what owners are told depends on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,8 @@ class StudyClosing(Message):
 
     TYPE: ClassVar[str] = "study-closing"
     links: tuple[Link, ...] = wired(Sequence(Struct(Link), most=LINKS_MAX))
+    faults: Faults = wired(Struct(Faults), NO_FAULTS)
+    """As in `RoundOpening`."""
 
 
 @dataclass(frozen=True, slots=True)

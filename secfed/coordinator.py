@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from protocols.aggregator import Aggregator, Stage
-from protocols.errors import ProtocolError, RemoteError, RoundVoid
+from protocols.errors import FaultKind, ProtocolError, RemoteError, RoundVoid
 from protocols.events import Rejected
 from protocols.messages import Signature
 from protocols.receipts import Receipt, Statement, valid_signers
@@ -30,6 +30,7 @@ from secfed.channel import (
     StudyClosing,
     most_answer_bytes,
 )
+from secfed.faults import Claim, FaultLog, what_it_did
 from secfed.progress import Event, NodeAbsent, Note, RoundClosed, RoundFailed, RoundOpened, StageReached
 from secfed.strategies import Layout, ModelState
 from secfed.study import Study
@@ -52,6 +53,8 @@ class RoundRecord:
     bytes_down: Mapping[str, int]
     sum_digest: str
     receipt_digest: str
+    faults: tuple[Claim, ...]
+    """What nodes and aggregator claim about nodes in this round, by roster index."""
 
 
 @dataclass
@@ -96,6 +99,7 @@ class Coordinator:
         self._keep = keep
         self._epsilon_by_round = epsilon_by_round
         self._limits = Limits(len(study.roster), self.chain.shape.packed_bytes)
+        self._faults = FaultLog(study, self._limits)
 
     def run(self) -> list[RoundRecord]:
         """Every round of the study, then the closing header."""
@@ -128,6 +132,7 @@ class Coordinator:
             receipt = self._drive(aggregator, number, traffic)
         except RoundVoid as error:
             reason = str(error)
+            self._faults.void(number, error)
         if receipt is not None:
             self._adopt(receipt, aggregator.packed_sum)
         return RoundRecord(
@@ -143,6 +148,7 @@ class Coordinator:
             bytes_down={self._name(node): size for node, size in sorted(traffic.down.items())},
             sum_digest=receipt.statement.sum_digest.hex() if receipt else "",
             receipt_digest=receipt.digest().hex() if receipt else "",
+            faults=self._faults.of_round(number),
         )
 
     def _drive(self, aggregator: Aggregator, number: int, traffic: _Traffic) -> Receipt:
@@ -152,11 +158,7 @@ class Coordinator:
             raise RoundVoid(Stage.ADVERTISE.value, "an earlier round was finished first, and this number is used up")
         while True:
             stage = aggregator.stage
-            rejected = {}
-            for node, answer in answers.items():
-                event = aggregator.receive(node, answer)
-                if isinstance(event, Rejected):
-                    rejected[node] = str(event.fault)
+            rejected = self._take(aggregator, number, answers)
             before = set(aggregator.absent)
             if stage is Stage.CLOSE:
                 receipt = aggregator.receipt()
@@ -171,6 +173,20 @@ class Coordinator:
                 aggregator.expect_state(following.digest(self.chain.layout))
             answers = self._exchange(requests, number, aggregator.stage, traffic)
 
+    def _take(self, aggregator: Aggregator, number: int, answers: Mapping[int, bytes]) -> dict[int, str]:
+        """Hand over a stage's answers. Returns why nodes are not counted: they complain, or their answer is wrong."""
+        reasons = {}
+        for node, answer in answers.items():
+            complaint = self._faults.complaint(node, number, aggregator.stage, answer)
+            if complaint is not None:
+                reasons[node] = f"{self._name(complaint.accused)} {what_it_did(FaultKind(complaint.kind))}, it says"
+                continue
+            event = aggregator.receive(node, answer)
+            if isinstance(event, Rejected):
+                reasons[node] = str(event.fault)
+                self._faults.rejected(number, event.fault)
+        return reasons
+
     def _open_round(self, aggregator: Aggregator, number: int, traffic: _Traffic) -> dict[int, bytes]:
         """Send the opening with the last receipt; bring nodes that are behind up to date and ask them again.
 
@@ -178,7 +194,8 @@ class Coordinator:
         """
         opening = aggregator.config.context.opening()
         last = tuple(Link(link.receipt, b"") for link in self.links[-1:])
-        requests = dict.fromkeys(range(len(self.study.roster)), encode(RoundOpening(last, opening)))
+        request = encode(RoundOpening(last, opening, self._faults.for_nodes()))
+        requests = dict.fromkeys(range(len(self.study.roster)), request)
         answers: dict[int, bytes] = {}
         offers: dict[int, Offer] = {}
         self.standings = {}
@@ -293,10 +310,9 @@ class Coordinator:
         """The closing header: every node adopts the last receipt, and says where it stands."""
         finished = True
         while finished:
-            requests = {
-                node: encode(StudyClosing(tuple(Link(link.receipt, b"") for link in self.links[-1:])))
-                for node in range(len(self.study.roster))
-            }
+            last = tuple(Link(link.receipt, b"") for link in self.links[-1:])
+            closing = encode(StudyClosing(last, self._faults.for_nodes()))
+            requests = dict.fromkeys(range(len(self.study.roster)), closing)
             offers: dict[int, Offer] = {}
             self.standings = {}
             while requests:

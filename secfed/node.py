@@ -3,7 +3,7 @@
 `handle` takes one request and gives one answer, whatever carries them. The node checks every header against its study,
 its policy and its own model; it trains only when all envelopes of a round are open and valid; its ledger commits before
 the upload leaves; it computes the next state itself. What it cannot accept it answers with nothing: the reason goes to
-its owner, never to the aggregator.
+its owner, never to the aggregator. A peer's fault alone it names to everybody, by a code (`secfed.faults`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from protocols.session import SessionConfig
 from protocols.wire import Limits, decode, encode, message_type
 from secfed.chain import Chain
 from secfed.channel import EchoRequest, Link, Offer, RoundOpening, Standing, StudyClosing, most_request_bytes
+from secfed.faults import NodeClaims
 from secfed.policy import Policy
 from secfed.store import NodeStore
 from secfed.strategies import Layout, ModelState, fixed_point
@@ -71,18 +72,27 @@ class NodeParts:
 class Node:
     """One hospital in one study."""
 
-    def __init__(self, study: Study, parts: NodeParts, on_step: Callable[[str, int], None] | None = None) -> None:
+    def __init__(
+        self,
+        study: Study,
+        parts: NodeParts,
+        on_step: Callable[[str, int], None] | None = None,
+        tell_owner: Callable[[str, str], None] | None = None,
+    ) -> None:
         """
         Args:
             study: checked against the policy and reserved in the ledger already.
             parts: what this hospital owns.
             on_step: told the node's name and the local step after each; stays inside the hospital.
+            tell_owner: told the node's name and, in a line, who is said to have broken a round; stays there, too.
         """
         self.study = study
         self.parts = parts
         self.index = study.index_of(parts.name)
         self.chain = Chain(study, parts.trainer.layout, parts.trainer.first_state())
         self._on_step = on_step or (lambda name, step: None)
+        tell = tell_owner or (lambda name, text: None)
+        self._claims = NodeClaims(study, self.index, parts.identity, lambda text: tell(parts.name, text))
         self._client: Client | None = None
         self._limits = Limits(len(study.roster), self.chain.shape.packed_bytes)
         self._keys = study.identities
@@ -92,7 +102,7 @@ class Node:
         """Answer one request of the coordinator.
 
         Returns:
-            The answer; empty when there is nothing to say.
+            The answer; empty when there is nothing to say. A complaint when a peer's fault ends this node's session.
 
         Raises:
             ProtocolError: this node takes no part: for its owner's eyes, not for the aggregator's.
@@ -100,18 +110,25 @@ class Node:
         """
         name = message_type(request, most_request_bytes(self._limits), None)
         if name == RoundOpening.TYPE:
-            return self._open_round(decode(RoundOpening, request, self._limits, None))
+            message = decode(RoundOpening, request, self._limits, None)
+            self._claims.hear(message.faults, message.opening.round_number)
+            return self._open_round(message)
         if name == StudyClosing.TYPE:
-            links = decode(StudyClosing, request, self._limits, None).links
-            self._adopt(links)
-            return self._standing(links)
+            closing = decode(StudyClosing, request, self._limits, None)
+            self._claims.hear(closing.faults, self.study.algorithm.rounds + 1)
+            self._adopt(closing.links)
+            return self._standing(closing.links)
         if name == EchoRequest.TYPE:
             return self._echo(decode(EchoRequest, request, self._limits, None))
         if self._client is None:
             raise WrongSession("a message before any round was opened", sender=None, field="type")
         if name == Published.TYPE:
             return self._close_round(request)
-        return self._act(self._client.receive(request))
+        try:
+            events = self._client.receive(request)
+        except ProtocolError as error:
+            return self._claims.complain(error, self._client.config.context.round_number, request)
+        return self._act(events)
 
     def approve(self, study_file: bytes) -> bytes:
         """This node's signature over the study: its values, which the protocol uses, and its file, which people read.

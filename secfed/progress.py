@@ -65,6 +65,15 @@ class NodeAbsent(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class OwnerTold(Event):
+    """A node tells its owner who is said to have broken a round. Inside the embedded engine only, like a local step."""
+
+    KIND: ClassVar[str] = "owner-told"
+    node: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class RoundClosed(Event):
     """A receipt has been made."""
 
@@ -177,6 +186,8 @@ def describe(event: Event) -> str | None:
             return text
         case NodeAbsent(_, node, stage, reason):
             return f"  {node} is absent from {stage} on ({reason})"
+        case OwnerTold(node, text):
+            return f"  {node} is told: {text}"
         case RoundClosed(number, survivors, roster, seconds, epsilon):
             return (
                 f"round {number:>3}: {survivors} of {roster} in the sum, {seconds:.1f} s, epsilon so far {epsilon:.2f}"

@@ -30,7 +30,7 @@ from secfed.data import Record, read_test_set, tokenise
 from secfed.engines.embedded import ENGINE, EmbeddedChannel, Simulation, load_simulation
 from secfed.errors import UserError
 from secfed.node import Node, NodeParts
-from secfed.progress import LocalStep, Note, Reporter
+from secfed.progress import LocalStep, Note, OwnerTold, Reporter
 from secfed.sites import LEDGER_FILE, STORE_FILE, Site, read_site
 from secfed.store import NodeStore
 from secfed.study import Study, load_study
@@ -199,6 +199,7 @@ def _make_node(
         study,
         NodeParts(site.name, site.identity, site.policy, ledger, store, trainer),
         on_step=lambda name, step: reporter.show(LocalStep(name, step, steps)),
+        tell_owner=lambda name, text: reporter.show(OwnerTold(name, text)),
     )
 
 

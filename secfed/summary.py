@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dp.ledger import Ledger
 from secfed.chain import Chain
 from secfed.coordinator import RoundRecord
+from secfed.faults import told_claim
 from secfed.node import Node
 from secfed.study import Study
 
@@ -53,7 +54,7 @@ def summarise(
         "accuracy_after": accuracy[1],
         "seconds": round(seconds, 2),
         "hospitals": [_hospital(plan, node, records) for node in nodes],
-        "rounds": [_round(record, chain) for record in records],
+        "rounds": [_round(record, chain, plan.study) for record in records],
         "versions": {library: version(library) for library in _LIBRARIES},
         "started": started.isoformat(timespec="seconds"),
         "finished": finished.isoformat(timespec="seconds"),
@@ -93,7 +94,7 @@ def _rounds_of(study: Study, ledger: Ledger, kind: str) -> set[int]:
     return {int(entry.body["round"]) for entry in entries if entry.body["study"] == study.digest.hex()}
 
 
-def _round(record: RoundRecord, chain: Chain) -> Mapping[str, Any]:
+def _round(record: RoundRecord, chain: Chain, study: Study) -> Mapping[str, Any]:
     return {
         "number": record.number,
         "attempt_void": record.void,
@@ -109,4 +110,5 @@ def _round(record: RoundRecord, chain: Chain) -> Mapping[str, Any]:
         "dimension": chain.shape.dimension,
         "sum_digest": record.sum_digest,
         "receipt_digest": record.receipt_digest,
+        "faults": [told_claim(study, claim) for claim in record.faults],
     }

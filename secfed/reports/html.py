@@ -15,7 +15,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from protocols.errors import FaultKind
 from secfed.errors import UserError
+from secfed.faults import what_it_did
 from secfed.reports.risk import rounded_up, scientific
 from secfed.reports.svg import Curve, epsilon_plot
 
@@ -58,6 +60,7 @@ def render_report(report: Mapping[str, Any]) -> str:
         "duration": _duration,
         "moment": lambda text: text[:19].replace("T", " "),
         "stage": lambda text: text.replace("_", " "),
+        "did": lambda kind: what_it_did(FaultKind[kind.upper().replace("-", "_")]),
     }
     template = environment.from_string(files("secfed.reports").joinpath("report.html.j2").read_text("utf-8"))
     curves = _curves(report["hospitals"])

@@ -223,6 +223,7 @@ def _round(summary: Mapping[str, Any]) -> dict[str, Any]:
         "dimension",
         "sum_digest",
         "receipt_digest",
+        "faults",
     )
     return {key: summary[key] for key in kept}
 

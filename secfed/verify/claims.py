@@ -1,7 +1,8 @@
 """`summary.json` and the report: what they say about the run must be what the evidence gives.
 
 Checked: digests, cohorts, survivors, quorums, ledgers, budgets. Accuracy, times and traffic are the coordinator's word:
-nothing in the folder proves or refutes them, so that only the report's agreement with the summary is checked.
+nothing in the folder proves or refutes them, so that only the report's agreement with the summary is checked. Of what
+is claimed about a node's faults, it is checked that those who are said to have complained did: not that they are right.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from protocols.complaints import Complaint, is_valid
+from protocols.errors import FaultKind
 from protocols.receipts import Receipt
+from secfed.faults import kind_name
 from secfed.run_folder import ADAPTER, REPORT, REPORT_PAGE, SUMMARY, receipt_file
 from secfed.study import Study
 from secfed.verify.evidence import Broken, agree, claim, read_file, read_json
@@ -18,10 +22,12 @@ from secfed.verify.ledgers import Account
 from secfed.verify.rounds import History
 
 _REPORTED = {
-    "rounds": ("number", "attempt_void", "cohort", "survivors", "quorum", "sum_digest", "receipt_digest"),
+    "rounds": ("number", "attempt_void", "cohort", "survivors", "quorum", "sum_digest", "receipt_digest", "faults"),
     "hospitals": ("name", "epsilon", "delta", "rounds_committed", "ledger_sequence"),
 }
 """What a report cannot leave out. Whatever else it takes from the summary is compared, too."""
+_CLAIM = ("accused", "by", "kind", "signature")
+"""What a claim about a node's fault holds."""
 
 
 def check_summary(
@@ -51,6 +57,7 @@ def check_summary(
             raise Broken(receipt_file(number), f"is missing: {SUMMARY} tells of it")
         else:
             _check_completed(each, study, history, history.receipts[number])
+        _check_faults(each, number, study)
     told = {each["number"] for each in summary["rounds"]}
     for number in history.receipts:
         if number not in told:
@@ -76,6 +83,38 @@ def _check_completed(each: dict[str, Any], study: Study, history: History, recei
     agree(SUMMARY, each, "quorum", statement.quorum)
     agree(SUMMARY, each, "ring_bits", history.chain.shape.ring_bits)
     agree(SUMMARY, each, "dimension", history.chain.shape.dimension)
+
+
+def _check_faults(each: dict[str, Any], number: int, study: Study) -> None:
+    """Every claim about a node is one that could be made, and every complaint is signed by who is said to make it."""
+    names = [entry.name for entry in study.roster]
+    kinds = {kind_name(kind): kind for kind in FaultKind}
+    survivors = claim(SUMMARY, each, "survivors", list)
+    seen: set[tuple[str, str]] = set()
+    for told in claim(SUMMARY, each, "faults", list):
+        accused, by, kind, signature = (claim(SUMMARY, told, name, str) for name in _CLAIM)
+        if set(told) != set(_CLAIM) or accused not in names or kind not in kinds or (by, accused) in seen:
+            raise Broken(SUMMARY, f"round {number}: a claim about {accused} that nobody can have made")
+        seen.add((by, accused))
+        if not by:
+            agree(SUMMARY, told, "signature", "")
+        elif by not in names or by in survivors:
+            raise Broken(SUMMARY, f"round {number}: {by} is said to have left it with a complaint, and has not")
+        else:
+            complaint = Complaint(
+                study.digest, number, names.index(by), names.index(accused), int(kinds[kind]), _signature(signature)
+            )
+            if not is_valid(complaint, study.digest, study.identities):
+                raise Broken(SUMMARY, f"round {number}: the complaint of {by} about {accused} is not signed by {by}")
+
+
+def _signature(text: str) -> bytes:
+    """The bytes of a signature in its one form; none, which nobody signs with, where there is no such."""
+    try:
+        signature = bytes.fromhex(text)
+    except ValueError:
+        return b""
+    return signature if signature.hex() == text else b""
 
 
 def _check_hospitals(summary: dict[str, Any], study: Study, history: History, accounts: Sequence[Account]) -> None:

@@ -99,6 +99,8 @@ class Federation:
     cuts: tuple[Cut, ...] = ()
     events: list[Event] = field(default_factory=list)
     refusals: list[tuple[str, str]] = field(default_factory=list)
+    told: list[tuple[str, str]] = field(default_factory=list)
+    """What nodes told their owners about others: name and line."""
     kept: list[tuple[Receipt, bytes]] = field(default_factory=list)
     trainers: list[FormulaTrainer] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
@@ -116,7 +118,11 @@ class Federation:
             ledger.reserve(self.study.digest, 8.0, 1e-5, self.study.algorithm.rounds)
         store = NodeStore(self.folder / f"node-{index}.sqlite")
         name = self.study.roster[index].name
-        return Node(self.study, NodeParts(name, key, make_policy(), ledger, store, self.trainers[index]))
+        return Node(
+            self.study,
+            NodeParts(name, key, make_policy(), ledger, store, self.trainers[index]),
+            tell_owner=lambda name, text: self.told.append((name, text)),
+        )
 
     def coordinator(self) -> Coordinator:
         channel = EmbeddedChannel(

@@ -63,6 +63,7 @@ def _round(number: int) -> dict[str, Any]:
         "dimension": 100,
         "sum_digest": f"{number:02x}" * 32,
         "receipt_digest": "",
+        "faults": [],
     }
 
 
