@@ -94,7 +94,7 @@ def _check_faults(each: dict[str, Any], number: int, study: Study) -> None:
     for told in claim(SUMMARY, each, "faults", list):
         accused, by, kind, signature = (claim(SUMMARY, told, name, str) for name in _CLAIM)
         if set(told) != set(_CLAIM) or accused not in names or kind not in kinds or (by, accused) in seen:
-            raise Broken(SUMMARY, f"round {number}: a claim about {accused} that nobody can have made")
+            raise Broken(SUMMARY, f"round {number}: a claim about a node that nobody can have made")
         seen.add((by, accused))
         if not by:
             agree(SUMMARY, told, "signature", "")

@@ -80,3 +80,15 @@ def other_sealed_seed(receiver: int) -> Callable[..., bytes]:
         return honest(key, plaintext, label, session, sender, peer)
 
     return seal
+
+
+def other_sealed_share(receiver: int) -> Callable[..., bytes]:
+    """Commits to the right shares, and seals another share of its mask seed to this receiver."""
+    honest = sharing._seal
+
+    def seal(key: bytes, plaintext: bytes, label: str, session: bytes, sender: int, peer: int) -> bytes:
+        if (peer, label) == (receiver, derivations.SHARES_LABEL):
+            plaintext = other_share(plaintext[: shamir.SHARE_BYTES]) + plaintext[shamir.SHARE_BYTES :]
+        return honest(key, plaintext, label, session, sender, peer)
+
+    return seal
