@@ -1,7 +1,8 @@
 """One tree of errors. The class says who is at fault; the text says what happened and what to do.
 
-A node that meets one of these leaves the session (it becomes a dropout) and tells its owner. Texts carry indices,
-field names and sizes, never a value that came from patient data or from a secret.
+A node that meets one of these leaves the session (it becomes a dropout) and tells its owner. A peer's fault it names to
+everybody, by its `FaultKind` alone (`protocols.complaints`). Texts carry indices, field names and sizes, never a value
+that came from patient data or from a secret.
 """
 
 from __future__ import annotations

@@ -379,6 +379,18 @@ def test_a_complaint_that_is_not_this_nodes_in_this_round_is_a_bad_answer(
     assert not record.void
 
 
+def test_a_node_cannot_hand_in_anothers_complaint(federation: Federation) -> None:
+    """Node 1 colludes with node 2, which has signed; the channel vouches for who answers."""
+
+    def anothers(message: Complaint) -> bytes:
+        return resigned(federation, 2, message, sender=2)
+
+    bend_answers(federation, 1, Complaint, anothers)
+    with dealing(4, sharing, "_seal", other_sealed_share(1)):
+        record = federation.coordinator()._run_round(1)
+    assert claims(record) == {(None, 1, FaultKind.MALFORMED)}
+
+
 @pytest.mark.parametrize("kind", [Unmask, MaskedInput])
 def test_a_complaint_counts_only_where_a_peers_fault_can_show(federation: Federation, kind: Any) -> None:
     def accuse(_: Any) -> bytes:
