@@ -17,17 +17,19 @@ from safetensors.numpy import load_file, save_file
 
 from crypto.identity import PublicIdentity
 from dp.ledger_copy import read_copy
+from protocols import sharing
 from protocols.receipts import Receipt, sum_digest, verify_receipt
 from protocols.wire import Limits, decode
 from secfed.cli import main
 from secfed.demo import DemoSettings, prepare_demo
 from secfed.models import adapter_digest
 from secfed.node import APPROVAL_LABEL
-from secfed.progress import Event, LocalStep, Reporter
+from secfed.progress import Event, LocalStep, OwnerTold, Reporter, describe
 from secfed.run import execute, prepare
 from secfed.sites import LEDGER_LABEL
 from secfed.study import load_study
 from secfed.verify.folder import verify_folder
+from tests.protocols.dealers import dealing, other_sealed_share
 from tests.tiny import make_tiny_base
 
 SETTINGS = DemoSettings(
@@ -208,3 +210,21 @@ def test_help_answers_without_loading_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     assert done.stdout.rstrip().endswith("[]")
     assert "demo" in done.stdout
+
+
+def test_a_hospital_that_deals_wrong_shares_is_named_to_every_owner(workspace: Path, tmp_path: Path) -> None:
+    recorder = Recorder()
+    with dealing(4, sharing, "_seal", other_sealed_share(1)):
+        result = execute(prepare(workspace / "study.toml", tmp_path), recorder)
+    names = [each["name"] for each in result.summary["hospitals"]]
+    told = [event for event in recorder.events if isinstance(event, OwnerTold)]
+    assert {event.node for event in told} == set(names)
+    assert {
+        "accused": names[4],
+        "by": names[1],
+        "kind": "share",
+        "signature": result.summary["rounds"][0]["faults"][0]["signature"],
+    } in result.summary["rounds"][0]["faults"]
+    line = f"  {names[0]} is told: round 1: {names[1]} says (signed) that {names[4]} dealt a share other than"
+    assert any((describe(event) or "").startswith(line) for event in told)
+    assert verify_folder(tmp_path).problem is None
