@@ -80,6 +80,11 @@ def sessions_answer_again() -> Weakening:
     return weakening
 
 
+def secrets_not_wiped() -> Weakening:
+    """A session keeps its secrets to the end."""
+    return patch.object(Client, "_wipe", lambda node: None)
+
+
 def no_self_mask() -> Weakening:
     """Inputs are covered by pair masks alone, as in the first sketch of Bonawitz et al. (2017, section 4)."""
     return patch.object(MaskedSum, "add_self_mask", lambda running, seed, owner, remove=False: None)

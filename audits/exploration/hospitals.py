@@ -1,0 +1,236 @@
+"""Whole nodes over several rounds: `secfed.node.Node` with its store, its chain and its session, and what it answers.
+
+A local state is what the node has on disk and the session it is in. From each, every request of
+`audits.exploration.studies` is really given to a copy of the node, and so is a crash. Training is a formula and the
+ledger counts nothing; the rest is the node's own code. Copies are made when the search comes to a state, not before:
+most combinations of rounds, groups and sums never come about.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+from unittest.mock import patch
+
+from audits.exploration.search import Fact, Facts, Move
+from audits.exploration.sessions import copy_of
+from audits.exploration.studies import Request, Studies
+from audits.federation import LAYOUT, FormulaTrainer, policy_of
+from dp.ledger import Ledger
+from protocols.client import Client, State
+from protocols.errors import ProtocolError
+from protocols.messages import Advertise, Agree, Close
+from protocols.session import SessionConfig
+from protocols.wire import Limits, decode, message_type
+from secfed.channel import Offer
+from secfed.node import Node, NodeParts
+from secfed.store import NodeStore
+
+_MOST_BYTES = 1 << 20
+_LIVE = (State.ADVERTISED, State.AGREED)
+"""The states in which a session is between two requests and can still go on."""
+_Key = tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A request to a node in one local state, and where it led; it is tried when it can first be built."""
+
+    text: str
+    ways: list[tuple[int, tuple[bytes, ...]]]
+    move: Move | None = None
+
+
+class _StillLedger:
+    """A ledger that never refuses: what it counts is not what is explored here."""
+
+    sequence = 1
+
+    def holds(self, kind: str, study: bytes, round_number: int) -> bool:
+        """Every round was committed, and none has been released: the ledger was never put back from a copy."""
+        return kind == "commit"
+
+    def commit(self, study: bytes, round_number: int) -> None:
+        """Nothing is spent."""
+
+    def release(self, study: bytes, round_number: int, receipt: bytes) -> None:
+        """Nothing was."""
+
+
+class StudyNode:
+    """One honest node in every way in which it can go through a study."""
+
+    def __init__(self, studies: Studies, facts: Facts, index: int, states: dict[bytes, bytes]) -> None:
+        """
+        Args:
+            studies: the cast.
+            facts: gives facts their bits.
+            index: this node's place in the roster.
+            states: head of a chain -> the state that nodes hold there; shared by all nodes.
+        """
+        self.name = f"node {index}"
+        self.index = index
+        self.refused: Counter[str] = Counter()
+        """How many requests were refused, by class of error."""
+        self._studies = studies
+        self._names = facts
+        self._states = states
+        self._nodes: list[Node] = []
+        self._facts: list[int] = []
+        self._requests: list[list[_Asked]] = []
+        self._known: dict[_Key, int] = {}
+        self._scratch: dict[int, Node] = {}
+        self._limits = Limits(studies.rules.roster_size, studies.chain().shape.packed_bytes)
+        between = [*studies.openings(), *studies.echoes(), *studies.closings()]
+        self._between = [(request.text, self._ways(request)) for request in between]
+        self._paths = {(path[-1].statement.digest() if path else studies.study.digest): path for path in studies.paths}
+        self._state_of(self._start(NodeStore(Path(":memory:"))), 0)
+
+    @property
+    def states(self) -> int:
+        """How many local states have been reached."""
+        return len(self._facts)
+
+    def moves(self, state: int, facts: int) -> Iterator[Move]:
+        missing = ~facts
+        for asked in self._requests[state]:
+            messages = next((messages for needs, messages in asked.ways if not needs & missing), None)
+            if messages is None:
+                continue
+            if asked.move is None:
+                asked.move = Move(self._after(state, messages), asked.text)
+            if asked.move.target != state:
+                yield asked.move
+
+    def facts(self, state: int) -> int:
+        return self._facts[state]
+
+    def _after(self, state: int, messages: tuple[bytes, ...]) -> int:
+        """The local state after these messages: the same one when nothing new has been said.
+
+        A node that has only adopted receipts is not followed: an opening can bring the same receipts with it.
+        """
+        node = self._scratch.pop(state, None) or self._copy(self._nodes[state])
+        before, answer = _marks(node), b""
+        try:
+            for message in messages:
+                answer = node.handle(message)
+        except ProtocolError as error:
+            self.refused[type(error).__name__] += 1
+            answer = b""
+        said = [*self._said(node, answer), *self._parted(node)]
+        if _marks(node) == before:
+            self._scratch[state] = node  # nothing has happened to it: it serves for the next request, too
+        else:
+            said += self._parted(self._start(node.parts.store))
+        facts = self._facts[state] | self._names.bits(said)
+        return state if facts == self._facts[state] else self._state_of(node, facts)
+
+    def _copy(self, node: Node) -> Node:
+        twin = self._start(NodeStore(Path(":memory:")))
+        node.parts.store._database.backup(twin.parts.store._database)
+        twin.chain = copy.copy(node.chain)
+        twin._client = None if node._client is None else copy_of(node._client)
+        return twin
+
+    def _parted(self, node: Node) -> Iterator[Fact]:
+        """A fact that must not be: another state than others hold at the same receipt."""
+        state = node.chain.state.digest(LAYOUT)
+        if self._states.setdefault(node.chain.head, state) != state:
+            yield "parted", self.index, node.chain.head
+
+    def _ways(self, request: Request) -> list[tuple[int, tuple[bytes, ...]]]:
+        return [(self._names.bits(needs), messages) for needs, messages in request.ways]
+
+    def _in_session(self, node: Node) -> Iterator[Request]:
+        """What may come in the session that the node is in."""
+        client = node._client
+        if client is None or client.state not in _LIVE:
+            return
+        context = client.config.context
+        path = self._paths[context.predecessor]
+        if client.state is State.ADVERTISED:
+            yield from self._studies.agreed(path, context.round_number, self.index)
+        else:
+            group = tuple(member for member in client._survivors if member in self._studies.honest)
+            yield from self._studies.summed(path, context.round_number, group, self.index)
+
+    def _said(self, node: Node, answer: bytes) -> Iterator[Fact]:
+        """What everybody may know once the node has given this answer."""
+        if not answer:
+            return
+        name = message_type(answer, _MOST_BYTES, None)
+        client = cast(Client, node._client)
+        if name == Advertise.TYPE:
+            context = client.config.context
+            yield "joined", self.index, context.digest()
+            yield "round", self.index, context.round_number, context.digest()
+        elif name == Agree.TYPE:
+            group = tuple(member for member in client._survivors if member in self._studies.honest)
+            yield "agreed", self.index, client.config.context.digest(), group
+        elif name == Close.TYPE:
+            yield "signed", self.index, client.statement
+            yield "checked", self.index, client.statement
+        elif name == Offer.TYPE:
+            yield "signed", self.index, decode(Offer, answer, self._limits, self.index).statement
+
+    def _start(self, store: NodeStore) -> Node:
+        """The node on this store, as after a restart."""
+        studies = self._studies
+        parts = NodeParts(
+            name=studies.study.roster[self.index].name,
+            identity=studies.keys[self.index],
+            policy=policy_of(studies.rules.minimum),
+            ledger=cast(Ledger, _StillLedger()),
+            store=store,
+            trainer=FormulaTrainer(self.index),
+        )
+        return Node(studies.study, parts)
+
+    def _state_of(self, node: Node, facts: int) -> int:
+        """The number of this local state; a new one the first time."""
+        client = node._client
+        if client is not None and client.state not in _LIVE:
+            node._client = client = None  # it answers nothing new any more
+        key = (
+            facts,
+            _rows(node.parts.store),
+            node.chain.head,
+            None if client is None else (client.config.context.digest(), client.state, client._survivors),
+        )
+        if key not in self._known:
+            self._known[key] = len(self._nodes)
+            self._nodes.append(node)
+            self._facts.append(facts)
+            within = [(request.text, self._ways(request)) for request in self._in_session(node)]
+            self._requests.append([_Asked(text, ways) for text, ways in (*within, *self._between)])
+        return self._known[key]
+
+
+def explored_entropy(studies: Studies) -> AbstractContextManager[object]:
+    """While this is active, nodes draw their session secrets from `Studies.entropy`."""
+
+    def client(config: SessionConfig, index: int, *arguments: Any, **rest: Any) -> Client:
+        return Client(config, index, *arguments, entropy=studies.entropy(index, config.context.digest()), **rest)
+
+    return patch("secfed.node.Client", client)
+
+
+def _marks(node: Node) -> _Key:
+    """What differs from before if a request has done anything to the node."""
+    client = node._client
+    session = None if client is None else (id(client), client.state, len(client._answers))
+    return node.parts.store._database.total_changes, node.chain.length, session
+
+
+def _rows(store: NodeStore) -> _Key:
+    """All that is on disk but the peers' ledger numbers, which never change here."""
+    return tuple(
+        tuple(store._database.execute(f"SELECT * FROM {table} ORDER BY 1, 2"))  # noqa: S608 - names from this line
+        for table in ("floor", "attempts", "locks", "links")
+    )
