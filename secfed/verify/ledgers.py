@@ -42,10 +42,11 @@ def check_ledgers(folder: Path, study: Study, receipts: Mapping[int, Receipt]) -
     for name in file_names(folder, LEDGERS):
         if f"{LEDGERS}/{name}" not in expected:
             raise Broken(f"{LEDGERS}/{name}", "no node of the roster has this ledger")
-    return tuple(_check_ledger(folder, study, node, receipts) for node in range(len(study.roster)))
+    return tuple(check_ledger(folder, study, node, receipts) for node in range(len(study.roster)))
 
 
-def _check_ledger(folder: Path, study: Study, node: int, receipts: Mapping[int, Receipt]) -> Account:
+def check_ledger(folder: Path, study: Study, node: int, receipts: Mapping[int, Receipt]) -> Account:
+    """Check one node's ledger. Raises Broken as `check_ledgers` does."""
     place, identity = ledger_file(study.roster[node].name), study.identities[node]
     try:
         entries = read_copy(

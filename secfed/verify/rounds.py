@@ -48,11 +48,11 @@ def check_rounds(folder: Path, study: Study) -> History:
     Raises:
         Broken: naming the first file that does not hold.
     """
-    chain = _start(folder, study)
+    chain = start_chain(folder, study)
     receipts: dict[int, Receipt] = {}
     states = {chain.state.digest(chain.layout)}
-    for number in _numbers(folder):
-        receipts[number] = _check_round(folder, chain, number)
+    for number in round_numbers(folder):
+        receipts[number] = check_round(folder, chain, number)
         states.add(chain.state.digest(chain.layout))
     for name in file_names(folder, SUMS):
         if f"{SUMS}/{name}" not in {sum_file(number) for number in receipts}:
@@ -60,7 +60,8 @@ def check_rounds(folder: Path, study: Study) -> History:
     return History(receipts, chain, frozenset(states))
 
 
-def _start(folder: Path, study: Study) -> Chain:
+def start_chain(folder: Path, study: Study) -> Chain:
+    """The chain before any receipt. Raises Broken when the first state is not one."""
     try:
         layout, first = read_first_state(read_file(folder, FIRST_STATE))
         return Chain(study, layout, first)
@@ -68,7 +69,8 @@ def _start(folder: Path, study: Study) -> Chain:
         raise Broken(FIRST_STATE, str(error)) from error
 
 
-def _numbers(folder: Path) -> list[int]:
+def round_numbers(folder: Path) -> list[int]:
+    """The rounds that have a receipt, in order. Raises Broken when a file among them has no receipt's name."""
     numbers = []
     for name in file_names(folder, RECEIPTS):
         number = int(name.removesuffix(".cbor")) if _RECEIPT_NAME.fullmatch(name) else 0
@@ -78,8 +80,17 @@ def _numbers(folder: Path) -> list[int]:
     return sorted(numbers)
 
 
-def _check_round(folder: Path, chain: Chain, number: int) -> Receipt:
-    """Check one receipt and its sum, and move the chain."""
+def check_round(folder: Path, chain: Chain, number: int) -> Receipt:
+    """Check one receipt and its sum, and move the chain.
+
+    Args:
+        folder: the run's.
+        chain: as the receipts before this one left it.
+        number: the round.
+
+    Raises:
+        Broken: naming the receipt, its sum, or the first state if it is not the one that the first receipt starts from.
+    """
     place = receipt_file(number)
     try:
         receipt = _read_receipt(folder, chain, number)
