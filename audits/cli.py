@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 
 EXAMPLE = "Example: secfed audit protocol --html attacks.html"
+EXPLORE_EXAMPLE = "Example: secfed audit explore --json > explored.json"
 EVIDENCE_EXAMPLE = "Example: secfed audit evidence runs/demo --sample 100"
 _NAME_WIDTH = 48
 _PLACE_WIDTH = 28
@@ -74,6 +75,29 @@ def _row(verdict: Verdict) -> str:
     place = verdict.stopped_by if verdict.stopped and verdict.stopped_by else "NOT STOPPED"
     weakened = "yes" if verdict.succeeds_when_weakened else "NO: proves nothing"
     return f"{verdict.attack:{_NAME_WIDTH}}{place:{_PLACE_WIDTH}}{weakened}"
+
+
+@app.command(name="explore", epilog=EXPLORE_EXAMPLE)
+def explore(as_json: AsJson = False) -> None:
+    """Visit every state that small rosters of real nodes can reach, whatever the aggregator does, on symbolic keys.
+
+    In each state the promises of the SPEC are checked. The same is done with nodes that lack one check, until a promise
+    is broken: the table shows the shortest way to it. Takes some minutes. Ends 0 if no promise of real nodes is broken
+    and every check that was taken out was noticed; 1 if not.
+    """
+    from audits.exploration import report
+    from audits.exploration.runs import REAL, REMOVALS
+
+    if not as_json:
+        typer.echo(report.heading())
+    explored = []
+    for one in report.explore_all((*REAL, *REMOVALS), lambda news: typer.echo(news, err=True)):
+        explored.append(one)
+        if not as_json:
+            typer.echo("\n".join(report.rows(one)))
+    typer.echo(report.as_json(explored) if as_json else report.closing_words(explored))
+    if not all(one.as_it_should_be for one in explored):
+        raise typer.Exit(1)
 
 
 RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run that `secfed verify` accepts.")]

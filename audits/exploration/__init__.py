@@ -7,12 +7,12 @@ each node other sets, sums and receipts, abort rounds, and crash nodes.
 
 Two explorations, because their product would be too large, and because one ends where the other begins:
 
-- *One session* (`pool`, `sessions`, `promises`), message by message: any U1, U2 and U3 for any node, any signatures, any
-  sums. Its result that matters to the rounds: at most one group of one round number gets a quorum on its sets.
+- *One session* (`pool`, `sessions`, `promises`), message by message: any U1, U2 and U3 for any node, any signatures,
+  any sums. What the rounds take from it: at most one group of one round number gets a quorum on its sets.
 - *The rounds of a study* (`studies`, `hospitals`, `chain_promises`): a session is three steps there (joined, agreed,
   closed), with every legal group as U1 = U2 = U3 and, where a colluder is in it, two sums that both pass the checksum.
-  What is explored is what lies between sessions: openings on any chain, withheld receipts, aborted rounds, echoes, locks,
-  restarts. Which sharers were lost inside a session changes nothing there: rounds know survivors and statements alone.
+  What is explored lies between sessions: openings on any chain, withheld receipts, aborted rounds, echoes, locks,
+  crashes. Which sharers were lost inside a session changes nothing there: rounds know survivors and statements alone.
 
 `search` visits the combinations of the nodes' states. Nothing is cut off: a finished exploration with no violation has
 seen all of them. Rosters are small, as 2t > N + c has no special cases in larger ones; it is no proof for all sizes.

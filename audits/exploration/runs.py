@@ -67,15 +67,16 @@ _FIVE_ONE_CORRUPT = CohortRules(roster_size=5, colluders=1, tolerated_dropouts=1
 _FIVE_TWO_CORRUPT = CohortRules(roster_size=5, colluders=2, tolerated_dropouts=1, minimum=4)
 
 REAL: tuple[Exploration, ...] = (
-    Exploration(_THREE),
-    Exploration(_THREE_ONE_CORRUPT),
+    Exploration(_FOUR_ONE_CORRUPT, rounds=2),
+    Exploration(_THREE, rounds=2),
+    Exploration(_FIVE_TWO_CORRUPT),
+    Exploration(_FIVE_ONE_CORRUPT),
     Exploration(_FOUR),
     Exploration(_FOUR_ONE_CORRUPT),
-    Exploration(_FIVE_ONE_CORRUPT),
-    Exploration(_FIVE_TWO_CORRUPT),
-    Exploration(_THREE, rounds=2),
-    Exploration(_FOUR_ONE_CORRUPT, rounds=2),
+    Exploration(_THREE),
+    Exploration(_THREE_ONE_CORRUPT),
 )
+"""Real nodes; the longest first."""
 REMOVALS: tuple[Exploration, ...] = (
     Exploration(_FOUR, 0, "the roster's majority in the quorum", weakened.quorum_not_from_the_roster),
     Exploration(_FOUR_ONE_CORRUPT, 0, "signatures on the sets", lambda: weakened.unchecked_signatures(Agree.TYPE)),
