@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar, cast
@@ -36,6 +37,7 @@ from protocols.errors import (
 
 _HEAD_BYTES = 9
 NUMBER_MAX = 2**53 - 1
+_TYPE_NAME = re.compile("[a-z-]{1,40}")
 _WIRES: dict[type, dict[str, Wire]] = {}
 """The fields of each kind of record, as they are first needed."""
 
@@ -248,9 +250,11 @@ def message_type(data: bytes, most_bytes: int, sender: int | None) -> str:
     if len(data) > most_bytes:
         raise OversizedMessage(f"{len(data)} bytes where at most {most_bytes} are read", sender=sender)
     value = parse_canonical(data, sender)
-    if type(value) is not dict or type(value.get("type")) is not str:
+    name = value.get("type") if type(value) is dict else None
+    # A name from the wire ends up on somebody's terminal: only what could be a message's name goes on from here.
+    if type(name) is not str or not _TYPE_NAME.fullmatch(name):
         raise MalformedMessage("not a message of this protocol", sender=sender, field="type")
-    return cast(str, value["type"])
+    return name
 
 
 def parse_canonical(data: bytes, sender: int | None) -> Any:

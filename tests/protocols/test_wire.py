@@ -388,6 +388,15 @@ def test_what_is_no_message_is_refused(data: bytes) -> None:
         wire.message_type(data, 100, SENDER)
 
 
+@pytest.mark.parametrize("name", ["\x1b[2J", "a\nb", "é", "", "Agree", "a" * 41])
+def test_a_type_that_could_mislead_a_terminal_is_not_repeated(name: str) -> None:
+    with pytest.raises(MalformedMessage) as caught:
+        wire.message_type(reference({"type": name}), 100, SENDER)
+    assert caught.value.field == "type"
+    assert str(caught.value).isprintable()
+    assert not name or name not in str(caught.value)
+
+
 plain_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**64), 2**64 - 1) | st.binary(max_size=40) | st.text(max_size=40),
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=30), inner, max_size=5),
