@@ -246,11 +246,13 @@ class Aggregator:
         message = decode(MaskedInput, data, self.config.limits, sender)
         self._check_in_session(sender, message.session)
         self._check_signed(sender, message)
+        field = "vector"
         try:
             vector = encoding.unpack(message.vector, self.config.context.shape)
+            field = "tag"
             tag = checksum.decode_tag(message.tag)
         except ValueError as error:
-            raise MalformedMessage(str(error), sender=sender, field="vector") from error
+            raise MalformedMessage(str(error), sender=sender, field=field) from error
         np.add(self._running, vector, out=self._running)
         self._running_tag = (self._running_tag + tag) % checksum.PRIME
 

@@ -506,3 +506,14 @@ def test_a_sender_outside_the_roster_is_rejected(sender: int) -> None:
     event = walk.aggregator.receive(sender, walk.answers[0])
     assert isinstance(event, Rejected)
     assert isinstance(event.fault, RemoteError)
+
+
+@pytest.mark.parametrize(("field", "value"), [("tag", (2**61 - 1).to_bytes(8, "big")), ("vector", b"\xff" * 8)])
+def test_the_rejection_of_a_masked_input_names_the_field_that_is_wrong(field: str, value: bytes) -> None:
+    walk = Walk(configure(5, dropouts=1, dimension=7, ring_bits=9)).to(Stage.MASKED_INPUT)
+    walk.collect()
+    walk.bend_answer(1, **{field: value})
+    walk.hand_over()
+    (rejected,) = walk.rejected
+    assert isinstance(rejected.fault, MalformedMessage)
+    assert rejected.fault.field == field
