@@ -11,6 +11,11 @@ class UserError(Exception):
     """
 
     def __init__(self, what: str, next_step: str) -> None:
-        self.what = what
+        self.what = printable(what)
         self.next_step = next_step
-        super().__init__(f"{what}. {next_step}.")
+        super().__init__(f"{self.what}. {next_step}.")
+
+
+def printable(text: str) -> str:
+    """The text with nothing in it that moves a terminal's cursor or starts a line: it may hold a stranger's words."""
+    return "".join(character if character.isprintable() else "?" for character in text)

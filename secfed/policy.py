@@ -6,7 +6,6 @@ different sessions. Whatever it does not mention it does not allow; a file that 
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,6 +14,7 @@ from protocols.errors import ParameterError
 from protocols.parameters import HONEST_MIN, CohortRules
 from secfed.errors import UserError
 from secfed.study import HexDigest, Study, first_problem
+from secfed.toml_files import read_toml
 
 
 class _Section(BaseModel):
@@ -81,14 +81,12 @@ class Policy(_Section):
 def load_policy(path: Path, site: str) -> Policy:
     """Read a site's policy. Raises UserError when it is missing or not a policy."""
     try:
-        values = tomllib.loads(path.read_text())
+        values = read_toml(path)
     except OSError as error:
         raise UserError(
             f"the policy of {site} cannot be read: {path} ({error.strerror})",
             "Every site needs a policy.toml; copy one from the demo and adapt it",
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not TOML: {error}", "Mend that place and run the command again") from error
     try:
         return Policy.model_validate(values)
     except ValidationError as error:

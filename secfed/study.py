@@ -7,7 +7,6 @@ signed. No network, no torch. Paths inside are relative to the file.
 
 from __future__ import annotations
 
-import tomllib
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,8 +20,8 @@ from protocols.encoding import FixedPoint
 from protocols.errors import LocalError
 from protocols.parameters import CohortRules, OverflowCertificate
 from secfed.errors import UserError
+from secfed.toml_files import read_toml
 
-STUDY_BYTES_MAX = 1 << 20
 HexDigest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
@@ -210,19 +209,12 @@ def load_study(path: Path) -> Study:
         UserError: the file is missing, too large, no TOML, or says something that a study does not say.
     """
     try:
-        with path.open("rb") as file:
-            raw = file.read(STUDY_BYTES_MAX + 1)
+        values = read_toml(path)
     except OSError as error:
         raise UserError(
             f"the study file {path} cannot be read ({error.strerror})",
             "Give the path of a study.toml; `secfed demo` writes one that you can copy",
         ) from error
-    if len(raw) > STUDY_BYTES_MAX:
-        raise UserError(f"the study file {path} is larger than 1 MiB", "Check that it is the right file")
-    try:
-        values = tomllib.loads(raw.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not TOML: {error}", "Mend that place and run the command again") from error
     try:
         return Study.model_validate_json(_as_json(values))
     except ValidationError as error:
@@ -234,7 +226,7 @@ def _as_json(values: object) -> str:
 
     try:
         return json.dumps(values, allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise UserError(
             f"the study holds a value that no study has ({error})", "Use text, numbers, lists and tables only"
         ) from error

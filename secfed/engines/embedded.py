@@ -8,7 +8,6 @@ is how dropouts are shown: a cut node gets no request and gives no answer from o
 from __future__ import annotations
 
 import sqlite3
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +20,7 @@ from protocols.errors import ProtocolError
 from secfed.errors import UserError
 from secfed.node import Node
 from secfed.study import Study, first_problem
+from secfed.toml_files import read_toml
 
 ENGINE = "embedded (simulation: all hospitals in one process)"
 StageName = Annotated[str, Field(pattern="^(" + "|".join(stage.value for stage in Stage) + ")$")]
@@ -50,9 +50,9 @@ def load_simulation(path: Path, study: Study) -> Simulation:
     if not path.exists():
         return Simulation()
     try:
-        simulation = Simulation.model_validate(tomllib.loads(path.read_text()))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{path} is not TOML: {error}", "Mend that place and run the command again") from error
+        simulation = Simulation.model_validate(read_toml(path))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})", "Check its permissions") from error
     except ValidationError as error:
         raise UserError(f"{path}: {first_problem(error)}", "Mend it there; nothing was started") from error
     names = {entry.name for entry in study.roster}

@@ -11,7 +11,8 @@ from pathlib import Path
 from secfed.errors import UserError
 from secfed.node import APPROVAL_LABEL
 from secfed.run_folder import SIGNATURES, STUDY, signatures_text, study_file_digest
-from secfed.study import STUDY_BYTES_MAX, Study, load_study
+from secfed.study import Study, load_study
+from secfed.toml_files import TOML_BYTES_MAX
 from secfed.verify.evidence import Broken, claim, read_file, read_json
 
 
@@ -21,7 +22,7 @@ def check_approval(folder: Path) -> Study:
     Raises:
         Broken: the study cannot be read, or a signature is missing, not valid, or not in its one form.
     """
-    data = read_file(folder, STUDY, STUDY_BYTES_MAX)
+    data = read_file(folder, STUDY, TOML_BYTES_MAX)
     study = _read_study(folder / STUDY)
     approvals = claim(SIGNATURES, read_json(folder, SIGNATURES), "signatures", dict)
     found: list[bytes] = []

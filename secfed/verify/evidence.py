@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from secfed.errors import printable
+
 BYTES_MAX = 1 << 31
 """No file of a run is larger. Files with a known size have tighter bounds."""
 _SHOWN_MAX = 60
@@ -25,8 +27,8 @@ class Broken(Exception):
 
     def __init__(self, place: str, reason: str) -> None:
         # Names in a stranger's folder end up on a terminal.
-        self.place = _printable(place)
-        self.reason = _printable(reason)
+        self.place = printable(place)
+        self.reason = printable(reason)
         super().__init__(f"{self.place}: {self.reason}")
 
 
@@ -74,10 +76,6 @@ def agree(place: str, table: Any, name: str, found: Any) -> None:
     claimed = claim(place, table, name, type(found))
     if claimed != found:
         raise Broken(place, f"{name} is {_short(claimed)} where the evidence gives {_short(found)}")
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _short(value: Any) -> str:
