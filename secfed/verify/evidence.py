@@ -7,6 +7,7 @@ checked before it is used.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -33,10 +34,15 @@ class Broken(Exception):
 
 
 def read_file(folder: Path, place: str, most: int = BYTES_MAX) -> bytes:
-    """All bytes of a file of the run. Raises Broken when it is missing, or larger than `most`."""
+    """All bytes of a file of the run. Raises Broken when it is missing, no plain file, or larger than `most`."""
+    path = folder / place
     try:
-        with (folder / place).open("rb") as file:
-            data = file.read(most + 1)
+        if path.exists() and not path.is_file():  # opening a pipe would wait for its other end for ever
+            raise Broken(place, "not a plain file")
+        with path.open("rb") as file:
+            # Asked for n bytes, `read` makes room for n bytes: ask for those that are there.
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(min(size, most) + 1)
     except OSError as error:
         raise Broken(place, f"cannot be read ({error.strerror})") from error
     if len(data) > most:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from secfed import run_folder
 from secfed.cli import main
 from secfed.run_folder import ledger_file, read_first_state, receipt_file, sum_file
 from secfed.sites import LEDGER_LABEL
+from secfed.verify.evidence import read_file
 from secfed.verify.folder import verify_folder
 from tests.secfed.federation import Federation, cut, identities
 from tests.secfed.run_folders import FROZEN, write_run
@@ -502,3 +504,19 @@ def test_the_verifier_needs_no_machine_learning_library_and_no_network(folder: P
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("everything holds\n")
+
+
+def test_reading_a_small_file_makes_no_room_for_the_largest(folder: Path) -> None:
+    tracemalloc.start()
+    try:
+        read_file(folder, run_folder.SUMMARY)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("place", ["summary.json", "first_state.cbor", "receipts/0001.cbor"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(folder: Path, place: str) -> None:
+    (folder / place).unlink()
+    os.mkfifo(folder / place)
+    assert problem_in(folder) == (place, "not a plain file")
