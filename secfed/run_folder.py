@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from protocols.errors import ProtocolError
+from protocols.parameters import DIMENSION_MAX
 from protocols.wire import canonical, parse_canonical
 from secfed.strategies import Layout, ModelState
 from secfed.study import Study
@@ -32,6 +33,8 @@ FIRST_STATE = "first_state.cbor"
 RECEIPTS, SUMS, LEDGERS, ADAPTER = "receipts", "sums", "ledgers", "adapter"
 SUMMARY = "summary.json"
 REPORT, REPORT_PAGE = "report.json", "report.html"
+_AXES_MAX = 8
+"""More than any trained tensor has. NumPy makes none of more than 64; a product of many large sizes takes minutes."""
 
 
 def receipt_file(round_number: int) -> str:
@@ -99,6 +102,8 @@ def read_first_state(data: bytes) -> tuple[Layout, ModelState]:
 
 def _tensor(entry: Any) -> tuple[str, tuple[int, ...]]:
     match entry:
-        case [str(name), [*shape]] if all(type(size) is int and size >= 1 for size in shape):
+        case [str(name), [*shape]] if len(shape) <= _AXES_MAX and all(
+            type(size) is int and 1 <= size <= DIMENSION_MAX for size in shape
+        ):
             return name, tuple(shape)
     raise ValueError("not a name and a shape in its layout")

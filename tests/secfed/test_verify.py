@@ -506,6 +506,20 @@ def test_the_verifier_needs_no_machine_learning_library_and_no_network(folder: P
     assert done.stdout.endswith("everything holds\n")
 
 
+def make_void(folder: Path, layout: list[Any], numbers: int) -> None:
+    """No receipts: nobody but the folder's author vouches for the first state."""
+    for part in ("receipts", "sums"):
+        shutil.rmtree(folder / part)
+    state = {"adapter": bytes(4 * numbers), "layout": layout}
+    (folder / run_folder.FIRST_STATE).write_bytes(canonical(state))
+
+
+@pytest.mark.parametrize("shape", [[1] * 65 + [11], [2**64 - 1] * 50_000, [2**63]], ids=["axes", "many", "large"])
+def test_a_first_state_of_impossible_shape_is_refused_at_once(folder: Path, shape: list[int]) -> None:
+    make_void(folder, [["a", shape]], 11)
+    assert problem_in(folder) == (run_folder.FIRST_STATE, "not a name and a shape in its layout")
+
+
 def test_reading_a_small_file_makes_no_room_for_the_largest(folder: Path) -> None:
     tracemalloc.start()
     try:
