@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
@@ -518,6 +519,12 @@ def make_void(folder: Path, layout: list[Any], numbers: int) -> None:
 def test_a_first_state_of_impossible_shape_is_refused_at_once(folder: Path, shape: list[int]) -> None:
     make_void(folder, [["a", shape]], 11)
     assert problem_in(folder) == (run_folder.FIRST_STATE, "not a name and a shape in its layout")
+
+
+def test_a_frozen_tensor_of_more_rows_than_the_rank_is_not_computed_again(folder: Path) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    save_file({**tensors, "more.lora_A.weight": np.zeros((1500, 1500), np.float32)}, folder / WEIGHTS)
+    assert problem_in(folder) == (WEIGHTS, "more.lora_A.weight has more rows than the adapter's rank, 2")
 
 
 def test_reading_a_small_file_makes_no_room_for_the_largest(folder: Path) -> None:
