@@ -8,10 +8,12 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from dp.ledger import Ledger
+from secfed.adapter import ADAPTER_FILES, files_digest
 from secfed.chain import Chain
 from secfed.coordinator import RoundRecord
 from secfed.faults import told_claim
 from secfed.node import Node
+from secfed.run_folder import ADAPTER
 from secfed.study import Study
 
 if TYPE_CHECKING:
@@ -41,13 +43,11 @@ def summarise(
         times: start, end, seconds.
         engine: what carried the messages.
     """
-    from secfed.models import adapter_digest
-
     started, finished, seconds = times
     return {
         "study": plan.study.name,
         "study_digest": plan.study.digest.hex(),
-        "adapter_digest": adapter_digest(plan.out / "adapter"),
+        "adapter_digest": files_digest(plan.out / ADAPTER, ADAPTER_FILES),
         "state_digest": chain.state.digest(chain.layout).hex(),
         "engine": engine,
         "accuracy_before": accuracy[0],
