@@ -114,6 +114,7 @@ def _item(data: bytes, at: int, depth: int) -> tuple[Any, int]:
     for _ in range(n if major == 4 else 2 * n):
         item, at = _item(data, at, depth + 1)
         items.append(item)
+    need(major == 4 or all(isinstance(key, str) for key in items[::2]), "a map key that is not text")
     return (items if major == 4 else dict(zip(items[::2], items[1::2], strict=True))), at
 
 

@@ -60,7 +60,9 @@ def test_the_references_maps_are_sorted_by_encoded_key() -> None:
     assert C({"bb": 1, "a": 2, "c": 3}) == C({"c": 3, "bb": 1, "a": 2}) == bytes.fromhex("a361610261630362626201")
 
 
-@pytest.mark.parametrize("encoded", ["1817", "9fff", "c101", "f94500", "6161ff", "62c328", "a2616201616101", "61", ""])
+@pytest.mark.parametrize(
+    "encoded", ["1817", "9fff", "c101", "f94500", "6161ff", "62c328", "a2616201616101", "61", "", "a1f400"]
+)
 def test_the_reference_refuses_what_is_not_canonical(encoded: str) -> None:
     with pytest.raises(Refused):
         parse_cbor(bytes.fromhex(encoded))
