@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test lint format clean
+FUZZ_SECONDS ?= 60
+
+.PHONY: help setup demo test fuzz lint format clean
 
 help: ## Show these targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -21,6 +23,9 @@ demo: setup ## Five hospitals fine-tune a language model together (about five mi
 
 test: setup ## The whole test suite
 	$(BIN)/python -m pytest
+
+fuzz: setup ## Fuzz every parser, FUZZ_SECONDS=60 each; findings in runs/fuzz
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 lint: setup ## Formatting, style, types and the direction of every import
 	$(BIN)/ruff format --check .
