@@ -130,7 +130,9 @@ def aggregator_targets(walked: WalkedRound) -> Iterator[Target]:
     mutate = cbor_mutator(resigner(walked.walk.keys))
     for stage, (aggregator, answers) in walked.aggregators.items():
         others = {node: answer for node, answer in answers.items() if node != _NODE}
-        seeds = (answers[_NODE], *others.values())
+        # Fresh keys are known to nobody before the cohort is shown: whoever had them could announce them first.
+        known = () if stage is Stage.ADVERTISE else others.values()
+        seeds = (answers[_NODE], *known)
         yield Target(f"aggregator/{stage.value}", _AGGREGATOR_PROMISE, _takes_answer(aggregator, others), seeds, mutate)
 
 
