@@ -79,6 +79,7 @@ REAL: tuple[Exploration, ...] = (
 """Real nodes; the longest first."""
 REMOVALS: tuple[Exploration, ...] = (
     Exploration(_FOUR, 0, "the roster's majority in the quorum", weakened.quorum_not_from_the_roster),
+    Exploration(_FOUR, 0, "one signer of the quorum", weakened.quorum_one_too_low),
     Exploration(_FOUR_ONE_CORRUPT, 0, "signatures on the sets", lambda: weakened.unchecked_signatures(Agree.TYPE)),
     Exploration(_FOUR_ONE_CORRUPT, 0, "the self mask", weakened.no_self_mask),
     Exploration(_THREE, 0, "the checksum's constant", weakened.checksum_without_constant),

@@ -51,6 +51,7 @@ def test_no_promise_of_real_nodes_is_broken_in_any_state(exploration: Exploratio
 
 BROKEN = {
     "the roster's majority in the quorum": "two quorums in one round",
+    "one signer of the quorum": "two quorums in one round",
     "signatures on the sets": "released shares for different sets",
     "the self mask": "free of unknown masks",
     "the checksum's constant": "signed a sum that is not its survivors'",
@@ -184,7 +185,7 @@ def test_the_null_space_is_that_of_the_matrix() -> None:
 
 def run_with(monkeypatch: pytest.MonkeyPatch, real: tuple[Exploration, ...], *arguments: str) -> tuple[int, str]:
     monkeypatch.setattr(runs, "REAL", real)
-    monkeypatch.setattr(runs, "REMOVALS", (REMOVALS[3],))
+    monkeypatch.setattr(runs, "REMOVALS", (REMOVALS[4],))
     result = CliRunner().invoke(cli.app, ["explore", *arguments])
     return result.exit_code, result.stdout
 
@@ -199,7 +200,7 @@ def test_the_command_shows_each_exploration_and_the_way_to_each_violation(monkey
 
 
 def test_the_command_ends_1_when_real_nodes_break_a_promise(monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = Exploration(THREE, 0, "", REMOVALS[3].weakening)
+    broken = Exploration(THREE, 0, "", REMOVALS[4].weakening)
     code, output = run_with(monkeypatch, (broken,), "--json")
     assert code == 1
     first, second = sorted(json.loads(output)["explorations"], key=lambda entry: str(entry["without"]))
