@@ -18,11 +18,13 @@ import cbor2
 from dp.errors import DPError
 from dp.ledger import Ledger
 from protocols.client import Client
-from protocols.errors import ProtocolError
+from protocols.complaints import Complaint, Faults, Finding
+from protocols.errors import FaultKind, ProtocolError
 from protocols.messages import FROM_NODE
-from protocols.wire import Limits, decode, encode
+from protocols.sharing import sign
+from protocols.wire import Limits, decode, encode, fields_of
 from secfed.chain import Chain
-from secfed.channel import Offer, Standing
+from secfed.channel import Offer, RoundOpening, Standing, StudyClosing
 from secfed.coordinator import Coordinator
 from secfed.engines.embedded import EmbeddedChannel, Simulation
 from secfed.node import Node
@@ -138,6 +140,18 @@ class Recorded:
         self.messages = list(dict.fromkeys(channel.messages))
         self.messages += [encode(link.receipt) for link in coordinator.links]
         self.limits = federation.nodes[_NODE]._limits
+        faults = _faults(federation)
+        self.messages.append(encode(faults.complaints[0]))
+        for kind in (RoundOpening, StudyClosing):
+            moment, request = self.moments[kind.TYPE]
+            message: Any = decode(kind, request, self.limits, None)
+            self.moments[kind.TYPE] = moment, encode(kind(**{**fields_of(message), "faults": faults}))
+
+
+def _faults(federation: Federation) -> Faults:
+    """One claim of either sort, about the first round."""
+    complaint = Complaint(federation.study.digest, 1, 3, 2, int(FaultKind.SHARE), b"")
+    return Faults((sign(complaint, identities(5)[3]),), (Finding(1, 4, int(FaultKind.SIGNATURE)),))
 
 
 def node_targets(recorded: Recorded) -> Iterator[Target]:
@@ -150,7 +164,7 @@ def node_targets(recorded: Recorded) -> Iterator[Target]:
 
 
 def _handles(moment: Moment, limits: Limits) -> Callable[[bytes], None]:
-    kinds = {kind.TYPE: kind for kind in (*FROM_NODE, Offer, Standing)}
+    kinds = {kind.TYPE: kind for kind in (*FROM_NODE, Offer, Standing, Complaint)}
 
     def check(data: bytes) -> None:
         node = moment.again()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from protocols.complaints import Complaint
 from protocols.messages import FROM_AGGREGATOR, FROM_NODE
 from protocols.receipts import Receipt
 from secfed.channel import EchoRequest, Offer, RoundOpening, Standing, StudyClosing
@@ -13,7 +14,7 @@ from tests.fuzz.messages import message_targets, primitive_targets
 from tests.fuzz.nodes import Recorded, node_targets
 from tests.fuzz.target import Target
 
-AROUND_A_ROUND = (RoundOpening, EchoRequest, StudyClosing, Offer, Standing)
+AROUND_A_ROUND = (RoundOpening, EchoRequest, StudyClosing, Offer, Standing, Complaint)
 
 
 def make_targets(base: Path) -> dict[str, Target]:
