@@ -92,12 +92,13 @@ def as_json(all_of_them: Sequence[Explored]) -> str:
 def _explore(number: int) -> tuple[Found, int, int]:
     """Run one of them in a worker process. Returns all of `Explored` but the exploration itself."""
     exploration, last = _explorations[number], time.monotonic()
+    without = f", without {exploration.without}" if exploration.without else ""
 
     def progress(states: int) -> None:
         nonlocal last
         if _news is not None and time.monotonic() - last > _SECONDS_BETWEEN_NEWS:
             last = time.monotonic()
-            _news.put(f"{exploration.name}: {states:,} states so far")
+            _news.put(f"{exploration.name}{without}: {states:,} states so far")
 
     explored = explore(exploration, progress)
     return explored.found, explored.local_states, explored.refused
