@@ -150,6 +150,16 @@ class Aggregator:
         return messages
 
     @property
+    def missing(self) -> frozenset[int]:
+        """Whose answer to this stage is not there yet."""
+        return frozenset(self._present - self._answered)
+
+    @property
+    def can_close(self) -> bool:
+        """Whether enough have signed for a receipt."""
+        return len(self._closings) >= self._quorum
+
+    @property
     def session(self) -> bytes:
         """The session id; empty before the cohort is fixed."""
         return self._session
@@ -185,7 +195,7 @@ class Aggregator:
             raise LocalError("call expect_state before the closing stage ends")
         for node in self._present - self._answered:
             self.absent.setdefault(node, self.stage)
-        if len(self._closings) < self._quorum:
+        if not self.can_close:
             raise RoundVoid(self.stage.value, f"{len(self._closings)} signatures where {self._quorum} are needed")
         signatures = tuple(Signature(node, self._closings[node]) for node in sorted(self._closings))
         return Receipt(self._statement, signatures)

@@ -156,11 +156,13 @@ class Coordinator:
         answers: Mapping[int, bytes] = self._open_round(aggregator, number, traffic)
         if aggregator.config.context.predecessor != self.chain.head:
             raise RoundVoid(Stage.ADVERTISE.value, "an earlier round was finished first, and this number is used up")
+        requests: Mapping[int, bytes] = {}
         while True:
             stage = aggregator.stage
             rejected = self._take(aggregator, number, answers)
             before = set(aggregator.absent)
             if stage is Stage.CLOSE:
+                self._repeat_sum(aggregator, number, requests, traffic)
                 receipt = aggregator.receipt()
                 self._show_absent(aggregator, number, before, rejected)
                 return receipt
@@ -172,6 +174,18 @@ class Coordinator:
                 following = self.chain.next_state(aggregator.packed_sum, aggregator.survivors)
                 aggregator.expect_state(following.digest(self.chain.layout))
             answers = self._exchange(requests, number, aggregator.stage, traffic)
+
+    def _repeat_sum(
+        self, aggregator: Aggregator, number: int, requests: Mapping[int, bytes], traffic: _Traffic
+    ) -> None:
+        """Send the sum once more to those who have not signed, if there is no receipt without them.
+
+        Who has signed is locked to this round. If they are at most c, nobody may sign on their word, and should the
+        others be too few without them, a single lost message would end the study.
+        """
+        if not aggregator.can_close:
+            again = {node: requests[node] for node in sorted(aggregator.missing)}
+            self._take(aggregator, number, self._exchange(again, number, Stage.CLOSE, traffic))
 
     def _take(self, aggregator: Aggregator, number: int, answers: Mapping[int, bytes]) -> dict[int, str]:
         """Hand over a stage's answers. Returns why nodes are not counted: they complain, or their answer is wrong."""

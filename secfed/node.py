@@ -177,6 +177,15 @@ class Node:
         return self._act(self._client.receive(encode(opening)))
 
     def _act(self, events: tuple[ClientEvent, ...]) -> bytes:
+        """Do what the session asks for. If that fails, the session ends: a repeated message must not get an answer."""
+        try:
+            return self._perform(events)
+        except BaseException:
+            if self._client is not None:
+                self._client.abandon()
+            raise
+
+    def _perform(self, events: tuple[ClientEvent, ...]) -> bytes:
         answer = b""
         for event in events:
             match event:
@@ -273,22 +282,35 @@ class Node:
         return held.vector if held.statement == statement else None
 
     def _adopt(self, links: tuple[Link, ...]) -> None:
-        for link in links:
-            statement = link.receipt.statement
-            if statement.round_number <= self.chain.round_number:
-                continue
-            packed = link.vector or self._kept_sum(statement)
-            if packed is None:
-                return  # the next opening is answered with where this node stands
-            ahead = copy.copy(self.chain)
-            ahead.adopt(link.receipt, packed)
-            took_part = self.index in statement.survivors
-            if took_part:
-                self._check_spend(statement.round_number)
-            self.parts.store.append_link(self.study.digest, ahead.length, encode(link.receipt), packed)
-            self.chain = ahead
-            if took_part and not self.parts.ledger.holds("release", self.study.digest, statement.round_number):
-                self.parts.ledger.release(self.study.digest, statement.round_number, link.receipt.digest())
+        try:
+            for link in links:
+                if link.receipt.statement.round_number > self.chain.round_number and not self._append(link):
+                    return  # the next opening is answered with where this node stands
+        finally:
+            # A session stands on the receipt at which it was joined: on another it would train and sign another state.
+            if self._client is not None and self._client.config.context.predecessor != self.chain.head:
+                self._client.abandon()
+
+    def _append(self, link: Link) -> bool:
+        """Make this link the next of the chain. False if the sum that it covers is not there."""
+        statement = link.receipt.statement
+        packed = link.vector or self._kept_sum(statement)
+        if packed is None:
+            return False
+        ahead = copy.copy(self.chain)
+        ahead.adopt(link.receipt, packed)
+        if self.index in statement.survivors:
+            self._check_spend(statement.round_number)
+        self.parts.store.append_link(self.study.digest, ahead.length, encode(link.receipt), packed)
+        self.chain = ahead
+        self._release(link.receipt)
+        return True
+
+    def _release(self, receipt: Receipt) -> None:
+        """Note in the ledger that a round in which this node took part has its receipt."""
+        ledger, study, number = self.parts.ledger, self.study.digest, receipt.statement.round_number
+        if self.index in receipt.statement.survivors and not ledger.holds("release", study, number):
+            ledger.release(study, number, receipt.digest())
 
     def _check_restored(self) -> None:
         """After a restore this node is held to rounds that it has forgotten, until its chain has passed them."""
@@ -311,9 +333,10 @@ class Node:
             return
         if round_number > self.parts.store.raised_floor(study):
             raise LocalError(
-                f"this node took part in round {round_number} and its files do not know it: they were put back from a "
-                "copy, or somebody else holds its key. Stop it, ask the other sites for the highest round that they "
-                "have seen, and raise this node's floor to it"
+                f"a receipt says that this node took part in round {round_number}, and its files do not know of it. "
+                "Either they were put back from a copy: then ask the other sites for the highest round that they have "
+                "seen, and raise this node's floor to it. Or somebody else holds its key, or the aggregator and other "
+                "nodes lie about who was summed: then tell the other sites, and do not raise the floor"
             )
         if not committed:
             ledger.commit(study, round_number)
@@ -330,8 +353,10 @@ class Node:
 
     def _replay(self) -> None:
         """After a restart: compute the state again from the links on disk."""
-        for receipt, packed in self.parts.store.links(self.study.digest):
-            self.chain.adopt(decode(Receipt, receipt, self._limits, self.index), packed)
+        for data, packed in self.parts.store.links(self.study.digest):
+            receipt = decode(Receipt, data, self._limits, self.index)
+            self.chain.adopt(receipt, packed)
+            self._release(receipt)  # a crash may have come between the link and the ledger's entry
 
     def _standing(self, links: tuple[Link, ...]) -> bytes:
         """Where this node stands: its offer while it is locked, unless there are receipts that it still has to get."""

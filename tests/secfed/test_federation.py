@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from protocols.errors import BadSignature, LocalError, ProtocolError, RemoteError, WrongSession
-from protocols.messages import Opening, Published, Signature
-from protocols.receipts import SIGNING_LABEL, Statement
+from protocols.messages import Advertise, Cohort, Opening, Published, Signature
+from protocols.receipts import SIGNING_LABEL, Receipt, Statement
 from protocols.wire import decode, encode, fields_of, message_type
-from secfed.channel import EchoRequest, Link, Offer, RoundOpening, Standing
+from secfed.channel import EchoRequest, Link, Offer, RoundOpening, Standing, StudyClosing
 from secfed.coordinator import Coordinator
 from secfed.engines.embedded import Cut
 from secfed.node import Node
@@ -229,6 +229,100 @@ def test_the_last_round_is_finished_by_the_closing_header(tmp_path: Path) -> Non
     assert [record.void for record in records] == [False] * 4
     assert coordinator.chain.round_number == 4
     assert len(federation.states()) == 1
+
+
+class LosingOnce:
+    """Loses the sum on its way to these nodes the first time that it is sent."""
+
+    def __init__(self, federation: Federation, nodes: set[int]) -> None:
+        self._inner = federation.coordinator()._channel
+        self._nodes = nodes
+
+    def exchange(self, requests, *, round_number, stage):  # type: ignore[no-untyped-def]
+        lost = self._nodes if stage == "close" else set()
+        self._nodes = self._nodes - lost
+        kept = {node: request for node, request in requests.items() if node not in lost}
+        return self._inner.exchange(kept, round_number=round_number, stage=stage)
+
+
+def test_one_lost_sum_does_not_end_a_study_whose_other_nodes_could_not_go_on(tmp_path: Path) -> None:
+    """One node has signed and is locked: it is no more than the colluders may be, and all five are needed."""
+    study = make_study(cohort={"tolerated_dropouts": 0, "minimum": 5})
+    federation = Federation(study, tmp_path)
+    coordinator = federation.coordinator()
+    coordinator._channel = LosingOnce(federation, {0, 1, 2, 3})
+    assert [record.void for record in coordinator.run()] == [False] * 4
+    assert len(federation.states()) == 1
+
+
+def test_without_the_repetition_that_study_would_be_stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Coordinator, "_repeat_sum", lambda *arguments: None)
+    federation = Federation(make_study(cohort={"tolerated_dropouts": 0, "minimum": 5}), tmp_path)
+    coordinator = federation.coordinator()
+    coordinator._channel = LosingOnce(federation, {0, 1, 2, 3})
+    assert [record.void for record in coordinator.run()] == [True] * 4
+
+
+def test_a_session_ends_when_its_node_adopts_a_receipt(tmp_path: Path) -> None:
+    """It was joined on the state before: it would train, and sign, on another."""
+    federation = Federation(make_study(), tmp_path)
+    coordinator = cut_closing(federation, 2)
+    node = federation.nodes[0]
+    opening = RoundOpening((Link(coordinator.links[0].receipt, b""),), coordinator.chain.context(3).opening())
+    assert message_type(node.handle(encode(opening)), 1 << 20, 0) == "advertise"
+    assert node._client is not None
+    live = node._client
+    signed = echo_request(federation, coordinator, (2, 3, 4))
+    quorum = tuple(
+        Signature(member, federation.nodes[member].parts.identity.sign(SIGNING_LABEL, signed.statement.digest()))
+        for member in (1, 2, 3, 4)
+    )
+    node.handle(encode(StudyClosing((Link(Receipt(signed.statement, quorum), signed.vector),))))
+    assert node.chain.round_number == 2
+    with pytest.raises(LocalError, match="failed"):
+        live.receive(b"")
+
+
+def test_a_release_that_a_crash_prevented_is_made_up_for_at_the_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    federation = Federation(make_study(), tmp_path)
+    coordinator = federation.coordinator()
+    coordinator._run_round(1)
+    node = federation.nodes[2]
+
+    def crash(*arguments: object) -> None:
+        raise OSError("power cut")
+
+    monkeypatch.setattr(node.parts.ledger, "release", crash)
+    opening = RoundOpening((Link(coordinator.links[0].receipt, b""),), coordinator.chain.context(2).opening())
+    with pytest.raises(OSError, match="power cut"):
+        node.handle(encode(opening))
+    monkeypatch.undo()
+    assert not node.parts.ledger.holds("release", federation.study.digest, 1)
+    again = federation.start_node(2)
+    assert again.chain.round_number == 1
+    assert again.parts.ledger.holds("release", federation.study.digest, 1)
+
+
+def test_a_session_ends_when_what_it_asks_for_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The peers' ledger numbers could not be written down: the same cohort again gets no answer."""
+    federation = Federation(make_study(), tmp_path)
+    coordinator = federation.coordinator()
+    node = federation.nodes[0]
+    opening = encode(RoundOpening((), coordinator.chain.context(1).opening()))
+    entries = tuple(decode(Advertise, each.handle(opening), each._limits, None) for each in federation.nodes)
+    cohort = encode(Cohort(entries))
+
+    def full(*arguments: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(node.parts.store, "remember_ledger_sequences", full)
+    with pytest.raises(sqlite3.OperationalError):
+        node.handle(cohort)
+    monkeypatch.undo()
+    with pytest.raises(LocalError, match="failed"):
+        node.handle(cohort)
 
 
 def test_too_few_signatures_for_an_echo_leave_the_round_void(tmp_path: Path) -> None:

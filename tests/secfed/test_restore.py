@@ -89,7 +89,7 @@ def test_a_floor_below_a_round_that_the_copy_knows_is_refused(store: NodeStore) 
 def test_a_node_restored_unnoticed_stops_at_the_first_receipt_that_counts_it_and_stays_there(tmp_path: Path) -> None:
     federation, coordinator = after(tmp_path, 2)
     for _ in range(3):
-        with pytest.raises(LocalError, match="took part in round 1 and its files do not know it"):
+        with pytest.raises(LocalError, match="took part in round 1, and its files do not know of it"):
             federation.nodes[NODE].handle(closing(coordinator))
     assert federation.nodes[NODE].chain.length == 0
     federation.nodes[NODE] = federation.start_node(NODE)
@@ -102,7 +102,7 @@ def test_a_node_whose_database_alone_was_restored_stops_too(tmp_path: Path) -> N
     ledger = federation.nodes[NODE].parts.ledger
     ledger.commit(federation.study.digest, 1)
     ledger.release(federation.study.digest, 1, bytes(32))
-    with pytest.raises(LocalError, match="its files do not know it"):
+    with pytest.raises(LocalError, match="its files do not know of it"):
         federation.nodes[NODE].handle(closing(coordinator))
     raise_floor(federation, 1)
     federation.nodes[NODE].handle(closing(coordinator))
