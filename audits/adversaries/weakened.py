@@ -231,6 +231,20 @@ def no_lock() -> Weakening:
     return patch.object(Node, "_unfinished", lambda node: None)
 
 
+def sessions_outlive_adoption() -> Weakening:
+    """A node's open session goes on when the node adopts a receipt."""
+    honest = Node._adopt
+
+    def adopt(node: Node, links: Any) -> None:
+        session, node._client = node._client, None
+        try:
+            honest(node, links)
+        finally:
+            node._client = session
+
+    return patch.object(Node, "_adopt", adopt)
+
+
 def signers_not_counted(quorum: int) -> Weakening:
     """A receipt is taken to have enough signatures."""
     return patch("protocols.receipts.count_signers", lambda statement, signatures, roster: quorum)

@@ -3,7 +3,8 @@
 1. A node signs one statement for a round number at the most, and joins a round number once.
 2. At most one receipt for a round number; all receipts lie on one chain that begins with the study.
 3. Nodes at the same receipt hold the same state.
-4. Behind every receipt is an honest node that has seen and checked the sum itself.
+4. A node trains on the state of its session, and signs only what follows its last receipt.
+5. Behind every receipt is an honest node that has seen and checked the sum itself.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ class StudyPromises(Promises):
                 (("signed",), self._signed_twice),
                 (("signed",), self._no_chain),
                 (("parted",), self._two_states),
+                (("strayed",), self._strayed),
                 (("signed", "checked"), self._unchecked),
             ),
         )
         self._studies = studies
 
     def _joined_twice(self, facts: list[Fact]) -> str | None:
-        joined = [(node, number) for _, node, number, _ in facts]
+        joined = [(node, number) for _, node, number, _, _ in facts]
         for node, number in joined:
             if joined.count((node, number)) > 1:
                 return f"node {node} joined round {number} twice"
@@ -58,7 +60,12 @@ class StudyPromises(Promises):
 
     def _two_states(self, facts: list[Fact]) -> str | None:
         for _, node, head in facts:
-            return f"node {node} holds another state than others at the receipt {head.hex()[:12]}"
+            return f"node {node} holds another state than its receipts lead to, at {head.hex()[:12]}"
+        return None
+
+    def _strayed(self, facts: list[Fact]) -> str | None:
+        for _, node, what in facts:
+            return f"node {node} {what} another state than its session's"
         return None
 
     def _unchecked(self, facts: list[Fact]) -> str | None:

@@ -1,9 +1,12 @@
 """Whole nodes over several rounds: `secfed.node.Node` with its store, its chain and its session, and what it answers.
 
 A local state is what the node has on disk and the session it is in. From each, every request of
-`audits.exploration.studies` is really given to a copy of the node, and so is a crash. Training is a formula and the
-ledger counts nothing; the rest is the node's own code. Copies are made when the search comes to a state, not before:
-most combinations of rounds, groups and sums never come about.
+`audits.exploration.studies` is really given to a copy of the node, and so is a crash. Training is a formula, and the
+ledger counts rounds and no epsilon; the rest is the node's own code. Copies are made when the search comes to a state,
+not before: most combinations of rounds, groups and sums never come about.
+
+Two rounds do not reach the cap of three attempts on one state, and no file is put back from a copy here:
+`audits.adversaries` has both.
 """
 
 from __future__ import annotations
@@ -17,10 +20,14 @@ from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
 
+import numpy as np
+from numpy.typing import NDArray
+
 from audits.exploration.search import Fact, Facts, Move
 from audits.exploration.sessions import copy_of
 from audits.exploration.studies import Request, Studies
 from audits.federation import LAYOUT, FormulaTrainer, policy_of
+from dp.errors import AlreadyCommitted, AlreadyReleased, LedgerError
 from dp.ledger import Ledger
 from protocols.client import Client, State
 from protocols.errors import ProtocolError
@@ -30,6 +37,7 @@ from protocols.wire import Limits, decode, message_type
 from secfed.channel import Offer
 from secfed.node import Node, NodeParts
 from secfed.store import NodeStore
+from secfed.strategies import ModelState
 
 _MOST_BYTES = 1 << 20
 _LIVE = (State.ADVERTISED, State.AGREED)
@@ -46,32 +54,48 @@ class _Asked:
     move: Move | None = None
 
 
-class _StillLedger:
-    """A ledger that never refuses: what it counts is not what is explored here."""
+class _RoundLedger:
+    """A ledger that counts rounds: each is committed once and released once, and no epsilon is spent."""
 
     sequence = 1
 
+    def __init__(self, entries: frozenset[tuple[str, int]] = frozenset()) -> None:
+        self.entries = entries
+
     def holds(self, kind: str, study: bytes, round_number: int) -> bool:
-        """Every round was committed, and none has been released: the ledger was never put back from a copy."""
-        return kind == "commit"
+        return (kind, round_number) in self.entries
 
     def commit(self, study: bytes, round_number: int) -> None:
-        """Nothing is spent."""
+        self._append("commit", round_number, AlreadyCommitted)
 
     def release(self, study: bytes, round_number: int, receipt: bytes) -> None:
-        """Nothing was."""
+        self._append("release", round_number, AlreadyReleased)
+
+    def _append(self, kind: str, round_number: int, refusal: type[LedgerError]) -> None:
+        if (kind, round_number) in self.entries:
+            raise refusal(f"round {round_number} has its {kind}")
+        self.entries |= {(kind, round_number)}
+
+
+class _WatchedTrainer(FormulaTrainer):
+    """Remembers the state on which it was last asked to train."""
+
+    trained_on: bytes | None = None
+
+    def update(self, state: ModelState, *arguments: Any) -> NDArray[np.float32]:
+        self.trained_on = state.digest(LAYOUT)
+        return self.formula(state)
 
 
 class StudyNode:
     """One honest node in every way in which it can go through a study."""
 
-    def __init__(self, studies: Studies, facts: Facts, index: int, states: dict[bytes, bytes]) -> None:
+    def __init__(self, studies: Studies, facts: Facts, index: int) -> None:
         """
         Args:
             studies: the cast.
             facts: gives facts their bits.
             index: this node's place in the roster.
-            states: head of a chain -> the state that nodes hold there; shared by all nodes.
         """
         self.name = f"node {index}"
         self.index = index
@@ -79,7 +103,6 @@ class StudyNode:
         """How many requests were refused, by class of error."""
         self._studies = studies
         self._names = facts
-        self._states = states
         self._nodes: list[Node] = []
         self._facts: list[int] = []
         self._requests: list[list[_Asked]] = []
@@ -103,7 +126,8 @@ class StudyNode:
             if messages is None:
                 continue
             if asked.move is None:
-                asked.move = Move(self._after(state, messages), asked.text)
+                target = self._after(state, messages) if messages else self._after_crash(state)
+                asked.move = Move(target, asked.text)
             if asked.move.target != state:
                 yield asked.move
 
@@ -111,37 +135,59 @@ class StudyNode:
         return self._facts[state]
 
     def _after(self, state: int, messages: tuple[bytes, ...]) -> int:
-        """The local state after these messages: the same one when nothing new has been said.
-
-        A node that has only adopted receipts is not followed: an opening can bring the same receipts with it.
-        """
+        """The local state after these messages; the same one if they have changed nothing."""
         node = self._scratch.pop(state, None) or self._copy(self._nodes[state])
-        before, answer = _marks(node), b""
+        before, session, answer = _marks(node), node._client, b""
         try:
             for message in messages:
                 answer = node.handle(message)
-        except ProtocolError as error:
+        except (ProtocolError, LedgerError) as error:
             self.refused[type(error).__name__] += 1
             answer = b""
-        said = [*self._said(node, answer), *self._parted(node)]
-        if _marks(node) == before:
-            self._scratch[state] = node  # nothing has happened to it: it serves for the next request, too
-        else:
-            said += self._parted(self._start(node.parts.store))
+        said = [*self._said(node, answer), *self._parted(node), *self._strayed(node, answer)]
+        if node._client is not session and node._client is not None:
+            said.append(self._joined(node._client, self._facts[state]))
         facts = self._facts[state] | self._names.bits(said)
-        return state if facts == self._facts[state] else self._state_of(node, facts)
+        if _marks(node) != before:
+            return self._state_of(node, facts | self._names.bits(self._parted(self._restarted(node))))
+        self._scratch[state] = node  # nothing has happened to it: it serves for the next request, too
+        return state if facts == self._facts[state] else self._state_of(self._copy(node), facts)
+
+    def _after_crash(self, state: int) -> int:
+        """The local state after a crash and a restart: what is on disk is there, and no session."""
+        return self._state_of(self._restarted(self._nodes[state]), self._facts[state])
+
+    def _restarted(self, node: Node) -> Node:
+        store = NodeStore(Path(":memory:"))
+        node.parts.store._database.backup(store._database)
+        return self._start(store, _ledger(node).entries)
 
     def _copy(self, node: Node) -> Node:
-        twin = self._start(NodeStore(Path(":memory:")))
-        node.parts.store._database.backup(twin.parts.store._database)
+        twin = self._restarted(node)
         twin.chain = copy.copy(node.chain)
         twin._client = None if node._client is None else copy_of(node._client)
         return twin
 
+    def _joined(self, client: Client, facts: int) -> Fact:
+        """That the node has begun a session, and its how manieth that is."""
+        earlier = [fact for fact in self._names.named(facts & self._names.of_kinds(["round"])) if fact[1] == self.index]
+        context = client.config.context
+        return "round", self.index, context.round_number, context.digest(), len(earlier)
+
+    def _strayed(self, node: Node, answer: bytes) -> Iterator[Fact]:
+        """A fact that must not be: training on, or signing about, another state than the session's."""
+        client, trainer = node._client, cast(_WatchedTrainer, node.parts.trainer)
+        trained_on, trainer.trained_on = trainer.trained_on, None
+        if client is not None and trained_on not in (None, client.config.context.state):
+            yield "strayed", self.index, "trained on"
+        closed = client is not None and answer and message_type(answer, _MOST_BYTES, None) == Close.TYPE
+        if client is not None and closed and client.statement.predecessor != node.chain.head:
+            yield "strayed", self.index, "signed about"
+
     def _parted(self, node: Node) -> Iterator[Fact]:
-        """A fact that must not be: another state than others hold at the same receipt."""
+        """A fact that must not be: another state than that which the receipts lead to."""
         state = node.chain.state.digest(LAYOUT)
-        if self._states.setdefault(node.chain.head, state) != state:
+        if self._studies.states.get(node.chain.head) != state:
             yield "parted", self.index, node.chain.head
 
     def _ways(self, request: Request) -> list[tuple[int, tuple[bytes, ...]]]:
@@ -167,9 +213,7 @@ class StudyNode:
         name = message_type(answer, _MOST_BYTES, None)
         client = cast(Client, node._client)
         if name == Advertise.TYPE:
-            context = client.config.context
-            yield "joined", self.index, context.digest()
-            yield "round", self.index, context.round_number, context.digest()
+            yield "joined", self.index, client.config.context.digest()
         elif name == Agree.TYPE:
             group = tuple(member for member in client._survivors if member in self._studies.honest)
             yield "agreed", self.index, client.config.context.digest(), group
@@ -179,16 +223,16 @@ class StudyNode:
         elif name == Offer.TYPE:
             yield "signed", self.index, decode(Offer, answer, self._limits, self.index).statement
 
-    def _start(self, store: NodeStore) -> Node:
-        """The node on this store, as after a restart."""
+    def _start(self, store: NodeStore, entries: frozenset[tuple[str, int]] = frozenset()) -> Node:
+        """The node on this store and these ledger entries, as after a restart."""
         studies = self._studies
         parts = NodeParts(
             name=studies.study.roster[self.index].name,
             identity=studies.keys[self.index],
             policy=policy_of(studies.rules.minimum),
-            ledger=cast(Ledger, _StillLedger()),
+            ledger=cast(Ledger, _RoundLedger(entries)),
             store=store,
-            trainer=FormulaTrainer(self.index),
+            trainer=_WatchedTrainer(self.index),
         )
         return Node(studies.study, parts)
 
@@ -200,6 +244,7 @@ class StudyNode:
         key = (
             facts,
             _rows(node.parts.store),
+            _ledger(node).entries,
             node.chain.head,
             None if client is None else (client.config.context.digest(), client.state, client._survivors),
         )
@@ -208,7 +253,8 @@ class StudyNode:
             self._nodes.append(node)
             self._facts.append(facts)
             within = [(request.text, self._ways(request)) for request in self._in_session(node)]
-            self._requests.append([_Asked(text, ways) for text, ways in (*within, *self._between)])
+            crash: tuple[str, list[tuple[int, tuple[bytes, ...]]]] = ("crash and restart", [(0, ())])
+            self._requests.append([_Asked(text, ways) for text, ways in (*within, *self._between, crash)])
         return self._known[key]
 
 
@@ -221,11 +267,15 @@ def explored_entropy(studies: Studies) -> AbstractContextManager[object]:
     return patch("secfed.node.Client", client)
 
 
+def _ledger(node: Node) -> _RoundLedger:
+    return cast(_RoundLedger, node.parts.ledger)
+
+
 def _marks(node: Node) -> _Key:
     """What differs from before if a request has done anything to the node."""
     client = node._client
     session = None if client is None else (id(client), client.state, len(client._answers))
-    return node.parts.store._database.total_changes, node.chain.length, session
+    return node.parts.store._database.total_changes, node.chain.length, _ledger(node).entries, session
 
 
 def _rows(store: NodeStore) -> _Key:

@@ -3,7 +3,12 @@
 The attacker has what honest nodes sent, all that corrupt nodes hold, and their identity keys. Signatures and envelopes
 of honest nodes are made here with their keys, too, but a message with one of them *needs* the fact that the node really
 sent it (`audits.exploration.search`). Corrupt nodes may come to a session with one of two key sets, so that one cohort
-can differ from another in nothing else. Of messages that are wrong in themselves there is one for every check.
+can differ from another in nothing else.
+
+Sets and signers are tried in all combinations. Of messages that are wrong in themselves there are samples: openings
+with one other field; cohorts out of order, with a member twice, of another round, unsigned, with a key twice; envelopes
+forged in honest names, of another session, or with other contents than committed to; seeds from other senders than
+shares; made-up signatures; sums bent in five ways. Ill-formed bytes are left to the fuzzers.
 
 Where it is in doubt what the attacker could compute, it can: with a corrupt node in the session it knows the checksum
 key from the start, and publishes any sum with a tag that fits.
@@ -37,6 +42,7 @@ from protocols.messages import (
     Delivery,
     Opening,
     Published,
+    SeedEnvelope,
     Share,
     SharesEnvelope,
     Signature,
@@ -192,34 +198,57 @@ class Pool:
         return sharing.sign(entry, self.keys[entry.sender])
 
     def _deliveries(self, client: Client, cohort: tuple[Member, ...]) -> Iterator[Candidate]:
-        dealt = {member[0]: self.share(member, cohort) for member in cohort if member[0] != client.index}
-        senders = [node for node, share in dealt.items() if share is not None]
-        for chosen in _subsets(senders):
-            shares = {node: dealt[node] for node in chosen}
-            yield self._delivery(client, shares, f"U2 = {sorted((*chosen, client.index))}")
-        full = {node: dealt[node] for node in senders}
-        for node in senders:
+        made = {member[0]: self.share(member, cohort) for member in cohort if member[0] != client.index}
+        full = {node: share for node, share in made.items() if share is not None}
+        for chosen in _subsets(full):
+            text = f"U2 = {sorted((*chosen, client.index))}"
+            yield self._delivery(client, {node: full[node] for node in chosen}, text)
+        for node, share in full.items():
             if node in self.corrupt:
-                for text, share in self._bad_dealings(client, full[node]):
-                    yield self._delivery(client, {**full, node: share}, f"U2 = all, with {text} from node {node}")
+                for text, bad in self._bad_dealings(client, share):
+                    yield self._delivery(client, {**full, node: bad}, f"U2 = all, with {text} from node {node}")
+            elif node < client.index:
+                text = f"U2 = all, with a pair seed forged for node {node}"
+                yield self._delivery(client, {**full, node: self._forged(client, share)}, text)
+                text = f"U2 = all, without the pair seed of node {node}"
+                yield self._delivery(client, {**full, node: replaced(share, seeds=())}, text)
+        for elsewhere in self._other_cohorts(cohort):
+            for member in elsewhere:
+                other = self.share(member, elsewhere)
+                if other is not None and member[0] in full and client.index in [node for node, _ in elsewhere]:
+                    text = f"U2 = all, with envelopes of another session from node {member[0]}"
+                    yield self._delivery(client, {**full, member[0]: other}, text)
 
-    def _delivery(self, client: Client, shares: dict[int, Share | None], text: str) -> Candidate:
-        envelopes = [each for share in shares.values() if share is not None for each in share.shares]
-        seeds = [each for share in shares.values() if share is not None for each in share.seeds]
+    def _other_cohorts(self, cohort: tuple[Member, ...]) -> Iterator[tuple[Member, ...]]:
+        """Cohorts that share most of their members with this one: one left out, or one with other keys."""
+        for at, (node, variant) in enumerate(cohort):
+            yield (*cohort[:at], *cohort[at + 1 :])
+            if node in self.corrupt:
+                other = VARIANTS[1 - VARIANTS.index(variant)]
+                yield (*cohort[:at], (node, other), *cohort[at + 1 :])
+
+    def _forged(self, client: Client, share: Share) -> Share:
+        """A pair seed of the attacker's own in an honest node's name, without a signature."""
+        me, sender, session = client.index, share.sender, client.session
+        seed = digest("forged pair seed", bytes([sender, me]))
+        binding = session, derivations.index_bytes(sender), derivations.index_bytes(me)
+        sealed = SealingPublicKey(client._cohort[me].mask_key).seal(seed, derivations.SEED_LABEL, *binding)
+        commitment = derivations.commit_pair_seed(session, sender, me, seed)
+        return replaced(share, seeds=(SeedEnvelope(sender, me, sealed, commitment, bytes(64)),))
+
+    def _delivery(self, client: Client, shares: dict[int, Share], text: str) -> Candidate:
         data = encode(
             Delivery(
                 client.session,
-                tuple(each for each in envelopes if each.receiver == client.index),
-                tuple(each for each in seeds if each.receiver == client.index),
+                tuple(each for share in shares.values() for each in share.shares if each.receiver == client.index),
+                tuple(each for share in shares.values() for each in share.seeds if each.receiver == client.index),
             )
         )
         needs = tuple(("share", node, client.session) for node in shares if node not in self.corrupt)
         return Candidate(data, (needs,), text)
 
-    def _bad_dealings(self, client: Client, share: Share | None) -> Iterator[tuple[str, Share]]:
+    def _bad_dealings(self, client: Client, share: Share) -> Iterator[tuple[str, Share]]:
         """What a corrupt node may seal to this one in place of what it committed to."""
-        if share is None:
-            return
         at = next(place for place, each in enumerate(share.shares) if each.receiver == client.index)
         envelope = share.shares[at]
         given = self._opened(envelope, client)

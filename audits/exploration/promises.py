@@ -1,6 +1,6 @@
 """What must hold in every state of a session, whatever the attacker did: the promises of protocols/SPEC.md, as code.
 
-1. No secret outlives its use.
+1. No secret outlives its use, and a session that has refused a message does nothing more.
 2. No honest node releases both kinds of share for one peer, and nobody can rebuild both secrets of an honest node.
 3. At most one pair of sets (U2, U3) gets a quorum, and at most one statement.
 4. Without a colluder among the sharers, a node signs the true sum and nothing else.
@@ -37,6 +37,8 @@ class SessionPromises(Promises):
             facts,
             (
                 (("kept",), self._secrets_kept),
+                (("went on",), self._went_on),
+                (("broke",), self._broke),
                 (("agree",), self._two_quorums),
                 (("close",), self._two_statements),
                 (("close",), self._wrong_sum),
@@ -51,6 +53,16 @@ class SessionPromises(Promises):
     def _secrets_kept(self, facts: list[Fact]) -> str | None:
         for _, node, state in facts:
             return f"node {node} still holds secrets when its session is {state}"
+        return None
+
+    def _broke(self, facts: list[Fact]) -> str | None:
+        for _, node, error in facts:
+            return f"node {node} tripped over a message: {error}"
+        return None
+
+    def _went_on(self, facts: list[Fact]) -> str | None:
+        for _, node, state in facts:
+            return f"node {node} refused a message and its session is still {state}"
         return None
 
     def _two_quorums(self, facts: list[Fact]) -> str | None:
@@ -157,7 +169,7 @@ class SessionPromises(Promises):
     def _is_known(self, key: bytes, self_masks: set[tuple[bytes, int]], mask_keys: set[tuple[bytes, int]]) -> bool:
         """Whether the attacker has the key of this stream: a colluder's, or derived from a seed that it can rebuild."""
         if key not in self._streams:
-            return False
+            return True  # no node's own: the attacker made it
         session, owners = self._streams[key]
         if not self._pool.corrupt.isdisjoint(owners):
             return True

@@ -19,6 +19,7 @@ from audits.exploration.search import Facts, Found, search
 from audits.exploration.sessions import SessionNode
 from audits.exploration.studies import Studies
 from audits.exploration.symbols import symbolic
+from protocols.derivations import SEED_LABEL
 from protocols.messages import Agree
 from protocols.parameters import CohortRules
 
@@ -67,10 +68,10 @@ _FIVE_ONE_CORRUPT = CohortRules(roster_size=5, colluders=1, tolerated_dropouts=1
 _FIVE_TWO_CORRUPT = CohortRules(roster_size=5, colluders=2, tolerated_dropouts=1, minimum=4)
 
 REAL: tuple[Exploration, ...] = (
-    Exploration(_FOUR_ONE_CORRUPT, rounds=2),
     Exploration(_THREE, rounds=2),
     Exploration(_FIVE_TWO_CORRUPT),
     Exploration(_FIVE_ONE_CORRUPT),
+    Exploration(_THREE_ONE_CORRUPT, rounds=3),
     Exploration(_FOUR),
     Exploration(_FOUR_ONE_CORRUPT),
     Exploration(_THREE),
@@ -84,9 +85,13 @@ REMOVALS: tuple[Exploration, ...] = (
     Exploration(_FOUR_ONE_CORRUPT, 0, "the self mask", weakened.no_self_mask),
     Exploration(_THREE, 0, "the checksum's constant", weakened.checksum_without_constant),
     Exploration(_THREE, 0, "wiping of secrets", weakened.secrets_not_wiped),
+    Exploration(_THREE, 0, "signatures on pair seeds", lambda: weakened.unchecked_signatures(SEED_LABEL)),
     Exploration(_THREE, 2, "the lock", weakened.no_lock),
     Exploration(_THREE, 2, "the floor of round numbers", weakened.floor_forgotten),
-    Exploration(_FOUR_ONE_CORRUPT, 2, "counting an echo's signers", lambda: weakened.echoes_not_counted(2)),
+    Exploration(_THREE, 2, "ending a session at adoption", weakened.sessions_outlive_adoption),
+    Exploration(_THREE_ONE_CORRUPT, 2, "counting an echo's signers", lambda: weakened.echoes_not_counted(2)),
+    Exploration(_THREE_ONE_CORRUPT, 2, "counting a receipt's signers", lambda: weakened.signers_not_counted(3)),
+    Exploration(_THREE_ONE_CORRUPT, 2, "the sum behind a receipt", weakened.sums_not_held_against_receipts),
 )
 
 
@@ -107,8 +112,7 @@ def explore(exploration: Exploration, progress: Callable[[int], None] = lambda s
             return _explored(exploration, found, sessions)
         studies = Studies(exploration.rules, exploration.rounds)
         with explored_entropy(studies):
-            states: dict[bytes, bytes] = {}
-            hospitals = [StudyNode(studies, facts, node, states) for node in studies.honest]
+            hospitals = [StudyNode(studies, facts, node) for node in studies.honest]
             found = search(hospitals, StudyPromises(studies, facts), progress)
         return _explored(exploration, found, hospitals)
 

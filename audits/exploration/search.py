@@ -6,9 +6,9 @@ as it likes. Facts are what nodes have sent; a message once sent can be shown fo
 global state is one local state per node. All global states are visited, breadth first, so that a violation comes with
 a shortest way to it.
 
-A message that a node refuses leads nowhere new: the node has left, what it sent before stays known, and the same facts
-hold in the state in which the attacker simply sends it nothing more. Refusals are counted where they are tried
-(`audits.exploration.sessions`) and are no states here.
+A message that a session refuses leads nowhere new: the session has failed (that it has is checked where messages are
+tried, in `audits.exploration.sessions`), what was sent before stays known, and the same facts hold in the state in
+which the attacker simply sends it nothing more. Such refusals are counted and are no states here.
 """
 
 from __future__ import annotations

@@ -73,9 +73,14 @@ class SessionNode:
             twin = copy_of(client)
             try:
                 sent = self._handle(twin, candidate)
-            except ProtocolError as error:
+            except Exception as error:
                 self.refused[type(error).__name__] += 1
+                if not isinstance(error, ProtocolError):  # no message may bring a node to a line that was not meant
+                    moves.append((self._names.bits(candidate.needs[0]), self._broken(state, error, candidate.text)))
+                    continue
                 sent = self._secrets_kept(twin)
+                if twin.state not in (State.FAILED, State.CLOSED):
+                    sent.append(("went on", self.index, twin.state.value))
                 if not sent:
                     continue
             target = self._state_of(twin, self._facts[state] | self._names.bits(sent))
@@ -83,6 +88,11 @@ class SessionNode:
                 move = Move(target, candidate.text)
                 moves += [(self._names.bits(needs), move) for needs in candidate.needs]
         self._moves.append(moves)
+
+    def _broken(self, state: int, error: Exception, text: str) -> Move:
+        """The move to a local state that must not be: the node has tripped over a message."""
+        fact = "broke", self.index, type(error).__name__
+        return Move(self._state_of(copy_of(self._clients[state]), self._facts[state] | self._names.bits([fact])), text)
 
     def _handle(self, client: Client, candidate: Candidate) -> list[Fact]:
         """The facts that come of it."""

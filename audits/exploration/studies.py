@@ -107,6 +107,11 @@ class Studies:
         return tuple(found)
 
     @cached_property
+    def states(self) -> dict[bytes, bytes]:
+        """Head of a chain -> digest of the state that it leads to."""
+        return {self.chain(path).head: self.chain(path).state.digest(LAYOUT) for path in self.paths}
+
+    @cached_property
     def groups(self) -> tuple[tuple[int, ...], ...]:
         """The honest halves of the groups that may be summed: with all corrupt nodes they are large enough."""
         sizes = range(1, len(self.honest) + 1)
@@ -121,10 +126,13 @@ class Studies:
         return self._sittings[context.digest(), group]
 
     def openings(self) -> Iterator[Request]:
-        """Every round on every chain, with the links that lead there."""
+        """Every round on every chain, with the links that lead there, good and bad."""
         for path in self.paths:
             for number in range(self._last_number(path) + 1, self.rounds + 1):
                 opening = self.chain(path).context(number).opening()
+                for text, bad in self._bad_links(path):
+                    ways = tuple((needs, (encode(RoundOpening(links, opening)),)) for needs, links in bad)
+                    yield Request(f"opening of round {number} on {_name(path)}, {text}", ways)
                 ways = tuple((needs, (encode(RoundOpening(links, opening)),)) for needs, links in self._links(path))
                 yield Request(f"opening of round {number} on {_name(path)}", ways)
 
@@ -176,7 +184,10 @@ class Studies:
         return SessionConfig(self.rules, self.study.identities, context, magnitude)
 
     def entropy(self, node: int, context: bytes) -> Any:
-        """A node's entropy in one context: what it draws is then the same here and in its own session."""
+        """A node's entropy in one context: what it draws is then the same here and in its own session.
+
+        A node that joined twice in one context would draw the same again; that it never does is a promise.
+        """
         return partial(_cut, digest("explored root", bytes([node]), context))
 
     def receipt(self, statement: Statement, signers: Sequence[int]) -> Receipt:
@@ -184,6 +195,19 @@ class Studies:
         content = statement.digest()
         signatures = tuple(Signature(node, self.keys[node].sign(SIGNING_LABEL, content)) for node in signers)
         return Receipt(statement, signatures)
+
+    def _bad_links(
+        self, path: tuple[Signed, ...]
+    ) -> Iterator[tuple[str, list[tuple[tuple[Fact, ...], tuple[Link, ...]]]]]:
+        """Chains on the colluders' word alone, and good ones with another sum than the last receipt covers."""
+        if not path:
+            return
+        alone = tuple(Link(self.receipt(each.statement, sorted(self.corrupt)), each.packed) for each in path)
+        yield "receipts on the colluders' word alone", [((), alone)]
+        packed = path[-1].packed
+        other = packed[:1] + bytes([packed[1] ^ 16]) + packed[2:]  # enough to show in the state
+        bent = [(needs, (*links[:-1], Link(links[-1].receipt, other))) for needs, links in self._links(path)]
+        yield "another sum than the last receipt's", bent
 
     def _links(self, path: tuple[Signed, ...]) -> Iterator[tuple[tuple[Fact, ...], tuple[Link, ...]]]:
         """The links of a chain, with every smallest set of signers."""
@@ -244,14 +268,14 @@ class Studies:
         return Signed(statement, packed, path)
 
     def _forged(self, aggregator: Aggregator, members: tuple[int, ...]) -> Published:
-        """The sum and one more, with the tag that a colluder can make for it."""
+        """The sum and a little more, enough to show in the state, with the tag that a colluder can make for it."""
         context = aggregator.config.context
         contributions = {
             node: SessionSecrets(self.entropy(node, context.digest())).checksum_contribution() for node in members
         }
         key = ChecksumKey(aggregator.session, contributions, context.shape.ring_bits)
         total = encoding.from_ring(encoding.unpack(aggregator.packed_sum, context.shape), context.shape)
-        total[0] += 1
+        total[0] += 1 << 12
         packed = encoding.pack(encoding.to_ring(total, context.shape, 1 << 62), context.shape)
         return Published(aggregator.session, packed, checksum.encode_tag(key.tag(total, len(members))))
 

@@ -21,7 +21,8 @@ from audits.exploration.sessions import SessionNode, copy_of
 from audits.exploration.symbols import symbolic
 from crypto.identity import Identity
 from crypto.sealing import SealingError, SealingKey
-from protocols.client import State
+from protocols import sharing
+from protocols.client import Client, State
 from protocols.errors import LocalError
 from protocols.parameters import CohortRules
 
@@ -37,7 +38,6 @@ FOUR_ONE_CORRUPT = CohortRules(roster_size=4, colluders=1, tolerated_dropouts=1,
         Exploration(THREE_ONE_CORRUPT),
         Exploration(FOUR_ONE_CORRUPT),
         Exploration(THREE_ONE_CORRUPT, rounds=2),
-        Exploration(THREE, rounds=2),
     ],
     ids=lambda exploration: exploration.name,
 )
@@ -56,9 +56,13 @@ BROKEN = {
     "the self mask": "free of unknown masks",
     "the checksum's constant": "signed a sum that is not its survivors'",
     "wiping of secrets": "still holds secrets",
+    "signatures on pair seeds": "alone is free of unknown masks",
     "the lock": "not on one chain",
-    "the floor of round numbers": "joined round 2 twice",
+    "the floor of round numbers": "joined round 1 twice",
+    "ending a session at adoption": "trained on another state",
     "counting an echo's signers": "no honest node has checked",
+    "counting a receipt's signers": "not on one chain",
+    "the sum behind a receipt": "another state than its receipts lead to",
 }
 
 
@@ -149,6 +153,20 @@ def test_a_copied_session_goes_its_own_way_and_the_real_one_stays_where_it_is() 
         client.receive(pool.opening)
         with pytest.raises(LocalError, match="failed"):
             twin.receive(pool.opening)
+
+
+def test_a_session_that_goes_on_after_a_refusal_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Client, "receive", Client._dispatch)
+    explored = explore(Exploration(THREE))
+    assert "refused a message and its session is still" in (explored.found.violation or "")
+
+
+def test_a_node_that_trips_over_a_message_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the check of who sent a seed, a missing one is looked up and not found."""
+    monkeypatch.setattr(
+        sharing, "check_addresses", lambda message, index, cohort: tuple(each.sender for each in message.shares)
+    )
+    assert "tripped over a message: KeyError" in (explore(Exploration(THREE)).found.violation or "")
 
 
 def test_every_way_of_refusing_is_met_while_a_session_is_explored() -> None:
