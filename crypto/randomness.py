@@ -6,7 +6,9 @@ nor to any other secret, because some of a session's secrets get reconstructed (
 not. Streams are AES-256-CTR under a key derived per name; a keyed choice is HMAC-SHA-256 (RFC 2104) of its name, so
 that what happens to one patient does not depend on the others.
 
-The Gaussian here is a real-number Gaussian in double precision: the report calls it an assumption.
+Noise comes in two kinds. `NoiseStream.discrete_gaussian` gives integers, and its distance from the exact distribution
+is proved (`crypto.discrete_gaussian`): it is what integer-exact mechanisms add. `NoiseStream.gaussian` is a real-number
+Gaussian in double precision, which the report calls an assumption.
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ from __future__ import annotations
 import hmac
 import os
 from collections.abc import Callable
+from fractions import Fraction
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crypto import discrete_gaussian
 from crypto.kdf import derive, encode_parts
 from crypto.prg import add_stream
 
@@ -68,6 +72,18 @@ class NoiseStream:
             total += _box_muller(self.uniform_words(2 * pairs))
         total *= standard_deviation / np.sqrt(_GAUSSIAN_TERMS)
         return total[:count]
+
+    def discrete_gaussian(self, count: int, variance: int | Fraction) -> NDArray[np.int64]:
+        """`count` independent integers x, each with probability proportional to exp(-x^2 / (2 variance)), as int64.
+
+        Every draw is within `crypto.discrete_gaussian.SAMPLER_ERROR` = 2^-128 of that distribution; the proof is there.
+        The parameter is the variance, a rational number: a node's share sigma^2 C^2 / (t - c) is one, its root is not.
+
+        Raises:
+            TypeError: the variance is not an int or a Fraction. Floats are refused; `Fraction(sigma)` is exact.
+            ValueError: the variance is outside 1/16 to 2^64, or the count is negative.
+        """
+        return discrete_gaussian.draw(self.uniform_words, count, variance)
 
     def __reduce__(self) -> str:
         raise TypeError("a noise stream is never pickled or copied")
