@@ -133,6 +133,18 @@ def test_the_bounds_of_exp_enclose_it_closely(bits: int) -> None:
     assert discrete_gaussian._exp_bounds(Fraction(0), bits) == (1 << bits, 1 << bits)
 
 
+def test_the_bounds_of_exp_hold_right_beside_a_whole_number() -> None:
+    # z is such that 2^32 exp(-z) misses a whole number by 2^-100: a bound rounded the wrong way lands beyond it.
+    random = Random(1)
+    for _ in range(300):
+        whole = random.randrange(2**24, 2**32)
+        for side in (-1, 1):
+            z = Fraction(-((whole + side * Decimal(2) ** -100) / 2**32).ln())
+            low, high = discrete_gaussian._exp_bounds(z, 32)
+            assert low <= (whole if side > 0 else whole - 1)
+            assert high >= (whole + 1 if side > 0 else whole)
+
+
 @pytest.mark.parametrize("variance", [*NARROWEST, Fraction(10_000), Fraction(LARGEST_VARIANCE)], ids=str)
 def test_the_bounds_of_rejection_enclose_its_probability(variance: Fraction) -> None:
     table = discrete_gaussian._table(variance)
