@@ -1,29 +1,39 @@
-"""What training costs: events, their epsilon, and the noise multiplier that a target asks for.
+"""What a training costs: its epsilon at a delta, and the noise multiplier that a target asks for.
 
-An event says what happened; the functions beside it say what it costs. The figure of record is the privacy
-loss distribution (Koskela et al. 2020; Doroshenko et al. 2022) as computed by dp-accounting, pessimistic, for
-the add-or-remove relation between patients. Renyi privacy at integer orders (Mironov et al. 2019) is a second
-accountant: another method, always a little above the first. A central-limit approximation is never used: it
-errs low.
+The figure of record is the privacy loss distribution (Koskela et al. 2020; Doroshenko et al. 2022) as computed by
+dp-accounting, pessimistic, for the add-or-remove relation between patients, at the nominal noise and for all planned
+steps. Beside it stand two other methods. Renyi privacy at integer orders (Mironov et al. 2019) always lies a little
+above. Privacy random variables (Gopi et al. 2021), in Opacus, is as sharp and errs high by its own tolerance of 0.01.
+A central-limit approximation is never used: it errs low.
 
-dp-accounting takes seconds to import, so that happens inside the functions.
+In distributed mode some of delta goes to what the machine does otherwise than the analysis assumes
+(`dp.delta_terms`), and the figure is that at what is left of delta.
+
+dp-accounting and Opacus take seconds to import, so that happens inside the functions.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
-from dp.errors import ImpossibleTarget
+from dp.delta_terms import DeltaTerms, DistributedNoise
+from dp.errors import DeltaTooLarge, ImpossibleTarget, OutOfRange
+from dp.events import NoisedSums, Relation
 
 if TYPE_CHECKING:
-    from dp_accounting import dp_event
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 
 DISCRETIZATION = 1e-4
 """Grid of the privacy loss, rounded pessimistically; dp-accounting's own default."""
+MIXTURE_DISCRETIZATION = 1e-3
+"""The same for mixtures of Gaussians, which take twenty times as long; errs high by a few ten-thousandths."""
+TABLE_DISCRETIZATION = 1e-3
+"""The same for a table's rows with less than the nominal noise."""
 SEARCH_DISCRETIZATIONS = (1e-2, 1e-3, DISCRETIZATION)
 """A search for noise begins on coarse grids, which are fast and err high; the last grid gives the answer."""
 NOISE_UNITS = 10_000
@@ -31,72 +41,177 @@ NOISE_UNITS = 10_000
 _FEWEST_UNITS = NOISE_UNITS // 16
 _MOST_UNITS = 4096 * NOISE_UNITS
 _RENYI_ORDERS = tuple(range(2, 256))
+_LITTLE_NOISE = 1 / 8
+"""With less noise left a table shows a simple bound: the exact figure would take long, and promises as little."""
+_FIXED_POINT_STEPS = 50
 
 
-def local_event(sampling_rate: float, noise_multiplier: float, steps: int) -> dp_event.DpEvent:
-    """`steps` Gaussian releases, each over patients drawn by independent coins.
+def epsilon(
+    sampling_rate: float, noise_multiplier: float, steps: int, delta: float, noise: DistributedNoise | None = None
+) -> float:
+    """The figure of record: epsilon at `delta` by the privacy loss distribution, add-or-remove one patient.
 
     Args:
         sampling_rate: q, the chance of every patient to be drawn in a step, in (0, 1].
-        noise_multiplier: sigma, the noise's standard deviation in units of the clipping norm.
+        noise_multiplier: sigma, the noise's standard deviation in units of the clipping norm; nominal.
         steps: number of noised gradient steps, at least 1.
+        delta: in (0, 1).
+        noise: how distributed noise is made; None in local mode.
 
     Raises:
-        ValueError: an argument is outside its range.
+        OutOfRange: an argument is outside its range.
+        SamplerTooCoarse, BatchesTooSmall, GridTooCoarse: the noise takes too much of delta.
     """
-    from dp_accounting import dp_event
-
-    _check_event(sampling_rate, noise_multiplier, steps)
-    step: dp_event.DpEvent = dp_event.GaussianDpEvent(noise_multiplier)
-    if sampling_rate < 1:
-        step = dp_event.PoissonSampledDpEvent(sampling_rate, step)
-    return dp_event.SelfComposedDpEvent(step, steps)
+    return event_epsilon(NoisedSums(sampling_rate, noise_multiplier, steps), delta, noise)
 
 
 @lru_cache(maxsize=4096)
-def epsilon(sampling_rate: float, noise_multiplier: float, steps: int, delta: float) -> float:
-    """The figure of record: epsilon at `delta` by the privacy loss distribution, add-or-remove one patient.
+def event_epsilon(
+    event: NoisedSums, delta: float, noise: DistributedNoise | None = None, relation: Relation | None = None
+) -> float:
+    """Epsilon at `delta` by the privacy loss distribution, for any event and relation.
 
-    Args and errors as `local_event`; delta in (0, 1).
+    Args:
+        event: what is charged.
+        delta: in (0, 1).
+        noise: how distributed noise is made; None in local mode.
+        relation: the event's own by default. `Relation.REPLACE` is the figure for a changed diagnosis.
+
+    Raises:
+        OutOfRange: delta is outside its range, or the relation is not defined for this event.
+        SamplerTooCoarse, BatchesTooSmall, GridTooCoarse: the noise takes too much of delta.
     """
-    return _pld_epsilon(sampling_rate, noise_multiplier, steps, delta, DISCRETIZATION)
+    check_delta(delta)
+    loss = privacy_loss(event, relation)
+    figure: Callable[[float], float] = loss.get_epsilon_for_delta
+    if noise is None:
+        return float(figure(delta))
+
+    def terms(claim: float) -> DeltaTerms:
+        return noise.delta_terms(event, event.noise_multiplier, claim, event.reach(relation))
+
+    found = _epsilon_beside(figure, delta, terms)
+    noise.refuse(terms(found if math.isfinite(found) else figure(delta)), delta)
+    return found
 
 
 @lru_cache(maxsize=1024)
 def rdp_epsilon(sampling_rate: float, noise_multiplier: float, steps: int, delta: float) -> float:
-    """The cross-check: epsilon at `delta` by Renyi privacy at integer orders; lies above `epsilon`."""
+    """A cross-check: epsilon at `delta` by Renyi privacy at integer orders; lies above `epsilon`."""
     from dp_accounting import rdp
 
-    _check_delta(delta)
+    check_delta(delta)
     accountant = rdp.RdpAccountant(orders=_RENYI_ORDERS)
-    accountant.compose(local_event(sampling_rate, noise_multiplier, steps))
+    accountant.compose(NoisedSums(sampling_rate, noise_multiplier, steps).dp_event())
     return float(accountant.get_epsilon(delta))
 
 
+@lru_cache(maxsize=1024)
+def prv_epsilon(sampling_rate: float, noise_multiplier: float, steps: int, delta: float) -> float:
+    """A cross-check: epsilon at `delta` by privacy random variables; about 0.01, its tolerance, above `epsilon`."""
+    import numpy as np
+    from opacus.accountants import PRVAccountant
+
+    check_delta(delta)
+    event = NoisedSums(sampling_rate, noise_multiplier, steps)
+    accountant = PRVAccountant()
+    accountant.history = [(event.noise_multiplier, event.sampling_rate, event.steps)]
+    # At the ends of its grid it takes logarithms of 0, and masks the results; a wider grid than needed is no harm.
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Optimal order is")
+        return float(accountant.get_epsilon(delta))
+
+
+@dataclass(frozen=True, slots=True)
+class FailingNodes:
+    """One row of the table of epsilon against failing nodes."""
+
+    failing: int
+    """So many nodes leak their noise, or add none."""
+    noise_multiplier: float
+    """What noise is left, in units of C."""
+    epsilon: float
+    """At the training's delta; infinite where no noise is left."""
+
+
+def epsilon_by_failing_nodes(
+    event: NoisedSums, delta: float, noise: DistributedNoise, survivors: int
+) -> tuple[FailingNodes, ...]:
+    """Epsilon at `delta` against the number of nodes, from none to all survivors, that leak or add no noise.
+
+    Args:
+        event: the training with its nominal noise multiplier.
+        delta: in (0, 1).
+        noise: how its noise is made.
+        survivors: |U3|; the quorum for the nominal table.
+    """
+    rows = []
+    for failing in range(survivors + 1):
+        seen = noise.shares.seen(event.noise_multiplier, survivors, failing)
+        rows.append(FailingNodes(failing, seen, _epsilon_of_seen(event, seen, delta, noise)))
+    return tuple(rows)
+
+
+@lru_cache(maxsize=512)
+def _epsilon_of_seen(event: NoisedSums, seen: float, delta: float, noise: DistributedNoise) -> float:
+    """As `event_epsilon`, for shares of which so many fail that `seen` is left; refuses nothing."""
+    check_delta(delta)
+    if seen == 0:
+        return math.inf
+    left = replace(event, noise_multiplier=seen)
+    if seen >= _LITTLE_NOISE:
+        # Only what stands in a verdict needs the fine grid, which is slow where there is little noise.
+        grid = DISCRETIZATION if seen >= event.noise_multiplier else TABLE_DISCRETIZATION
+        figure = privacy_loss(left, discretization=grid).get_epsilon_for_delta
+    else:
+        figure = partial(_concentrated_epsilon, left)
+    return _epsilon_beside(figure, delta, lambda claim: noise.delta_terms(left, event.noise_multiplier, claim))
+
+
+def _concentrated_epsilon(event: NoisedSums, delta: float) -> float:
+    """Epsilon by concentrated privacy, as if all took part (Bun and Steinke 2016, proposition 1.3): far above."""
+    rho = event.steps * (event.draws / event.noise_multiplier) ** 2 / 2
+    return rho + 2 * math.sqrt(rho * math.log(1 / delta))
+
+
 @lru_cache(maxsize=256)
-def calibrate(target_epsilon: float, delta: float, sampling_rate: float, steps: int) -> float:
+def calibrate(
+    target_epsilon: float, delta: float, sampling_rate: float, steps: int, noise: DistributedNoise | None = None
+) -> float:
     """The smallest noise multiplier with four decimals whose epsilon is at most the target.
 
-    `epsilon(sampling_rate, calibrate(...), steps, delta) <= target_epsilon` holds exactly, not to within a
+    `epsilon(sampling_rate, calibrate(...), steps, delta, noise) <= target_epsilon` holds exactly, not to within a
     tolerance: of the two neighbouring decimals around the root the upper one is taken.
 
     Raises:
-        ValueError: an argument is outside its range.
+        OutOfRange: an argument is outside its range.
         ImpossibleTarget: no noise multiplier between 1/16 and 4096 meets the target.
+        SamplerTooCoarse, BatchesTooSmall, GridTooCoarse: the noise takes too much of delta.
     """
     if not (target_epsilon > 0 and math.isfinite(target_epsilon)):
-        raise ValueError(f"a target epsilon is positive and finite, not {target_epsilon}")
-    _check_delta(delta)
+        raise OutOfRange(f"a target epsilon is positive and finite, not {target_epsilon}")
+    check_delta(delta)
 
     def meets(units: int, discretization: float) -> bool:
-        noise_multiplier = units / NOISE_UNITS
-        return _pld_epsilon(sampling_rate, noise_multiplier, steps, delta, discretization) <= target_epsilon
+        event = NoisedSums(sampling_rate, units / NOISE_UNITS, steps)
+        left = delta
+        if noise is not None:
+            left -= noise.delta_terms(event, event.noise_multiplier, target_epsilon).total
+        loss = _one_step_loss(replace(event, steps=1), event.relation, discretization).self_compose(steps)
+        return left > 0 and bool(loss.get_epsilon_for_delta(left) <= target_epsilon)
 
-    units, stride = NOISE_UNITS, NOISE_UNITS // 2
     try:
-        for grid in SEARCH_DISCRETIZATIONS:
-            units = _smallest(partial(meets, discretization=grid), start=units, stride=stride)
-            stride = 1
+        if noise is None:
+            units, stride = NOISE_UNITS, NOISE_UNITS // 2
+            for grid in SEARCH_DISCRETIZATIONS:
+                units = _smallest(partial(meets, discretization=grid), start=units, stride=stride)
+                stride = 1
+        else:
+            # All terms shrink as the noise grows: refused here, before a coarse grid is drowned in noise.
+            alone = NoisedSums(sampling_rate, calibrate(target_epsilon, delta, sampling_rate, steps), steps)
+            noise.refuse(noise.delta_terms(alone, alone.noise_multiplier, target_epsilon), delta)
+            start = round(alone.noise_multiplier * NOISE_UNITS)
+            units = _smallest(partial(meets, discretization=DISCRETIZATION), start=start, stride=1)
     except _OutOfBounds as error:
         raise ImpossibleTarget(
             f"epsilon {target_epsilon:g} at delta {delta:g} needs a noise multiplier {error}: "
@@ -106,11 +221,17 @@ def calibrate(target_epsilon: float, delta: float, sampling_rate: float, steps: 
 
 
 def epsilon_curve(
-    sampling_rate: float, noise_multiplier: float, steps_per_round: int, rounds: int, delta: float
+    sampling_rate: float,
+    noise_multiplier: float,
+    steps_per_round: int,
+    rounds: int,
+    delta: float,
+    noise: DistributedNoise | None = None,
 ) -> tuple[float, ...]:
     """Epsilon at `delta` after each of the rounds 1 .. `rounds`; never falls."""
     return tuple(
-        epsilon(sampling_rate, noise_multiplier, steps_per_round * count, delta) for count in range(1, rounds + 1)
+        epsilon(sampling_rate, noise_multiplier, steps_per_round * count, delta, noise)
+        for count in range(1, rounds + 1)
     )
 
 
@@ -140,38 +261,81 @@ def _smallest(meets: Callable[[int], bool], start: int, stride: int) -> int:
     return high
 
 
-def _pld_epsilon(
-    sampling_rate: float, noise_multiplier: float, steps: int, delta: float, discretization: float
-) -> float:
-    _check_event(sampling_rate, noise_multiplier, steps)
-    _check_delta(delta)
-    one_step = _one_step_loss(sampling_rate, noise_multiplier, discretization)
-    return float(one_step.self_compose(steps).get_epsilon_for_delta(delta))
+def _epsilon_beside(figure: Callable[[float], float], delta: float, terms: Callable[[float], DeltaTerms]) -> float:
+    """The epsilon that holds at `delta` where terms that grow with epsilon are taken off it first.
+
+    Goes up from the figure without terms until it is at least the figure at what is left; infinite if it never is.
+    """
+    found = float(figure(delta))
+    for _ in range(_FIXED_POINT_STEPS):
+        left = delta - terms(found).total
+        above = float(figure(left)) if left > 0 else math.inf
+        if above <= found or math.isinf(above):
+            return max(above, found)
+        found = above
+    return math.inf
+
+
+@lru_cache(maxsize=4)
+def privacy_loss(
+    event: NoisedSums, relation: Relation | None = None, discretization: float | None = None
+) -> PrivacyLossDistribution:
+    """The whole event's privacy loss distribution, rounded pessimistically.
+
+    Args:
+        event: what is charged.
+        relation: the event's own by default.
+        discretization: grid of the privacy loss; by default that of the figure of record.
+    """
+    if discretization is None:
+        discretization = DISCRETIZATION if event.draws == 1 else MIXTURE_DISCRETIZATION
+    one_step = _one_step_loss(replace(event, steps=1), relation or event.relation, discretization)
+    return one_step.self_compose(event.steps)
 
 
 @lru_cache(maxsize=8)
-def _one_step_loss(sampling_rate: float, noise_multiplier: float, discretization: float) -> PrivacyLossDistribution:
+def _one_step_loss(event: NoisedSums, relation: Relation, discretization: float) -> PrivacyLossDistribution:
     """One step's privacy loss. Building it takes most of the time, and all lengths of a run share it."""
     from dp_accounting.pld import privacy_loss_distribution
     from dp_accounting.privacy_accountant import NeighboringRelation
 
+    if event.draws > 1:
+        if relation is not Relation.ADD_OR_REMOVE:
+            raise OutOfRange("a patient at several hospitals is accounted for as added or removed, not as replaced")
+        return privacy_loss_distribution.from_mixture_gaussian_mechanism(
+            event.noise_multiplier,
+            list(range(event.draws + 1)),
+            event.draw_chances(),
+            value_discretization_interval=discretization,
+        )
+    relations = {
+        Relation.ADD_OR_REMOVE: NeighboringRelation.ADD_OR_REMOVE_ONE,
+        Relation.ZERO_OUT: NeighboringRelation.REPLACE_SPECIAL,
+        Relation.REPLACE: NeighboringRelation.REPLACE_ONE,
+    }
     return privacy_loss_distribution.from_gaussian_mechanism(
-        noise_multiplier,
-        sampling_prob=sampling_rate,
+        event.noise_multiplier,
+        sampling_prob=event.sampling_rate,
         value_discretization_interval=discretization,
-        neighboring_relation=NeighboringRelation.ADD_OR_REMOVE_ONE,
+        neighboring_relation=relations[relation],
     )
 
 
-def _check_event(sampling_rate: float, noise_multiplier: float, steps: int) -> None:
-    if not 0 < sampling_rate <= 1:
-        raise ValueError(f"a sampling rate is above 0 and at most 1, not {sampling_rate}")
-    if not (noise_multiplier > 0 and math.isfinite(noise_multiplier)):
-        raise ValueError(f"a noise multiplier is positive and finite, not {noise_multiplier}")
-    if steps < 1:
-        raise ValueError(f"a number of steps is at least 1, not {steps}")
+def check_delta(delta: float, units: int = 0) -> None:
+    """Refuse a delta that promises nothing.
 
+    Args:
+        delta: to be checked.
+        units: N, the nominal number of patients (or whatever the unit is); 0 where it is not known.
 
-def _check_delta(delta: float) -> None:
+    Raises:
+        OutOfRange: delta is not between 0 and 1.
+        DeltaTooLarge: delta is above 1/(10 N).
+    """
     if not 0 < delta < 1:
-        raise ValueError(f"a delta is between 0 and 1, not {delta}")
+        raise OutOfRange(f"a delta is between 0 and 1, not {delta}")
+    if units and delta > 1 / (10 * units):
+        raise DeltaTooLarge(
+            f"a delta of {delta:g} is above 1/(10 N) for N = {units}: publishing one patient's records in full would "
+            f"be within it. Use at most {1 / (10 * units):.2g}"
+        )

@@ -15,6 +15,26 @@ class ImpossibleTarget(DPError):
     """No noise multiplier within reason gives the asked epsilon and delta."""
 
 
+class OutOfRange(DPError, ValueError):
+    """A figure that no account can be made of: a probability above 1, no noise, a delta that promises nothing."""
+
+
+class DeltaTooLarge(OutOfRange):
+    """Delta is above 1/(10 N): it would allow a patient's whole record to be published."""
+
+
+class SamplerTooCoarse(DPError):
+    """The noise sampler's distance from the exact distribution takes too much of delta."""
+
+
+class BatchesTooSmall(DPError):
+    """More patients may be drawn in a step than its padded batches hold, with too large a chance."""
+
+
+class GridTooCoarse(DPError):
+    """Noise on this grid is too far from the Gaussian that the account is made for."""
+
+
 class LedgerError(DPError):
     """Base of the ledger's refusals. Nothing was written."""
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from dp.accounting import epsilon as accounted_epsilon
-from dp.accounting import local_event, rdp_epsilon
+from dp.accounting import rdp_epsilon
+from dp.events import local_event
 
 FALSE_POSITIVE_RATES = (0.001, 0.01, 0.1)
 HOSPITALS_OF_ONE_PATIENT = (1, 2, 3)
