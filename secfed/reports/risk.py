@@ -1,30 +1,20 @@
 """What the accounting means for one patient: how well anybody could tell who took part, and other plain figures.
 
-A guarantee (epsilon, delta) alone bounds very loosely what an attacker achieves. The whole privacy curve
-delta(epsilon) of the training, as dp-accounting computes it, bounds the same thing far better. At every epsilon, a
-test for taking part with false positive rate FPR has a true positive rate of at most
-
-    min(e^epsilon FPR + delta(epsilon), 1 - e^-epsilon (1 - delta(epsilon) - FPR))
-
-(Wasserman and Zhou 2010; Kairouz, Oh and Viswanath 2015); the smallest of these over the curve holds. Adding and
-removing a patient are both covered, because the curve is that of the worse one.
+The figures are those of `dp.accounting` and `dp.tradeoff`, gathered for the report, with how people write numbers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from dp.accounting import epsilon as accounted_epsilon
-from dp.accounting import rdp_epsilon
-from dp.events import local_event
+from dp.accounting import event_epsilon, rdp_epsilon
+from dp.events import NoisedSums, Relation
+from dp.tradeoff import membership_bound, privacy_curve
 
 FALSE_POSITIVE_RATES = (0.001, 0.01, 0.1)
 HOSPITALS_OF_ONE_PATIENT = (1, 2, 3)
-_CURVE_POINTS = 200
-_CURVE_END_MAX = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,47 +54,32 @@ class Risk:
     membership: tuple[MembershipBound, ...]
     membership_advantage: float
     """delta(0): the largest difference between true and false positive rate of any test."""
+    gaussian_mu: float
+    """No test tells more than one for N(0, 1) against N(mu, 1) does, up to the training's delta."""
     epsilon_at_hospitals: tuple[tuple[int, float], ...]
     """(k, epsilon) for a patient whose records lie at k hospitals of the study."""
 
 
 @lru_cache(maxsize=32)
 def assess(training: Training) -> Risk:
-    """Compute the figures; takes a few seconds, most of them for the privacy curve."""
-    from dp_accounting import NeighboringRelation, pld
-
-    event = local_event(training.sampling_rate, training.noise_multiplier, training.steps)
-    accountant = pld.PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE)
-    accountant.compose(event)
-    replace = pld.PLDAccountant(NeighboringRelation.REPLACE_ONE)
-    replace.compose(event)
-    record = accounted_epsilon(training.sampling_rate, training.noise_multiplier, training.steps, training.delta)
-    # Beyond a little more than the figure of record the curve cannot improve a bound at these rates.
-    highest = min(_CURVE_END_MAX, 2 * record + 2)
-    epsilons = [index * highest / _CURVE_POINTS for index in range(_CURVE_POINTS + 1)]
-    deltas = [float(accountant.get_delta(value)) for value in epsilons]
+    """Compute the figures; takes a few seconds, most of them for the privacy loss."""
+    event = NoisedSums(training.sampling_rate, training.noise_multiplier, training.steps)
+    record = event_epsilon(event, training.delta)
+    curve = privacy_curve(event)
     return Risk(
         epsilon=record,
-        epsilon_replace_one=float(replace.get_epsilon(training.delta)),
+        epsilon_replace_one=event_epsilon(event, training.delta, relation=Relation.REPLACE),
         epsilon_second_accountant=rdp_epsilon(
             training.sampling_rate, training.noise_multiplier, training.steps, training.delta
         ),
         membership=tuple(
-            MembershipBound(
-                rate,
-                membership_bound(rate, epsilons, deltas),
-                membership_bound(rate, [record], [training.delta]),
-            )
+            MembershipBound(rate, curve.true_positive_rate(rate), membership_bound(rate, [record], [training.delta]))
             for rate in FALSE_POSITIVE_RATES
         ),
-        membership_advantage=deltas[0],
+        membership_advantage=curve.advantage,
+        gaussian_mu=curve.gaussian_mu(training.delta),
         epsilon_at_hospitals=tuple(
-            (
-                count,
-                accounted_epsilon(
-                    training.sampling_rate, training.noise_multiplier, count * training.steps, training.delta
-                ),
-            )
+            (count, event_epsilon(event.at_separate_hospitals(count), training.delta))
             for count in HOSPITALS_OF_ONE_PATIENT
         ),
     )
@@ -120,15 +95,3 @@ def rounded_up(value: float, decimals: int) -> str:
 def scientific(value: float) -> str:
     """A number as people write it: 1e-5, not 1e-05; 8, not 8.0."""
     return f"{value:.10g}".replace("e-0", "e-")
-
-
-def membership_bound(false_positive_rate: float, epsilons: Sequence[float], deltas: Sequence[float]) -> float:
-    """The largest true positive rate that every point (epsilon, delta) of the curve allows."""
-    bound = 1.0
-    for epsilon, delta in zip(epsilons, deltas, strict=True):
-        bound = min(
-            bound,
-            math.exp(epsilon) * false_positive_rate + delta,
-            1 - math.exp(-epsilon) * (1 - delta - false_positive_rate),
-        )
-    return bound

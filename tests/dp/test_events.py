@@ -108,7 +108,7 @@ def test_shares_that_hide_nothing_are_refused(quorum: int, colluders: int, text:
 
 def test_events_start_without_libraries() -> None:
     code = (
-        "import sys, dp.events, dp.delta_terms; "
+        "import sys, dp.events, dp.delta_terms, dp.tradeoff; "
         "sys.exit(bool({'torch', 'opacus', 'dp_accounting', 'numpy'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,122 @@
+"""What a training's privacy means in plain figures: the trade-off between the two errors of any test for taking part.
+
+A guarantee (epsilon, delta) alone bounds very loosely what an attacker achieves. The whole privacy curve
+delta(epsilon) bounds the same thing far better. At every epsilon, a test for taking part with false positive rate FPR
+has a true positive rate of at most
+
+    min(e^epsilon FPR + delta(epsilon), 1 - e^-epsilon (1 - delta(epsilon) - FPR))
+
+(Wasserman and Zhou 2010; Kairouz, Oh and Viswanath 2015); the smallest of these over the curve holds. Adding and
+removing a patient are both covered, because the curve is that of the worse one at every epsilon.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dp.accounting import privacy_loss
+from dp.delta_terms import DistributedNoise
+from dp.events import NoisedSums, Relation
+
+_POINTS = 4000
+_END_DELTA = 1e-9
+"""The curve ends where so little of delta is left: beyond, it bounds nothing that is plotted or printed."""
+_EPSILON_MOST = 600.0
+"""e^epsilon is a float up to here."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrivacyCurve:
+    """delta(epsilon) of one training, at equally spaced epsilons from 0; between two of them it is below the first."""
+
+    epsilons: tuple[float, ...]
+    deltas: tuple[float, ...]
+
+    def true_positive_rate(self, false_positive_rate: float) -> float:
+        """The most that any test for taking part reaches at this false positive rate."""
+        return membership_bound(false_positive_rate, self.epsilons, self.deltas)
+
+    @property
+    def advantage(self) -> float:
+        """delta(0): the largest difference between true and false positive rate of any test."""
+        return min(self.deltas[0], 1.0)
+
+    def gaussian_mu(self, delta: float) -> float:
+        """The smallest mu whose Gaussian trade-off curve (Dong, Roth and Su 2022) lies below this training's.
+
+        A sum of subsampled Gaussians hides less and less in its far tail, where no mu of use lies below it. So the
+        claim leaves out a delta: no test tells more, at any false positive rate, than one for a single draw from N(0,
+        1) against N(mu, 1) and `delta` besides. The mu of the central limit theorem is lower, and too low.
+
+        Args:
+            delta: as in the guarantee; the curve reaches down to 1e-9.
+
+        Returns:
+            mu, rounded up in the sixth digit; infinite where the curve ends above `delta`.
+        """
+        if self.deltas[-1] > delta:
+            return math.inf
+        # Up to the next point the curve is at most what it is here, and the Gaussian one at least what it is there.
+        points = [
+            (self.epsilons[index + 1], self.deltas[index])
+            for index in range(len(self.epsilons) - 1)
+            if self.deltas[index] > delta
+        ]
+        low, high = 0.0, 1.0
+        while not _lies_below(high, points):
+            low, high = high, 2 * high
+        while high - low > 1e-6 * high:
+            middle = (low + high) / 2
+            low, high = (low, middle) if _lies_below(middle, points) else (middle, high)
+        return high
+
+
+def privacy_curve(
+    event: NoisedSums, noise: DistributedNoise | None = None, relation: Relation | None = None
+) -> PrivacyCurve:
+    """The curve of an event, pessimistic in both directions.
+
+    Args:
+        event: what is charged.
+        noise: how distributed noise is made, whose terms are added to every delta; None in local mode.
+        relation: the event's own by default.
+    """
+    loss = privacy_loss(event, relation)
+    end = min(float(loss.get_epsilon_for_delta(_END_DELTA)), _EPSILON_MOST)
+    epsilons = [index * end / _POINTS for index in range(_POINTS + 1)]
+    deltas = [float(delta) for delta in loss.get_delta_for_epsilon(epsilons)]
+    if noise is not None:
+        reach = event.reach(relation)
+        deltas = [
+            delta + noise.delta_terms(event, event.noise_multiplier, epsilon, reach).total
+            for epsilon, delta in zip(epsilons, deltas, strict=True)
+        ]
+    return PrivacyCurve(tuple(epsilons), tuple(deltas))
+
+
+def membership_bound(false_positive_rate: float, epsilons: Sequence[float], deltas: Sequence[float]) -> float:
+    """The largest true positive rate that every point (epsilon, delta) of the curve allows."""
+    bound = 1.0
+    for epsilon, delta in zip(epsilons, deltas, strict=True):
+        bound = min(
+            bound,
+            math.exp(epsilon) * false_positive_rate + delta,
+            1 - math.exp(-epsilon) * (1 - delta - false_positive_rate),
+        )
+    return bound
+
+
+def gaussian_delta(mu: float, epsilon: float) -> float:
+    """delta(epsilon) of one draw from N(0, 1) against N(mu, 1) (Balle and Wang 2018, theorem 8)."""
+    return _normal(mu / 2 - epsilon / mu) - math.exp(epsilon) * _normal(-mu / 2 - epsilon / mu)
+
+
+def _lies_below(mu: float, points: Sequence[tuple[float, float]]) -> bool:
+    """Whether the Gaussian curve's delta is at least that of every point, so that its trade-off curve is below."""
+    return all(gaussian_delta(mu, epsilon) >= delta for epsilon, delta in points)
+
+
+def _normal(value: float) -> float:
+    return 0.5 * math.erfc(-value / math.sqrt(2))
