@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from dp.accounting import privacy_loss
 from dp.delta_terms import DistributedNoise
@@ -93,6 +94,8 @@ def privacy_curve(
             delta + noise.delta_terms(event, event.noise_multiplier, epsilon, reach).total
             for epsilon, delta in zip(epsilons, deltas, strict=True)
         ]
+        # The sampler's term grows with epsilon, and a mechanism's delta never does: what held before still holds.
+        deltas = list(accumulate(deltas, min))
     return PrivacyCurve(tuple(epsilons), tuple(deltas))
 
 

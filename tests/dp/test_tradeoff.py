@@ -75,6 +75,13 @@ def test_the_terms_of_distributed_noise_are_added_everywhere(curve: PrivacyCurve
     assert noised.true_positive_rate(0.01) > curve.true_positive_rate(0.01)
 
 
+def test_a_samplers_growing_term_never_makes_the_curve_rise() -> None:
+    noise = DistributedNoise(NoiseShares(4, 1), nodes=5, dimension=1000, sampler_error=2.0**-48)
+    curve = privacy_curve(PLAN, noise)
+    assert list(curve.deltas) == sorted(curve.deltas, reverse=True)
+    assert curve.deltas[-1] == curve.deltas[-2] > noise.delta_terms(PLAN, 0.9639, 0.0).total
+
+
 # mu
 
 
