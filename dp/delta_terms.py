@@ -17,8 +17,8 @@ It needs p >= P[Binomial(N - 1, q) >= capacity], one patient less than full; 2^-
 
 `convolution`. The sum of n independent discrete Gaussians with the parameter s each is not quite a discrete Gaussian.
 Every probability of one is within a factor e^(+-tau/2) of the other's, tau = 10 sum_{k=1}^{n-1} exp(-2 pi^2 s^2
-k/(k+1)), for s >= 1/2 grid steps (Kairouz, Liu and Steinke 2021, "The Distributed Discrete Gaussian Mechanism",
-theorem 5 and its corollary for n summands; their tau). For x = d T tau and both data sets, P~ <= e^(x/2) P and
+k/(k+1)), for s >= 1/2 grid steps (Kairouz, Liu and Steinke 2021, "The Distributed Discrete Gaussian Mechanism for
+Federated Learning with Secure Aggregation"; their tau). For x = d T tau and both data sets, P~ <= e^(x/2) P and
 Q <= e^(x/2) Q~, so that P~(S) <= e^(epsilon + x) Q~(S) + e^(x/2) delta. As P~(S) <= 1, this gives P~(S) - e^epsilon
 Q~(S) <= 1 - e^-x + e^(-x/2) delta <= x + delta: the term is d T tau, again with no factor e^epsilon.
 
