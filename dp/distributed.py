@@ -1,0 +1,249 @@
+"""One step of DP-SGD over the union of all hospitals: what one hospital puts into the secure sum.
+
+Each node adds up the clipped whole-number gradients of its drawn patients and one share of discrete Gaussian noise
+(Kairouz, Liu and Steinke 2021; Abadi et al. 2016, algorithm 1, with the noise split among the nodes). A share has
+variance sigma^2 C^2 / (t - c): t survivors, of which c may give theirs away or add none, leave a sum with at least the
+noise that the accountant counts. No node sees another's gradient, and no party sees the sum without noise.
+
+Nothing about the draw shows. Every step runs the same number K of physical batches of the same shape, filled up with
+rows of weight zero; more than K batches are drawn with a probability below 2^-40, which the accountant adds to delta,
+and the patients beyond contribute zero. A patient whose gradient is not finite contributes zero, too.
+
+Independence to the last bit (`dp.patients`) also needs a record's gradient to be the same at every place of a batch
+and beside any others. `batches_are_independent` tries that on made-up records; where it does not hold, a physical batch
+must hold one record.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from crypto.randomness import NoiseSecret
+from dp.clipping import check_model
+from dp.errors import UnsuitableModel
+from dp.patients import Drawn, clipped_integers, draw_patients
+from dp.sampling import Patients
+from dp.training import per_sample_gradients, record_losses
+
+BATCHES_FAILURE_BITS = 40
+"""More patients than K batches hold are drawn in a step with a probability of at most 2^-40."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """What every hospital does in one step. All of it follows from the signed study."""
+
+    sampling_rate: float
+    """q, in (0, 1]."""
+    clip: float
+    """C: the largest L2 norm of one patient's gradient."""
+    grid: int
+    """Steps of the grid per C."""
+    most_records: int
+    """G: records of one patient in a step, at most."""
+    physical_batch: int
+    """Records per forward pass, always exactly this many."""
+    batches: int
+    """K: physical batches per step, always exactly this many; see `batches_needed`."""
+    noise_variance: Fraction
+    """Variance of this node's share of the noise, in steps of the grid: sigma^2 grid^2 / (t - c)."""
+
+    def __post_init__(self) -> None:
+        for name in ("grid", "most_records", "physical_batch", "batches"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
+        if not 0 < self.sampling_rate <= 1:
+            raise ValueError(f"a sampling rate is above 0 and at most 1, not {self.sampling_rate}")
+        if not (self.clip > 0 and math.isfinite(self.clip)):
+            raise ValueError(f"a clipping norm is positive and finite, not {self.clip}")
+        if self.noise_variance <= 0:
+            raise ValueError("a share of noise has a positive variance")
+
+    @property
+    def most_patients(self) -> int:
+        """Patients that K batches hold even if each has G records."""
+        return self.physical_batch * self.batches // self.most_records
+
+
+@dataclass(slots=True)
+class StepResult:
+    """What one step gives its hospital. Only `vector` leaves, under masks."""
+
+    vector: NDArray[np.int64]
+    """The finished contribution: patients and noise, of shape (D,)."""
+    non_finite: int = field(default=0)
+    """Drawn patients that contributed zero because their gradient was not finite. For the owner alone."""
+
+
+def noise_share(noise_multiplier: Fraction, grid: int, quorum: int, colluders: int) -> Fraction:
+    """The variance of one node's noise in steps of the grid: sigma^2 grid^2 / (t - c).
+
+    Raises:
+        ValueError: t is not above c: no number of survivors would carry the noise.
+    """
+    if quorum <= colluders:
+        raise ValueError(f"a quorum of {quorum} with {colluders} colluders leaves nobody to add noise")
+    return noise_multiplier**2 * grid**2 / (quorum - colluders)
+
+
+def batches_needed(patients: int, sampling_rate: float, most_records: int, physical_batch: int) -> int:
+    """K: enough batches for all draws of a step but with probability 2^-40, from the exact binomial tail.
+
+    Args:
+        patients: the most patients that a hospital may have under the study.
+        sampling_rate: q.
+        most_records: G.
+        physical_batch: records per batch.
+    """
+    from scipy.stats import binom
+
+    # One more than the quantile, which is computed in double precision.
+    most = int(binom.isf(2.0**-BATCHES_FAILURE_BITS, patients, sampling_rate)) + 1
+    return max(1, -(-min(most, patients) * most_records // physical_batch))
+
+
+def private_sum(
+    model: nn.Module,
+    patients: Patients,
+    plan: StepPlan,
+    secret: NoiseSecret,
+    round_number: int,
+    progress: Callable[[int], None] | None = None,
+) -> StepResult:
+    """One hospital's contribution to one step.
+
+    Args:
+        model: called as `model(**inputs)`; gives an object with `.logits` of shape (records, classes). Its trainable
+            parameters, in the order of their names, make the flat vector.
+        patients: the hospital's tokenised records, at least one.
+        plan: the step's public figures.
+        secret: this step's noise secret; the caller wipes it afterwards.
+        round_number: names the step's coins and noise.
+        progress: called with the number of physical batches done after each.
+
+    Raises:
+        UnsuitableModel: the model mixes samples, or a trainable parameter has no per-sample gradient.
+    """
+    problems = check_model(model)
+    if problems:
+        raise UnsuitableModel("the model cannot be trained privately: " + "; ".join(map(str, problems)))
+    drawn = draw_patients(patients.rows, plan.sampling_rate, plan.most_records, secret, round_number)
+    drawn = drawn[: plan.most_patients]
+    parameters = _trained(model)
+    total = np.zeros(sum(parameter.numel() for _, parameter in parameters), dtype=np.int64)
+    result = StepResult(total)
+    for vector in _patient_vectors(model, parameters, patients, drawn, plan, progress):
+        if vector is None:
+            result.non_finite += 1
+        else:
+            total += vector
+    total += draw_noise(secret, round_number, total.size, plan.noise_variance)
+    return result
+
+
+def draw_noise(secret: NoiseSecret, round_number: int, count: int, variance: Fraction) -> NDArray[np.int64]:
+    """This node's share of the noise, in steps of the grid."""
+    return secret.stream("noise", round_number).discrete_gaussian(count, variance)
+
+
+def batches_are_independent(model: nn.Module, patients: Patients, physical_batch: int) -> bool:
+    """Whether a record's gradient has the same bits at every place of a batch and beside any others.
+
+    Tried on made-up records: token ids of the data's shape that follow a fixed pattern, and nobody's record.
+    """
+    inputs = {name: _made_up(tensor, physical_batch) for name, tensor in patients.inputs.items()}
+    classes = int(model(**{name: tensor[:1] for name, tensor in inputs.items()}).logits.shape[1])
+    labels = torch.arange(physical_batch) % classes
+    parameters = _trained(model)
+    weights = torch.ones(physical_batch)
+    with per_sample_gradients(model):
+        first = _gradients(model, parameters, inputs, labels, weights).copy()
+        for places in range(1, physical_batch):
+            moved = {name: tensor.roll(places, 0) for name, tensor in inputs.items()}
+            found = _gradients(model, parameters, moved, labels.roll(places, 0), weights)
+            if not np.array_equal(np.roll(found, -places, axis=0), first):
+                return False
+        weights[1:] = 0
+        alone = {name: tensor[:1].expand_as(tensor) for name, tensor in inputs.items()}
+        return np.array_equal(_gradients(model, parameters, alone, labels[:1].expand_as(labels), weights)[0], first[0])
+
+
+def _patient_vectors(
+    model: nn.Module,
+    parameters: Sequence[tuple[str, nn.Parameter]],
+    patients: Patients,
+    drawn: Sequence[Drawn],
+    plan: StepPlan,
+    progress: Callable[[int], None] | None,
+) -> Iterator[NDArray[np.int64] | None]:
+    """The finished vector of every drawn patient, in the order of the draw; None where it is not finite.
+
+    A patient's records follow one another, so that only one patient is open at a time, across batches.
+    """
+    queue = [(place, row) for place, entry in enumerate(drawn) for row in entry.rows]
+    left = [len(entry.rows) for entry in drawn]
+    gradient = np.zeros(sum(parameter.numel() for _, parameter in parameters))
+    with per_sample_gradients(model):
+        for number in range(plan.batches):
+            part = queue[number * plan.physical_batch : (number + 1) * plan.physical_batch]
+            filler = plan.physical_batch - len(part)
+            index = torch.tensor([row for _, row in part] + [0] * filler)
+            weights = torch.tensor([1.0] * len(part) + [0.0] * filler)
+            inputs = {name: tensor[index] for name, tensor in patients.inputs.items()}
+            rows = _gradients(model, parameters, inputs, patients.labels[index], weights)
+            for (place, _), row in zip(part, rows, strict=False):
+                gradient += row
+                left[place] -= 1
+                if not left[place]:
+                    yield clipped_integers(gradient, plan.clip, plan.grid)
+                    gradient[:] = 0
+            if progress is not None:
+                progress(number + 1)
+
+
+def _gradients(
+    model: nn.Module,
+    parameters: Sequence[tuple[str, nn.Parameter]],
+    inputs: dict[str, Tensor],
+    labels: Tensor,
+    weights: Tensor,
+) -> NDArray[np.float32]:
+    """Per-record gradients of one physical batch, flat, of shape (records, D). Valid until the next call."""
+    device = parameters[0][1].device
+    losses = record_losses(model, {name: tensor.to(device) for name, tensor in inputs.items()}, labels.to(device))
+    torch.autograd.backward((losses * weights.to(device)).sum())
+    parts = []
+    for name, parameter in parameters:
+        sample = getattr(parameter, "grad_sample", None)
+        if sample is None:
+            raise UnsuitableModel(
+                f"{name} has no per-sample gradient: the forward pass does not use it through a layer that "
+                "Opacus can follow. Freeze it, or choose another kind of adapter"
+            )
+        parts.append(sample.detach().to(torch.float32).flatten(start_dim=1))
+        parameter.__dict__["grad_sample"] = None
+        parameter.grad = None
+    flat: NDArray[np.float32] = torch.cat(parts, dim=1).cpu().numpy()
+    return flat
+
+
+def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """The trainable parameters, by name: the order of the flat vector."""
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    return sorted(named, key=lambda item: item[0])
+
+
+def _made_up(tensor: Tensor, count: int) -> Tensor:
+    """Rows of the tensor's shape that nobody has: every value is one that occurs, in a fixed pattern."""
+    values = torch.unique(tensor)
+    places = torch.arange(count * tensor[0].numel())
+    made_up: Tensor = values[(places * 7919) % len(values)].reshape(count, *tensor.shape[1:])
+    return made_up

@@ -1,0 +1,95 @@
+"""One patient's part in a step: which records, their gradients together, clipped once, as whole numbers.
+
+The unit is the patient with all records. Coins and record choices are keyed by the noise secret and the patient's id,
+the gradients of a patient's records are added up in the order of that choice, and the sum is clipped *once*: clipping
+records and then adding them up has a sensitivity of G times C. The result is rounded toward zero onto a grid, where the
+norm cannot grow, and its norm is checked again in integers: what does not fit is zero.
+
+A part must depend on its own patient alone, to the last bit. If another patient's absence moved it by one step of the
+grid, the sensitivity would be that of all parts together. So nothing here adds floating-point numbers in an order that
+a library may choose: norms are sums of squares of whole numbers, and the rest is elementwise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crypto.randomness import NoiseSecret
+
+_KEPT_BITS = 26
+"""A gradient is taken to so many bits below its largest element: more than float32 has."""
+_CHUNK = 1 << 10
+"""So many squares of 26-bit numbers add up below 2^62."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One drawn patient."""
+
+    patient: str
+    rows: tuple[int, ...]
+    """Its chosen records, in the order of the choice."""
+
+
+def draw_patients(
+    rows: Mapping[str, Sequence[int]], sampling_rate: float, most_records: int, secret: NoiseSecret, round_number: int
+) -> list[Drawn]:
+    """Who takes part in a step: every patient by a coin of its own, with at most G of its records, chosen afresh.
+
+    Args:
+        rows: patient id -> the rows of its records.
+        sampling_rate: q, the same for every patient at every hospital, in (0, 1].
+        most_records: G, at least 1.
+        secret: this step's noise secret.
+        round_number: the step; part of the name of every coin and choice.
+    """
+    drawn = []
+    for patient, own in rows.items():
+        if secret.coin(sampling_rate, "patient", round_number, patient):
+            order = sorted(range(len(own)), key=lambda at: secret.choice(1 << 32, "record", round_number, patient, at))
+            drawn.append(Drawn(patient, tuple(own[at] for at in order[:most_records])))
+    return drawn
+
+
+def clipped_integers(gradient: NDArray[np.float64], clip: float, grid: int) -> NDArray[np.int64] | None:
+    """A patient's gradient, scaled down to norm C where it is longer, on a grid of `grid` steps per C.
+
+    Args:
+        gradient: of shape (D,): the sum over the patient's records.
+        clip: C, the largest L2 norm.
+        grid: steps per C, at most 2^26.
+
+    Returns:
+        int64 of shape (D,), with a sum of squares of at most grid^2; None if the gradient is not finite.
+    """
+    largest = float(np.max(np.abs(gradient), initial=0.0))
+    if not math.isfinite(largest):
+        return None
+    if largest * grid < clip:  # not a step of the grid anywhere; zero, and numbers too small to be scaled, among them
+        return np.zeros(gradient.size, dtype=np.int64)
+    # A power of two moves no bit; what is cut off lies 26 bits below the largest element.
+    shift = _KEPT_BITS - math.frexp(largest)[1]
+    whole = np.trunc(np.ldexp(gradient, shift))
+    squares = square_sum(whole.astype(np.int64))
+    norm = math.isqrt(squares)
+    norm += norm * norm < squares  # rounded up: a longer divisor only shortens
+    factor = grid / max(norm, math.ldexp(clip, shift))
+    finished = np.trunc(whole * factor).astype(np.int64)
+    return finished if square_sum(finished) <= grid * grid else np.zeros(gradient.size, dtype=np.int64)
+
+
+def square_sum(values: NDArray[np.int64]) -> int:
+    """The sum of squares of integers of at most 26 bits, exactly.
+
+    Raises:
+        ValueError: an element is larger.
+    """
+    if values.size and max(int(values.max()), -int(values.min())) > 1 << _KEPT_BITS:
+        raise ValueError(f"an element has more than {_KEPT_BITS} bits")
+    squares = values * values
+    return sum(int(part) for part in np.add.reduceat(squares, np.arange(0, squares.size, _CHUNK))) if values.size else 0

@@ -1,0 +1,306 @@
+"""One step over the union of all hospitals: whole numbers, from patients who do not touch each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from math import comb
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from crypto.randomness import NoiseSecret
+from dp import distributed
+from dp.distributed import (
+    StepPlan,
+    batches_are_independent,
+    batches_needed,
+    draw_noise,
+    noise_share,
+    private_sum,
+)
+from dp.errors import UnsuitableModel
+from dp.patients import clipped_integers, draw_patients
+from dp.sampling import Patients
+from dp.training import record_losses
+from secfed.models import AdapterModel
+from tests.tiny import make_tiny_base, make_tiny_model, make_tiny_patients
+
+PLAN = StepPlan(
+    sampling_rate=0.5,
+    clip=0.05,
+    grid=1 << 20,
+    most_records=2,
+    physical_batch=4,
+    batches=12,
+    noise_variance=Fraction(10**11),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def adapter(base: Path) -> AdapterModel:
+    model = make_tiny_model(base)
+    state = model.get_state()
+    model.set_state(state + np.linspace(-0.05, 0.05, state.size, dtype=np.float32))
+    return model
+
+
+def secret(value: int = 1) -> NoiseSecret:
+    return NoiseSecret(lambda count: bytes([value]) * count)
+
+
+def without_noise(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """Record the noise that each step draws; a hook that only tests have."""
+    drawn: list[np.ndarray] = []
+
+    def recorded(*arguments: Any) -> np.ndarray:
+        drawn.append(draw_noise(*arguments))
+        return drawn[-1]
+
+    monkeypatch.setattr(distributed, "draw_noise", recorded)
+    return drawn
+
+
+def vectors(model: nn.Module, patients: Patients, plan: StepPlan = PLAN) -> dict[str, list[int] | None]:
+    """Every drawn patient's finished vector, by name."""
+    drawn = draw_patients(patients.rows, plan.sampling_rate, plan.most_records, secret(), 1)
+    parameters = distributed._trained(model)
+    made = distributed._patient_vectors(model, parameters, patients, drawn, plan, None)
+    return {
+        entry.patient: None if vector is None else vector.tolist() for entry, vector in zip(drawn, made, strict=True)
+    }
+
+
+def alone(adapter: AdapterModel, patients: Patients, rows: tuple[int, ...]) -> np.ndarray:
+    """The oracle: one patient, plain autograd, in the order of the adapter's layout."""
+    model, index = adapter.module, list(rows)
+    inputs = {name: tensor[index] for name, tensor in patients.inputs.items()}
+    loss = record_losses(model, inputs, patients.labels[index]).sum()
+    named = dict(model.named_parameters())
+    parts = torch.autograd.grad(loss, [named[name] for name, _ in adapter.layout])
+    return torch.cat([part.flatten() for part in parts]).double().numpy()
+
+
+def only(patients: Patients, names: set[str]) -> Patients:
+    """A hospital that has these patients alone, their records moved together."""
+    kept = {name: rows for name, rows in patients.rows.items() if name in names}
+    order = [row for rows in kept.values() for row in rows]
+    place = {row: at for at, row in enumerate(order)}
+    return Patients(
+        {name: tensor[order] for name, tensor in patients.inputs.items()},
+        patients.labels[order],
+        {name: [place[row] for row in rows] for name, rows in kept.items()},
+    )
+
+
+def test_the_sum_is_as_integers_that_of_every_patient_alone_and_the_noise(
+    adapter: AdapterModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patients = make_tiny_patients(20, records_each=3)
+    noises = without_noise(monkeypatch)
+    result = private_sum(adapter.module, patients, PLAN, secret(), 1)
+    expected = np.zeros(adapter.dimension, dtype=np.int64)
+    drawn = draw_patients(patients.rows, PLAN.sampling_rate, PLAN.most_records, secret(), 1)
+    assert 5 <= len(drawn) < 20
+    for entry in drawn:
+        (vector,) = vectors(adapter.module, only(patients, {entry.patient})).values()
+        assert vector is not None
+        expected += np.array(vector)
+    (noise,) = noises
+    assert result.vector.dtype == np.int64
+    assert result.vector.tolist() == (expected + noise).tolist()
+    assert result.non_finite == 0
+
+
+def test_each_vector_is_the_clipped_gradient_of_that_patient(adapter: AdapterModel) -> None:
+    patients = make_tiny_patients(20, records_each=3)
+    drawn = draw_patients(patients.rows, PLAN.sampling_rate, PLAN.most_records, secret(), 1)
+    found = vectors(adapter.module, patients)
+    shortened = 0
+    for entry in drawn:
+        gradient = alone(adapter, patients, entry.rows)
+        shortened += float(np.linalg.norm(gradient)) > PLAN.clip
+        expected = gradient * PLAN.grid / max(PLAN.clip, float(np.linalg.norm(gradient)))
+        vector = np.array(found[entry.patient])
+        assert np.abs(vector - expected).max() < 1 + PLAN.grid * 1e-5
+        assert int(np.sum(vector**2)) <= PLAN.grid**2
+    assert shortened > 0
+
+
+def test_without_one_patient_every_other_vector_has_the_same_bits(adapter: AdapterModel) -> None:
+    patients = make_tiny_patients(20, records_each=3)
+    everybody = vectors(adapter.module, patients)
+    for gone in list(everybody)[:3]:
+        rest = vectors(adapter.module, only(patients, set(patients.rows) - {gone}))
+        assert rest == {name: vector for name, vector in everybody.items() if name != gone}
+
+
+def test_one_patient_moves_the_sum_by_at_most_the_clip(adapter: AdapterModel) -> None:
+    """Remove-one on integers: with all records, whatever they are."""
+    patients = make_tiny_patients(12, records_each=6)
+    plan = replace(PLAN, sampling_rate=1.0, most_records=6, batches=20)
+    whole = private_sum(adapter.module, patients, plan, secret(), 1).vector
+    for gone in ("patient-0", "patient-7"):
+        rest = private_sum(adapter.module, only(patients, set(patients.rows) - {gone}), plan, secret(), 1).vector
+        difference = whole - rest
+        assert 0 < int(np.sum(difference**2)) <= plan.grid**2
+
+
+def test_every_step_makes_the_same_number_of_passes_of_the_same_shape(adapter: AdapterModel) -> None:
+    patients = make_tiny_patients(20, records_each=3)
+    shapes: list[list[tuple[int, ...]]] = []
+    handle = adapter.module.register_forward_pre_hook(
+        lambda module, arguments, inputs: shapes[-1].append(tuple(inputs["input_ids"].shape)), with_kwargs=True
+    )
+    try:
+        for rate in (1e-12, 0.5, 1.0):
+            shapes.append([])
+            private_sum(adapter.module, patients, replace(PLAN, sampling_rate=rate), secret(), 1)
+    finally:
+        handle.remove()
+    assert shapes[0] == shapes[1] == shapes[2]
+    assert len(shapes[0]) == PLAN.batches
+
+
+def test_an_empty_draw_sends_its_noise(adapter: AdapterModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    noises = without_noise(monkeypatch)
+    plan = replace(PLAN, sampling_rate=1e-12)
+    vector = private_sum(adapter.module, make_tiny_patients(5), plan, secret(), 1).vector
+    assert vector.tolist() == noises[0].tolist()
+    assert any(vector.tolist())
+
+
+def test_a_patient_whose_gradient_is_not_finite_contributes_zero_and_hurts_nobody(adapter: AdapterModel) -> None:
+    patients = make_tiny_patients(6, records_each=1)
+    plan = replace(PLAN, sampling_rate=1.0)
+    healthy = vectors(adapter.module, patients, plan)
+    embeddings = adapter.module.get_input_embeddings().weight  # type: ignore[operator, union-attr]
+    rare = 40
+    patients.inputs["input_ids"][2, 3] = rare
+    with torch.no_grad():
+        embeddings[rare] = float("nan")
+    sick = vectors(adapter.module, patients, plan)
+    assert sick["patient-2"] is None
+    assert {name: vector for name, vector in sick.items() if name != "patient-2"} == {
+        name: vector for name, vector in healthy.items() if name != "patient-2"
+    }
+    assert private_sum(adapter.module, patients, plan, secret(), 1).non_finite == 1
+
+
+def test_patients_beyond_what_the_batches_hold_contribute_zero(adapter: AdapterModel) -> None:
+    patients = make_tiny_patients(20, records_each=2)
+    plan = replace(PLAN, sampling_rate=1.0, batches=3)
+    assert plan.most_patients == 6
+    vector = private_sum(adapter.module, patients, plan, secret(), 1).vector
+    assert np.abs(vector).max() < 20 * plan.grid
+
+
+def test_the_shares_of_the_quorum_without_colluders_make_the_noise_that_is_counted() -> None:
+    share = noise_share(Fraction("0.6422"), 1 << 20, quorum=4, colluders=1)
+    assert share * (4 - 1) == (Fraction("0.6422") * 2**20) ** 2
+    for quorum in (1, 2):
+        with pytest.raises(ValueError, match="nobody to add noise"):
+            noise_share(Fraction(1), 1 << 20, quorum=quorum, colluders=2)
+
+
+def test_the_noise_of_two_rounds_and_of_two_secrets_differs() -> None:
+    first = draw_noise(secret(), 1, 50, Fraction(10**12))
+    assert first.tolist() == draw_noise(secret(), 1, 50, Fraction(10**12)).tolist()
+    assert first.tolist() != draw_noise(secret(), 2, 50, Fraction(10**12)).tolist()
+    assert first.tolist() != draw_noise(secret(2), 1, 50, Fraction(10**12)).tolist()
+    assert 0.5e6 < float(np.std(first)) < 1.5e6
+
+
+@pytest.mark.parametrize(
+    ("patients", "rate", "records", "batch"), [(1600, 0.06, 1, 32), (50, 0.5, 4, 8), (10, 1.0, 2, 4)]
+)
+def test_the_batches_hold_every_draw_but_with_a_probability_of_two_to_the_minus_forty(
+    patients: int, rate: float, records: int, batch: int
+) -> None:
+    count = batches_needed(patients, rate, records, batch)
+    chance = Fraction(rate)
+
+    def beyond(held: int) -> Fraction:
+        """P(Binomial(patients, rate) > held), exactly."""
+        return sum(
+            (comb(patients, k) * chance**k * (1 - chance) ** (patients - k) for k in range(held + 1, patients + 1)),
+            Fraction(),
+        )
+
+    assert beyond(count * batch // records) <= Fraction(1, 2**40)
+    if count > 1:  # one patient more is allowed for, because the tail is computed in double precision
+        assert beyond((count - 1) * batch // records - 1) > Fraction(1, 2**40)
+
+
+def test_a_records_gradient_has_the_same_bits_at_every_place(adapter: AdapterModel) -> None:
+    assert batches_are_independent(adapter.module, make_tiny_patients(6), 8)
+
+
+class Mixing(nn.Module):
+    """A head that compares every record with the batch's mean: no layer of it looks wrong."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, **inputs: torch.Tensor) -> SimpleNamespace:
+        logits = self.inner(**inputs).logits
+        return SimpleNamespace(logits=logits - logits.mean(dim=0))
+
+
+def test_a_model_that_compares_the_records_of_a_batch_is_noticed(adapter: AdapterModel) -> None:
+    assert not batches_are_independent(Mixing(adapter.module), make_tiny_patients(6), 4)
+
+
+def test_a_model_that_mixes_samples_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    with pytest.raises(UnsuitableModel, match="BatchNorm"):
+        private_sum(model, make_tiny_patients(2), PLAN, secret(), 1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"sampling_rate": 0.0},
+        {"sampling_rate": 1.1},
+        {"clip": 0.0},
+        {"clip": float("inf")},
+        {"grid": 0},
+        {"most_records": 0},
+        {"physical_batch": 0},
+        {"batches": 0},
+        {"noise_variance": Fraction(0)},
+    ],
+)
+def test_a_plan_that_is_no_plan_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"at least 1|sampling rate|clipping norm|variance"):
+        replace(PLAN, **wrong)
+
+
+def test_the_clip_is_of_the_whole_patient() -> None:
+    """Two records that pull the same way: clipped one by one they would reach 2 C."""
+    record = np.array([0.6, 0.8]) * 10
+    both = clipped_integers(2 * record, 1.0, 1 << 20)
+    one = clipped_integers(record, 1.0, 1 << 20)
+    assert both is not None
+    assert one is not None
+    assert int(np.sum((2 * one) ** 2)) > 3.9 * (1 << 40) > int(np.sum(both**2)) * 3.9
