@@ -10,6 +10,10 @@ Physical batches always have the same shape: the last one is filled with rows wh
 gradient is exactly zero. An empty draw is a step like any other, without a forward pass. The forward pass is in
 evaluation mode, so that there is no dropout; only the layers that own trainable parameters are told that they
 train, because Opacus's hooks ask.
+
+The proximal term of FedProx (Li et al. 2020), mu/2 |x - x_t|^2, holds a round near its start x_t. Its gradient
+mu (x - x_t) depends on what was noised already and on no data: it is added when a step has been clipped, noised and
+scaled, so that it costs no privacy and nothing of C.
 """
 
 from __future__ import annotations
@@ -55,6 +59,8 @@ class LocalPlan:
     """The local optimiser; it starts afresh in every round."""
     physical_batch: int
     """Records per forward pass, always exactly this many."""
+    proximal_mu: float = 0.0
+    """mu: weight of FedProx's proximal term; there is none at 0."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "nominal_patients", "physical_batch"):
@@ -66,10 +72,15 @@ class LocalPlan:
                 raise ValueError(f"{name} is positive and finite, not {value}")
         if self.sampling_rate > 1:
             raise ValueError(f"sampling_rate is at most 1, not {self.sampling_rate}")
+        if not (self.proximal_mu >= 0 and math.isfinite(self.proximal_mu)):
+            raise ValueError(f"proximal_mu is at least 0 and finite, not {self.proximal_mu}")
 
 
 class NoisyOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no types
-    """Opacus's optimiser with noise from a `NoiseStream`, clipping of our own, and a public denominator."""
+    """Opacus's optimiser with noise from a `NoiseStream`, clipping of our own, and a public denominator.
+
+    It is made at the start of a round: FedProx's proximal term pulls back to where the parameters are then.
+    """
 
     def __init__(
         self, optimizer: torch.optim.Optimizer, stream: NoiseStream, plan: LocalPlan, names: Sequence[str]
@@ -86,9 +97,14 @@ class NoisyOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no types
         self._stream = stream
         self._denominator = plan.sampling_rate * plan.nominal_patients
         self._names = tuple(names)
+        self._mu = plan.proximal_mu
+        self._start = [parameter.detach().clone() for parameter in self.params] if self._mu else []
 
     def pre_step(self, closure: Callable[[], float] | None = None) -> bool:
-        """Opacus's order of a step, once every parameter is known to have per-sample gradients.
+        """Opacus's order of a step, once every parameter is known to have per-sample gradients; then FedProx's term.
+
+        Returns:
+            Whether the gradient is finished, so that the parameters may move: not before the last physical batch.
 
         Raises:
             UnsuitableModel: a trainable parameter has none, so that nothing would bound what it gives away.
@@ -99,7 +115,10 @@ class NoisyOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no types
                     f"{name} has no per-sample gradient: the forward pass does not use it through a layer that "
                     "Opacus can follow. Freeze it, or choose another kind of adapter"
                 )
-        return bool(super().pre_step(closure))
+        finished = bool(super().pre_step(closure))
+        if finished:
+            self._add_proximal_gradient()
+        return finished
 
     def clip_and_accumulate(self) -> None:
         """Clip this physical batch's per-sample gradients and add them to the step's sum."""
@@ -120,6 +139,12 @@ class NoisyOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no types
         """Divide by q * N, which is public; the number of patients drawn is not."""
         for parameter in self.params:
             parameter.grad /= self._denominator
+
+    def _add_proximal_gradient(self) -> None:
+        """Add mu (x - x_t) to a gradient that is finished otherwise: nothing may clip or noise it."""
+        if self._mu:
+            for parameter, start in zip(self.params, self._start, strict=True):
+                parameter.grad += self._mu * (parameter.detach() - start)
 
 
 def train_locally(

@@ -333,6 +333,8 @@ def test_a_model_without_private_gradients_is_refused_and_not_moved(
         {"noise_multiplier": 0.0},
         {"learning_rate": float("nan")},
         {"physical_batch": 0},
+        {"proximal_mu": -0.1},
+        {"proximal_mu": float("inf")},
     ],
 )
 def test_a_plan_outside_its_range_is_refused(change: dict[str, Any]) -> None:
@@ -348,3 +350,66 @@ def test_private_training_learns_when_there_is_little_noise(base: Path, patients
     assert model.accuracy(one_label) < 0.5
     train_locally(model.module, one_label, plan, fixed_secret(), 1)
     assert model.accuracy(one_label) == 1.0
+
+
+def sum_of_clipped(model: nn.Module, patients: Patients, rows: list[int]) -> torch.Tensor:
+    gradients = [gradient_alone(model, patients, row) for row in rows]
+    return torch.stack([each * min(1.0, PLAN.clip / float(each.norm())) for each in gradients]).sum(0)
+
+
+def test_the_proximal_gradient_is_added_after_clipping_and_noise(adapter: AdapterModel, patients: Patients) -> None:
+    """Two steps by hand. The proximal gradient is longer than C and is not cut; the noise is that of two steps."""
+    model, secret, mu = adapter.module, fixed_secret(), 20.0
+    start = adapter.get_state()
+    x0 = flat_weights(model)
+    train_locally(model, patients, PLAN, secret, 3)
+    x1 = flat_weights(model)
+    proximal = mu * (x1 - x0)
+    assert float(proximal.norm()) > 2 * PLAN.clip
+    stream = secret.stream("noise", 3)
+    noise = [torch.from_numpy(stream.gaussian(x0.numel(), PLAN.noise_multiplier * PLAN.clip)) for _ in range(2)]
+    total = sum_of_clipped(model, patients, draw(patients.rows, PLAN.sampling_rate, secret, 3, 2))
+    expected = x1 - PLAN.learning_rate * ((total + noise[1]) / 10 + proximal)
+    adapter.set_state(start)
+    train_locally(model, patients, replace(PLAN, steps=2, proximal_mu=mu), secret, 3)
+    assert (flat_weights(model) - expected).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_the_first_step_of_a_round_feels_no_proximal_term_and_later_ones_do(
+    base: Path, patients: Patients, optimizer: Any
+) -> None:
+    def run(steps: int, mu: float) -> np.ndarray:
+        model = make_tiny_model(base)
+        plan = replace(PLAN, steps=steps, optimizer=optimizer, proximal_mu=mu)
+        train_locally(model.module, patients, plan, fixed_secret(), 1)
+        return model.get_state()
+
+    assert run(1, 1.0).tolist() == run(1, 0.0).tolist()
+    assert run(3, 1.0).tolist() != run(3, 0.0).tolist()
+
+
+def test_a_stronger_proximal_term_keeps_a_round_nearer_to_its_start(base: Path, patients: Patients) -> None:
+    def distance(mu: float) -> float:
+        model = make_tiny_model(base)
+        start = model.get_state()
+        plan = replace(PLAN, steps=20, noise_multiplier=0.01, clip=1.0, proximal_mu=mu)
+        train_locally(model.module, patients, plan, fixed_secret(), 1)
+        return float(np.linalg.norm(model.get_state() - start))
+
+    distances = [distance(mu) for mu in (0.0, 0.1, 1.0, 5.0)]
+    assert distances == sorted(distances, reverse=True)
+    assert distances[-1] < distances[0] / 2
+
+
+def test_every_round_is_held_near_its_own_start(base: Path, patients: Patients) -> None:
+    """A round from x_t moves in the same way wherever earlier rounds began."""
+    plan = replace(PLAN, steps=3, proximal_mu=1.0)
+    model = make_tiny_model(base)
+    train_locally(model.module, patients, plan, fixed_secret(), 1)
+    second_start = model.get_state()
+    train_locally(model.module, patients, plan, fixed_secret(), 2)
+    fresh = make_tiny_model(base)
+    fresh.set_state(second_start)
+    train_locally(fresh.module, patients, plan, fixed_secret(), 2)
+    assert fresh.get_state().tolist() == model.get_state().tolist()
