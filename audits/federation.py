@@ -83,14 +83,15 @@ class _NoMinima(CohortRules):
 class Federation:
     """Seven hospitals of one study: N = 7, c = 1, f = 2, so the quorum is 5. The last one is corrupt."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **algorithm: Any) -> None:
         """
         Args:
             folder: an empty folder for the nodes' ledgers and databases.
+            algorithm: changes to the study's section of this name: another strategy, with its figures.
         """
         self.folder = folder
         self.keys = [Identity(digest("federation identity", bytes([node]))) for node in range(SIZE)]
-        self.study = study_of(self.keys, RULES, ROUNDS)
+        self.study = study_of(self.keys, RULES, ROUNDS, **algorithm)
         self.log = World()
         """Where refusals are noted."""
         self.tamper: Callable[[int, bytes], bytes] = lambda node, data: data
@@ -218,15 +219,15 @@ def _files(index: int) -> tuple[str, str]:
     return f"ledger-{index}.sqlite", f"node-{index}.sqlite"
 
 
-def study_of(keys: list[Identity], rules: CohortRules, rounds: int) -> Study:
-    """A study of these nodes, with one formula for a model."""
+def study_of(keys: list[Identity], rules: CohortRules, rounds: int, **algorithm: Any) -> Study:
+    """A study of these nodes, with one formula for a model, and with FedAvg unless `algorithm` says otherwise."""
     values: dict[str, Any] = {
         "name": "audited",
         "purpose": "To be attacked",
         "model": {"base": "model", "digest": BASE_MODEL, "max_length": 8},
         "task": {"labels": ["no", "yes"]},
         "lora": {"rank": 2, "alpha": 4, "targets": ["query"]},
-        "algorithm": {"rounds": rounds, "local_steps": 1, "learning_rate": 0.01},
+        "algorithm": {"rounds": rounds, "local_steps": 1, "learning_rate": 0.01, **algorithm},
         "privacy": {"epsilon": 8.0, "delta": 1e-5, "sampling_rate": 0.1, "clip": 1.0},
         "cohort": {
             "colluders": rules.colluders,

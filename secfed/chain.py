@@ -12,7 +12,7 @@ from protocols.errors import NotCanonical, WrongSession
 from protocols.parameters import RoundShape
 from protocols.receipts import Receipt, Statement, check_statement, sum_digest, verify_receipt
 from protocols.session import Context
-from secfed.strategies import Layout, ModelState, federated_average
+from secfed.strategies import Layout, ModelState, first_state, next_state
 from secfed.study import Study
 
 
@@ -24,11 +24,12 @@ class Chain:
         Args:
             study: the signed study; its digest is the predecessor of the first receipt.
             layout: names and shapes of the trained parameters.
-            first: the first state, which every party derives from the study.
+            first: the first adapter, which every party derives from the study. Moments are not taken from here: the
+                first ones follow from the study, too.
         """
         self.study = study
         self.layout = layout
-        self.state = first
+        self.state = first_state(study, first.adapter)
         self.head = study.digest
         self.round_number = 0
         self.length = 0
@@ -55,7 +56,7 @@ class Chain:
             total = encoding.from_ring(encoding.unpack(packed, self.shape), self.shape)
         except ValueError as error:
             raise NotCanonical(str(error), sender=None, field="vector") from error
-        return federated_average(self.study, self.state, total, survivors)
+        return next_state(self.study, self.state, total, survivors)
 
     def adopt(self, receipt: Receipt, packed: bytes) -> None:
         """Move to the state behind the next receipt.

@@ -24,6 +24,7 @@ from dp.ledger_copy import write_copy
 from protocols.receipts import Receipt
 from protocols.wire import encode
 from secfed import run_folder
+from secfed.algorithms import describe
 from secfed.chain import Chain
 from secfed.coordinator import Coordinator, RoundRecord
 from secfed.data import Record, read_test_set, tokenise
@@ -242,7 +243,7 @@ def _describe_plan(plan: Plan) -> str:
     size = len(study.roster)
     return (
         f"{size} hospitals, quorum {rules.quorum(size)}, up to {rules.really_tolerated(size)} may drop out, "
-        f"{study.cohort.colluders} may collude; {study.steps} private steps at noise multiplier "
-        f"{plan.noise_multiplier:.4f}: epsilon {plan.epsilon_by_round[-1]:.2f} at delta {study.privacy.delta:g} "
-        f"for each patient"
+        f"{study.cohort.colluders} may collude; {describe(study.algorithm)}, {study.steps} private steps at noise "
+        f"multiplier {plan.noise_multiplier:.4f}: epsilon {plan.epsilon_by_round[-1]:.2f} at delta "
+        f"{study.privacy.delta:g} for each patient"
     )

@@ -1,7 +1,15 @@
 """Model evolution: the next state, computed by every node from the published sum alone.
 
-The aggregator sends no weights, ever. Each node adds the weighted mean of the updates to the state it has, in float64
-with elementwise + - * / only, and rounds to float32 at one fixed place, so that every processor gets the same bits.
+The aggregator sends no weights, ever. Each node takes the weighted mean D of the updates and moves the state that it
+has, moments included. All nodes must get the same bits on every processor, or there is no receipt. What IEEE 754 fixes
+to the last bit is used and nothing else: + - * / and square roots in float64, element by element, and comparisons for
+signs. NumPy does one operation at a time over whole arrays and stores its result, so that no multiply-add is fused; its
+vector instructions round each element as scalar ones do. Powers, exponentials, BLAS and sums over an array differ
+between processors, and do not occur. The adapter is rounded to float32 at one place.
+
+FedAvg is McMahan et al. 2017, algorithm 1, on updates. FedProx (Li et al. 2020) averages in the same way. FedOpt is
+Reddi et al. 2021, "Adaptive Federated Optimization", algorithm 2, without bias correction as there; with momentum and
+no second moment it is FedAvgM (Hsu et al. 2019). All of it works on a sum that is public already: it costs no privacy.
 """
 
 from __future__ import annotations
@@ -16,23 +24,30 @@ from numpy.typing import NDArray
 from crypto.kdf import digest
 from protocols.encoding import FixedPoint
 from protocols.wire import canonical
+from secfed.algorithms import Algorithm, FedAvg, FedOptAdagrad, FedOptAdam, FedOptSgd, FedOptYogi, FedProx
 from secfed.study import Study
 
 Layout: TypeAlias = Sequence[tuple[str, tuple[int, ...]]]
 """Names and shapes of the trained parameters, in the order of the flat vector."""
+Vector: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """What a round starts from: the trained parameters. (Moments of an adaptive strategy belong here, too.)"""
+    """What a round starts from: the trained parameters, and what the strategy remembers of earlier rounds."""
 
     adapter: NDArray[np.float32]
     """Flat, D elements."""
+    moments: tuple[Vector, ...] = ()
+    """The first moment m, then the second moment v, of D elements each, as far as the strategy has them: FedAvg and
+    FedProx have none, SGD with momentum has m."""
 
     def digest(self, layout: Layout) -> bytes:
-        """32 bytes over the layout and every bit of the state."""
+        """32 bytes over the layout and every bit of the state, moments included (SPEC, section 4)."""
         names = [[name, list(shape)] for name, shape in layout]
-        return digest("state", canonical(names), self.adapter.astype("<f4", copy=False).tobytes())
+        adapter = self.adapter.astype("<f4", copy=False).tobytes()
+        moments = (moment.astype("<f8", copy=False).tobytes() for moment in self.moments)
+        return digest("state", canonical(names), adapter, *moments)
 
 
 def fixed_point(study: Study) -> FixedPoint:
@@ -40,17 +55,103 @@ def fixed_point(study: Study) -> FixedPoint:
     return FixedPoint(study.encoding.fraction_bits, study.element_limit)
 
 
-def federated_average(
-    study: Study, state: ModelState, total: NDArray[np.int64], survivors: Sequence[int]
-) -> ModelState:
-    """FedAvg (McMahan et al. 2017, algorithm 1) on updates: x + sum_u w_u d_u / sum_u w_u.
+def first_state(study: Study, adapter: NDArray[np.float32]) -> ModelState:
+    """The state before any round. Its moments follow from the study: m is zero, v is tau^2.
 
     Args:
-        study: gives the nominal weights and the encoding.
+        study: gives the strategy.
+        adapter: the first adapter, of shape (D,).
+    """
+    match study.algorithm:
+        case FedAvg() | FedProx():
+            return ModelState(adapter)
+        case FedOptSgd():
+            return ModelState(adapter, (np.zeros(adapter.shape),))
+        case FedOptAdam(tau=tau) | FedOptYogi(tau=tau) | FedOptAdagrad(tau=tau):
+            return ModelState(adapter, (np.zeros(adapter.shape), np.full(adapter.shape, tau * tau)))
+
+
+def next_state(study: Study, state: ModelState, total: NDArray[np.int64], survivors: Sequence[int]) -> ModelState:
+    """The state that a published sum leads to.
+
+    Args:
+        study: gives the strategy, the nominal weights and the encoding.
         state: the state that the round started from.
         total: the published sum of w_u d_u in fixed point, centred integers of shape (D,).
         survivors: U3; the sum of weights follows from it, and nothing about weights is sent.
     """
     weight = sum(study.weights[node] for node in survivors)
-    mean = fixed_point(study).decode(total, weight)
-    return ModelState((state.adapter.astype(np.float64) + mean).astype(np.float32))
+    return move(study.algorithm, state, fixed_point(study).decode(total, weight))
+
+
+def move(algorithm: Algorithm, state: ModelState, change: Vector) -> ModelState:
+    """One step of the strategy. Nothing in `state` is changed.
+
+    Args:
+        algorithm: the study's, with its figures.
+        state: with the moments that this strategy has.
+        change: D of the formulas, shape (D,): the direction in which the hospitals want to go.
+
+    Raises:
+        ValueError: the state has other moments than this strategy.
+    """
+    match algorithm:
+        case FedAvg() | FedProx():
+            return average(state, change)
+        case FedOptSgd():
+            return sgd_with_momentum(algorithm, state, change)
+        case FedOptAdam():
+            return adam(algorithm, state, change)
+        case FedOptYogi():
+            return yogi(algorithm, state, change)
+        case FedOptAdagrad():
+            return adagrad(algorithm, state, change)
+
+
+def average(state: ModelState, change: Vector) -> ModelState:
+    """FedAvg: x + D."""
+    () = state.moments
+    return ModelState(_moved(state, change))
+
+
+def sgd_with_momentum(algorithm: FedOptSgd, state: ModelState, change: Vector) -> ModelState:
+    """m = beta1 m + D; x + eta m."""
+    (m,) = state.moments
+    m = algorithm.beta1 * m + change
+    return ModelState(_moved(state, algorithm.server_learning_rate * m), (m,))
+
+
+def adam(algorithm: FedOptAdam, state: ModelState, change: Vector) -> ModelState:
+    """v = beta2 v + (1 - beta2) D^2, with the step of `_adapted`."""
+    m, v = state.moments
+    v = algorithm.beta2 * v + (1.0 - algorithm.beta2) * (change * change)
+    return _adapted(algorithm, state, m, v, change)
+
+
+def yogi(algorithm: FedOptYogi, state: ModelState, change: Vector) -> ModelState:
+    """v = v - (1 - beta2) D^2 sign(v - D^2), with the step of `_adapted`."""
+    m, v = state.moments
+    square = change * change
+    by = (1.0 - algorithm.beta2) * square
+    v = np.where(v > square, v - by, np.where(v < square, v + by, v))
+    return _adapted(algorithm, state, m, v, change)
+
+
+def adagrad(algorithm: FedOptAdagrad, state: ModelState, change: Vector) -> ModelState:
+    """v = v + D^2, with the step of `_adapted`."""
+    m, v = state.moments
+    return _adapted(algorithm, state, m, v + change * change, change)
+
+
+def _adapted(
+    algorithm: FedOptAdam | FedOptYogi | FedOptAdagrad, state: ModelState, m: Vector, v: Vector, change: Vector
+) -> ModelState:
+    """m = beta1 m + (1 - beta1) D; x + eta m / (sqrt(v) + tau), with the new v."""
+    m = algorithm.beta1 * m + (1.0 - algorithm.beta1) * change
+    step = algorithm.server_learning_rate * m / (np.sqrt(v) + algorithm.tau)
+    return ModelState(_moved(state, step), (m, v))
+
+
+def _moved(state: ModelState, step: Vector) -> NDArray[np.float32]:
+    """The adapter after a step: added in float64, and rounded to float32 here and nowhere else."""
+    return (state.adapter.astype(np.float64) + step).astype(np.float32)

@@ -19,6 +19,7 @@ from crypto.kdf import digest
 from protocols.encoding import FixedPoint
 from protocols.errors import LocalError
 from protocols.parameters import CohortRules, OverflowCertificate
+from secfed.algorithms import STRATEGIES, Algorithm
 from secfed.errors import UserError
 from secfed.toml_files import read_toml
 
@@ -68,18 +69,6 @@ class LoraSection(_Section):
     variant: Literal["ffa", "ab"] = "ffa"
 
 
-class AlgorithmSection(_Section):
-    """How the model moves."""
-
-    strategy: Literal["fedavg"] = "fedavg"
-    rounds: int = Field(ge=1, le=100_000)
-    local_steps: int = Field(ge=1, le=10_000)
-    optimizer: Literal["adam", "sgd"] = "adam"
-    learning_rate: float = Field(gt=0, le=10)
-    physical_batch: int = Field(default=32, ge=1, le=4096)
-    """Records per forward pass, always exactly this many: the rest is padding."""
-
-
 class PrivacySection(_Section):
     """What each patient is promised."""
 
@@ -127,7 +116,7 @@ class Study(_Section):
     model: ModelSection
     task: TaskSection
     lora: LoraSection
-    algorithm: AlgorithmSection
+    algorithm: Algorithm
     privacy: PrivacySection
     cohort: CohortSection
     encoding: EncodingSection = EncodingSection()
@@ -236,7 +225,10 @@ def first_problem(error: ValidationError) -> str:
     """Pydantic's first finding as one line, with the count of the others."""
     problems = error.errors()
     first = problems[0]
-    place = ".".join(str(part) for part in first["loc"]) or "the study"
+    path = [str(part) for part in first["loc"]]
+    if path[:1] == ["algorithm"] and path[1:2] and path[1] in STRATEGIES:
+        del path[1]  # pydantic adds the strategy that was chosen; the file has no such table
+    place = ".".join(path) or "the study"
     reason = "this key is unknown" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return f"{place}: {reason}{more}"

@@ -16,6 +16,7 @@ from crypto.randomness import NoiseSecret
 from dp.sampling import Patients
 from dp.training import LocalPlan, train_locally
 from secfed.adapter import first_adapter_seed
+from secfed.algorithms import FedProx
 from secfed.data import Columns
 from secfed.models import AdapterModel, LoraSettings, ModelError, base_digest, load_model, resolve_base
 from secfed.strategies import Layout, ModelState
@@ -48,6 +49,7 @@ class LocalTrainer:
             learning_rate=algorithm.learning_rate,
             optimizer=algorithm.optimizer,
             physical_batch=algorithm.physical_batch,
+            proximal_mu=algorithm.mu if isinstance(algorithm, FedProx) else 0.0,
         )
 
     def first_state(self) -> ModelState:

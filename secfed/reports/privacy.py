@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+from secfed.algorithms import Algorithm, FedAvg, FedProx, describe
 from secfed.reports.caveats import assumptions, not_protected
 from secfed.reports.risk import Risk, Training, assess, scientific
 from secfed.study import Study
@@ -149,7 +150,7 @@ def _parameters(study: Study, training: Training) -> list[dict[str, Any]]:
         ),
         ("Records per drawn patient and step", "", "1", "chosen at random among the patient's records, anew each time"),
         ("Optimiser", "", f"{algorithm.optimizer}, {algorithm.learning_rate:g}", "works on noised gradients only"),
-        ("Averaging", "", algorithm.strategy, "weighted by the nominal numbers of patients, which are public"),
+        ("Strategy", "", describe(algorithm), _meaning(algorithm)),
         (
             "Adapter",
             "",
@@ -166,6 +167,16 @@ def _parameters(study: Study, training: Training) -> list[dict[str, Any]]:
         ("Ring", "b", f"{study.overflow_certificate.ring_bits} bits", "sums are taken modulo 2^b"),
     ]
     return [dict(zip(("name", "symbol", "value", "meaning"), row, strict=True)) for row in rows]
+
+
+def _meaning(algorithm: Algorithm) -> str:
+    """What the strategy does with privacy: nothing, in every case, and why."""
+    weighted = "updates are averaged, weighted by the nominal numbers of patients, which are public"
+    if isinstance(algorithm, FedAvg):
+        return weighted
+    if isinstance(algorithm, FedProx):
+        return f"{weighted}; the proximal term depends on no data, and is added after clipping and noise"
+    return f"{weighted}; the optimiser works on the published sums only"
 
 
 def _overflow_certificate(study: Study) -> dict[str, Any]:

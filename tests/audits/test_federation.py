@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from audits.federation import ROUNDS, Federation
+from audits.federation import LAYOUT, ROUNDS, Federation
 from audits.simulator import VICTIM
 from protocols.errors import CohortTooSmall, MalformedMessage
 from protocols.messages import Advertise
 from secfed.channel import Standing
+from tests.secfed.federation import ALGORITHMS
 
 
 @pytest.fixture
@@ -31,6 +32,20 @@ def test_honest_rounds_move_every_node_to_the_same_model(federation: Federation)
         states += reached
     assert federation.log.refusals == []
     assert len(set(states)) == 3
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_audited_nodes_run_studies_of_every_strategy(name: str, tmp_path: Path) -> None:
+    algorithm = {**ALGORITHMS[name], "local_steps": 2}
+    federation = Federation(tmp_path, **algorithm)
+    assert federation.study.algorithm.strategy == name
+    for number, present in ((1, federation.everyone), (2, federation.everyone[1:]), (4, federation.everyone[:-1])):
+        closed = federation.round(number, present)
+        assert closed is not None
+        federation.adopt(closed)
+        federation.restart(number)
+        assert {federation.state(node) for node in federation.everyone} == {federation.chain.state.digest(LAYOUT)}
+    assert federation.log.refusals == []
 
 
 def test_a_node_that_was_away_catches_up_from_receipt_and_sum(federation: Federation) -> None:

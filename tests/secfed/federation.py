@@ -27,6 +27,15 @@ from secfed.study import Study
 
 DIMENSION = 11
 BASE_DIGEST = "sha256:" + "5" * 64
+ALGORITHMS: dict[str, dict[str, Any]] = {
+    "fedavg": {"strategy": "fedavg"},
+    "fedprox": {"strategy": "fedprox", "mu": 0.1},
+    "fedopt-sgd": {"strategy": "fedopt-sgd", "server_learning_rate": 0.5},
+    "fedopt-adam": {"strategy": "fedopt-adam", "server_learning_rate": 0.05},
+    "fedopt-yogi": {"strategy": "fedopt-yogi", "server_learning_rate": 0.05, "beta1": 0.8, "tau": 0.01},
+    "fedopt-adagrad": {"strategy": "fedopt-adagrad", "server_learning_rate": 0.3},
+}
+"""Every strategy of a study, as changes to its section `algorithm`."""
 
 
 def identities(count: int) -> list[Identity]:

@@ -40,12 +40,12 @@ def study_text(**changes: Any) -> str:
     return "\n".join([*lines, *tables]) + "\n"
 
 
-def write_run(out: Path, work: Path, cuts: tuple[Cut, ...] = ()) -> Federation:
-    """Run the formula study in `work`, and write its folder to `out`."""
+def write_run(out: Path, work: Path, cuts: tuple[Cut, ...] = (), **changes: Any) -> Federation:
+    """Run the formula study, with these changes to its sections, in `work`, and write its folder to `out`."""
     for name in (run_folder.RECEIPTS, run_folder.SUMS, run_folder.LEDGERS, run_folder.ADAPTER):
         (out / name).mkdir(parents=True)
     work.mkdir()
-    (out / run_folder.STUDY).write_text(study_text())
+    (out / run_folder.STUDY).write_text(study_text(**changes))
     study = load_study(out / run_folder.STUDY)
     federation = Federation(study, work, cuts=cuts)
     coordinator, records = federation.run()

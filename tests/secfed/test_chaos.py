@@ -20,7 +20,7 @@ from protocols import encoding
 from protocols.errors import ProtocolError
 from protocols.wire import parse_canonical
 from secfed.coordinator import Coordinator
-from secfed.strategies import ModelState, federated_average, fixed_point
+from secfed.strategies import first_state, fixed_point, next_state
 from tests.secfed.federation import Federation, make_study
 
 FAULTS = (
@@ -127,7 +127,7 @@ class ChaoticChannel:
 def check_every_sum(federation: Federation, coordinator: Coordinator) -> None:
     """Each published sum is that of its survivors' encoded updates, in integers, from the state of its round."""
     study = federation.study
-    state: ModelState = federation.trainers[0].first_state()
+    state = first_state(study, federation.trainers[0].first_state().adapter)
     for receipt, packed in federation.kept:
         statement = receipt.statement
         vectors = []
@@ -138,7 +138,7 @@ def check_every_sum(federation: Federation, coordinator: Coordinator) -> None:
         shape = coordinator.chain.shape
         total = encoding.from_ring(encoding.unpack(packed, shape), shape)
         assert total.tolist() == [sum(column) for column in zip(*vectors, strict=True)]
-        state = federated_average(study, state, total, statement.survivors)
+        state = next_state(study, state, total, statement.survivors)
     assert coordinator.chain.state.adapter.tolist() == state.adapter.tolist()
 
 

@@ -1,0 +1,150 @@
+"""A study's `[algorithm]` table: how the model moves. One class for each strategy, with the figures that it uses.
+
+A key that has no effect under the chosen strategy is refused, not ignored: whoever signs a study should be able to take
+every line of it at its word. Defaults are part of what is signed. What the strategies do is in `secfed.strategies`; the
+proximal term of FedProx is part of local training (`dp.training`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+class _Algorithm(BaseModel):
+    """What every strategy needs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    strategy: str
+    rounds: int = Field(ge=1, le=100_000)
+    local_steps: int = Field(ge=1, le=10_000)
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """The local optimiser; it starts afresh in every round."""
+    learning_rate: float = Field(gt=0, le=10)
+    """The local optimiser's step length."""
+    physical_batch: int = Field(default=32, ge=1, le=4096)
+    """Records per forward pass, always exactly this many: the rest is padding."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _every_key_has_an_effect(cls, values: Any) -> Any:
+        known = {name for strategy in STRATEGIES.values() for name in strategy.model_fields}
+        for name in values if isinstance(values, dict) else ():
+            if name in known and name not in cls.model_fields:
+                strategy = cls.model_fields["strategy"].default
+                raise ValueError(f"{name} has no effect with strategy {strategy}; leave it out")
+        return values
+
+
+class FedAvg(_Algorithm):
+    """Federated averaging (McMahan et al. 2017): x moves by the weighted mean D of the hospitals' updates."""
+
+    strategy: Literal["fedavg"] = "fedavg"
+
+
+class FedProx(_Algorithm):
+    """FedAvg whose hospitals are held near the round's start x_t (Li et al. 2020): they train on their own objective
+    plus mu/2 |x - x_t|^2."""
+
+    strategy: Literal["fedprox"] = "fedprox"
+    mu: float = Field(ge=0, le=1e6)
+    """Weight of the proximal term. Usual values are .001, .01, .1 and 1; 0 is FedAvg."""
+
+    @model_validator(mode="after")
+    def _has_an_effect(self) -> FedProx:
+        if self.local_steps == 1:
+            raise ValueError(
+                "fedprox with local_steps = 1 is fedavg: the first step of a round starts at x_t, where the proximal "
+                "gradient is zero; take more local steps, or strategy fedavg"
+            )
+        return self
+
+
+class _FedOpt(_Algorithm):
+    """An optimiser that runs over the rounds, with the mean update D for its gradient (Reddi et al. 2021)."""
+
+    server_learning_rate: float = Field(gt=0, le=100)
+    """eta. The aggregator takes no part in it: every node computes the step itself, from the published sum."""
+    beta1: Decay = 0.9
+    """Decay of the first moment m from round to round."""
+
+
+class FedOptSgd(_FedOpt):
+    """SGD with momentum (FedAvgM, Hsu et al. 2019). With beta1 = 0 and eta = 1 it is FedAvg."""
+
+    strategy: Literal["fedopt-sgd"] = "fedopt-sgd"
+
+
+class _Adaptive(_FedOpt):
+    """Steps divided by the root of a second moment v (Reddi et al. 2021, algorithm 2)."""
+
+    tau: float = Field(default=1e-3, gt=0, le=1)
+    """Added to the root; v starts at its square. The larger, the less the steps adapt."""
+
+
+class FedOptAdam(_Adaptive):
+    """v is a moving average of D^2 (FedAdam)."""
+
+    strategy: Literal["fedopt-adam"] = "fedopt-adam"
+    beta2: Decay = 0.99
+    """Decay of the second moment from round to round."""
+
+
+class FedOptYogi(_Adaptive):
+    """v moves towards D^2 by steps of (1 - beta2) D^2, however far away it is (FedYogi)."""
+
+    strategy: Literal["fedopt-yogi"] = "fedopt-yogi"
+    beta2: Decay = 0.99
+    """How slowly the second moment follows."""
+
+
+class FedOptAdagrad(_Adaptive):
+    """v is the sum of all D^2 (FedAdagrad)."""
+
+    strategy: Literal["fedopt-adagrad"] = "fedopt-adagrad"
+
+
+STRATEGIES: dict[str, type[_Algorithm]] = {
+    "fedavg": FedAvg,
+    "fedprox": FedProx,
+    "fedopt-sgd": FedOptSgd,
+    "fedopt-adam": FedOptAdam,
+    "fedopt-yogi": FedOptYogi,
+    "fedopt-adagrad": FedOptAdagrad,
+}
+"""Every strategy by its name in a study."""
+
+
+def _strategy_of(value: Any) -> str | None:
+    """The strategy that a table names; `fedavg` if it names none."""
+    if isinstance(value, dict):
+        name = value.get("strategy", "fedavg")
+        return name if isinstance(name, str) else None
+    return getattr(value, "strategy", None)
+
+
+Algorithm: TypeAlias = Annotated[
+    Annotated[FedAvg, Tag("fedavg")]
+    | Annotated[FedProx, Tag("fedprox")]
+    | Annotated[FedOptSgd, Tag("fedopt-sgd")]
+    | Annotated[FedOptAdam, Tag("fedopt-adam")]
+    | Annotated[FedOptYogi, Tag("fedopt-yogi")]
+    | Annotated[FedOptAdagrad, Tag("fedopt-adagrad")],
+    Discriminator(
+        _strategy_of,
+        custom_error_type="strategy",
+        custom_error_message=f"strategy is one of {', '.join(STRATEGIES)}",
+    ),
+]
+"""Any of them, chosen by `strategy`."""
+
+
+def describe(algorithm: Algorithm) -> str:
+    """The strategy and the figures that are its own, for people: `fedprox (mu 0.01)`."""
+    own = [name for name in type(algorithm).model_fields if name not in FedAvg.model_fields]
+    figures = ", ".join(f"{name.replace('_', ' ')} {getattr(algorithm, name):g}" for name in own)
+    return f"{algorithm.strategy} ({figures})" if own else algorithm.strategy
