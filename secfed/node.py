@@ -47,7 +47,7 @@ class Trainer(Protocol):
     layout: Layout
 
     def first_state(self) -> ModelState:
-        """The first state, derived from the study."""
+        """The first adapter, derived from the study; its moments are the chain's matter."""
         ...
 
     def update(

@@ -76,13 +76,16 @@ def json_text(value: Any) -> str:
 
 
 def first_state_bytes(layout: Layout, state: ModelState) -> bytes:
-    """The bytes of `first_state.cbor`: canonical CBOR of the layout and the float32 numbers, little-endian."""
+    """The bytes of `first_state.cbor`: canonical CBOR of the layout and the float32 numbers, little-endian.
+
+    The first moments are not in it: they follow from the study.
+    """
     names = [[name, list(shape)] for name, shape in layout]
     return canonical({"adapter": state.adapter.astype("<f4", copy=False).tobytes(), "layout": names})
 
 
 def read_first_state(data: bytes) -> tuple[Layout, ModelState]:
-    """The inverse of `first_state_bytes`.
+    """The inverse of `first_state_bytes`: a state without moments.
 
     Raises:
         ValueError: these bytes are not what it writes.
