@@ -143,8 +143,12 @@ Algorithm: TypeAlias = Annotated[
 """Any of them, chosen by `strategy`."""
 
 
+_FIGURES = ("mu", "server_learning_rate", "beta1", "beta2", "tau")
+"""What is a strategy's own, in the order in which people read it."""
+
+
 def describe(algorithm: Algorithm) -> str:
     """The strategy and the figures that are its own, for people: `fedprox (mu 0.01)`."""
-    own = [name for name in type(algorithm).model_fields if name not in FedAvg.model_fields]
+    own = [name for name in _FIGURES if name in type(algorithm).model_fields]
     figures = ", ".join(f"{name.replace('_', ' ')} {getattr(algorithm, name):g}" for name in own)
     return f"{algorithm.strategy} ({figures})" if own else algorithm.strategy

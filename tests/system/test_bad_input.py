@@ -122,6 +122,14 @@ def delta_too_large(workspace: Path) -> None:
     edit(workspace / "study.toml", "delta = 1e-05", "delta = 0.01")
 
 
+def figure_of_another_strategy(workspace: Path) -> None:
+    edit(workspace / "study.toml", 'strategy = "fedavg"', 'strategy = "fedavg"\nmu = 0.1')
+
+
+def proximal_term_without_effect(workspace: Path) -> None:
+    edit(workspace / "study.toml", 'strategy = "fedavg"', 'strategy = "fedprox"\nmu = 0.1')
+
+
 CASES = [
     (no_study, "cannot be read"),
     (malformed_study, "is not TOML"),
@@ -139,6 +147,8 @@ CASES = [
     (missing_site, "folder of"),
     (model_not_allowed, "does not allow this study's base model"),
     (delta_too_large, "above 1/(10 N)"),
+    (figure_of_another_strategy, "mu has no effect with strategy fedavg"),
+    (proximal_term_without_effect, "fedprox with local_steps = 1 is fedavg"),
 ]
 
 

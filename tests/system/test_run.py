@@ -24,7 +24,7 @@ from secfed.cli import main
 from secfed.demo import DemoSettings, prepare_demo
 from secfed.models import adapter_digest
 from secfed.node import APPROVAL_LABEL
-from secfed.progress import Event, LocalStep, OwnerTold, Reporter, describe
+from secfed.progress import Event, LocalStep, Note, OwnerTold, Reporter, describe
 from secfed.run import execute, prepare
 from secfed.sites import LEDGER_LABEL
 from secfed.study import load_study
@@ -228,3 +228,37 @@ def test_a_hospital_that_deals_wrong_shares_is_named_to_every_owner(workspace: P
     line = f"  {names[0]} is told: round 1: {names[1]} says (signed) that {names[4]} dealt a share other than"
     assert any((describe(event) or "").startswith(line) for event in told)
     assert verify_folder(tmp_path).problem is None
+
+
+FIGURES = {
+    "fedprox (mu 0.1)": {"strategy": "fedprox", "mu": 0.1},
+    "fedopt-adam (server learning rate 0.05, beta1 0.9, beta2 0.99, tau 0.001)": {
+        "strategy": "fedopt-adam",
+        "server_learning_rate": 0.05,
+    },
+}
+
+
+@pytest.mark.parametrize("words", FIGURES)
+def test_a_run_of_another_strategy_says_so_ends_with_one_model_and_verifies(
+    workspace: Path, tmp_path: Path, words: str
+) -> None:
+    folder = tmp_path / "workspace"
+    folder.mkdir()
+    for name in ("model", "sites", "test.jsonl", "simulation.toml"):
+        (folder / name).symlink_to(workspace / name)
+    algorithm = {**FIGURES[words], "rounds": 6, "local_steps": 2}
+    head, _, tail = (workspace / "study.toml").read_text().partition("[algorithm]\n")
+    kept = [line for line in tail.splitlines() if line.partition(" =")[0] not in algorithm]
+    said = [f"{name} = {json.dumps(value)}" for name, value in algorithm.items()]
+    (folder / "study.toml").write_text("\n".join([f"{head}[algorithm]", *said, *kept]) + "\n")
+    recorder = Recorder()
+    summary = execute(prepare(folder / "study.toml", tmp_path / "out"), recorder).summary
+    plan = [event.text for event in recorder.events if isinstance(event, Note) and "may collude" in event.text]
+    assert len(plan) == 1
+    assert f"1 may collude; {words}, 12 private steps at noise multiplier" in plan[0]
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [row["value"] for row in report["parameters"] if row["name"] == "Strategy"] == [words]
+    assert {each["state_digest"] for each in summary["hospitals"]} == {summary["state_digest"]}
+    assert [len(each["survivors"]) for each in summary["rounds"]] == [5, 5, 4, 5, 5, 4]
+    assert verify_folder(tmp_path / "out").problem is None
