@@ -129,7 +129,7 @@ def adam(algorithm: FedOptAdam, state: ModelState, change: Vector) -> ModelState
 
 
 def yogi(algorithm: FedOptYogi, state: ModelState, change: Vector) -> ModelState:
-    """v = v - (1 - beta2) D^2 sign(v - D^2), with the step of `_adapted`."""
+    """v = v - (1 - beta2) D^2 sign(v - D^2), with the step of `_adapted`. What is taken from v is less than v."""
     m, v = state.moments
     square = change * change
     by = (1.0 - algorithm.beta2) * square

@@ -79,6 +79,22 @@ def test_a_strategy_gives_the_bits_of_exact_arithmetic_rounded_after_every_opera
     assert all(moment.dtype == np.float64 for moment in found.moments)
 
 
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_steps_last_bits_are_those_of_exact_arithmetic_too(name: str) -> None:
+    """Rounding to float32 hides them; an adapter that takes away nearly all of the step brings them out."""
+    study = study_with(name)
+    *earlier, last = changes()
+    before = run(study.algorithm, first_state(study, start()), earlier)
+    step = move(study.algorithm, dataclasses.replace(before, adapter=np.zeros(SIZE, np.float32)), last).adapter
+    found = move(study.algorithm, dataclasses.replace(before, adapter=-step), last)
+    expected = []
+    for index, at in enumerate(by_hand(name, start(), earlier)):
+        back = dataclasses.replace(at, x=-float(step[index]))
+        expected.append(exact.step(ALGORITHMS[name], back, float(last[index])).x)
+    assert found.adapter.astype(np.float64).tolist() == expected
+    assert np.count_nonzero(found.adapter) > SIZE // 2
+
+
 def test_one_step_of_each_strategy_by_hand() -> None:
     """x = 1, D = 1/4, powers of two wherever a figure is free: every number below is exact."""
     d = np.array([0.25])

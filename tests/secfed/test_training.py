@@ -86,3 +86,12 @@ def test_every_strategy_moves_a_real_adapter(base: Path, name: str) -> None:
     start = make_tiny_model(base).get_state()
     assert np.isfinite(state.adapter).all()
     assert (state.adapter != start).mean() > 0.9, describe(make_study(algorithm=ALGORITHMS[name]).algorithm)
+
+
+def test_training_leaves_subnormal_numbers_as_they_are(base: Path) -> None:
+    """A library that sets the processor to flush them to zero would give this node other bits than the others."""
+    train(base, rounds=1)
+    smallest = np.full(9, 5e-324)
+    assert (smallest * 1.0 == 5e-324).all()
+    assert (np.full(9, 1e-310) / 2.0 == 5e-311).all()
+    assert (np.full(9, 1e-40).astype(np.float32) != 0).all()
