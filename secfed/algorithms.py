@@ -150,5 +150,5 @@ _FIGURES = ("mu", "server_learning_rate", "beta1", "beta2", "tau")
 def describe(algorithm: Algorithm) -> str:
     """The strategy and the figures that are its own, for people: `fedprox (mu 0.01)`."""
     own = [name for name in _FIGURES if name in type(algorithm).model_fields]
-    figures = ", ".join(f"{name.replace('_', ' ')} {getattr(algorithm, name):g}" for name in own)
+    figures = ", ".join(f"{name.replace('_', ' ')} {getattr(algorithm, name):.12g}" for name in own)
     return f"{algorithm.strategy} ({figures})" if own else algorithm.strategy
