@@ -105,7 +105,7 @@ def batches_needed(patients: int, sampling_rate: float, most_records: int, physi
     """
     from scipy.stats import binom
 
-    # One more than the quantile, which is computed in double precision.
+    # One more than the quantile: room for the patient by whom two neighbouring data sets differ (`dp.delta_terms`).
     most = int(binom.isf(2.0**-BATCHES_FAILURE_BITS, patients, sampling_rate)) + 1
     return max(1, -(-min(most, patients) * most_records // physical_batch))
 

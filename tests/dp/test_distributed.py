@@ -247,7 +247,7 @@ def test_the_batches_hold_every_draw_but_with_a_probability_of_two_to_the_minus_
         )
 
     assert beyond(count * batch // records) <= Fraction(1, 2**40)
-    if count > 1:  # one patient more is allowed for, because the tail is computed in double precision
+    if count > 1:  # one patient more is allowed for: the one by whom neighbours differ
         assert beyond((count - 1) * batch // records - 1) > Fraction(1, 2**40)
 
 

@@ -27,6 +27,7 @@ from secfed.chain import Chain
 from secfed.channel import Offer, RoundOpening, Standing, StudyClosing
 from secfed.coordinator import Coordinator
 from secfed.engines.embedded import EmbeddedChannel, Simulation
+from secfed.faults import NodeClaims
 from secfed.node import Node
 from secfed.store import NodeStore
 from tests.fuzz.machines import copied
@@ -71,6 +72,8 @@ class Moment:
         for name, value in vars(self.node).items():
             setattr(twin, name, value)
         twin.parts = replace(self.node.parts, ledger=ledger, store=store, trainer=FormulaTrainer(_NODE))
+        study, identity = self.node.study, self.node.parts.identity
+        twin._claims = NodeClaims(study, self.node.index, identity, lambda text: None)
         twin.chain = object.__new__(Chain)
         for name, value in self.chain.items():
             setattr(twin.chain, name, value)
