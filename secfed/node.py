@@ -307,9 +307,10 @@ class Node:
         return True
 
     def _release(self, receipt: Receipt) -> None:
-        """Note in the ledger that a round in which this node took part has its receipt."""
+        """Note in the ledger that a round which it has committed has its receipt."""
         ledger, study, number = self.parts.ledger, self.study.digest, receipt.statement.round_number
-        if self.index in receipt.statement.survivors and not ledger.holds("release", study, number):
+        took_part = self.index in receipt.statement.survivors and ledger.holds("commit", study, number)
+        if took_part and not ledger.holds("release", study, number):
             ledger.release(study, number, receipt.digest())
 
     def _check_restored(self) -> None:

@@ -305,6 +305,21 @@ def test_a_release_that_a_crash_prevented_is_made_up_for_at_the_restart(
     assert again.parts.ledger.holds("release", federation.study.digest, 1)
 
 
+def test_a_restart_makes_up_for_no_release_of_a_round_that_the_ledger_does_not_know(tmp_path: Path) -> None:
+    """A ledger put back from a copy: the node starts, and its peers refuse the shorter ledger."""
+    federation = Federation(make_study(), tmp_path)
+    coordinator = federation.coordinator()
+    coordinator._run_round(1)
+    node = federation.nodes[2]
+    opening = RoundOpening((Link(coordinator.links[0].receipt, b""),), coordinator.chain.context(2).opening())
+    node.handle(encode(opening))
+    forgetful = node.parts.ledger
+    forgetful.holds = lambda kind, study, number: False  # type: ignore[method-assign]
+    before = forgetful.sequence
+    assert Node(federation.study, node.parts).chain.round_number == 1
+    assert forgetful.sequence == before
+
+
 def test_a_session_ends_when_what_it_asks_for_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The peers' ledger numbers could not be written down: the same cohort again gets no answer."""
     federation = Federation(make_study(), tmp_path)
