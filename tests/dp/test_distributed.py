@@ -237,14 +237,14 @@ def test_the_batches_hold_every_draw_but_with_a_probability_of_two_to_the_minus_
     patients: int, rate: float, records: int, batch: int
 ) -> None:
     count = batches_needed(patients, rate, records, batch)
-    chance = Fraction(rate)
+    chance, whole = rate.as_integer_ratio()
 
     def beyond(held: int) -> Fraction:
-        """P(Binomial(patients, rate) > held), exactly."""
-        return sum(
-            (comb(patients, k) * chance**k * (1 - chance) ** (patients - k) for k in range(held + 1, patients + 1)),
-            Fraction(),
+        """P(Binomial(patients, rate) > held), exactly: in whole numbers, and one division."""
+        ways = (
+            comb(patients, k) * chance**k * (whole - chance) ** (patients - k) for k in range(held + 1, patients + 1)
         )
+        return Fraction(sum(ways), whole**patients)
 
     assert beyond(count * batch // records) <= Fraction(1, 2**40)
     if count > 1:  # one patient more is allowed for: the one by whom neighbours differ
