@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from crypto.randomness import NoiseSecret
 from dp.clipping import check_model
 from dp.errors import UnsuitableModel
-from dp.patients import Drawn, clipped_integers, draw_patients
+from dp.patients import Drawn, draw_patients, patient_vectors
 from dp.sampling import Patients
 from dp.training import per_sample_gradients, record_losses
 
@@ -137,10 +137,10 @@ def private_sum(
         raise UnsuitableModel("the model cannot be trained privately: " + "; ".join(map(str, problems)))
     drawn = draw_patients(patients.rows, plan.sampling_rate, plan.most_records, secret, round_number)
     drawn = drawn[: plan.most_patients]
-    parameters = _trained(model)
-    total = np.zeros(sum(parameter.numel() for _, parameter in parameters), dtype=np.int64)
+    total = np.zeros(sum(parameter.numel() for _, parameter in trained_parameters(model)), dtype=np.int64)
     result = StepResult(total)
-    for vector in _patient_vectors(model, parameters, patients, drawn, plan, progress):
+    batches = record_gradients(model, patients, drawn, plan, progress)
+    for vector in patient_vectors(drawn, batches, total.size, plan.clip, plan.grid):
         if vector is None:
             result.non_finite += 1
         else:
@@ -162,64 +162,76 @@ def batches_are_independent(model: nn.Module, patients: Patients, physical_batch
     inputs = {name: _made_up(tensor, physical_batch) for name, tensor in patients.inputs.items()}
     classes = int(model(**{name: tensor[:1] for name, tensor in inputs.items()}).logits.shape[1])
     labels = torch.arange(physical_batch) % classes
-    parameters = _trained(model)
+    parameters = trained_parameters(model)
     weights = torch.ones(physical_batch)
+    buffer = gradient_buffer(parameters, physical_batch)
     with per_sample_gradients(model):
-        first = _gradients(model, parameters, inputs, labels, weights).copy()
+        first = _gradients(model, parameters, inputs, labels, weights, buffer).copy()
         for places in range(1, physical_batch):
             moved = {name: tensor.roll(places, 0) for name, tensor in inputs.items()}
-            found = _gradients(model, parameters, moved, labels.roll(places, 0), weights)
+            found = _gradients(model, parameters, moved, labels.roll(places, 0), weights, buffer)
             if not np.array_equal(np.roll(found, -places, axis=0), first):
                 return False
         weights[1:] = 0
         alone = {name: tensor[:1].expand_as(tensor) for name, tensor in inputs.items()}
-        return np.array_equal(_gradients(model, parameters, alone, labels[:1].expand_as(labels), weights)[0], first[0])
+        found = _gradients(model, parameters, alone, labels[:1].expand_as(labels), weights, buffer)
+        return np.array_equal(found[0], first[0])
 
 
-def _patient_vectors(
+def record_gradients(
     model: nn.Module,
-    parameters: Sequence[tuple[str, nn.Parameter]],
     patients: Patients,
     drawn: Sequence[Drawn],
     plan: StepPlan,
-    progress: Callable[[int], None] | None,
-) -> Iterator[NDArray[np.int64] | None]:
-    """The finished vector of every drawn patient, in the order of the draw; None where it is not finite.
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[NDArray[np.float32]]:
+    """The K physical batches of a step: gradients of the drawn records, one after another, then of fillers.
 
-    A patient's records follow one another, so that only one patient is open at a time, across batches.
+    Each is of shape (physical batch, D), and valid until the next is asked for. Fillers have a weight of zero.
+
+    Raises:
+        UnsuitableModel: a trainable parameter has no per-sample gradient.
     """
-    queue = [(place, row) for place, entry in enumerate(drawn) for row in entry.rows]
-    left = [len(entry.rows) for entry in drawn]
-    gradient = np.zeros(sum(parameter.numel() for _, parameter in parameters))
+    queue = [row for entry in drawn for row in entry.rows]
+    parameters = trained_parameters(model)
+    buffer = gradient_buffer(parameters, plan.physical_batch)
     with per_sample_gradients(model):
         for number in range(plan.batches):
             part = queue[number * plan.physical_batch : (number + 1) * plan.physical_batch]
             filler = plan.physical_batch - len(part)
-            index = torch.tensor([row for _, row in part] + [0] * filler)
+            index = torch.tensor(part + [0] * filler)
             weights = torch.tensor([1.0] * len(part) + [0.0] * filler)
             inputs = {name: tensor[index] for name, tensor in patients.inputs.items()}
-            rows = _gradients(model, parameters, inputs, patients.labels[index], weights)
-            for (place, _), row in zip(part, rows, strict=False):
-                gradient += row
-                left[place] -= 1
-                if not left[place]:
-                    yield clipped_integers(gradient, plan.clip, plan.grid)
-                    gradient[:] = 0
+            yield _gradients(model, parameters, inputs, patients.labels[index], weights, buffer)
             if progress is not None:
                 progress(number + 1)
 
 
-def _gradients(
-    model: nn.Module,
-    parameters: Sequence[tuple[str, nn.Parameter]],
-    inputs: dict[str, Tensor],
-    labels: Tensor,
-    weights: Tensor,
-) -> NDArray[np.float32]:
-    """Per-record gradients of one physical batch, flat, of shape (records, D). Valid until the next call."""
-    device = parameters[0][1].device
-    losses = record_losses(model, {name: tensor.to(device) for name, tensor in inputs.items()}, labels.to(device))
-    torch.autograd.backward((losses * weights.to(device)).sum())
+def trained_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """The trainable parameters, by name: the order of the flat vector."""
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    return sorted(named, key=lambda item: item[0])
+
+
+def gradient_buffer(parameters: Sequence[tuple[str, nn.Parameter]], records: int) -> Tensor:
+    """Room for the gradients of one physical batch, used again for every batch: fresh memory costs time."""
+    dimension = sum(parameter.numel() for _, parameter in parameters)
+    return torch.empty((records, dimension), dtype=torch.float32, device=parameters[0][1].device)
+
+
+def flat_gradients(parameters: Sequence[tuple[str, nn.Parameter]], buffer: Tensor) -> NDArray[np.float32]:
+    """Take the per-sample gradients of one physical batch off the parameters, and put them side by side.
+
+    Args:
+        parameters: as `trained_parameters` gives them, after a backward pass within `per_sample_gradients`.
+        buffer: `gradient_buffer`'s.
+
+    Returns:
+        The buffer on the CPU, of shape (records, D): valid until the buffer is used again.
+
+    Raises:
+        UnsuitableModel: a parameter has no per-sample gradient.
+    """
     parts = []
     for name, parameter in parameters:
         sample = getattr(parameter, "grad_sample", None)
@@ -231,14 +243,24 @@ def _gradients(
         parts.append(sample.detach().to(torch.float32).flatten(start_dim=1))
         parameter.__dict__["grad_sample"] = None
         parameter.grad = None
-    flat: NDArray[np.float32] = torch.cat(parts, dim=1).cpu().numpy()
+    torch.cat(parts, dim=1, out=buffer)
+    flat: NDArray[np.float32] = buffer.cpu().numpy()
     return flat
 
 
-def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """The trainable parameters, by name: the order of the flat vector."""
-    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    return sorted(named, key=lambda item: item[0])
+def _gradients(
+    model: nn.Module,
+    parameters: Sequence[tuple[str, nn.Parameter]],
+    inputs: dict[str, Tensor],
+    labels: Tensor,
+    weights: Tensor,
+    buffer: Tensor,
+) -> NDArray[np.float32]:
+    """Per-record gradients of one physical batch, flat, of shape (records, D). Valid while `buffer` is not reused."""
+    device = parameters[0][1].device
+    losses = record_losses(model, {name: tensor.to(device) for name, tensor in inputs.items()}, labels.to(device))
+    torch.autograd.backward((losses * weights.to(device)).sum())
+    return flat_gradients(parameters, buffer)
 
 
 def _made_up(tensor: Tensor, count: int) -> Tensor:

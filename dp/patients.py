@@ -13,7 +13,7 @@ a library may choose: norms are sums of squares of whole numbers, and the rest i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +56,43 @@ def draw_patients(
     return drawn
 
 
+def patient_vectors(
+    drawn: Sequence[Drawn], batches: Iterable[NDArray[np.float32]], dimension: int, clip: float, grid: int
+) -> Iterator[NDArray[np.int64] | None]:
+    """The finished vector of every drawn patient, in the order of the draw; None where it is not finite.
+
+    A patient's records follow one another, so that only one patient is open at a time, across batches. The same memory
+    serves all patients, because fresh memory takes longer than the arithmetic.
+
+    Args:
+        drawn: the drawn patients, each with at least one record.
+        batches: gradients of the records in the order of the draw, then of fillers, each of shape (records, D). All
+            batches are taken, whether or not a patient is left for them. Each may go when the next is asked for.
+        dimension: D.
+        clip: C, the largest L2 norm of a patient's gradient.
+        grid: steps per C, at most 2^26.
+
+    Yields:
+        As `clipped_integers`; valid until the next is asked for.
+    """
+    records = [len(entry.rows) for entry in drawn]
+    place = added = 0
+    gradient = np.empty(dimension, dtype=np.float64)
+    vector = np.empty(dimension, dtype=np.int64)
+    for batch in batches:
+        for row in batch:
+            if place == len(records):
+                break
+            if added:
+                gradient += row
+            else:
+                gradient[:] = row
+            added += 1
+            if added == records[place]:
+                yield vector if _clip_into(vector, gradient, clip, grid) else None
+                place, added = place + 1, 0
+
+
 def clipped_integers(gradient: NDArray[np.float64], clip: float, grid: int) -> NDArray[np.int64] | None:
     """A patient's gradient, scaled down to norm C where it is longer, on a grid of `grid` steps per C.
 
@@ -67,20 +104,30 @@ def clipped_integers(gradient: NDArray[np.float64], clip: float, grid: int) -> N
     Returns:
         int64 of shape (D,), with a sum of squares of at most grid^2; None if the gradient is not finite.
     """
-    largest = float(np.max(np.abs(gradient), initial=0.0))
+    vector = np.empty(gradient.size, dtype=np.int64)
+    return vector if _clip_into(vector, gradient.copy(), clip, grid) else None
+
+
+def _clip_into(vector: NDArray[np.int64], gradient: NDArray[np.float64], clip: float, grid: int) -> bool:
+    """As `clipped_integers`, into `vector`, using up the gradient's memory; False if the gradient is not finite."""
+    largest = float(max(gradient.max(), -gradient.min())) if gradient.size else 0.0
     if not math.isfinite(largest):
-        return None
+        return False
     if largest * grid < clip:  # not a step of the grid anywhere; zero, and numbers too small to be scaled, among them
-        return np.zeros(gradient.size, dtype=np.int64)
+        vector[:] = 0
+        return True
     # A power of two moves no bit; what is cut off lies 26 bits below the largest element.
     shift = _KEPT_BITS - math.frexp(largest)[1]
-    whole = np.trunc(np.ldexp(gradient, shift))
-    squares = square_sum(whole.astype(np.int64))
+    whole = np.trunc(np.ldexp(gradient, shift, out=gradient), out=gradient)
+    vector[:] = whole
+    squares = square_sum(vector)
     norm = math.isqrt(squares)
     norm += norm * norm < squares  # rounded up: a longer divisor only shortens
-    factor = grid / max(norm, math.ldexp(clip, shift))
-    finished = np.trunc(whole * factor).astype(np.int64)
-    return finished if square_sum(finished) <= grid * grid else np.zeros(gradient.size, dtype=np.int64)
+    whole *= grid / max(norm, math.ldexp(clip, shift))
+    vector[:] = np.trunc(whole, out=whole)
+    if square_sum(vector) > grid * grid:
+        vector[:] = 0
+    return True
 
 
 def square_sum(values: NDArray[np.int64]) -> int:

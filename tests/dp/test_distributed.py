@@ -24,9 +24,11 @@ from dp.distributed import (
     draw_noise,
     noise_share,
     private_sum,
+    record_gradients,
+    trained_parameters,
 )
 from dp.errors import UnsuitableModel
-from dp.patients import clipped_integers, draw_patients
+from dp.patients import clipped_integers, draw_patients, patient_vectors
 from dp.sampling import Patients
 from dp.training import record_losses
 from secfed.models import AdapterModel
@@ -83,8 +85,9 @@ def without_noise(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
 def vectors(model: nn.Module, patients: Patients, plan: StepPlan = PLAN) -> dict[str, list[int] | None]:
     """Every drawn patient's finished vector, by name."""
     drawn = draw_patients(patients.rows, plan.sampling_rate, plan.most_records, secret(), 1)
-    parameters = distributed._trained(model)
-    made = distributed._patient_vectors(model, parameters, patients, drawn, plan, None)
+    dimension = sum(parameter.numel() for _, parameter in trained_parameters(model))
+    batches = record_gradients(model, patients, drawn, plan)
+    made = patient_vectors(drawn, batches, dimension, plan.clip, plan.grid)
     return {
         entry.patient: None if vector is None else vector.tolist() for entry, vector in zip(drawn, made, strict=True)
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto.randomness import NoiseSecret
-from dp.patients import Drawn, clipped_integers, draw_patients, square_sum
+from dp.patients import Drawn, clipped_integers, draw_patients, patient_vectors, square_sum
 
 GRID = 1 << 20
 ROWS = {f"patient-{number}": range(5 * number, 5 * number + 5) for number in range(400)}
@@ -46,6 +47,68 @@ def test_no_gradient_is_longer_than_the_clip_and_rounding_only_shortens(values: 
     for value, whole in zip(values, vector.tolist(), strict=True):
         assert whole == 0 or (whole > 0) == (value > 0)
         assert whole**2 <= Fraction(value) ** 2 * largest_scale * (1 + slack)
+
+
+def straightforward(gradient: np.ndarray, clip: float, grid: int) -> list[int] | None:
+    """The oracle: the same clipping, element by element, in Python's numbers."""
+    values = [float(value) for value in gradient]
+    if not all(math.isfinite(value) for value in values):
+        return None
+    largest = max((abs(value) for value in values), default=0.0)
+    if largest * grid < clip:
+        return [0] * len(values)
+    shift = 26 - math.frexp(largest)[1]
+    whole = [math.trunc(math.ldexp(value, shift)) for value in values]
+    squares = sum(value**2 for value in whole)
+    norm = math.isqrt(squares)
+    if norm**2 < squares:
+        norm += 1
+    factor = grid / max(norm, math.ldexp(clip, shift))
+    vector = [math.trunc(value * factor) for value in whole]
+    return vector if sum(value**2 for value in vector) <= grid**2 else [0] * len(values)
+
+
+@pytest.mark.parametrize("size", [1, 1023, 1024, 1025, 5000])
+@pytest.mark.parametrize("scale", [1e-9, 1e-3, 1.0, 1e20])
+@pytest.mark.parametrize("grid", [1, 1 << 20, 1 << 26])
+def test_the_fast_way_gives_the_straightforward_ways_bits(size: int, scale: float, grid: int) -> None:
+    generator = np.random.default_rng(size)
+    for clip in (1e-7, 0.3, 1.0, 1e6):
+        gradient = generator.standard_normal(size) * scale * 10.0 ** generator.integers(-8, 3, size)
+        vector = clipped_integers(gradient, clip, grid)
+        assert vector is not None
+        assert vector.dtype == np.int64
+        assert vector.tolist() == straightforward(gradient, clip, grid)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.floats(), max_size=40), st.floats(1e-300, 1e300), st.integers(1, 1 << 26))
+def test_no_gradient_is_a_special_case_for_the_fast_way(values: list[float], clip: float, grid: int) -> None:
+    gradient = np.array(values, dtype=np.float64)
+    vector = clipped_integers(gradient, clip, grid)
+    assert (None if vector is None else vector.tolist()) == straightforward(gradient, clip, grid)
+
+
+def test_a_patients_records_are_added_in_their_order_across_batches_and_fillers_are_nobodys() -> None:
+    records = np.random.default_rng(3).standard_normal((12, 50)).astype(np.float32)
+    drawn = [Drawn("a", (4,)), Drawn("b", (1, 2, 3, 9)), Drawn("c", (5, 6)), Drawn("d", (7,))]
+    taken = []
+
+    def batches() -> Iterator[np.ndarray]:
+        for start in (0, 3, 6, 9):
+            taken.append(start)
+            yield records[start : start + 3]
+
+    found = [None if each is None else each.tolist() for each in patient_vectors(drawn, batches(), 50, 0.5, GRID)]
+    expected, start = [], 0
+    for entry in drawn:
+        gradient = np.zeros(50)
+        for row in records[start : start + len(entry.rows)]:
+            gradient = gradient + row
+        expected.append(straightforward(gradient, 0.5, GRID))
+        start += len(entry.rows)
+    assert found == expected
+    assert taken == [0, 3, 6, 9], "a batch that holds fillers only is computed like any other"
 
 
 @settings(deadline=None, max_examples=200)
