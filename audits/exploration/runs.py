@@ -68,6 +68,7 @@ _FIVE_ONE_CORRUPT = CohortRules(roster_size=5, colluders=1, tolerated_dropouts=1
 _FIVE_TWO_CORRUPT = CohortRules(roster_size=5, colluders=2, tolerated_dropouts=1, minimum=4)
 
 REAL: tuple[Exploration, ...] = (
+    Exploration(_FOUR_ONE_CORRUPT, rounds=2),
     Exploration(_THREE, rounds=2),
     Exploration(_FIVE_TWO_CORRUPT),
     Exploration(_FIVE_ONE_CORRUPT),
