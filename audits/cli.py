@@ -82,8 +82,8 @@ def explore(as_json: AsJson = False) -> None:
     """Visit every state that small rosters of real nodes can reach, whatever the aggregator does, on symbolic keys.
 
     In each state the promises of the SPEC are checked. The same is done with nodes that lack one check, until a promise
-    is broken: the table shows the shortest way to it. Takes about a quarter of an hour. Ends 0 if no promise of real nodes is broken
-    and every check that was taken out was noticed; 1 if not.
+    is broken: the table shows the shortest way to it. Takes about a quarter of an hour. Ends 0 if no promise of real
+    nodes is broken and every check that was taken out was noticed; 1 if not.
     """
     from audits.exploration import report
     from audits.exploration.runs import REAL, REMOVALS
