@@ -155,6 +155,8 @@ def search(
                     return Found(len(parents), transitions, seconds, violation, _trace(nodes, parents, state))
             for node, at, shift in zip(nodes, local, shifts, strict=True):
                 for move in node.moves(at, facts):
+                    if move.target > mask:
+                        raise OverflowError(f"{node.name} has more local states than fit {_LOCAL_BITS} bits")
                     transitions += 1
                     new = state + ((move.target - at) << shift)
                     if new not in parents:

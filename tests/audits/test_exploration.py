@@ -119,6 +119,13 @@ def test_the_search_gives_a_shortest_way_to_a_violation() -> None:
     assert found.trace == ("one: to 1", "other: to 1")
 
 
+def test_more_local_states_than_fit_end_the_search_and_are_not_mixed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("audits.exploration.search._LOCAL_BITS", 1)
+    facts = Facts()
+    with pytest.raises(OverflowError, match="more local states"):
+        search([Counter(facts, "one", "one began", "one began")], lambda seen: None)
+
+
 def test_a_symbolic_seal_opens_with_its_key_and_binding_and_with_nothing_else() -> None:
     with symbolic():
         key, other = SealingKey(bytes(32)), SealingKey(bytes([1]) * 32)
