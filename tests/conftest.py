@@ -1,5 +1,50 @@
-"""Set up before torch is imported: threads that wait must not spin, which costs dearly beside other work."""
+"""Set up before torch is imported: threads that wait must not spin, which costs dearly beside other work.
+
+The fixtures here import torch when they are used: most tests need none.
+"""
+
+from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from secfed.models import AdapterModel
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Threads cost more than they save on a model as small as the tiny one."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny base model's folder."""
+    from tests.tiny import make_tiny_base
+
+    return make_tiny_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def adapter(base: Path) -> AdapterModel:
+    """The tiny model, moved a little off its start: at B = 0 there is less to go wrong."""
+    import numpy as np
+
+    from tests.tiny import make_tiny_model
+
+    model = make_tiny_model(base)
+    state = model.get_state()
+    model.set_state(state + np.linspace(-0.05, 0.05, state.size, dtype=np.float32))
+    return model

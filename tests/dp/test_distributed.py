@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from math import comb
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,7 +30,7 @@ from dp.patients import clipped_integers, draw_patients, patient_vectors
 from dp.sampling import Patients
 from dp.training import record_losses
 from secfed.models import AdapterModel
-from tests.tiny import make_tiny_base, make_tiny_model, make_tiny_patients
+from tests.tiny import make_tiny_patients
 
 PLAN = StepPlan(
     sampling_rate=0.5,
@@ -45,25 +43,7 @@ PLAN = StepPlan(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture
-def adapter(base: Path) -> AdapterModel:
-    model = make_tiny_model(base)
-    state = model.get_state()
-    model.set_state(state + np.linspace(-0.05, 0.05, state.size, dtype=np.float32))
-    return model
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def secret(value: int = 1) -> NoiseSecret:

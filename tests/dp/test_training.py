@@ -21,7 +21,7 @@ from dp.errors import UnsuitableModel
 from dp.sampling import Patients, draw
 from dp.training import LocalPlan, per_sample_gradients, physical_batches, record_losses, train_locally
 from secfed.models import AdapterModel
-from tests.tiny import LORA, make_tiny_base, make_tiny_model, make_tiny_patients
+from tests.tiny import LORA, make_tiny_model, make_tiny_patients
 
 PLAN = LocalPlan(
     steps=1,
@@ -36,27 +36,7 @@ PLAN = LocalPlan(
 NOTHING_DRAWN = replace(PLAN, sampling_rate=1e-12)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads cost more than they save on a model this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture
-def adapter(base: Path) -> AdapterModel:
-    """The tiny model, moved a little off its start: at B = 0 there is less to go wrong."""
-    model = make_tiny_model(base)
-    state = model.get_state()
-    model.set_state(state + np.linspace(-0.05, 0.05, state.size, dtype=np.float32))
-    return model
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

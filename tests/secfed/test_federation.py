@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from protocols.client import Client
 from protocols.errors import BadSignature, LocalError, ProtocolError, RemoteError, WrongSession
 from protocols.messages import Advertise, Cohort, Opening, Published, Signature
 from protocols.receipts import SIGNING_LABEL, Receipt, Statement
@@ -231,6 +232,14 @@ def test_the_last_round_is_finished_by_the_closing_header(tmp_path: Path) -> Non
     assert len(federation.states()) == 1
 
 
+def join_round_three(node: Node, coordinator: Coordinator) -> Client:
+    """Open round 3 on the receipt of round 1 to a node that has not signed round 2. Its session."""
+    opening = RoundOpening((Link(coordinator.links[0].receipt, b""),), coordinator.chain.context(3).opening())
+    assert message_type(node.handle(encode(opening)), 1 << 20, 0) == "advertise"
+    assert node._client is not None
+    return node._client
+
+
 class LosingOnce:
     """Loses the sum on its way to these nodes the first time that it is sent."""
 
@@ -268,10 +277,7 @@ def test_a_session_ends_when_its_node_adopts_a_receipt(tmp_path: Path) -> None:
     federation = Federation(make_study(), tmp_path)
     coordinator = cut_closing(federation, 2)
     node = federation.nodes[0]
-    opening = RoundOpening((Link(coordinator.links[0].receipt, b""),), coordinator.chain.context(3).opening())
-    assert message_type(node.handle(encode(opening)), 1 << 20, 0) == "advertise"
-    assert node._client is not None
-    live = node._client
+    live = join_round_three(node, coordinator)
     signed = echo_request(federation, coordinator, (2, 3, 4))
     quorum = tuple(
         Signature(member, federation.nodes[member].parts.identity.sign(SIGNING_LABEL, signed.statement.digest()))
@@ -454,10 +460,7 @@ def test_an_echo_ends_the_open_session_of_a_later_round_too(tmp_path: Path) -> N
     federation = Federation(make_study(), tmp_path)
     coordinator = cut_closing(federation, 2)
     node = federation.nodes[0]
-    opening = RoundOpening((Link(coordinator.links[0].receipt, b""),), coordinator.chain.context(3).opening())
-    assert message_type(node.handle(encode(opening)), 1 << 20, 0) == "advertise"
-    assert node._client is not None
-    live = node._client
+    live = join_round_three(node, coordinator)
     node.handle(encode(echo_request(federation, coordinator, (2, 3, 4))))
     with pytest.raises(LocalError, match="failed"):
         live.receive(b"")

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from crypto.randomness import NoiseSecret
 from secfed.algorithms import describe
 from secfed.strategies import ModelState, first_state, fixed_point, next_state
 from secfed.training import LocalTrainer
 from tests.secfed.federation import ALGORITHMS, make_study
-from tests.tiny import make_tiny_base, make_tiny_model, make_tiny_patients
+from tests.tiny import make_tiny_model, make_tiny_patients
 
 NODES = 3
 SMALL = {"colluders": 1, "tolerated_dropouts": 0, "minimum": 3}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads cost more than they save on a model this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_base(tmp_path_factory.mktemp("base"))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def train(base: Path, rounds: int = 3, **algorithm: Any) -> ModelState:
