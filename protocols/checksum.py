@@ -29,11 +29,12 @@ from protocols.derivations import index_bytes
 
 PRIME = (1 << 61) - 1
 TAG_BYTES = 8
-_CHUNK = 1 << 14
-_EXACT_CHUNKS = 64
-"""2^16 * 2^16 * 2^14 * 2^6 = 2^52: so many chunks of limb products add up exactly in double precision."""
+_CHUNK = 1 << 15
+_EXACT_CHUNKS = 32
+"""2^16 * 2^16 * 2^15 * 2^5 = 2^52: so many chunks of limb products add up exactly in double precision."""
 _WORD_BYTES = 8
 _LIMB_BITS = 16
+_LIMB_MASK = (1 << _LIMB_BITS) - 1
 _WIDE_BYTES = 32
 
 
@@ -100,7 +101,8 @@ def _inner_product(stream_key: bytes, vector: NDArray[np.int64], limbs: int) -> 
     buffer = bytearray(_CHUNK * _WORD_BYTES + 15)  # update_into wants a block of slack
     words = np.frombuffer(buffer, dtype="<u8", count=_CHUNK)
     key_limbs = np.empty((_CHUNK, 4))
-    vector_limbs = np.empty((_CHUNK, limbs))
+    whole, limb = (np.empty(_CHUNK, dtype=np.int32 if limbs == 2 else np.int64) for _ in range(2))
+    vector_limbs = np.empty((limbs, _CHUNK))
     total = 0
     sums = np.zeros((4, limbs))
     for number, start in enumerate(range(0, vector.size, _CHUNK), start=1):
@@ -108,10 +110,13 @@ def _inner_product(stream_key: bytes, vector: NDArray[np.int64], limbs: int) -> 
         size = part.size
         stream.update_into(memoryview(zeros)[: size * _WORD_BYTES], buffer)
         key_limbs[:size] = words[:size].view("<u2").reshape(size, 4)
-        whole = part.astype("<i4" if limbs == 2 else "<i8")
-        vector_limbs[:size] = whole.view("<u2").reshape(size, limbs)
-        vector_limbs[:size, limbs - 1] = whole.view("<i2").reshape(size, limbs)[:, limbs - 1]  # the limb with the sign
-        sums += key_limbs[:size].T @ vector_limbs[:size]
+        whole[:size] = part
+        for place in range(limbs):
+            np.right_shift(whole[:size], _LIMB_BITS * place, out=limb[:size])
+            if place < limbs - 1:  # the last limb has the sign
+                np.bitwise_and(limb[:size], _LIMB_MASK, out=limb[:size])
+            vector_limbs[place, :size] = limb[:size]
+        sums += key_limbs[:size].T @ vector_limbs[:, :size].T
         if number % _EXACT_CHUNKS == 0:
             total += _carry(sums)
             sums[:] = 0
