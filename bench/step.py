@@ -31,17 +31,16 @@ from torch import Tensor
 
 from crypto.randomness import NoiseSecret
 from dp.distributed import (
-    StepPlan,
     draw_noise,
     flat_gradients,
     gradient_buffer,
-    noise_share,
     private_sum,
     record_gradients,
     trained_parameters,
 )
 from dp.patients import Drawn, clipped_integers, draw_patients, patient_vectors
 from dp.sampling import Patients
+from dp.step_plan import StepPlan, noise_share
 from dp.training import per_sample_gradients, record_losses
 from secfed.demo import DemoSettings, _packaged_model
 from secfed.models import AdapterModel, LoraSettings, load_model

@@ -16,7 +16,6 @@ must hold one record.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -31,46 +30,8 @@ from dp.clipping import check_model
 from dp.errors import UnsuitableModel
 from dp.patients import Drawn, draw_patients, patient_vectors
 from dp.sampling import Patients
+from dp.step_plan import StepPlan
 from dp.training import per_sample_gradients, record_losses
-
-BATCHES_FAILURE_BITS = 40
-"""More patients than K batches hold are drawn in a step with a probability of at most 2^-40."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepPlan:
-    """What every hospital does in one step. All of it follows from the signed study."""
-
-    sampling_rate: float
-    """q, in (0, 1]."""
-    clip: float
-    """C: the largest L2 norm of one patient's gradient."""
-    grid: int
-    """Steps of the grid per C."""
-    most_records: int
-    """G: records of one patient in a step, at most."""
-    physical_batch: int
-    """Records per forward pass, always exactly this many."""
-    batches: int
-    """K: physical batches per step, always exactly this many; see `batches_needed`."""
-    noise_variance: Fraction
-    """Variance of this node's share of the noise, in steps of the grid: sigma^2 grid^2 / (t - c)."""
-
-    def __post_init__(self) -> None:
-        for name in ("grid", "most_records", "physical_batch", "batches"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
-        if not 0 < self.sampling_rate <= 1:
-            raise ValueError(f"a sampling rate is above 0 and at most 1, not {self.sampling_rate}")
-        if not (self.clip > 0 and math.isfinite(self.clip)):
-            raise ValueError(f"a clipping norm is positive and finite, not {self.clip}")
-        if self.noise_variance <= 0:
-            raise ValueError("a share of noise has a positive variance")
-
-    @property
-    def most_patients(self) -> int:
-        """Patients that K batches hold even if each has G records."""
-        return self.physical_batch * self.batches // self.most_records
 
 
 @dataclass(slots=True)
@@ -81,33 +42,6 @@ class StepResult:
     """The finished contribution: patients and noise, of shape (D,)."""
     non_finite: int = field(default=0)
     """Drawn patients that contributed zero because their gradient was not finite. For the owner alone."""
-
-
-def noise_share(noise_multiplier: Fraction, grid: int, quorum: int, colluders: int) -> Fraction:
-    """The variance of one node's noise in steps of the grid: sigma^2 grid^2 / (t - c).
-
-    Raises:
-        ValueError: t is not above c: no number of survivors would carry the noise.
-    """
-    if quorum <= colluders:
-        raise ValueError(f"a quorum of {quorum} with {colluders} colluders leaves nobody to add noise")
-    return noise_multiplier**2 * grid**2 / (quorum - colluders)
-
-
-def batches_needed(patients: int, sampling_rate: float, most_records: int, physical_batch: int) -> int:
-    """K: enough batches for all draws of a step but with probability 2^-40, from the exact binomial tail.
-
-    Args:
-        patients: the most patients that a hospital may have under the study.
-        sampling_rate: q.
-        most_records: G.
-        physical_batch: records per batch.
-    """
-    from scipy.stats import binom
-
-    # One more than the quantile: room for the patient by whom two neighbouring data sets differ (`dp.delta_terms`).
-    most = int(binom.isf(2.0**-BATCHES_FAILURE_BITS, patients, sampling_rate)) + 1
-    return max(1, -(-min(most, patients) * most_records // physical_batch))
 
 
 def private_sum(

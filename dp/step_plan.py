@@ -1,0 +1,114 @@
+"""The public figures of one distributed step: what every hospital computes, follows from the signed study alone.
+
+Free of torch, so that a verifier can derive the width of the ring. The number K of physical batches decides how long a
+step takes and how large its sum can get; it comes from a bound on the binomial tail, so that a draw beyond K batches,
+whose last patients contribute zero, has a probability below 2^-40. `dp.delta_terms` charges for that.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+OVERFLOW_BITS = 40
+"""More patients than K batches hold are drawn in a step with a probability of at most 2^-40."""
+_TAIL_BITS = 40
+"""Any element of any sum of a study exceeds the noise's tail bound with a probability of at most 2^-40."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """What every hospital does in one step. All of it follows from the signed study."""
+
+    sampling_rate: float
+    """q, in (0, 1]."""
+    clip: float
+    """C: the largest L2 norm of one patient's gradient."""
+    grid: int
+    """Steps of the grid per C."""
+    most_records: int
+    """G: records of one patient in a step, at most."""
+    physical_batch: int
+    """Records per forward pass, always exactly this many."""
+    batches: int
+    """K: physical batches per step, always exactly this many; see `batches_needed`."""
+    noise_variance: Fraction
+    """Variance of this node's share of the noise, in steps of the grid: sigma^2 grid^2 / (t - c)."""
+
+    def __post_init__(self) -> None:
+        for name in ("grid", "most_records", "physical_batch", "batches"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
+        if not 0 < self.sampling_rate <= 1:
+            raise ValueError(f"a sampling rate is above 0 and at most 1, not {self.sampling_rate}")
+        if not (self.clip > 0 and math.isfinite(self.clip)):
+            raise ValueError(f"a clipping norm is positive and finite, not {self.clip}")
+        if self.noise_variance <= 0:
+            raise ValueError("a share of noise has a positive variance")
+
+    @property
+    def most_patients(self) -> int:
+        """Patients that K batches hold even if each has G records."""
+        return self.physical_batch * self.batches // self.most_records
+
+
+def noise_share(noise_multiplier: Fraction, grid: int, quorum: int, colluders: int) -> Fraction:
+    """The variance of one node's noise in steps of the grid: sigma^2 grid^2 / (t - c).
+
+    Raises:
+        ValueError: t is not above c: no number of survivors would carry the noise.
+    """
+    if quorum <= colluders:
+        raise ValueError(f"a quorum of {quorum} with {colluders} colluders leaves nobody to add noise")
+    return noise_multiplier**2 * grid**2 / (quorum - colluders)
+
+
+def most_drawn(patients: int, sampling_rate: float) -> int:
+    """So many patients are drawn in a step at most, but with a probability of 2^-40.
+
+    One more than the smallest k with N KL(k / N, q) >= 40 ln 2, by the Chernoff bound (Hoeffding 1963, theorem 1),
+    P[Binomial(N, q) >= k] <= exp(-N KL(k / N, q)). The one more is room for the patient by whom two neighbouring data
+    sets differ (`dp.delta_terms`).
+
+    Args:
+        patients: N, the most patients that a hospital may have under the study.
+        sampling_rate: q.
+    """
+    low, high = math.ceil(patients * sampling_rate), patients
+    while low < high:
+        middle = (low + high) // 2
+        if patients * _divergence(middle / patients, sampling_rate) >= OVERFLOW_BITS * math.log(2):
+            high = middle
+        else:
+            low = middle + 1
+    return min(low + 1, patients)
+
+
+def batches_needed(patients: int, sampling_rate: float, most_records: int, physical_batch: int) -> int:
+    """K: enough batches for all draws of a step but with probability 2^-40.
+
+    Args:
+        patients: the most patients that a hospital may have under the study.
+        sampling_rate: q.
+        most_records: G.
+        physical_batch: records per batch.
+    """
+    return max(1, -(-most_drawn(patients, sampling_rate) * most_records // physical_batch))
+
+
+def noise_tail(variance: Fraction, count: int) -> int:
+    """No element of `count` draws of the discrete Gaussian is larger, but with a probability of 2^-40 for all.
+
+    P[|X| >= z] <= 2 exp(-z^2 / (2 s^2)) (Canonne, Kamath and Steinke 2020, corollary 25, with parameter s^2 =
+    `variance`), so that z^2 = 2 ln 2 s^2 (41 + log2 count) will do; in whole numbers, with 2 ln 2 < 7/5.
+    """
+    bits = 1 + _TAIL_BITS + count.bit_length()
+    return math.isqrt(math.ceil(variance * bits * 7 / 5)) + 1
+
+
+def _divergence(share: float, rate: float) -> float:
+    """KL(share, rate): between two coins, in nats."""
+    heads = share * math.log(share / rate) if share > 0 else 0.0
+    tails = (1 - share) * math.log((1 - share) / (1 - rate)) if share < 1 else 0.0
+    return heads + tails
