@@ -51,20 +51,23 @@ class FormulaTrainer:
 
     layout = LAYOUT
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, study: Study, index: int) -> None:
+        self._study = study
         self._index = index
 
-    def first_state(self) -> ModelState:
+    @staticmethod
+    def first_state() -> ModelState:
         return ModelState(np.linspace(-1, 1, 4, dtype=np.float32))
 
-    def update(
+    def contribute(
         self, state: ModelState, round_number: int, secret: NoiseSecret, progress: Callable[[int], None]
-    ) -> NDArray[np.float32]:
-        return self.formula(state)
+    ) -> NDArray[np.int64]:
+        return self.vector(state)
 
-    def formula(self, state: ModelState) -> NDArray[np.float32]:
-        """The update."""
-        return (state.adapter * np.float32(0.01 * (self._index + 1))).astype(np.float32)
+    def vector(self, state: ModelState) -> NDArray[np.int64]:
+        """What this node contributes to a round on this state."""
+        update = (state.adapter * np.float32(0.01 * (self._index + 1))).astype(np.float32)
+        return self._study.fixed_point.encode(update, self._study.weights[self._index])
 
 
 class _NoMinima(CohortRules):
@@ -97,7 +100,7 @@ class Federation:
         self.tamper: Callable[[int, bytes], bytes] = lambda node, data: data
         """May change what is sent to a node in `round`."""
         self.nodes = [self._start(index, reserve=True) for index in range(SIZE)]
-        self.chain = Chain(self.study, LAYOUT, FormulaTrainer(0).first_state())
+        self.chain = Chain(self.study, LAYOUT, FormulaTrainer.first_state())
         """The aggregator's own copy."""
 
     @property
@@ -199,9 +202,8 @@ class Federation:
         return self.nodes[index].chain.state.digest(LAYOUT)
 
     def _config(self, number: int) -> SessionConfig:
-        magnitude = max(self.study.weights) * self.study.element_limit
         rules = _NoMinima(**{name: getattr(self.study.cohort_rules(), name) for name in CohortRules.__slots__})
-        return SessionConfig(rules, self.study.identities, self.chain.context(number), magnitude)
+        return SessionConfig(rules, self.study.identities, self.chain.context(number), self.study.magnitude)
 
     def _start(self, index: int, *, reserve: bool) -> Node:
         key = self.keys[index]
@@ -212,7 +214,8 @@ class Federation:
             ledger.reserve(self.study.digest, 8.0, 1e-5, ROUNDS)
         store = NodeStore(self.folder / in_store)
         name = self.study.roster[index].name
-        return Node(self.study, NodeParts(name, key, policy_of(RULES.minimum), ledger, store, FormulaTrainer(index)))
+        trainer = FormulaTrainer(self.study, index)
+        return Node(self.study, NodeParts(name, key, policy_of(RULES.minimum), ledger, store, trainer))
 
 
 def _files(index: int) -> tuple[str, str]:
@@ -227,8 +230,15 @@ def study_of(keys: list[Identity], rules: CohortRules, rounds: int, **algorithm:
         "model": {"base": "model", "digest": BASE_MODEL, "max_length": 8},
         "task": {"labels": ["no", "yes"]},
         "lora": {"rank": 2, "alpha": 4, "targets": ["query"]},
-        "algorithm": {"rounds": rounds, "local_steps": 1, "learning_rate": 0.01, **algorithm},
-        "privacy": {"epsilon": 8.0, "delta": 1e-5, "sampling_rate": 0.1, "clip": 1.0},
+        "algorithm": {"rounds": rounds, "local": {"steps": 1, "learning_rate": 0.01}, **algorithm},
+        "privacy": {
+            "mode": "local",
+            "epsilon": 8.0,
+            "delta": 1e-5,
+            "noise_multiplier": 0.7,
+            "sampling_rate": 0.1,
+            "clip": 1.0,
+        },
         "cohort": {
             "colluders": rules.colluders,
             "tolerated_dropouts": rules.tolerated_dropouts,

@@ -67,7 +67,11 @@ def epsilon(
 
 @lru_cache(maxsize=4096)
 def event_epsilon(
-    event: NoisedSums, delta: float, noise: DistributedNoise | None = None, relation: Relation | None = None
+    event: NoisedSums,
+    delta: float,
+    noise: DistributedNoise | None = None,
+    relation: Relation | None = None,
+    discretization: float | None = None,
 ) -> float:
     """Epsilon at `delta` by the privacy loss distribution, for any event and relation.
 
@@ -76,13 +80,15 @@ def event_epsilon(
         delta: in (0, 1).
         noise: how distributed noise is made; None in local mode.
         relation: the event's own by default. `Relation.REPLACE` is the figure for a changed diagnosis.
+        discretization: grid of the privacy loss; by default that of the figure of record. A coarser one is faster, and
+            errs high.
 
     Raises:
         OutOfRange: delta is outside its range, or the relation is not defined for this event.
         SamplerTooCoarse, BatchesTooSmall, GridTooCoarse: the noise takes too much of delta.
     """
     check_delta(delta)
-    loss = privacy_loss(event, relation)
+    loss = privacy_loss(event, relation, discretization)
     figure: Callable[[float], float] = loss.get_epsilon_for_delta
     if noise is None:
         return float(figure(delta))
@@ -218,21 +224,6 @@ def calibrate(
             "change the number of steps, the sampling rate or epsilon"
         ) from None
     return units / NOISE_UNITS
-
-
-def epsilon_curve(
-    sampling_rate: float,
-    noise_multiplier: float,
-    steps_per_round: int,
-    rounds: int,
-    delta: float,
-    noise: DistributedNoise | None = None,
-) -> tuple[float, ...]:
-    """Epsilon at `delta` after each of the rounds 1 .. `rounds`; never falls."""
-    return tuple(
-        epsilon(sampling_rate, noise_multiplier, steps_per_round * count, delta, noise)
-        for count in range(1, rounds + 1)
-    )
 
 
 class _OutOfBounds(Exception):

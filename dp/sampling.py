@@ -49,6 +49,11 @@ class Patients:
         return len(self.labels)
 
 
+def record_by_record(patients: Patients) -> Patients:
+    """The same records with each a unit of its own, for data without patients."""
+    return Patients(patients.inputs, patients.labels, {str(row): (row,) for row in range(patients.records)})
+
+
 def draw(
     rows: Mapping[str, Sequence[int]], sampling_rate: float, secret: NoiseSecret, round_number: int, step: int
 ) -> list[int]:

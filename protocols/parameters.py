@@ -70,6 +70,14 @@ class CohortRules:
         """How many nodes of the cohort may drop out: n - max(t, n_min) and the site's minima. Print this one."""
         return cohort_size - self.smallest_legal(cohort_size)
 
+    @property
+    def fewest_survivors(self) -> int:
+        """The fewest survivors of any legal round, whatever its cohort: max(floor((N + c) / 2) + 1, n_min, c + 2).
+
+        The same at every site: what a site demands beyond the study can refuse, and never enters a derivation.
+        """
+        return max(self._majority(), self.minimum, self.colluders + HONEST_MIN)
+
     def check_stage(self, name: str, size: int, cohort_size: int) -> None:
         """Refuse to go on with `size` nodes out of a cohort of `cohort_size`. Called at every stage.
 

@@ -14,6 +14,19 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
+class LocalTraining(BaseModel):
+    """Several private steps at each hospital in a round: `[algorithm.local]`, in local mode only."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    steps: int = Field(ge=1, le=10_000)
+    """Private steps in a round."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """It starts afresh in every round."""
+    learning_rate: float = Field(gt=0, le=10)
+    """Its step length."""
+
+
 class _Algorithm(BaseModel):
     """What every strategy needs."""
 
@@ -21,11 +34,8 @@ class _Algorithm(BaseModel):
 
     strategy: str
     rounds: int = Field(ge=1, le=100_000)
-    local_steps: int = Field(ge=1, le=10_000)
-    optimizer: Literal["adam", "sgd"] = "adam"
-    """The local optimiser; it starts afresh in every round."""
-    learning_rate: float = Field(gt=0, le=10)
-    """The local optimiser's step length."""
+    local: LocalTraining | None = None
+    """None in distributed mode: there a round is one step of all hospitals together."""
     physical_batch: int = Field(default=32, ge=1, le=4096)
     """Records per forward pass, always exactly this many: the rest is padding."""
 
@@ -44,6 +54,7 @@ class FedAvg(_Algorithm):
     """Federated averaging (McMahan et al. 2017): x moves by the weighted mean D of the hospitals' updates."""
 
     strategy: Literal["fedavg"] = "fedavg"
+    local: LocalTraining
 
 
 class FedProx(_Algorithm):
@@ -51,21 +62,25 @@ class FedProx(_Algorithm):
     plus mu/2 |x - x_t|^2."""
 
     strategy: Literal["fedprox"] = "fedprox"
+    local: LocalTraining
     mu: float = Field(ge=0, le=1e6)
     """Weight of the proximal term. Usual values are .001, .01, .1 and 1; 0 is FedAvg."""
 
     @model_validator(mode="after")
     def _has_an_effect(self) -> FedProx:
-        if self.local_steps == 1:
+        if self.local.steps == 1:
             raise ValueError(
-                "fedprox with local_steps = 1 is fedavg: the first step of a round starts at x_t, where the proximal "
+                "fedprox with local.steps = 1 is fedavg: the first step of a round starts at x_t, where the proximal "
                 "gradient is zero; take more local steps, or strategy fedavg"
             )
         return self
 
 
 class _FedOpt(_Algorithm):
-    """An optimiser that runs over the rounds, with the mean update D for its gradient (Reddi et al. 2021)."""
+    """An optimiser that runs over the rounds (Reddi et al. 2021).
+
+    What it is given for D: in local mode the mean update, in distributed mode the negative mean gradient.
+    """
 
     server_learning_rate: float = Field(gt=0, le=100)
     """eta. The aggregator takes no part in it: every node computes the step itself, from the published sum."""

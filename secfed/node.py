@@ -30,7 +30,7 @@ from secfed.channel import EchoRequest, Link, Offer, RoundOpening, Standing, Stu
 from secfed.faults import NodeClaims
 from secfed.policy import Policy
 from secfed.store import NodeStore
-from secfed.strategies import Layout, ModelState, fixed_point
+from secfed.strategies import Layout, ModelState
 from secfed.study import Study
 
 if TYPE_CHECKING:
@@ -50,10 +50,11 @@ class Trainer(Protocol):
         """The first adapter, derived from the study; its moments are the chain's matter."""
         ...
 
-    def update(
+    def contribute(
         self, state: ModelState, round_number: int, secret: NoiseSecret, progress: Callable[[int], None]
-    ) -> NDArray[np.float32]:
-        """Train from `state` for one round; the difference, with the noise already in it, of shape (D,)."""
+    ) -> NDArray[np.int64]:
+        """Train from `state` for one round. The finished vector, with the noise in it, of shape (D,), as integers of
+        at most the study's magnitude."""
         ...
 
 
@@ -167,7 +168,7 @@ class Node:
                 self.parts.policy.rules(self.study),
                 self._keys,
                 self.chain.context(opening.round_number),
-                max(self.study.weights) * self.study.element_limit,
+                self.study.magnitude,
             ),
             self.index,
             self.parts.identity,
@@ -207,12 +208,11 @@ class Node:
         round_number = client.config.context.round_number
         secret = NoiseSecret()
         try:
-            update = self.parts.trainer.update(
+            vector = self.parts.trainer.contribute(
                 self.chain.state, round_number, secret, lambda step: self._on_step(self.parts.name, step)
             )
         finally:
             secret.wipe()
-        vector = fixed_point(self.study).encode(update, self.study.weights[self.index])
         self.parts.ledger.commit(self.study.digest, round_number)
         return client.submit(vector)
 

@@ -18,12 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dp import accounting
 from dp.ledger import Ledger
 from dp.ledger_copy import write_copy
 from protocols.receipts import Receipt
 from protocols.wire import encode
-from secfed import run_folder
+from secfed import account, run_folder
 from secfed.algorithms import describe
 from secfed.chain import Chain
 from secfed.coordinator import Coordinator, RoundRecord
@@ -53,8 +52,6 @@ class Plan:
     sites: tuple[Site, ...]
     test_set: Mapping[str, list[Record]]
     simulation: Simulation
-    noise_multiplier: float
-    """sigma, calibrated and rounded up."""
     epsilon_by_round: tuple[float, ...]
     """Nominal epsilon after each round."""
 
@@ -91,12 +88,8 @@ def prepare(study_path: Path, out: Path) -> Plan:
     test_set = read_test_set(folder / "test.jsonl", fields, study.task.labels)
     base = find_base(study, folder)
     simulation = load_simulation(folder / "simulation.toml", study)
-    privacy = study.privacy
-    sigma = accounting.calibrate(privacy.epsilon, privacy.delta, privacy.sampling_rate, study.steps)
-    curve = accounting.epsilon_curve(
-        privacy.sampling_rate, sigma, study.algorithm.local_steps, study.algorithm.rounds, privacy.delta
-    )
-    return Plan(study, study_path, out, base, sites, test_set, simulation, sigma, curve)
+    account.check_noise(study)
+    return Plan(study, study_path, out, base, sites, test_set, simulation, account.epsilon_by_round(study))
 
 
 def execute(plan: Plan, reporter: Reporter) -> Result:
@@ -190,12 +183,13 @@ def _make_node(
     tokenizer: Any,
     reporter: Reporter,
 ) -> Node:
-    from secfed.training import LocalTrainer
+    from secfed.training import make_trainer
 
     study = plan.study
     patients = tokenise(site.patients, tokenizer, study.model.max_length)
-    trainer = LocalTrainer(study, study.index_of(site.name), model, first, patients, plan.noise_multiplier)
-    steps = study.algorithm.local_steps
+    index = study.index_of(site.name)
+    trainer = make_trainer(study, index, model, first, patients)
+    steps = study.algorithm.local.steps if study.algorithm.local else study.step_plan(index).batches
     return Node(
         study,
         NodeParts(site.name, site.identity, site.policy, ledger, store, trainer),
@@ -244,6 +238,6 @@ def _describe_plan(plan: Plan) -> str:
     return (
         f"{size} hospitals, quorum {rules.quorum(size)}, up to {rules.really_tolerated(size)} may drop out, "
         f"{study.cohort.colluders} may collude; {describe(study.algorithm)}, {study.steps} private steps at noise "
-        f"multiplier {plan.noise_multiplier:.4f}: epsilon {plan.epsilon_by_round[-1]:.2f} at delta "
+        f"multiplier {study.privacy.noise_multiplier:.4f}: epsilon {plan.epsilon_by_round[-1]:.2f} at delta "
         f"{study.privacy.delta:g} for each patient"
     )

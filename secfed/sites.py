@@ -14,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from crypto.identity import Identity
+from dp.events import Unit
 from dp.ledger import Ledger
 from secfed.data import Columns, Record, read_patients
 from secfed.errors import UserError
@@ -69,9 +70,24 @@ def read_site(study: Study, name: str, source: Path, records: Path, columns: Col
     policy = load_policy(source / "policy.toml", name)
     policy.check(study, name)
     patients = read_patients(source / "patients.jsonl", columns, study.task.labels, name)
+    _check_size(study, name, patients)
     site = Site(name, identity, policy, patients, records)
     _check_budget(study, site)
     return site
+
+
+def _check_size(study: Study, name: str, patients: Mapping[str, list[Record]]) -> None:
+    """The nominal number is a rounded one, not another one: what is planned for it must suffice."""
+    entry = study.roster[study.index_of(name)]
+    unit = study.privacy.protects
+    found = len(patients) if unit is Unit.PATIENT else sum(len(own) for own in patients.values())
+    fewest, most = entry.patients_band
+    if not fewest <= found <= most:
+        raise UserError(
+            f"{name} has {found} {unit.value}s, and the study's roster says {entry.patients}: from {fewest} to {most} "
+            "would do. This is told here and to nobody else",
+            "Use the data that the study means, or have a study with another rounded number signed",
+        )
 
 
 def _check_budget(study: Study, site: Site) -> None:

@@ -1,6 +1,6 @@
 """Model evolution: the next state, computed by every node from the published sum alone.
 
-The aggregator sends no weights, ever. Each node takes the weighted mean D of the updates and moves the state that it
+The aggregator sends no weights, ever. Each node takes the direction D that the sum gives, and moves the state that it
 has, moments included. All nodes must get the same bits on every processor, or there is no receipt. What IEEE 754 fixes
 to the last bit is used and nothing else: + - * / and square roots in float64, element by element, and comparisons for
 signs. NumPy does one operation at a time over whole arrays and stores its result, so that no multiply-add is fused; its
@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crypto.kdf import digest
-from protocols.encoding import FixedPoint
 from protocols.wire import canonical
 from secfed.algorithms import Algorithm, FedAvg, FedOptAdagrad, FedOptAdam, FedOptSgd, FedOptYogi, FedProx
+from secfed.privacy import LocalPrivacy
 from secfed.study import Study
 
 Layout: TypeAlias = Sequence[tuple[str, tuple[int, ...]]]
@@ -50,11 +50,6 @@ class ModelState:
         return digest("state", canonical(names), adapter, *moments)
 
 
-def fixed_point(study: Study) -> FixedPoint:
-    """The study's encoding of updates."""
-    return FixedPoint(study.encoding.fraction_bits, study.element_limit)
-
-
 def first_state(study: Study, adapter: NDArray[np.float32]) -> ModelState:
     """The state before any round. Its moments follow from the study: m is zero, v is tau^2.
 
@@ -77,11 +72,25 @@ def next_state(study: Study, state: ModelState, total: NDArray[np.int64], surviv
     Args:
         study: gives the strategy, the nominal weights and the encoding.
         state: the state that the round started from.
-        total: the published sum of w_u d_u in fixed point, centred integers of shape (D,).
-        survivors: U3; the sum of weights follows from it, and nothing about weights is sent.
+        total: the published sum, centred integers of shape (D,): in local mode of w_u d_u in fixed point, in
+            distributed mode of clipped gradients and noise in steps of the grid.
+        survivors: U3; the denominator follows from it, and nothing about weights is sent.
+    """
+    return move(study.algorithm, state, mean_change(study, total, survivors))
+
+
+def mean_change(study: Study, total: NDArray[np.int64], survivors: Sequence[int]) -> Vector:
+    """D of the formulas: the direction in which the survivors' patients want to go, of shape (D,).
+
+    In local mode the weighted mean update. In distributed mode the negative mean gradient of Abadi et al. 2016,
+    algorithm 1: C / grid times the sum, over the public q N of the survivors, never over a draw.
     """
     weight = sum(study.weights[node] for node in survivors)
-    return move(study.algorithm, state, fixed_point(study).decode(total, weight))
+    privacy = study.privacy
+    if isinstance(privacy, LocalPrivacy):
+        return study.fixed_point.decode(total, weight)
+    denominator = float(privacy.grid) * (privacy.sampling_rate * float(weight))
+    return total.astype(np.float64) * (-privacy.clip / denominator)
 
 
 def move(algorithm: Algorithm, state: ModelState, change: Vector) -> ModelState:

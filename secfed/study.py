@@ -7,6 +7,7 @@ signed. No network, no torch. Paths inside are relative to the file.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,13 +17,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from crypto.identity import PublicIdentity
 from crypto.kdf import digest
+from dp.errors import OutOfRange
+from dp.events import NoiseShares
+from dp.step_plan import StepPlan, batches_needed, noise_share, noise_tail
 from protocols.encoding import FixedPoint
 from protocols.errors import LocalError
-from protocols.parameters import CohortRules, OverflowCertificate
-from secfed.algorithms import STRATEGIES, Algorithm
+from protocols.parameters import DIMENSION_MAX, CohortRules, OverflowCertificate
+from secfed.algorithms import STRATEGIES, Algorithm, FedAvg, FedProx
 from secfed.errors import UserError
+from secfed.privacy import MODES, DistributedPrivacy, LocalPrivacy, Privacy
 from secfed.toml_files import read_toml
 
+_CHOICES: dict[str, Container[str]] = {"algorithm": STRATEGIES, "privacy": MODES}
+"""Tables of which there are several kinds, and their names."""
 HexDigest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
@@ -69,31 +76,12 @@ class LoraSection(_Section):
     variant: Literal["ffa", "ab"] = "ffa"
 
 
-class PrivacySection(_Section):
-    """What each patient is promised."""
-
-    mode: Literal["local"] = "local"
-    epsilon: float = Field(gt=0, le=100)
-    delta: float = Field(gt=0, lt=1)
-    sampling_rate: float = Field(gt=0, le=1)
-    """q: the chance of every patient to be drawn in a step, the same at every hospital."""
-    clip: float = Field(gt=0, le=1e6)
-    """C: the largest L2 norm of one patient's gradient."""
-
-
 class CohortSection(_Section):
     """Who must take part; see `protocols.parameters`."""
 
     colluders: int = Field(ge=0)
     tolerated_dropouts: int = Field(ge=0)
     minimum: int = Field(ge=2)
-
-
-class EncodingSection(_Section):
-    """Fixed point: an update's elements are cut to [-bound, bound], in steps of 2^-fraction_bits."""
-
-    bound: float = Field(default=0.25, gt=0, le=1024)
-    fraction_bits: int = Field(default=18, ge=4, le=40)
 
 
 class RosterEntry(_Section):
@@ -103,8 +91,15 @@ class RosterEntry(_Section):
     identity: str = Field(pattern=r"^[0-9a-f]{64}$")
     """Its Ed25519 public key, checked out of band."""
     patients: int = Field(ge=1, le=10_000_000)
-    """Nominal number of patients: a rounded constant. Weights and sampling denominators come from here, never from
-    data; nothing about true counts is ever sent."""
+    """Nominal number of patients, or of records where the unit is one: a rounded constant. Weights and sampling
+    denominators come from here, never from data; nothing about true counts is ever sent."""
+
+    @property
+    def patients_band(self) -> tuple[int, int]:
+        """The fewest and the most patients that this node may really have: the nominal number, give or take a tenth.
+        Batches and the ring's width are planned for the most."""
+        give = self.patients // 10
+        return self.patients - give, self.patients + give
 
 
 class Study(_Section):
@@ -117,9 +112,8 @@ class Study(_Section):
     task: TaskSection
     lora: LoraSection
     algorithm: Algorithm
-    privacy: PrivacySection
+    privacy: Privacy
     cohort: CohortSection
-    encoding: EncodingSection = EncodingSection()
     roster: tuple[RosterEntry, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -134,13 +128,31 @@ class Study(_Section):
                 f"privacy.delta = {self.privacy.delta:g} is above 1/(10 N) for the largest hospital: "
                 f"at most {1 / (10 * largest):.2g}"
             )
+        self._check_mode()
         try:
             self.cohort_rules()
             _ = self.overflow_certificate.ring_bits
-            FixedPoint(self.encoding.fraction_bits, self.element_limit)
-        except LocalError as error:
+        except (LocalError, OutOfRange) as error:
             raise ValueError(str(error)) from error
         return self
+
+    def _check_mode(self) -> None:
+        """Refuse what has no effect in this mode, and what is missing in it."""
+        algorithm = self.algorithm
+        if isinstance(self.privacy, LocalPrivacy):
+            if algorithm.local is None:
+                raise ValueError(
+                    'with mode = "local" every hospital trains by itself: add [algorithm.local] with steps and '
+                    "learning_rate"
+                )
+            return
+        if isinstance(algorithm, FedAvg | FedProx):
+            raise ValueError(
+                f"{algorithm.strategy} averages local training, and in distributed mode a round is one step of all "
+                'hospitals together: take a fedopt strategy (fedopt-sgd is plain SGD), or mode = "local"'
+            )
+        if algorithm.local is not None:
+            raise ValueError("[algorithm.local] has no effect in distributed mode; leave it out")
 
     @cached_property
     def digest(self) -> bytes:
@@ -158,19 +170,86 @@ class Study(_Section):
         return tuple(entry.patients for entry in self.roster)
 
     @property
-    def steps(self) -> int:
-        """T: private steps over the whole study."""
-        return self.algorithm.rounds * self.algorithm.local_steps
+    def steps_per_round(self) -> int:
+        """Noised steps in one round."""
+        return 1 if self.algorithm.local is None else self.algorithm.local.steps
 
     @property
-    def element_limit(self) -> int:
-        """The largest absolute value of one element in fixed point, before the weight."""
-        return int(self.encoding.bound * 2**self.encoding.fraction_bits)
+    def steps(self) -> int:
+        """T: noised steps over the whole study."""
+        return self.algorithm.rounds * self.steps_per_round
+
+    @property
+    def fixed_point(self) -> FixedPoint:
+        """Local mode's encoding of updates.
+
+        Raises:
+            TypeError: the study is in distributed mode.
+            LocalError: floats cannot hold it.
+        """
+        privacy = self.privacy
+        if not isinstance(privacy, LocalPrivacy):
+            raise TypeError("a study in distributed mode has no fixed point: its grid is privacy.grid")
+        return FixedPoint(privacy.fraction_bits, int(privacy.bound * 2**privacy.fraction_bits))
+
+    @property
+    def noise_shares(self) -> NoiseShares:
+        """How distributed mode divides the noise: t is the fewest survivors of any legal round.
+
+        Raises:
+            OutOfRange: c is 0, or nobody honest would be left to add noise.
+        """
+        return NoiseShares(self.cohort_rules().fewest_survivors, self.cohort.colluders)
+
+    def step_plan(self, index: int) -> StepPlan:
+        """What the node at this place of the roster does in one step, in distributed mode.
+
+        Raises:
+            TypeError: the study is in local mode.
+        """
+        privacy, batch = self.privacy, self.algorithm.physical_batch
+        if not isinstance(privacy, DistributedPrivacy):
+            raise TypeError("a study in local mode has no distributed step")
+        shares, most = self.noise_shares, self.roster[index].patients_band[1]
+        return StepPlan(
+            sampling_rate=privacy.sampling_rate,
+            clip=privacy.clip,
+            grid=privacy.grid,
+            most_records=privacy.records_per_patient,
+            physical_batch=batch,
+            batches=batches_needed(most, privacy.sampling_rate, privacy.records_per_patient, batch),
+            noise_variance=noise_share(privacy.exact_noise_multiplier, privacy.grid, shares.quorum, shares.colluders),
+        )
+
+    @cached_property
+    def largest_input(self) -> int:
+        """The largest absolute value that one element of a node's input can take, without noise.
+
+        Distributed: as many patients as fit a step's batches, each a whole gradient long in one direction.
+        """
+        if isinstance(self.privacy, LocalPrivacy):
+            return max(self.weights) * self.fixed_point.limit
+        return max(self.step_plan(index).most_patients for index in range(len(self.roster))) * self.privacy.grid
+
+    @cached_property
+    def noise_tail(self) -> int:
+        """No element of one node's noise is larger, but with a probability of 2^-40 for the whole study. 0 in local
+        mode, where the noise is in the update before it is cut to its bound."""
+        if isinstance(self.privacy, LocalPrivacy):
+            return 0
+        draws = len(self.roster) * self.algorithm.rounds * DIMENSION_MAX
+        return noise_tail(self.step_plan(0).noise_variance, draws)
+
+    @property
+    def magnitude(self) -> int:
+        """The largest absolute value of an element that a node may upload."""
+        return self.largest_input + self.noise_tail
 
     @property
     def overflow_certificate(self) -> OverflowCertificate:
-        """Why the weighted sum cannot wrap, whoever takes part."""
-        return OverflowCertificate(len(self.roster), max(self.weights) * self.element_limit)
+        """Why the sum cannot wrap, whoever takes part."""
+        size = len(self.roster)
+        return OverflowCertificate(size, self.largest_input, size * self.noise_tail)
 
     def cohort_rules(self, site_minimum: int = 0, site_honest_minimum: int = 2) -> CohortRules:
         """The study's cohort rules, as this site's policy tightens them."""
@@ -226,8 +305,8 @@ def first_problem(error: ValidationError) -> str:
     problems = error.errors()
     first = problems[0]
     path = [str(part) for part in first["loc"]]
-    if path[:1] == ["algorithm"] and path[1:2] and path[1] in STRATEGIES:
-        del path[1]  # pydantic adds the strategy that was chosen; the file has no such table
+    if path[1:2] and path[1] in _CHOICES.get(path[0], ()):
+        del path[1]  # pydantic adds what was chosen; the file has no such table
     place = ".".join(path) or "the study"
     reason = "this key is unknown" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""

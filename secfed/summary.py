@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from dp.ledger import Ledger
+from secfed.account import against_in_short
 from secfed.adapter import ADAPTER_FILES, files_digest
 from secfed.chain import Chain
 from secfed.coordinator import RoundRecord
@@ -50,6 +51,9 @@ def summarise(
         "adapter_digest": files_digest(plan.out / ADAPTER, ADAPTER_FILES),
         "state_digest": chain.state.digest(chain.layout).hex(),
         "engine": engine,
+        "mode": plan.study.privacy.mode,
+        "unit": plan.study.privacy.protects.value,
+        "against": against_in_short(plan.study),
         "accuracy_before": accuracy[0],
         "accuracy_after": accuracy[1],
         "seconds": round(seconds, 2),
@@ -75,7 +79,7 @@ def _hospital(plan: Plan, node: Node, records: Sequence[RoundRecord]) -> Mapping
         "epsilon": plan.epsilon_by_round[-1],
         "delta": plan.study.privacy.delta,
         "epsilon_by_round": spent,
-        "noise_multiplier": plan.noise_multiplier,
+        "noise_multiplier": plan.study.privacy.noise_multiplier,
         "budget_epsilon": float(balance.granted_epsilon),
         "budget_delta": float(balance.granted_delta),
         "left_epsilon": float(balance.left_epsilon),

@@ -1,4 +1,4 @@
-"""The node's training: from a state and a round number to a private update, with `dp` and the base model.
+"""The node's training: from a state and a round number to what the node uploads, with `dp` and the base model.
 
 One base model may serve several nodes of one process: the state is set before every use and nothing else of the model
 changes. The noise secret comes from the caller and is wiped by it.
@@ -6,6 +6,7 @@ changes. The noise secret comes from the caller and is wiped by it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,55 +14,100 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crypto.randomness import NoiseSecret
-from dp.sampling import Patients
+from dp.distributed import private_sum
+from dp.events import Unit
+from dp.sampling import Patients, record_by_record
 from dp.training import LocalPlan, train_locally
 from secfed.adapter import first_adapter_seed
 from secfed.algorithms import FedProx
 from secfed.data import Columns
 from secfed.models import AdapterModel, LoraSettings, ModelError, base_digest, load_model, resolve_base
+from secfed.privacy import LocalPrivacy
 from secfed.strategies import Layout, ModelState
 from secfed.study import Study
 
+_log = logging.getLogger(__name__)
 
-class LocalTrainer:
-    """Several private steps on one hospital's patients."""
 
-    def __init__(
-        self,
-        study: Study,
-        index: int,
-        model: AdapterModel,
-        first: ModelState,
-        patients: Patients,
-        noise_multiplier: float,
-    ) -> None:
-        algorithm, privacy = study.algorithm, study.privacy
+class _ModelTrainer:
+    """What both modes share: the model, its first state, and one hospital's patients."""
+
+    def __init__(self, study: Study, index: int, model: AdapterModel, first: ModelState, patients: Patients) -> None:
+        """
+        Args:
+            study: gives all figures.
+            index: the hospital's place in the roster.
+            model: at whatever state; shared with other trainers of this process.
+            first: the first state, which follows from study and base model.
+            patients: the hospital's tokenised records.
+        """
         self.layout: Layout = model.layout
+        self._study = study
+        self._index = index
         self._model = model
         self._first = first
         self._patients = patients
-        self._plan = LocalPlan(
-            steps=algorithm.local_steps,
-            sampling_rate=privacy.sampling_rate,
-            nominal_patients=study.roster[index].patients,
-            clip=privacy.clip,
-            noise_multiplier=noise_multiplier,
-            learning_rate=algorithm.learning_rate,
-            optimizer=algorithm.optimizer,
-            physical_batch=algorithm.physical_batch,
-            proximal_mu=algorithm.mu if isinstance(algorithm, FedProx) else 0.0,
-        )
 
     def first_state(self) -> ModelState:
         return self._first
 
-    def update(
+
+class LocalTrainer(_ModelTrainer):
+    """Local mode: several private steps on one hospital's patients, then the difference in fixed point."""
+
+    def contribute(
         self, state: ModelState, round_number: int, secret: NoiseSecret, progress: Callable[[int], None]
-    ) -> NDArray[np.float32]:
-        """x_local - x after the round's private steps, of shape (D,)."""
+    ) -> NDArray[np.int64]:
+        """(x_local - x) times the nominal weight, in fixed point, of shape (D,). Calls `progress` after each step."""
+        study = self._study
         self._model.set_state(state.adapter)
-        train_locally(self._model.module, self._patients, self._plan, secret, round_number, progress)
-        return self._model.get_state() - state.adapter
+        train_locally(self._model.module, self._patients, self._plan(), secret, round_number, progress)
+        update = self._model.get_state() - state.adapter
+        return study.fixed_point.encode(update, study.weights[self._index])
+
+    def _plan(self) -> LocalPlan:
+        study = self._study
+        algorithm, privacy = study.algorithm, study.privacy
+        if algorithm.local is None:
+            raise TypeError("a study in distributed mode has no local training")
+        return LocalPlan(
+            steps=algorithm.local.steps,
+            sampling_rate=privacy.sampling_rate,
+            nominal_patients=study.roster[self._index].patients,
+            clip=privacy.clip,
+            noise_multiplier=privacy.noise_multiplier,
+            learning_rate=algorithm.local.learning_rate,
+            optimizer=algorithm.local.optimizer,
+            physical_batch=algorithm.physical_batch,
+            proximal_mu=algorithm.mu if isinstance(algorithm, FedProx) else 0.0,
+        )
+
+
+class DistributedTrainer(_ModelTrainer):
+    """Distributed mode: the clipped whole-number gradients of the drawn patients, and a share of the noise."""
+
+    def contribute(
+        self, state: ModelState, round_number: int, secret: NoiseSecret, progress: Callable[[int], None]
+    ) -> NDArray[np.int64]:
+        """The sum of clipped gradients and noise, in steps of the grid, of shape (D,). Calls `progress` after each
+        physical batch."""
+        self._model.set_state(state.adapter)
+        plan = self._study.step_plan(self._index)
+        result = private_sum(self._model.module, self._patients, plan, secret, round_number, progress)
+        if result.non_finite:
+            _log.warning("%d drawn patients contributed zero: their gradient was not finite", result.non_finite)
+        return result.vector
+
+
+def make_trainer(
+    study: Study, index: int, model: AdapterModel, first: ModelState, patients: Patients
+) -> LocalTrainer | DistributedTrainer:
+    """The trainer of the study's mode. Args as `LocalTrainer`; `patients` as read, whatever the unit."""
+    privacy = study.privacy
+    if isinstance(privacy, LocalPrivacy):
+        return LocalTrainer(study, index, model, first, patients)
+    units = record_by_record(patients) if privacy.protects is Unit.RECORD else patients
+    return DistributedTrainer(study, index, model, first, units)
 
 
 def columns(study: Study) -> Columns:

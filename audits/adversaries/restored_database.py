@@ -181,7 +181,7 @@ def _makes_receipt(federation: Federation, offers: Iterable[Offer]) -> bool:
     statement, packed = next((offer.statement, offer.vector) for offer in offers)
     by_node[CORRUPT] = federation.keys[CORRUPT].sign(SIGNING_LABEL, statement.digest())
     receipt = Receipt(statement, tuple(Signature(node, by_node[node]) for node in sorted(by_node)))
-    chain = Chain(federation.study, LAYOUT, FormulaTrainer(0).first_state())
+    chain = Chain(federation.study, LAYOUT, FormulaTrainer.first_state())
     try:
         chain.adopt(receipt, packed)
     except ProtocolError:

@@ -82,9 +82,9 @@ class _WatchedTrainer(FormulaTrainer):
 
     trained_on: bytes | None = None
 
-    def update(self, state: ModelState, *arguments: Any) -> NDArray[np.float32]:
+    def contribute(self, state: ModelState, *arguments: Any) -> NDArray[np.int64]:
         self.trained_on = state.digest(LAYOUT)
-        return self.formula(state)
+        return self.vector(state)
 
 
 class StudyNode:
@@ -232,7 +232,7 @@ class StudyNode:
             policy=policy_of(studies.rules.minimum),
             ledger=cast(Ledger, _RoundLedger(entries)),
             store=store,
-            trainer=_WatchedTrainer(self.index),
+            trainer=_WatchedTrainer(studies.study, self.index),
         )
         return Node(studies.study, parts)
 

@@ -31,7 +31,6 @@ from protocols.session import Context, SessionConfig
 from protocols.wire import encode
 from secfed.chain import Chain
 from secfed.channel import EchoRequest, Link, RoundOpening, StudyClosing
-from secfed.strategies import fixed_point
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ class Studies:
         """The chain that these statements make, with receipts that everybody signed."""
         head = path[-1].statement.digest() if path else self.study.digest
         if head not in self._chains:
-            chain = Chain(self.study, LAYOUT, FormulaTrainer(0).first_state())
+            chain = Chain(self.study, LAYOUT, FormulaTrainer.first_state())
             for signed in path:
                 chain.adopt(self.receipt(signed.statement, signed.statement.survivors), signed.packed)
             self._chains[head] = chain
@@ -180,8 +179,7 @@ class Studies:
 
     def config(self, context: Context) -> SessionConfig:
         """A session of this study."""
-        magnitude = max(self.study.weights) * self.study.element_limit
-        return SessionConfig(self.rules, self.study.identities, context, magnitude)
+        return SessionConfig(self.rules, self.study.identities, context, self.study.magnitude)
 
     def entropy(self, node: int, context: bytes) -> Any:
         """A node's entropy in one context: what it draws is then the same here and in its own session.
@@ -254,9 +252,8 @@ class Studies:
                 case Send(sent):
                     answer = sent
                 case InputWanted():
-                    trainer = FormulaTrainer(client.index)
-                    update = trainer.formula(self.chain(path).state)
-                    answer = client.submit(fixed_point(self.study).encode(update, self.study.weights[client.index]))
+                    trainer = FormulaTrainer(self.study, client.index)
+                    answer = client.submit(trainer.vector(self.chain(path).state))
         return answer
 
     def _signed(self, path: tuple[Signed, ...], aggregator: Aggregator, packed: bytes) -> Signed:

@@ -159,7 +159,7 @@ def make() -> Receipts:
         "receipts", size=7, colluders=1, dropouts=2, smallest_cohort=3, largest_element=2**16, absent={}, dimension=4
     )
     study = study_of([Identity(seed) for seed in draws.identities], RULES, ROUNDS)
-    first = FormulaTrainer(0).first_state()
+    first = FormulaTrainer.first_state()
     chain = Chain(study, LAYOUT, first)
     first_link = _play(draws, chain, 1, {})
     chain.adopt(decode(Receipt, first_link.receipt, Limits(7, len(first_link.sum)), None), first_link.sum)
@@ -179,7 +179,7 @@ def _round(chain: Chain, number: int) -> Round:
         dropouts=study.cohort.tolerated_dropouts,
         colluders=study.cohort.colluders,
         smallest_cohort=study.cohort.minimum,
-        largest_element=max(study.weights) * study.element_limit,
+        largest_element=study.magnitude,
         study=context.study,
         round_number=number,
         predecessor=context.predecessor,

@@ -57,6 +57,7 @@ def render_report(report: Mapping[str, Any]) -> str:
         "size": _size,
         "percent": _percent,
         "scientific": scientific,
+        "scientific_up": lambda value: f"{value:.2g}".replace("e-0", "e-"),
         "duration": _duration,
         "moment": lambda text: text[:19].replace("T", " "),
         "stage": lambda text: text.replace("_", " "),

@@ -7,13 +7,16 @@ reader's behalf, and makes no claim without a figure or a reason beside it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from secfed.algorithms import Algorithm, FedAvg, FedProx, describe
-from secfed.reports.caveats import assumptions, not_protected
-from secfed.reports.risk import Risk, Training, assess, scientific
+from secfed.account import event_of, noise_of
+from secfed.reports.caveats import not_protected
+from secfed.reports.mechanism import accounting, overflow_certificate, parameters
+from secfed.reports.promise import guarantee
+from secfed.reports.risk import Risk, Training, assess
 from secfed.study import Study
 
 
@@ -25,13 +28,7 @@ def build_report(study: Study, summary: Mapping[str, Any]) -> dict[str, Any]:
         summary: what `summary.json` holds. Takes a few seconds, most of them in the accountant.
     """
     hospitals = summary["hospitals"]
-    training = Training(
-        sampling_rate=study.privacy.sampling_rate,
-        # All hospitals of a study have one noise multiplier; should one ever have less, it is the one to report.
-        noise_multiplier=min(each["noise_multiplier"] for each in hospitals),
-        steps=study.steps,
-        delta=study.privacy.delta,
-    )
+    training = Training(event_of(study), study.privacy.delta, noise_of(study))
     risk = assess(training)
     simulation = "simulation" in summary["engine"]
     return {
@@ -46,14 +43,14 @@ def build_report(study: Study, summary: Mapping[str, Any]) -> dict[str, Any]:
             "seconds": summary["seconds"],
             "rounds_planned": study.algorithm.rounds,
         },
-        "guarantee": _guarantee(study, risk, simulation),
+        "guarantee": guarantee(study, risk, simulation),
         "risk": _risk(risk),
         "parties": _parties(study, summary),
-        "parameters": _parameters(study, training),
-        "overflow_certificate": _overflow_certificate(study),
-        "accounting": _accounting(study, training, risk, simulation),
+        "parameters": parameters(study),
+        "overflow_certificate": overflow_certificate(study),
+        "accounting": accounting(study, risk, simulation),
         "not_protected": not_protected(study, risk, simulation),
-        "rounds": [_round(each) for each in summary["rounds"]],
+        "rounds": [_round(study, each) for each in summary["rounds"]],
         "hospitals": [_hospital(each) for each in hospitals],
         "utility": {
             "accuracy_before": summary["accuracy_before"],
@@ -63,37 +60,6 @@ def build_report(study: Study, summary: Mapping[str, Any]) -> dict[str, Any]:
         },
         "evidence": _evidence(study, summary),
         "versions": dict(summary["versions"]),
-    }
-
-
-def _guarantee(study: Study, risk: Risk, simulation: bool) -> dict[str, Any]:
-    against = (
-        "anybody who sees what the study published: the adapter and the sums of all rounds"
-        if simulation
-        else "everybody outside the patient's own hospital: the public, the aggregator, and all other hospitals "
-        "together"
-    )
-    note = (
-        "This run was a simulation: one process saw all data. No claim against an aggregator or against another "
-        "hospital is made for this run."
-        if simulation
-        else "Each hospital adds enough noise on its own, so that this does not depend on secure aggregation, nor on "
-        "how any other party behaves. Secure aggregation hides each hospital's update on top of it."
-    )
-    return {
-        "epsilon": study.privacy.epsilon,
-        "epsilon_accounted": risk.epsilon,
-        "delta": study.privacy.delta,
-        "unit": "one patient, with all records that the hospital holds of that patient",
-        "adjacency": "add or remove one patient",
-        "against": against,
-        "sentence": (
-            f"Training was differentially private with epsilon at most {study.privacy.epsilon:g} at delta "
-            f"{scientific(study.privacy.delta)}, for one patient with all records that a hospital holds of that "
-            f"patient, when a patient is added or removed, against {against}."
-        ),
-        "period": "this study alone; what each population has spent on all studies together is under “Budget”",
-        "note": note,
     }
 
 
@@ -108,9 +74,18 @@ def _risk(risk: Risk) -> dict[str, Any]:
             for bound in risk.membership
         ],
         "membership_advantage_at_most": risk.membership_advantage,
+        "gaussian_mu_at_most": risk.gaussian_mu,
         "epsilon_replace_one": risk.epsilon_replace_one,
         "patient_at_several_hospitals": [
             {"hospitals": count, "epsilon": value} for count, value in risk.epsilon_at_hospitals
+        ],
+        "failing_nodes": [
+            {
+                "failing": row.failing,
+                "noise_multiplier": row.noise_multiplier,
+                "epsilon": row.epsilon if math.isfinite(row.epsilon) else None,
+            }
+            for row in risk.failing
         ],
     }
 
@@ -128,98 +103,7 @@ def _parties(study: Study, summary: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _parameters(study: Study, training: Training) -> list[dict[str, Any]]:
-    """Name, symbol, value, meaning."""
-    algorithm, lora = study.algorithm, study.lora
-    layers = "all layers" if lora.layers is None else f"layers {', '.join(map(str, lora.layers))}"
-    sampling = f"{training.sampling_rate:g}"
-    rows = [
-        ("Clipping norm", "C", f"{study.privacy.clip:g}", "longest gradient that one patient may contribute (L2)"),
-        (
-            "Noise multiplier",
-            "σ",
-            f"{training.noise_multiplier:g}",
-            "standard deviation of the noise each hospital adds to every sum of gradients, in units of C",
-        ),
-        ("Sampling rate", "q", sampling, "chance of each patient to be drawn in a step, by a secret coin"),
-        (
-            "Private steps",
-            "T",
-            f"{training.steps}",
-            f"{algorithm.rounds} rounds of {algorithm.local_steps} local steps, all of them accounted for",
-        ),
-        ("Records per drawn patient and step", "", "1", "chosen at random among the patient's records, anew each time"),
-        ("Optimiser", "", f"{algorithm.optimizer}, {algorithm.learning_rate:g}", "works on noised gradients only"),
-        ("Strategy", "", describe(algorithm), _meaning(algorithm)),
-        (
-            "Adapter",
-            "",
-            f"LoRA rank {lora.rank}, alpha {lora.alpha}",
-            f"variant {lora.variant}, on {', '.join(lora.targets)} of {layers}",
-        ),
-        ("Base model", "", study.model.base, study.model.digest),
-        (
-            "Grid",
-            "",
-            f"steps of 2^-{study.encoding.fraction_bits}",
-            f"each element of an update is cut to ±{study.encoding.bound:g}, after the noise",
-        ),
-        ("Ring", "b", f"{study.overflow_certificate.ring_bits} bits", "sums are taken modulo 2^b"),
-    ]
-    return [dict(zip(("name", "symbol", "value", "meaning"), row, strict=True)) for row in rows]
-
-
-def _meaning(algorithm: Algorithm) -> str:
-    """What the strategy does with privacy: nothing, in every case, and why."""
-    weighted = "updates are averaged, weighted by the nominal numbers of patients, which are public"
-    if isinstance(algorithm, FedAvg):
-        return weighted
-    if isinstance(algorithm, FedProx):
-        return f"{weighted}; the proximal term depends on no data, and is added after clipping and noise"
-    return f"{weighted}; the optimiser works on the published sums only"
-
-
-def _overflow_certificate(study: Study) -> dict[str, Any]:
-    certificate = study.overflow_certificate
-    half = 2 ** (certificate.ring_bits - 1)
-    weight = max(study.weights)
-    return {
-        "roster_size": certificate.roster_size,
-        "largest_weight": weight,
-        "largest_element": study.element_limit,
-        "worst_sum": certificate.worst_sum,
-        "half_ring": half,
-        "sentence": (
-            f"The sum cannot wrap, whoever takes part: {certificate.roster_size} hospitals × weight {weight} × "
-            f"element {study.element_limit} = {certificate.worst_sum} is below 2^{certificate.ring_bits - 1} = {half}."
-        ),
-    }
-
-
-def _accounting(study: Study, training: Training, risk: Risk, simulation: bool) -> dict[str, Any]:
-    return {
-        "method": "privacy loss distribution (PLD), add-or-remove one patient, Poisson-sampled Gaussian mechanism",
-        "library": "dp-accounting",
-        "event": (
-            f"{training.steps} × Poisson sampling at q = {training.sampling_rate:g} of "
-            f"Gaussian noise σ = {training.noise_multiplier:g}"
-        ),
-        "epsilon": risk.epsilon,
-        "epsilon_second_accountant": risk.epsilon_second_accountant,
-        "second_accountant": "Rényi differential privacy at integer orders, an independent method that errs high",
-        "sampler": (
-            "real-number Gaussian in double precision, from a cryptographic stream under a secret of its own; that "
-            "rounding in the sampler reveals nothing is assumed, not proved"
-        ),
-        "attendance": (
-            "the figure counts all planned rounds, whether or not a hospital took part in them: the aggregator's "
-            "choice of who takes part cannot change it"
-        ),
-        "assumptions": assumptions(study, simulation),
-    }
-
-
-def _round(summary: Mapping[str, Any]) -> dict[str, Any]:
+def _round(study: Study, summary: Mapping[str, Any]) -> dict[str, Any]:
     kept = (
         "number",
         "attempt_void",
@@ -236,7 +120,20 @@ def _round(summary: Mapping[str, Any]) -> dict[str, Any]:
         "receipt_digest",
         "faults",
     )
-    return {key: summary[key] for key in kept}
+    return {key: summary[key] for key in kept} | {"noise_as_run": _noise_as_run(study, len(summary["survivors"]))}
+
+
+def _noise_as_run(study: Study, survivors: int) -> float | None:
+    """The noise multiplier of a round's sum when c of its survivors give theirs away; None where there is no sum.
+
+    Known after the fact only, and true only if attendance did not depend on sums released before: in no verdict.
+    """
+    if not survivors:
+        return None
+    if noise_of(study) is None:
+        return study.privacy.noise_multiplier
+    shares = study.noise_shares
+    return shares.seen(study.privacy.noise_multiplier, survivors, shares.colluders)
 
 
 def _hospital(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from dp.accounting import event_epsilon, rdp_epsilon
+from dp.accounting import FailingNodes, epsilon_by_failing_nodes, event_epsilon, prv_epsilon, rdp_epsilon
+from dp.delta_terms import DistributedNoise
 from dp.events import NoisedSums, Relation
 from dp.tradeoff import membership_bound, privacy_curve
 
@@ -19,15 +20,13 @@ HOSPITALS_OF_ONE_PATIENT = (1, 2, 3)
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What the accountant needs to know of one hospital's training."""
+    """What the accountant needs to know of a study."""
 
-    sampling_rate: float
-    """q."""
-    noise_multiplier: float
-    """sigma."""
-    steps: int
-    """T: private steps over the whole study."""
+    event: NoisedSums
+    """At the nominal noise, for all planned steps."""
     delta: float
+    noise: DistributedNoise | None = None
+    """How distributed noise is made; None in local mode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +48,11 @@ class Risk:
     """The figure of record at the training's delta, for adding or removing a patient."""
     epsilon_replace_one: float
     """The same for exchanging one patient's records for other records, such as a changed diagnosis."""
-    epsilon_second_accountant: float
-    """By Renyi differential privacy at integer orders, which errs high."""
+    epsilon_renyi: float
+    """By Renyi differential privacy at integer orders, which errs high. What the machine does otherwise than the
+    analysis assumes is left out of it, as of the next."""
+    epsilon_prv: float
+    """By privacy random variables, which err high by their tolerance of 0.01."""
     membership: tuple[MembershipBound, ...]
     membership_advantage: float
     """delta(0): the largest difference between true and false positive rate of any test."""
@@ -58,30 +60,34 @@ class Risk:
     """No test tells more than one for N(0, 1) against N(mu, 1) does, up to the training's delta."""
     epsilon_at_hospitals: tuple[tuple[int, float], ...]
     """(k, epsilon) for a patient whose records lie at k hospitals of the study."""
+    failing: tuple[FailingNodes, ...]
+    """Epsilon against nodes of the smallest round that leak their noise or add none; empty in local mode, where it does
+    not depend on them."""
 
 
 @lru_cache(maxsize=32)
 def assess(training: Training) -> Risk:
     """Compute the figures; takes a few seconds, most of them for the privacy loss."""
-    event = NoisedSums(training.sampling_rate, training.noise_multiplier, training.steps)
-    record = event_epsilon(event, training.delta)
+    event, delta, noise = training.event, training.delta, training.noise
+    record = event_epsilon(event, delta, noise)
     curve = privacy_curve(event)
+    at_hospitals = event.at_separate_hospitals if noise is None else event.at_summed_hospitals
+    figures = (event.sampling_rate, event.noise_multiplier, event.steps, delta)
     return Risk(
         epsilon=record,
-        epsilon_replace_one=event_epsilon(event, training.delta, relation=Relation.REPLACE),
-        epsilon_second_accountant=rdp_epsilon(
-            training.sampling_rate, training.noise_multiplier, training.steps, training.delta
-        ),
+        epsilon_replace_one=event_epsilon(event, delta, noise, Relation.REPLACE),
+        epsilon_renyi=rdp_epsilon(*figures),
+        epsilon_prv=prv_epsilon(*figures),
         membership=tuple(
-            MembershipBound(rate, curve.true_positive_rate(rate), membership_bound(rate, [record], [training.delta]))
+            MembershipBound(rate, curve.true_positive_rate(rate), membership_bound(rate, [record], [delta]))
             for rate in FALSE_POSITIVE_RATES
         ),
         membership_advantage=curve.advantage,
-        gaussian_mu=curve.gaussian_mu(training.delta),
+        gaussian_mu=curve.gaussian_mu(delta),
         epsilon_at_hospitals=tuple(
-            (count, event_epsilon(event.at_separate_hospitals(count), training.delta))
-            for count in HOSPITALS_OF_ONE_PATIENT
+            (count, event_epsilon(at_hospitals(count), delta, noise)) for count in HOSPITALS_OF_ONE_PATIENT
         ),
+        failing=() if noise is None else epsilon_by_failing_nodes(event, delta, noise, noise.shares.quorum),
     )
 
 

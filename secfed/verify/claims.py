@@ -128,6 +128,7 @@ def _check_hospitals(summary: dict[str, Any], study: Study, history: History, ac
             ("index", index),
             ("patients_nominal", entry.patients),
             ("delta", study.privacy.delta),
+            ("noise_multiplier", study.privacy.noise_multiplier),
             ("ledger_sequence", len(account.entries)),
             ("ledger_head", account.entries[-1].digest.hex()),
             ("rounds_committed", len(account.committed)),

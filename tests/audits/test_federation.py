@@ -36,7 +36,7 @@ def test_honest_rounds_move_every_node_to_the_same_model(federation: Federation)
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_audited_nodes_run_studies_of_every_strategy(name: str, tmp_path: Path) -> None:
-    algorithm = {**ALGORITHMS[name], "local_steps": 2}
+    algorithm = {**ALGORITHMS[name], "local": {"steps": 2, "learning_rate": 0.01}}
     federation = Federation(tmp_path, **algorithm)
     assert federation.study.algorithm.strategy == name
     for number, present in ((1, federation.everyone), (2, federation.everyone[1:]), (4, federation.everyone[:-1])):

@@ -14,7 +14,6 @@ from dp.accounting import (
     check_delta,
     epsilon,
     epsilon_by_failing_nodes,
-    epsilon_curve,
     event_epsilon,
     prv_epsilon,
     rdp_epsilon,
@@ -140,13 +139,6 @@ def test_the_event_describes_what_is_charged() -> None:
     accountant = pld.PLDAccountant()
     accountant.compose(local_event(0.06, 1.5, 40))
     assert epsilon(0.06, 1.5, 40, DELTA) == pytest.approx(accountant.get_epsilon(DELTA), rel=1e-6)
-
-
-def test_epsilon_grows_round_by_round_to_the_whole_figure() -> None:
-    curve = epsilon_curve(0.06, 1.5, 4, 5, DELTA)
-    assert list(curve) == sorted(curve)
-    assert curve[0] > 0
-    assert curve[-1] == epsilon(0.06, 1.5, 20, DELTA)
 
 
 def test_more_noise_fewer_steps_and_rarer_draws_each_cost_less() -> None:

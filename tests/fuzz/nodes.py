@@ -71,7 +71,9 @@ class Moment:
         twin = object.__new__(Node)
         for name, value in vars(self.node).items():
             setattr(twin, name, value)
-        twin.parts = replace(self.node.parts, ledger=ledger, store=store, trainer=FormulaTrainer(_NODE))
+        twin.parts = replace(
+            self.node.parts, ledger=ledger, store=store, trainer=FormulaTrainer(self.node.study, _NODE)
+        )
         study, identity = self.node.study, self.node.parts.identity
         twin._claims = NodeClaims(study, self.node.index, identity, lambda text: None)
         twin.chain = object.__new__(Chain)
@@ -127,7 +129,7 @@ class Recorded:
     def __post_init__(self) -> None:
         federation = Federation(make_study(), self.folder)
         channel = RecordingChannel(federation)
-        start = FormulaTrainer(0).first_state()
+        start = FormulaTrainer.first_state()
         curve = (1.0, 2.0, 3.0, 4.0)
         coordinator = Coordinator(
             federation.study,

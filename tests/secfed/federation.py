@@ -20,6 +20,7 @@ from secfed.coordinator import Coordinator, RoundRecord
 from secfed.engines.embedded import Cut, EmbeddedChannel, Simulation
 from secfed.node import Node, NodeParts
 from secfed.policy import Policy
+from secfed.privacy import DistributedPrivacy
 from secfed.progress import Event
 from secfed.store import NodeStore
 from secfed.strategies import ModelState
@@ -50,8 +51,15 @@ def study_values(count: int = 5, **changes: Mapping[str, Any]) -> dict[str, Any]
         "model": {"base": "model", "digest": BASE_DIGEST, "max_length": 8},
         "task": {"labels": ["no", "yes"]},
         "lora": {"rank": 2, "alpha": 4, "targets": ["query"]},
-        "algorithm": {"rounds": 4, "local_steps": 2, "learning_rate": 0.01},
-        "privacy": {"epsilon": 8.0, "delta": 1e-5, "sampling_rate": 0.1, "clip": 1.0},
+        "algorithm": {"rounds": 4, "local": {"steps": 2, "learning_rate": 0.01}},
+        "privacy": {
+            "mode": "local",
+            "epsilon": 8.0,
+            "delta": 1e-5,
+            "noise_multiplier": 0.7,
+            "sampling_rate": 0.1,
+            "clip": 1.0,
+        },
         "cohort": {"colluders": 1, "tolerated_dropouts": 1, "minimum": 3},
         "roster": [
             {"name": f"hospital-{node}", "identity": key.public.raw.hex(), "patients": 100 * (node + 1)}
@@ -82,21 +90,29 @@ class FormulaTrainer:
 
     layout = (("a", (5,)), ("b", (2, 3)))
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, study: Study, index: int) -> None:
+        self.study = study
         self.index = index
         self.trained: list[int] = []
 
-    def first_state(self) -> ModelState:
+    @staticmethod
+    def first_state() -> ModelState:
         return ModelState(np.linspace(-1, 1, DIMENSION, dtype=np.float32))
 
-    def update(
+    def contribute(
         self, state: ModelState, round_number: int, secret: NoiseSecret, progress: Callable[[int], None]
-    ) -> NDArray[np.float32]:
+    ) -> NDArray[np.int64]:
         self.trained.append(round_number)
         progress(1)
-        return (state.adapter * np.float32(0.01 * (self.index + 1)) + np.float32(0.001 * round_number)).astype(
-            np.float32
-        )
+        return self.vector(state, round_number)
+
+    def vector(self, state: ModelState, round_number: int) -> NDArray[np.int64]:
+        """What this node contributes to a round."""
+        update = state.adapter * np.float32(0.01 * (self.index + 1)) + np.float32(0.001 * round_number)
+        privacy, weight = self.study.privacy, self.study.weights[self.index]
+        if isinstance(privacy, DistributedPrivacy):
+            return np.rint(update.astype(np.float64) * privacy.grid * weight * privacy.sampling_rate).astype(np.int64)
+        return self.study.fixed_point.encode(update.astype(np.float32), weight)
 
 
 @dataclass
@@ -115,7 +131,7 @@ class Federation:
     nodes: list[Node] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.trainers = [FormulaTrainer(index) for index in range(len(self.study.roster))]
+        self.trainers = [FormulaTrainer(self.study, index) for index in range(len(self.study.roster))]
         self.nodes = [self.start_node(index, reserve=True) for index in range(len(self.study.roster))]
 
     def start_node(self, index: int, *, reserve: bool = False) -> Node:
@@ -140,7 +156,7 @@ class Federation:
         return Coordinator(
             self.study,
             FormulaTrainer.layout,
-            FormulaTrainer(0).first_state(),
+            FormulaTrainer.first_state(),
             channel,
             show=self.events.append,
             keep=lambda receipt, packed: self.kept.append((receipt, packed)),

@@ -31,13 +31,19 @@ def study_text(**changes: Any) -> str:
     tables: list[str] = []
     for name, value in study_values(**changes).items():
         if isinstance(value, dict):
-            tables += [f"[{name}]", *(f"{key} = {json.dumps(entry)}" for key, entry in value.items())]
+            tables += [f"[{name}]", *(f"{key} = {_toml(entry)}" for key, entry in value.items() if entry is not None)]
         elif name == "roster":
             for node in value:
                 tables += ["[[roster]]", *(f"{key} = {json.dumps(entry)}" for key, entry in node.items())]
         else:
             lines.append(f"{name} = {json.dumps(value)}")
     return "\n".join([*lines, *tables]) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {json.dumps(entry)}" for key, entry in value.items()) + " }"
+    return json.dumps(value)
 
 
 def write_run(out: Path, work: Path, cuts: tuple[Cut, ...] = (), **changes: Any) -> Federation:
@@ -57,7 +63,7 @@ def write_run(out: Path, work: Path, cuts: tuple[Cut, ...] = (), **changes: Any)
     write_adapter(out, federation, coordinator.chain.state.adapter)
     write_ledgers(out, federation)
     curve = (2.0, 4.0, 6.0, 7.9)
-    plan = Plan(study, out / run_folder.STUDY, out, out, (), {}, Simulation(cut=cuts), 1.0, curve)
+    plan = Plan(study, out / run_folder.STUDY, out, out, (), {}, Simulation(cut=cuts), curve)
     now = datetime.now(UTC)
     summary = summarise(
         plan,
@@ -77,7 +83,7 @@ def write_agreement(out: Path, federation: Federation) -> None:
     study_file = (out / run_folder.STUDY).read_bytes()
     approvals = [node.approve(run_folder.study_file_digest(study_file)) for node in federation.nodes]
     (out / run_folder.SIGNATURES).write_text(run_folder.signatures_text(federation.study, study_file, approvals))
-    first = run_folder.first_state_bytes(FormulaTrainer.layout, FormulaTrainer(0).first_state())
+    first = run_folder.first_state_bytes(FormulaTrainer.layout, FormulaTrainer.first_state())
     (out / run_folder.FIRST_STATE).write_bytes(first)
 
 

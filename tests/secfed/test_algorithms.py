@@ -38,11 +38,10 @@ def test_figures_of_other_strategies_are_no_part_of_what_is_signed() -> None:
     assert set(values["algorithm"]) == {
         "strategy",
         "rounds",
-        "local_steps",
-        "optimizer",
-        "learning_rate",
+        "local",
         "physical_batch",
     }
+    assert set(values["algorithm"]["local"]) == {"steps", "optimizer", "learning_rate"}
     assert study.digest == digest("study", cbor2.dumps(values, canonical=True))
 
 
@@ -119,8 +118,8 @@ def test_a_server_learning_rate_is_a_choice_that_no_default_makes(tmp_path: Path
 
 
 def test_fedprox_with_one_local_step_a_round_is_refused_as_the_no_op_that_it_is(tmp_path: Path) -> None:
-    said = refusal(tmp_path, strategy="fedprox", mu=0.1, local_steps=1)
-    assert said.startswith("algorithm: fedprox with local_steps = 1 is fedavg")
+    said = refusal(tmp_path, strategy="fedprox", mu=0.1, local={"steps": 1, "learning_rate": 0.01})
+    assert said.startswith("algorithm: fedprox with local.steps = 1 is fedavg")
     assert "take more local steps, or strategy fedavg" in said
 
 

@@ -19,7 +19,6 @@ from secfed.coordinator import Coordinator
 from secfed.engines.embedded import Cut
 from secfed.node import Node
 from secfed.progress import NodeAbsent, RoundFailed
-from secfed.strategies import fixed_point
 from tests.secfed.federation import Federation, cut, make_study
 
 
@@ -30,10 +29,9 @@ def expected_states(federation: Federation, survivors_by_round: list[list[int]])
     for number, survivors in enumerate(survivors_by_round, start=1):
         encoded = []
         for node in survivors:
-            update = federation.trainers[node].update(state, number, None, lambda step: None)  # type: ignore[arg-type]
-            encoded.append(fixed_point(study).encode(update, study.weights[node]).tolist())
+            encoded.append(federation.trainers[node].vector(state, number).tolist())
         total = [sum(column) for column in zip(*encoded, strict=True)]
-        scale = 2.0**study.encoding.fraction_bits * sum(study.weights[node] for node in survivors)
+        scale = 2.0**study.privacy.fraction_bits * sum(study.weights[node] for node in survivors)
         adapter = np.array(
             [float(old) + value / scale for old, value in zip(state.adapter, total, strict=True)], dtype=np.float64
         )

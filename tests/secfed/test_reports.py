@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crypto.identity import Identity
+from dp.events import NoisedSums
 from secfed.errors import UserError
 from secfed.reports.html import render_report, write_report
 from secfed.reports.privacy import build_report
@@ -36,8 +37,15 @@ def _study(**changes: Any) -> Study:
         "model": {"base": "model", "digest": "sha256:" + "0" * 64, "max_length": 16},
         "task": {"labels": ["no", "yes"]},
         "lora": {"rank": 2, "alpha": 4, "targets": ["query"], "layers": [0, 1]},
-        "algorithm": {"rounds": 3, "local_steps": 4, "learning_rate": 0.01},
-        "privacy": {"epsilon": 3.0, "delta": 1e-5, "sampling_rate": 0.02, "clip": 1.0},
+        "algorithm": {"rounds": 3, "local": {"steps": 4, "learning_rate": 0.01}},
+        "privacy": {
+            "mode": "local",
+            "epsilon": 3.0,
+            "delta": 1e-5,
+            "noise_multiplier": SIGMA,
+            "sampling_rate": 0.02,
+            "clip": 1.0,
+        },
         "cohort": {"colluders": 0, "tolerated_dropouts": 1, "minimum": 2},
         "roster": [
             {"name": name, "identity": Identity(bytes([index] * 32)).public.raw.hex(), "patients": 100 * index}
@@ -73,6 +81,9 @@ def _summary(study: Study, engine: str = "embedded (simulation: one process)") -
         "study_digest": study.digest.hex(),
         "adapter_digest": "sha256:" + "a" * 64,
         "engine": engine,
+        "mode": study.privacy.mode,
+        "unit": "patient",
+        "against": "",
         "accuracy_before": 0.05,
         "accuracy_after": 0.5,
         "seconds": 63.0,
@@ -132,7 +143,7 @@ def _normal_inverse(share: float) -> float:
 @pytest.mark.parametrize("sigma", [0.7, 1.0, 3.0])
 def test_the_membership_bound_of_a_single_gaussian_is_the_exact_one_or_barely_above(sigma: float) -> None:
     # Neyman and Pearson: the best test against N(0, sigma^2) and N(1, sigma^2) finds Phi(Phi^-1(FPR) + 1/sigma).
-    for bound in assess(Training(1.0, sigma, 1, 1e-5)).membership:
+    for bound in assess(Training(NoisedSums(1.0, sigma, 1), 1e-5)).membership:
         exact = _normal(_normal_inverse(bound.false_positive_rate) + 1 / sigma)
         assert exact - 1e-9 <= bound.true_positive_rate <= 1.03 * exact
         assert bound.true_positive_rate <= bound.true_positive_rate_from_epsilon
@@ -140,18 +151,21 @@ def test_the_membership_bound_of_a_single_gaussian_is_the_exact_one_or_barely_ab
 
 def test_the_membership_advantage_of_a_single_gaussian_is_the_exact_one() -> None:
     # Total variation of N(0, 1) and N(1, 1): 2 Phi(1/2) - 1.
-    assert assess(Training(1.0, 1.0, 1, 1e-5)).membership_advantage == pytest.approx(2 * _normal(0.5) - 1, abs=1e-3)
+    assert assess(Training(NoisedSums(1.0, 1.0, 1), 1e-5)).membership_advantage == pytest.approx(
+        2 * _normal(0.5) - 1, abs=1e-3
+    )
 
 
 def test_replace_one_and_two_hospitals_cost_what_the_design_says() -> None:
     # The design's "plan 3": q = .02, sigma = .9639, T = 500 at delta 1e-5.
-    risk = assess(Training(0.02, 0.9639, 500, 1e-5))
+    risk = assess(Training(NoisedSums(0.02, 0.9639, 500), 1e-5))
     assert risk.epsilon == pytest.approx(3.0, abs=0.005)
     assert risk.epsilon_replace_one == pytest.approx(4.46, abs=0.01)
     assert [count for count, _ in risk.epsilon_at_hospitals] == [1, 2, 3]
     assert risk.epsilon_at_hospitals[0][1] == risk.epsilon
     assert risk.epsilon_at_hospitals[1][1] == pytest.approx(4.20, abs=0.01)
-    assert risk.epsilon_second_accountant > risk.epsilon
+    assert risk.epsilon_renyi > risk.epsilon
+    assert risk.epsilon_prv == pytest.approx(risk.epsilon, abs=0.02)
 
 
 @given(st.floats(0.001, 0.5), st.floats(0, 10), st.floats(0, 0.01))
@@ -199,11 +213,11 @@ def test_a_run_on_many_machines_claims_protection_against_all_other_parties() ->
     assert "simulation" not in json.dumps([report["guarantee"], report["not_protected"]])
 
 
-def test_the_accounted_epsilon_is_that_of_the_least_noise_in_the_summary() -> None:
+def test_the_accounted_epsilon_is_that_of_the_signed_noise_whatever_the_summary_says() -> None:
     study = _study()
     summary = _summary(study)
-    expected = assess(Training(0.02, 0.8, 12, 1e-5)).epsilon
-    summary["hospitals"][1]["noise_multiplier"] = 0.8
+    expected = assess(Training(NoisedSums(0.02, SIGMA, 12), 1e-5)).epsilon
+    summary["hospitals"][1]["noise_multiplier"] = 5.0
     assert build_report(study, summary)["guarantee"]["epsilon_accounted"] == expected
 
 
@@ -215,8 +229,9 @@ def test_money_is_counted_in_decimals(report: dict[str, Any]) -> None:
 
 def test_the_certificate_against_wrapping_can_be_recomputed_from_its_own_figures(report: dict[str, Any]) -> None:
     certificate = report["overflow_certificate"]
-    product = certificate["roster_size"] * certificate["largest_weight"] * certificate["largest_element"]
-    assert product == certificate["worst_sum"] < certificate["half_ring"]
+    assert certificate["largest_input"] == 300 * 2**16  # the largest weight times 0.25 in steps of 2^-18
+    worst = certificate["roster_size"] * certificate["largest_input"] + certificate["noise_tail"]
+    assert worst == certificate["worst_sum"] < certificate["half_ring"]
     assert str(certificate["worst_sum"]) in certificate["sentence"]
 
 
@@ -233,7 +248,8 @@ def test_what_is_not_protected_is_generated_from_the_study(report: dict[str, Any
     text = json.dumps(report["not_protected"], ensure_ascii=False)
     assert "±0.25" in text
     assert rounded_up(report["risk"]["patient_at_several_hospitals"][1]["epsilon"], 2) in text
-    other = _study(encoding={"bound": 0.5, "fraction_bits": 12}, model={**_study().model.model_dump(), "base": "other"})
+    privacy = {**_study().privacy.model_dump(), "bound": 0.5, "fraction_bits": 12}
+    other = _study(privacy=privacy, model={**_study().model.model_dump(), "base": "other"})
     changed = json.dumps(build_report(other, _summary(other))["not_protected"], ensure_ascii=False)
     assert "±0.5" in changed
     assert "other" in changed

@@ -11,7 +11,7 @@ import pytest
 
 from audits.notation import C, H
 from secfed.algorithms import Algorithm
-from secfed.strategies import ModelState, first_state, fixed_point, move, next_state
+from secfed.strategies import ModelState, first_state, move, next_state
 from secfed.study import Study
 from tests.secfed import exact
 from tests.secfed.federation import ALGORITHMS, DIMENSION, make_study
@@ -206,7 +206,7 @@ def test_the_change_is_the_sum_over_the_survivors_weights(name: str) -> None:
     study = study_with(name)
     total = np.arange(-5, DIMENSION - 5, dtype=np.int64) * 999_983
     survivors = (0, 2, 3)  # nominal weights 100, 300 and 400
-    scale = Fraction(2) ** study.encoding.fraction_bits * 800
+    scale = Fraction(2) ** study.privacy.fraction_bits * 800
     change = np.array([exact.nearest(Fraction(value) / scale) for value in total.tolist()])
     state = first_state(study, start(size=DIMENSION))
     assert bits(next_state(study, state, total, survivors)) == bits(move(study.algorithm, state, change))
@@ -279,7 +279,7 @@ def fit(study: Study, rounds: int, local_steps: int = 4, rate: float = 0.05) -> 
             for _ in range(local_steps):
                 x -= rate * (curvatures[node] * (x - centres[node]) + mu * (x - state.adapter))
             update = (x - state.adapter).astype(np.float32)
-            total += fixed_point(study).encode(update, study.weights[node])
+            total += study.fixed_point.encode(update, study.weights[node])
         state = next_state(study, state, total, range(nodes))
     return before, loss(state.adapter) - loss(best)
 

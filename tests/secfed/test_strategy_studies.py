@@ -46,11 +46,11 @@ def bits(state: ModelState) -> list[bytes]:
 def by_hand(federation: Federation, coordinator: Coordinator, name: str) -> list[exact.Element]:
     """The model from the sums and survivor sets that were kept, in exact arithmetic."""
     study, shape = federation.study, coordinator.chain.shape
-    elements = [exact.first(ALGORITHMS[name], x) for x in FormulaTrainer(0).first_state().adapter.tolist()]
+    elements = [exact.first(ALGORITHMS[name], x) for x in FormulaTrainer.first_state().adapter.tolist()]
     for receipt, packed in federation.kept:
         total = encoding.from_ring(encoding.unpack(packed, shape), shape).tolist()
         weight = sum(study.weights[node] for node in receipt.statement.survivors)
-        scale = float(2**study.encoding.fraction_bits * weight)
+        scale = float(2**study.privacy.fraction_bits * weight)
         elements = [
             exact.step(ALGORITHMS[name], at, exact.divide(value, scale))
             for at, value in zip(elements, total, strict=True)
@@ -112,7 +112,7 @@ def test_a_study_goes_on_in_the_same_way_when_every_node_restarts_after_every_ro
 @pytest.mark.parametrize("name", WITH_MOMENTS)
 def test_first_moments_follow_from_the_study_and_are_taken_from_nobody(name: str) -> None:
     study = make_study(algorithm=ALGORITHMS[name])
-    start = FormulaTrainer(0).first_state()
+    start = FormulaTrainer.first_state()
     given = ModelState(start.adapter, tuple(np.full(start.adapter.shape, 9.0) for _ in range(2)))
     state = Chain(study, FormulaTrainer.layout, given).state
     assert bits(state) == bits(Chain(study, FormulaTrainer.layout, start).state)

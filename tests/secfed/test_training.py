@@ -10,7 +10,7 @@ import pytest
 
 from crypto.randomness import NoiseSecret
 from secfed.algorithms import describe
-from secfed.strategies import ModelState, first_state, fixed_point, next_state
+from secfed.strategies import ModelState, first_state, next_state
 from secfed.training import LocalTrainer
 from tests.secfed.federation import ALGORITHMS, make_study
 from tests.tiny import make_tiny_model, make_tiny_patients
@@ -22,31 +22,29 @@ SMALL = {"colluders": 1, "tolerated_dropouts": 0, "minimum": 3}
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def train(base: Path, rounds: int = 3, **algorithm: Any) -> ModelState:
+def train(base: Path, rounds: int = 3, local: dict[str, Any] | None = None, **algorithm: Any) -> ModelState:
     """Rounds of three hospitals, with the same coins and noise whatever the algorithm."""
-    study = make_study(NODES, algorithm={"learning_rate": 0.05, **algorithm}, cohort=SMALL)
+    study = make_study(
+        NODES, algorithm={"local": {"steps": 2, "learning_rate": 0.05, **(local or {})}, **algorithm}, cohort=SMALL
+    )
     model = make_tiny_model(base)
     start = ModelState(model.get_state())
-    trainers = [
-        LocalTrainer(study, node, model, start, make_tiny_patients(10 + node), 0.2 / (node + 1))
-        for node in range(NODES)
-    ]
+    trainers = [LocalTrainer(study, node, model, start, make_tiny_patients(10 + node)) for node in range(NODES)]
     state = first_state(study, trainers[0].first_state().adapter)
     for number in range(1, rounds + 1):
         total = np.zeros(state.adapter.size, dtype=np.int64)
         for node, trainer in enumerate(trainers):
             secret = NoiseSecret(lambda count, node=node: bytes([node]) * count)  # type: ignore[misc]
-            update = trainer.update(state, number, secret, lambda step: None)
-            total += fixed_point(study).encode(update, study.weights[node])
+            total += trainer.contribute(state, number, secret, lambda step: None)
         state = next_state(study, state, total, range(NODES))
     return state
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_fedprox_with_mu_zero_is_fedavg_bit_for_bit_and_with_another_mu_it_is_not(base: Path, optimizer: str) -> None:
-    plain = train(base, strategy="fedavg", local_steps=3, optimizer=optimizer)
-    zero = train(base, strategy="fedprox", mu=0.0, local_steps=3, optimizer=optimizer)
-    held = train(base, strategy="fedprox", mu=0.5, local_steps=3, optimizer=optimizer)
+    plain = train(base, strategy="fedavg", local={"steps": 3, "optimizer": optimizer})
+    zero = train(base, strategy="fedprox", mu=0.0, local={"steps": 3, "optimizer": optimizer})
+    held = train(base, strategy="fedprox", mu=0.5, local={"steps": 3, "optimizer": optimizer})
     assert zero.adapter.tobytes() == plain.adapter.tobytes()
     assert held.adapter.tobytes() != plain.adapter.tobytes()
 
@@ -55,13 +53,14 @@ def test_with_one_local_step_a_round_the_proximal_term_would_do_nothing(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Why such a study is refused: with the refusal taken out, mu = 1 and FedAvg end with the same bits."""
-    from secfed.algorithms import FedProx
+    from secfed.algorithms import FedProx, LocalTraining
 
-    plain = train(base, strategy="fedavg", local_steps=1)
-    with pytest.raises(ValueError, match="local_steps = 1 is fedavg"):
-        train(base, strategy="fedprox", mu=1.0, local_steps=1)
-    two = make_study(NODES, algorithm={"strategy": "fedprox", "mu": 1.0, "learning_rate": 0.05}, cohort=SMALL)
-    one = two.model_copy(update={"algorithm": two.algorithm.model_copy(update={"local_steps": 1})})
+    plain = train(base, strategy="fedavg", local={"steps": 1})
+    with pytest.raises(ValueError, match=r"local\.steps = 1 is fedavg"):
+        train(base, strategy="fedprox", mu=1.0, local={"steps": 1})
+    two = make_study(NODES, algorithm={"strategy": "fedprox", "mu": 1.0}, cohort=SMALL)
+    single = LocalTraining(steps=1, learning_rate=0.05)
+    one = two.model_copy(update={"algorithm": two.algorithm.model_copy(update={"local": single})})
     assert isinstance(one.algorithm, FedProx)
     monkeypatch.setattr("tests.secfed.test_training.make_study", lambda *arguments, **changes: one)
     assert train(base).adapter.tobytes() == plain.adapter.tobytes()

@@ -14,9 +14,7 @@ from secfed.cli import main
 from secfed.demo import DemoSettings, prepare_demo
 from tests.tiny import make_tiny_base
 
-SMALL = DemoSettings(
-    patients=400, test_records_per_chapter=3, layers=(0, 1), max_length=12, rounds=2, local_steps=1, rank=2
-)
+SMALL = DemoSettings(patients=400, test_records_per_chapter=3, layers=(0, 1), max_length=12, steps=2, rank=2)
 
 
 @pytest.fixture(scope="module")
@@ -123,11 +121,91 @@ def delta_too_large(workspace: Path) -> None:
 
 
 def figure_of_another_strategy(workspace: Path) -> None:
-    edit(workspace / "study.toml", 'strategy = "fedavg"', 'strategy = "fedavg"\nmu = 0.1')
+    edit(workspace / "study.toml", 'strategy = "fedopt-adam"', 'strategy = "fedopt-adam"\nmu = 0.1')
 
 
 def proximal_term_without_effect(workspace: Path) -> None:
+    to_local_mode(workspace)
     edit(workspace / "study.toml", 'strategy = "fedavg"', 'strategy = "fedprox"\nmu = 0.1')
+
+
+def to_local_mode(workspace: Path) -> None:
+    """The same workspace with a study in local mode, of one step a round."""
+    path = workspace / "study.toml"
+    text = path.read_text()
+    for line in ("server_learning_rate", "tau", "unit", "records_per_patient"):
+        text = re.sub(rf"\n{line} = .*", "", text)
+    text = text.replace('strategy = "fedopt-adam"', 'strategy = "fedavg"\nlocal = { steps = 1, learning_rate = 0.06 }')
+    path.write_text(text.replace('mode = "distributed"', 'mode = "local"'))
+
+
+def averaging_in_distributed_mode(workspace: Path) -> None:
+    path = workspace / "study.toml"
+    text = re.sub(r"\n(server_learning_rate|tau) = .*", "", path.read_text())
+    path.write_text(text.replace('"fedopt-adam"', '"fedavg"\nlocal = { steps = 1, learning_rate = 0.06 }'))
+
+
+def local_training_in_distributed_mode(workspace: Path) -> None:
+    edit(workspace / "study.toml", "\ntau =", "\nlocal = { steps = 1, learning_rate = 0.06 }\ntau =")
+
+
+def no_local_training_in_local_mode(workspace: Path) -> None:
+    to_local_mode(workspace)
+    path = workspace / "study.toml"
+    path.write_text(
+        re.sub(
+            r'strategy = "fedavg"\nlocal = .*', 'strategy = "fedopt-sgd"\nserver_learning_rate = 1.0', path.read_text()
+        )
+    )
+
+
+def grid_in_local_mode(workspace: Path) -> None:
+    to_local_mode(workspace)
+    edit(workspace / "study.toml", 'mode = "local"', 'mode = "local"\ngrid = 1024')
+
+
+def another_rate_at_one_hospital(workspace: Path) -> None:
+    edit(workspace / "study.toml", "\n[[roster]]", "\n[[roster]]\nsampling_rate = 0.5")
+
+
+def more_patients_than_the_roster_says(workspace: Path) -> None:
+    path = first_site(workspace) / "patients.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines + [line.replace('"patient": "', '"patient": "other-') for line in lines]))
+
+
+def epsilon_out_of_range(workspace: Path) -> None:
+    edit(workspace / "study.toml", "epsilon = 8.0", "epsilon = 0")
+
+
+def delta_out_of_range(workspace: Path) -> None:
+    edit(workspace / "study.toml", "delta = 1e-05", "delta = 1.0")
+
+
+def no_colluders_in_distributed_mode(workspace: Path) -> None:
+    edit(workspace / "study.toml", "colluders = 1", "colluders = 0")
+
+
+def no_records_per_patient(workspace: Path) -> None:
+    edit(workspace / "study.toml", "records_per_patient = 1", "records_per_patient = 0")
+
+
+def records_of_a_record(workspace: Path) -> None:
+    edit(workspace / "study.toml", 'unit = "patient"', 'unit = "record"')
+
+
+def grid_too_coarse(workspace: Path) -> None:
+    edit(workspace / "study.toml", 'mode = "distributed"', 'mode = "distributed"\ngrid = 2')
+
+
+def ring_that_would_wrap(workspace: Path) -> None:
+    to_local_mode(workspace)
+    edit(workspace / "study.toml", "clip = 1.0", "clip = 1.0\nbound = 1024.0\nfraction_bits = 40")
+
+
+def too_little_noise(workspace: Path) -> None:
+    path = workspace / "study.toml"
+    path.write_text(re.sub(r"noise_multiplier = .*", "noise_multiplier = 0.2", path.read_text()))
 
 
 CASES = [
@@ -147,8 +225,22 @@ CASES = [
     (missing_site, "folder of"),
     (model_not_allowed, "does not allow this study's base model"),
     (delta_too_large, "above 1/(10 N)"),
-    (figure_of_another_strategy, "mu has no effect with strategy fedavg"),
-    (proximal_term_without_effect, "fedprox with local_steps = 1 is fedavg"),
+    (figure_of_another_strategy, "mu has no effect with strategy fedopt-adam"),
+    (proximal_term_without_effect, "fedprox with local.steps = 1 is fedavg"),
+    (averaging_in_distributed_mode, "fedavg averages local training"),
+    (local_training_in_distributed_mode, "[algorithm.local] has no effect in distributed mode"),
+    (no_local_training_in_local_mode, "add [algorithm.local]"),
+    (grid_in_local_mode, "grid has no effect in local mode"),
+    (another_rate_at_one_hospital, "roster.0.sampling_rate: this key is unknown"),
+    (more_patients_than_the_roster_says, "patients, and the study's roster says"),
+    (epsilon_out_of_range, "privacy.epsilon"),
+    (delta_out_of_range, "privacy.delta"),
+    (no_colluders_in_distributed_mode, "shared noise needs at least 1 colluder"),
+    (no_records_per_patient, "privacy.records_per_patient"),
+    (records_of_a_record, "records_per_patient has no effect"),
+    (grid_too_coarse, "a grid of 2 steps in one clipping norm is too coarse"),
+    (ring_that_would_wrap, "at most 60 are allowed"),
+    (too_little_noise, "Set privacy.noise_multiplier to"),
 ]
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +34,7 @@ from secfed.verify.folder import verify_folder
 from tests.protocols.dealers import dealing, other_sealed_share
 from tests.tiny import make_tiny_base
 
-SETTINGS = DemoSettings(
-    patients=400, test_records_per_chapter=3, layers=(0, 1), max_length=12, rounds=7, local_steps=1, rank=2
-)
+SETTINGS = DemoSettings(patients=400, test_records_per_chapter=3, layers=(0, 1), max_length=12, steps=7, rank=2)
 
 
 class Recorder(Reporter):
@@ -183,8 +183,11 @@ def test_the_report_and_the_progress_are_there(ran: tuple[Path, dict[str, Any], 
     assert "<svg" in (folder / "report.html").read_text()
     report = json.loads((folder / "report.json").read_text())
     assert summary["study_digest"] in json.dumps(report)
-    # 5 hospitals in 7 rounds, less the one cut off before training and the one away.
-    assert sum(isinstance(event, LocalStep) for event in events) == 33
+    # As many batches as are planned for each hospital that trained: not the one cut off before, nor the one away.
+    study = load_study(folder / "study.toml")
+    batches = {entry.name: study.step_plan(index).batches for index, entry in enumerate(study.roster)}
+    trained = [name for each in summary["rounds"] for name in each["survivors"]]
+    assert sum(isinstance(event, LocalStep) for event in events) == sum(batches[name] for name in trained)
 
 
 def test_the_same_study_runs_again_in_another_folder(
@@ -230,35 +233,43 @@ def test_a_hospital_that_deals_wrong_shares_is_named_to_every_owner(workspace: P
     assert verify_folder(tmp_path).problem is None
 
 
-FIGURES = {
-    "fedprox (mu 0.1)": {"strategy": "fedprox", "mu": 0.1},
-    "fedopt-adam (server learning rate 0.05, beta1 0.9, beta2 0.99, tau 0.001)": {
-        "strategy": "fedopt-adam",
+FIGURES: dict[str, dict[str, Any]] = {
+    "fedavg": {"strategy": "fedavg", "local": {"steps": 2, "learning_rate": 0.06}},
+    "fedprox (mu 0.1)": {"strategy": "fedprox", "mu": 0.1, "local": {"steps": 2, "learning_rate": 0.06}},
+    "fedopt-sgd (server learning rate 0.05, beta1 0.5)": {
+        "strategy": "fedopt-sgd",
         "server_learning_rate": 0.05,
+        "beta1": 0.5,
     },
 }
 
 
 @pytest.mark.parametrize("words", FIGURES)
 def test_a_run_of_another_strategy_says_so_ends_with_one_model_and_verifies(
-    workspace: Path, tmp_path: Path, words: str
+    tmp_path_factory: pytest.TempPathFactory, words: str
 ) -> None:
-    folder = tmp_path / "workspace"
-    folder.mkdir()
-    for name in ("model", "sites", "test.jsonl", "simulation.toml"):
-        (folder / name).symlink_to(workspace / name)
-    algorithm = {**FIGURES[words], "rounds": 6, "local_steps": 2}
-    head, _, tail = (workspace / "study.toml").read_text().partition("[algorithm]\n")
-    kept = [line for line in tail.splitlines() if line.partition(" =")[0] not in algorithm]
-    said = [f"{name} = {json.dumps(value)}" for name, value in algorithm.items()]
-    (folder / "study.toml").write_text("\n".join([f"{head}[algorithm]", *said, *kept]) + "\n")
+    figures = FIGURES[words]
+    folder = tmp_path_factory.mktemp("other") / "workspace"
+    mode: Any = "local" if "local" in figures else "distributed"
+    settings = replace(SETTINGS, mode=mode, steps=12 if mode == "local" else 6, local_steps=2)
+    prepare_demo(folder, base=make_tiny_base(tmp_path_factory.mktemp("base")), settings=settings)
+    _rewrite_algorithm(folder / "study.toml", {**figures, "rounds": 6, "physical_batch": 32})
     recorder = Recorder()
-    summary = execute(prepare(folder / "study.toml", tmp_path / "out"), recorder).summary
+    summary = execute(prepare(folder / "study.toml", folder.parent / "out"), recorder).summary
     plan = [event.text for event in recorder.events if isinstance(event, Note) and "may collude" in event.text]
     assert len(plan) == 1
-    assert f"1 may collude; {words}, 12 private steps at noise multiplier" in plan[0]
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert f"1 may collude; {words}, {settings.steps} private steps at noise multiplier" in plan[0]
+    report = json.loads((folder.parent / "out" / "report.json").read_text())
     assert [row["value"] for row in report["parameters"] if row["name"] == "Strategy"] == [words]
     assert {each["state_digest"] for each in summary["hospitals"]} == {summary["state_digest"]}
     assert [len(each["survivors"]) for each in summary["rounds"]] == [5, 5, 4, 5, 5, 4]
-    assert verify_folder(tmp_path / "out").problem is None
+    assert verify_folder(folder.parent / "out").problem is None
+
+
+def _rewrite_algorithm(study: Path, figures: dict[str, Any]) -> None:
+    """Put another [algorithm] table into a study's file."""
+    local = figures.get("local", {})
+    lines = [f"{name} = {json.dumps(value)}" for name, value in figures.items() if name != "local"]
+    lines += [f"local.{name} = {json.dumps(value)}" for name, value in local.items()]
+    table = "\n".join(["[algorithm]", *lines, "", "[privacy]"])
+    study.write_text(re.sub(r"\[algorithm\].*?\[privacy\]", table, study.read_text(), flags=re.DOTALL))

@@ -1,0 +1,101 @@
+"""What a study costs each patient: its event, its noise, and its epsilon, from the signed figures alone.
+
+The noise multiplier is signed; every hospital checks here, before it reserves anything, that it keeps the promised
+epsilon, with its own accountant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from crypto.discrete_gaussian import SAMPLER_ERROR
+from dp import accounting
+from dp.delta_terms import DistributedNoise
+from dp.errors import DPError
+from dp.events import NoisedSums
+from protocols.parameters import DIMENSION_MAX
+from secfed.errors import UserError
+from secfed.privacy import LocalPrivacy
+from secfed.study import Study
+
+_CURVE_POINTS = 40
+"""More rounds than this are accounted for at so many of them, and those between show the figure of the next."""
+
+
+def event_of(study: Study) -> NoisedSums:
+    """The whole study's event, at its nominal noise and for all planned steps."""
+    privacy = study.privacy
+    return NoisedSums(privacy.sampling_rate, privacy.noise_multiplier, study.steps, unit=privacy.protects)
+
+
+def noise_of(study: Study) -> DistributedNoise | None:
+    """How distributed noise is made; None in local mode. The dimension is the largest that the protocol has: an
+    adapter's own is known when the model is loaded, and the difference is far below anything that shows."""
+    privacy = study.privacy
+    if isinstance(privacy, LocalPrivacy):
+        return None
+    return DistributedNoise(
+        study.noise_shares,
+        nodes=len(study.roster),
+        dimension=DIMENSION_MAX,
+        grid=privacy.grid,
+        sampler_error=SAMPLER_ERROR,
+    )
+
+
+def smallest_noise(study: Study) -> float:
+    """The smallest noise multiplier with four decimals that keeps the study's epsilon.
+
+    Raises:
+        DPError: none does, or the noise takes too much of delta.
+    """
+    privacy = study.privacy
+    return accounting.calibrate(privacy.epsilon, privacy.delta, privacy.sampling_rate, study.steps, noise_of(study))
+
+
+def check_noise(study: Study) -> float:
+    """The study's epsilon by the figure of record.
+
+    Raises:
+        UserError: the study's noise does not keep what the study promises, takes too much of delta, or no account of
+            it can be made.
+    """
+    privacy = study.privacy
+    try:
+        found = accounting.event_epsilon(event_of(study), privacy.delta, noise_of(study))
+    except DPError as error:
+        raise UserError(str(error), "Mend it in the study file; nothing was started") from error
+    if found > privacy.epsilon:
+        raise UserError(
+            f"the study promises epsilon {privacy.epsilon:g} at delta {privacy.delta:g}, and its noise multiplier of "
+            f"{privacy.noise_multiplier:g} gives {found:.3f}",
+            f"Set privacy.noise_multiplier to {smallest_noise(study):.4f} or more, or take fewer rounds; nothing was "
+            "started",
+        )
+    return found
+
+
+def epsilon_by_round(study: Study) -> tuple[float, ...]:
+    """Nominal epsilon after each round; never falls. The last is the figure of record; those before it err high by a
+    little, because a coarser grid is enough to follow a run."""
+    rounds, event, delta, noise = study.algorithm.rounds, event_of(study), study.privacy.delta, noise_of(study)
+    whole = accounting.event_epsilon(event, delta, noise)
+    stride = -(-rounds // _CURVE_POINTS)
+
+    def after(count: int) -> float:
+        so_far = replace(event, steps=study.steps_per_round * count)
+        found = accounting.event_epsilon(so_far, delta, noise, discretization=accounting.TABLE_DISCRETIZATION)
+        return min(found, whole)
+
+    counted = (min(rounds, stride * -(-number // stride)) for number in range(1, rounds + 1))
+    return tuple(whole if count == rounds else after(count) for count in counted)
+
+
+def against_in_short(study: Study) -> str:
+    """Against whom the figure holds, in a few words."""
+    if isinstance(study.privacy, LocalPrivacy):
+        return "against everybody outside the own hospital"
+    return (
+        f"as long as at most {study.cohort.colluders} of {len(study.roster)} hospitals collude, leak their noise or "
+        "add none"
+    )

@@ -1,0 +1,111 @@
+"""A study's `[privacy]` table: what each patient is promised, and by which of the two ways it is kept.
+
+`distributed`, the default: a round is one step of DP-SGD over the union of all hospitals. Each adds a share of the
+noise, and the promise holds as long as at most c of them collude, leak their noise, or fail to add it.
+`local`: each hospital adds all the noise of its own training, and the promise holds against everybody else together.
+
+The noise multiplier is part of what is signed: every hospital checks that it keeps the promise, and none computes its
+own, so that nobody adds less for having another version of an accountant.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from dp.delta_terms import GRID
+from dp.events import Unit
+
+
+class _Privacy(BaseModel):
+    """What both modes need."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    mode: str
+    epsilon: float = Field(gt=0, le=100)
+    delta: float = Field(gt=0, lt=1)
+    noise_multiplier: float = Field(ge=1 / 16, le=4096)
+    """sigma: standard deviation of the noise in units of C. In distributed mode it is the nominal one: what is left of
+    the fewest survivors' noise when c of them give theirs away."""
+    sampling_rate: float = Field(gt=0, le=1)
+    """q: the chance of every patient to be drawn in a step, the same at every hospital."""
+    clip: float = Field(gt=0, le=1e6)
+    """C: the largest L2 norm of one patient's gradient."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _every_key_has_an_effect(cls, values: Any) -> Any:
+        known = {name for mode in MODES.values() for name in mode.model_fields}
+        for name in values if isinstance(values, dict) else ():
+            if name in known and name not in cls.model_fields:
+                mode = cls.model_fields["mode"].default
+                raise ValueError(f"{name} has no effect in {mode} mode; leave it out")
+        return values
+
+    @property
+    def exact_noise_multiplier(self) -> Fraction:
+        """sigma as it is written in the study."""
+        return Fraction(repr(self.noise_multiplier))
+
+
+class LocalPrivacy(_Privacy):
+    """Several noised steps at each hospital, then one secure sum of updates in fixed point."""
+
+    mode: Literal["local"] = "local"
+    bound: float = Field(default=0.25, gt=0, le=1024)
+    """An update's elements are cut to [-bound, bound], after the noise."""
+    fraction_bits: int = Field(default=18, ge=4, le=40)
+    """They travel as whole numbers, in steps of 2^-fraction_bits."""
+
+    @property
+    def protects(self) -> Unit:
+        """Whose presence is hidden."""
+        return Unit.PATIENT
+
+
+class DistributedPrivacy(_Privacy):
+    """One noised step of all hospitals together."""
+
+    mode: Literal["distributed"] = "distributed"
+    unit: Literal["patient", "record"] = "patient"
+    """The unit of privacy: a patient with all records, or one record in data without patients."""
+    records_per_patient: int = Field(default=4, ge=1, le=1000)
+    """G: so many records of a drawn patient enter a step, at most, chosen anew in each."""
+    grid: int = Field(default=GRID, ge=2, le=1 << 26)
+    """Steps of the grid in one clipping norm C: gradients are whole numbers from the clip on."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_record_is_one_record(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("unit") == "record":
+            if "records_per_patient" in values:
+                raise ValueError('records_per_patient has no effect with unit = "record"; leave it out')
+            return {**values, "records_per_patient": 1}
+        return values
+
+    @property
+    def protects(self) -> Unit:
+        """Whose presence is hidden."""
+        return Unit(self.unit)
+
+
+MODES: dict[str, type[_Privacy]] = {"local": LocalPrivacy, "distributed": DistributedPrivacy}
+"""Both modes by their names in a study."""
+
+
+def _mode_of(value: Any) -> str | None:
+    """The mode that a table names; `distributed` if it names none."""
+    if isinstance(value, dict):
+        name = value.get("mode", "distributed")
+        return name if isinstance(name, str) else None
+    return getattr(value, "mode", None)
+
+
+Privacy: TypeAlias = Annotated[
+    Annotated[LocalPrivacy, Tag("local")] | Annotated[DistributedPrivacy, Tag("distributed")],
+    Discriminator(_mode_of, custom_error_type="mode", custom_error_message=f"mode is one of {', '.join(MODES)}"),
+]
+"""Either of them, chosen by `mode`."""

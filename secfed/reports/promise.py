@@ -1,0 +1,80 @@
+"""The guarantee in words: for whom, how strong, against whom. It depends on the mode, and on what engine ran it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dp.events import Unit
+from secfed.privacy import LocalPrivacy
+from secfed.reports.risk import Risk, scientific
+from secfed.study import Study
+
+_PUBLISHED = "anybody who sees what the study published: the adapter and the sums of all rounds"
+_UNITS = {
+    Unit.PATIENT: ("one patient", "with all records that the hospital holds of that patient"),
+    Unit.RECORD: ("one record", "of whomever"),
+    Unit.NODE: ("one node", "with all its data"),
+}
+
+
+def guarantee(study: Study, risk: Risk, simulation: bool) -> dict[str, Any]:
+    """The report's first section.
+
+    Args:
+        study: what was signed.
+        risk: its figures.
+        simulation: one process saw all data, so that no claim against an aggregator can be made.
+    """
+    privacy = study.privacy
+    unit, extent = _UNITS[privacy.protects]
+    against, note = _simulated(study) if simulation else _deployed(study)
+    return {
+        "mode": privacy.mode,
+        "epsilon": privacy.epsilon,
+        "epsilon_accounted": risk.epsilon,
+        "delta": privacy.delta,
+        "unit": f"{unit} {extent}",
+        "protected": unit,
+        "extent": extent,
+        "adjacency": f"add or remove {unit}",
+        "against": against,
+        "sentence": (
+            f"Training was differentially private with epsilon at most {privacy.epsilon:g} at delta "
+            f"{scientific(privacy.delta)}, for {unit} {extent}, when it is added or removed, against {against}."
+        ),
+        "period": "this study alone; what each population has spent on all studies together is under “Budget”",
+        "note": note,
+    }
+
+
+def _simulated(study: Study) -> tuple[str, str]:
+    note = (
+        "This run was a simulation: one process saw all data. No claim against an aggregator or against another "
+        "hospital is made for this run."
+    )
+    if isinstance(study.privacy, LocalPrivacy):
+        return _PUBLISHED, note
+    shares = study.noise_shares
+    return _PUBLISHED, (
+        f"{note} The figure leaves room for {shares.colluders} of the hospitals to give their noise away: it counts "
+        f"the noise of {shares.honest}."
+    )
+
+
+def _deployed(study: Study) -> tuple[str, str]:
+    if isinstance(study.privacy, LocalPrivacy):
+        return (
+            "everybody outside the patient's own hospital: the public, the aggregator, and all other hospitals "
+            "together",
+            "Each hospital adds enough noise on its own, so that this does not depend on secure aggregation, nor on "
+            "how any other party behaves. Secure aggregation hides each hospital's update on top of it.",
+        )
+    shares = study.noise_shares
+    return (
+        "the public, the aggregator and the other hospitals, as long as at most "
+        f"{shares.colluders} of the hospitals collude with it, leak their noise, or fail to add it, and nobody breaks "
+        "the cryptography",
+        f"Every hospital adds a share of the noise, and secure aggregation publishes the noised sum alone. At least "
+        f"{shares.quorum} hospitals are in every sum; the figure counts the noise of {shares.honest} of them. What it "
+        "is when more of them fail is in the table of section 1.",
+    )

@@ -1,0 +1,129 @@
+"""What the secure sum of a real run holds: every drawn patient's rounded gradient and every hospital's noise, exactly.
+
+Nodes, protocol, ledgers and model are the real ones. Tests alone know the noise secrets and see the noises.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dp.distributed
+import secfed.node
+from crypto.kdf import derive
+from crypto.randomness import NoiseSecret
+from dp.distributed import record_gradients
+from dp.patients import draw_patients, patient_vectors
+from dp.sampling import Patients
+from protocols import encoding
+from protocols.receipts import Receipt
+from protocols.wire import Limits, decode
+from secfed.chain import Chain
+from secfed.data import read_patients, tokenise
+from secfed.demo import DemoSettings, prepare_demo
+from secfed.models import AdapterModel, load_tokenizer
+from secfed.progress import Event, Reporter
+from secfed.run import execute, prepare
+from secfed.study import Study
+from secfed.training import columns, load_study_model
+from tests.tiny import make_tiny_base
+
+SETTINGS = DemoSettings(
+    patients=200,
+    test_records_per_chapter=3,
+    layers=(0, 1),
+    max_length=12,
+    steps=4,
+    rank=2,
+    sampling_rate=0.2,
+    records_per_patient=3,
+    physical_batch=8,
+)
+
+
+class Silent(Reporter):
+    def show(self, event: Event) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Secrets:
+    """Noise secrets in the order in which nodes make them, and the noise that was drawn from each."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.made = 0
+        self.noises: list[np.ndarray] = []
+        draw = dp.distributed.draw_noise
+
+        def recorded(*arguments: Any) -> np.ndarray:
+            self.noises.append(draw(*arguments))
+            return self.noises[-1]
+
+        monkeypatch.setattr(dp.distributed, "draw_noise", recorded)
+        monkeypatch.setattr(secfed.node, "NoiseSecret", self.make)
+
+    def make(self) -> NoiseSecret:
+        self.made += 1
+        return self.number(self.made - 1)
+
+    def number(self, at: int) -> NoiseSecret:
+        return NoiseSecret(lambda count: derive(bytes([at]) * 32, "noise of a test", length=count))
+
+
+def alone(model: AdapterModel, patients: Patients, study: Study, index: int, secret: NoiseSecret, number: int) -> Any:
+    """The sum of this hospital's drawn patients, each in a step of its own, with nobody else in any batch."""
+    plan = replace(study.step_plan(index), batches=1)  # one patient fits one batch, and no other patient is there
+    total = np.zeros(model.dimension, dtype=np.int64)
+    drawn = draw_patients(patients.rows, plan.sampling_rate, plan.most_records, secret, number)
+    assert 0 < len(drawn) <= study.step_plan(index).most_patients
+    for entry in drawn:
+        batches = record_gradients(model.module, patients, [entry], plan)
+        (vector,) = patient_vectors([entry], batches, model.dimension, plan.clip, plan.grid)
+        assert vector is not None
+        total += vector
+    return total
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_sum_is_that_of_every_patients_rounded_gradient_and_every_hospitals_noise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "workspace"
+    prepare_demo(folder, base=make_tiny_base(tmp_path / "base"), settings=SETTINGS)
+    secrets = Secrets(monkeypatch)
+    execute(prepare(folder / "study.toml", folder), Silent())
+    plan = prepare(folder / "study.toml", tmp_path / "again")
+    study = plan.study
+    model, first = load_study_model(study, plan.base)
+    tokenizer = load_tokenizer(plan.base)
+    hospitals = [
+        tokenise(
+            read_patients(folder / "sites" / entry.name / "patients.jsonl", columns(study), study.task.labels, ""),
+            tokenizer,
+            study.model.max_length,
+        )
+        for entry in study.roster
+    ]
+    chain, at, dropped = Chain(study, model.layout, first), 0, 0
+    limits = Limits(len(study.roster), chain.shape.packed_bytes)
+    for number in range(1, study.algorithm.rounds + 1):
+        packed = (folder / "sums" / f"{number:04d}.bin").read_bytes()
+        receipt = decode(Receipt, (folder / "receipts" / f"{number:04d}.cbor").read_bytes(), limits, None)
+        survivors = receipt.statement.survivors
+        dropped += len(study.roster) - len(survivors)
+        expected = np.zeros(model.dimension, dtype=np.int64)
+        model.set_state(chain.state.adapter)
+        for node in survivors:  # a node that is cut off before its upload has made no secret
+            expected += alone(model, hospitals[node], study, node, secrets.number(at), number) + secrets.noises[at]
+            at += 1
+        total = encoding.from_ring(encoding.unpack(packed, chain.shape), chain.shape)
+        assert total.tolist() == expected.tolist()
+        chain.adopt(receipt, packed)
+    assert at == secrets.made == len(secrets.noises)
+    assert dropped == 1
