@@ -210,8 +210,9 @@ class Federation:
         in_ledger, in_store = _files(index)
         ledger = Ledger(self.folder / in_ledger, lambda entry: key.sign("ledger entry", entry))
         if reserve:
-            ledger.grant(8.0, 1e-5)
-            ledger.reserve(self.study.digest, 8.0, 1e-5, ROUNDS)
+            budget = policy_of(RULES.minimum).budget
+            ledger.grant(budget.grant)
+            ledger.reserve(budget.population, self.study.digest, 8.0, 1e-5, ROUNDS)
         store = NodeStore(self.folder / in_store)
         name = self.study.roster[index].name
         trainer = FormulaTrainer(self.study, index)
@@ -257,7 +258,7 @@ def policy_of(minimum: int) -> Policy:
     return Policy.model_validate(
         {
             "cohort": {"minimum": minimum},
-            "budget": {"population": "audited", "epsilon": 8.0, "delta": 1e-5},
+            "budget": {"population": "audited", "patients": 100, "epsilon": 8.0, "delta": 1e-5},
             "allow": {"base_models": [BASE_MODEL]},
         }
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import Any, TypeAlias
@@ -21,8 +21,10 @@ Amount: TypeAlias = Decimal | str | float
 NOTHING_BEFORE = bytes(32)
 """What stands for the digest of the entry before the first."""
 _DOMAIN = b"secfed ledger entry v1\0"
-# Amounts have at most 40 digits between 10^30 and 10^-70, so that 150 hold any sum; rounding would raise.
-_EXACT = Context(prec=150, traps=[Inexact])
+EXACT = Context(prec=150, traps=[Inexact])
+"""Amounts have at most 40 digits between 10^30 and 10^-70, so that 150 hold any sum; rounding would raise."""
+LABEL_LENGTH_MAX = 500
+"""The most characters of a text in an entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Entry:
     sequence: int
     """1 for the first entry."""
     kind: str
-    """grant, reserve, commit or release."""
+    """grant, reserve, withdraw, commit or release."""
     time: str
     """When, in UTC, to the second."""
     body: Mapping[str, Any]
@@ -65,22 +67,39 @@ def entry_digest(before: bytes, sequence: int, text: str) -> bytes:
     return hashlib.sha256(_DOMAIN + before + sequence.to_bytes(8, "big") + text.encode()).digest()
 
 
-def balance_of(entries: Iterable[Entry]) -> Balance:
-    """What these entries grant and reserve. Zero where nothing was granted."""
+def find(entries: Iterable[Entry], kind: str, study: str, round_number: int | None = None) -> Entry | None:
+    """The first entry of this kind for a study, and for a round where one is given."""
+    for entry in entries:
+        if entry.kind == kind and entry.body["study"] == study and round_number in (None, entry.body.get("round")):
+            return entry
+    return None
+
+
+def is_label(text: object) -> bool:
+    """Whether this is a text that an entry may hold: printable, neither empty nor too long, no spaces around it."""
+    return isinstance(text, str) and 0 < len(text) <= LABEL_LENGTH_MAX and text.isprintable() and text == text.strip()
+
+
+def balance_of(entries: Sequence[Entry], population: str) -> Balance:
+    """What these entries grant to a population, and reserve of it. Zero where nothing was granted."""
+    withdrawn = {entry.body["study"] for entry in entries if entry.kind == "withdraw"}
     sums = {("grant", "epsilon"): Decimal(0), ("grant", "delta"): Decimal(0)}
     sums |= {("reserve", "epsilon"): Decimal(0), ("reserve", "delta"): Decimal(0)}
     for entry in entries:
-        if entry.kind in ("grant", "reserve"):
-            for unit in ("epsilon", "delta"):
-                sums[entry.kind, unit] = _EXACT.add(sums[entry.kind, unit], Decimal(entry.body[unit]))
+        if entry.kind not in ("grant", "reserve") or entry.body["population"] != population:
+            continue
+        if entry.kind == "reserve" and entry.body["study"] in withdrawn:
+            continue
+        for unit in ("epsilon", "delta"):
+            sums[entry.kind, unit] = EXACT.add(sums[entry.kind, unit], Decimal(entry.body[unit]))
     granted_epsilon, granted_delta, reserved_epsilon, reserved_delta = sums.values()
     return Balance(
         granted_epsilon,
         granted_delta,
         reserved_epsilon,
         reserved_delta,
-        _EXACT.subtract(granted_epsilon, reserved_epsilon),
-        _EXACT.subtract(granted_delta, reserved_delta),
+        EXACT.subtract(granted_epsilon, reserved_epsilon),
+        EXACT.subtract(granted_delta, reserved_delta),
     )
 
 

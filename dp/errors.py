@@ -47,6 +47,10 @@ class GrantDiffers(LedgerError):
     """Another budget was granted before; a population's budget is granted once."""
 
 
+class NotDisjoint(LedgerError):
+    """A second population at one node, and nobody attests that it shares no patient with the first."""
+
+
 class BudgetExceeded(LedgerError):
     """The study would spend more than is left."""
 
@@ -56,11 +60,11 @@ class AlreadyReserved(LedgerError):
 
 
 class NotReserved(LedgerError):
-    """This study reserved no budget, or has used all the rounds it reserved."""
+    """This study reserved no budget, or withdrew it, or has used all the rounds it reserved."""
 
 
 class AlreadyCommitted(LedgerError):
-    """This round's budget is spent: a round is attempted once."""
+    """This round's budget is spent: a round is attempted once. Or this study's is, and cannot be withdrawn."""
 
 
 class NotCommitted(LedgerError):

@@ -1,8 +1,9 @@
 """The ledger: what one node has promised, spent and seen published of its patients' privacy budget.
 
 A study is reserved whole before it starts, committed round by round before an upload leaves, and released when a
-receipt comes. A crash anywhere leaves the spend counted. Across studies epsilon and delta add up (basic
-composition, Dwork and Roth 2014, theorem 3.16), exactly, in decimals; never as floats.
+receipt comes. A crash anywhere leaves the spend counted. Only a study that has not committed any round can be
+withdrawn, and gives its reservation back. Across studies epsilon and delta add up (basic composition, Dwork and Roth
+2014, theorem 3.16), exactly, in decimals; never as floats. Whose budget it is, and what it may be: `dp.budgets`.
 
 One SQLite table, append-only: triggers refuse UPDATE and DELETE, every entry holds the digest of the one before
 it, and every entry is signed by the node. The chain finds a changed or removed entry in the middle; that the end is
@@ -20,11 +21,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
+from dp.budgets import Grant, grant_problem, granted, reservation_problem, study_problem
 from dp.entries import (
     NOTHING_BEFORE,
     Amount,
@@ -35,16 +36,13 @@ from dp.entries import (
     entry_digest,
     entry_text,
     epsilon_amount,
+    find,
 )
 from dp.errors import (
     AlreadyCommitted,
     AlreadyReleased,
-    AlreadyReserved,
-    BudgetExceeded,
-    GrantDiffers,
     LedgerCorrupt,
     LedgerError,
-    NoGrant,
     NotCommitted,
     NotReserved,
 )
@@ -71,7 +69,7 @@ CREATE TRIGGER IF NOT EXISTS entries_never_go BEFORE DELETE ON entries
 
 
 class Ledger:
-    """One population's ledger, in one file. Use it as a context manager, or call `close`.
+    """One node's ledger, in one file. Use it as a context manager, or call `close`.
 
     Args:
         path: the file; made, readable by its owner alone, where it does not exist.
@@ -118,35 +116,29 @@ class Ledger:
         """Close the file; the ledger cannot be used afterwards."""
         self._connection.close()
 
-    def grant(self, epsilon: Amount, delta: Amount) -> None:
-        """Set this population's whole budget, once. The same grant again changes nothing.
+    def grant(self, grant: Grant) -> None:
+        """Set a population's whole budget, once. The same grant again changes nothing.
 
         Raises:
-            ValueError: epsilon is not positive, or delta not between 0 and 1.
-            GrantDiffers: another budget was granted before.
+            GrantDiffers: another budget was granted to this population before.
+            NotDisjoint: the ledger is another population's, and nobody attests that no patient is in both.
         """
-        asked = {"epsilon": str(epsilon_amount(epsilon)), "delta": str(delta_amount(delta))}
         with self._transaction() as entries:
-            for entry in entries:
-                if entry.kind == "grant":
-                    before = {name: entry.body[name] for name in asked}
-                    if all(Decimal(before[name]) == Decimal(asked[name]) for name in asked):
-                        return
-                    raise GrantDiffers(
-                        f"the budget is epsilon {before['epsilon']}, delta {before['delta']} since {entry.time}, "
-                        "and is granted once: keep it, or start a ledger for other patients"
-                    )
-            self._append(entries, {"kind": "grant", **asked})
+            problem = grant_problem(entries, grant)
+            if problem is not None:
+                raise problem
+            if granted(entries, grant.population) is None:
+                self._append(entries, {"kind": "grant", **grant.body()})
 
-    def refusal(self, study: bytes, epsilon: Amount, delta: Amount) -> str | None:
-        """Why this study cannot be reserved, or None if it can. Writes nothing."""
-        problem = _reservation_problem(self.entries(), _name(study), epsilon_amount(epsilon), delta_amount(delta))
-        return None if problem is None else str(problem)
+    def refusal(self, grant: Grant, study: bytes, epsilon: Amount, delta: Amount) -> str | None:
+        """Why this cannot be granted and then reserved, or None if it can. Writes nothing."""
+        return refusal(self.entries(), grant, study, epsilon, delta)
 
-    def reserve(self, study: bytes, epsilon: Amount, delta: Amount, rounds: int) -> None:
+    def reserve(self, population: str, study: bytes, epsilon: Amount, delta: Amount, rounds: int) -> None:
         """Set aside all that a study may ever spend, before it starts.
 
         Args:
+            population: whose patients it is trained on, as granted.
             study: the study's digest.
             epsilon: what the whole study costs, by its plan.
             delta: likewise.
@@ -160,13 +152,32 @@ class Ledger:
         if rounds < 1:
             raise ValueError(f"a number of rounds is at least 1, not {rounds}")
         with self._transaction() as entries:
-            problem = _reservation_problem(entries, name, cost, slack)
+            problem = reservation_problem(entries, population, name, cost, slack)
             if problem is not None:
                 raise problem
-            self._append(
-                entries,
-                {"kind": "reserve", "study": name, "epsilon": str(cost), "delta": str(slack), "rounds": rounds},
-            )
+            amounts = {"epsilon": str(cost), "delta": str(slack), "rounds": rounds}
+            self._append(entries, {"kind": "reserve", "population": population, "study": name, **amounts})
+
+    def withdraw(self, study: bytes) -> None:
+        """Give back what a study reserved. Only while it has not committed any round, and for good.
+
+        Nothing of a study leaves its node before the first commit, and from now on it cannot commit. What a round under
+        way has drawn by then, coins and noise, is in the memory of a session that comes to nothing, and nowhere else.
+        Not for a ledger that was put back from a copy: it may have forgotten a commit.
+
+        Raises:
+            NotReserved: the study has no reservation.
+            AlreadyCommitted: a round of it has been committed, and may have left.
+        """
+        name = _name(study)
+        with self._transaction() as entries:
+            self._reservation(entries, name)
+            if find(entries, "commit", name) is not None:
+                raise AlreadyCommitted(
+                    f"study {name[:16]} has committed a round, whose update may have left: its whole budget is spent, "
+                    "and does not come back"
+                )
+            self._append(entries, {"kind": "withdraw", "study": name})
 
     def commit(self, study: bytes, round_number: int) -> None:
         """Record that a round's update is about to leave. It counts as spent from here on, whatever follows.
@@ -177,10 +188,8 @@ class Ledger:
         """
         name = _name(study)
         with self._transaction() as entries:
-            reservation = _find(entries, "reserve", name)
-            if reservation is None:
-                raise NotReserved(f"study {name[:16]} has reserved no budget: approve it at this node first")
-            if _find(entries, "commit", name, round_number) is not None:
+            reservation = self._reservation(entries, name)
+            if find(entries, "commit", name, round_number) is not None:
                 raise AlreadyCommitted(
                     f"round {round_number} of study {name[:16]} is already committed, and a round is attempted "
                     "once: wait for the next round"
@@ -202,16 +211,16 @@ class Ledger:
         """
         name = _name(study)
         with self._transaction() as entries:
-            if _find(entries, "commit", name, round_number) is None:
+            if find(entries, "commit", name, round_number) is None:
                 raise NotCommitted(f"round {round_number} of study {name[:16]} was never committed at this node")
-            if _find(entries, "release", name, round_number) is not None:
+            if find(entries, "release", name, round_number) is not None:
                 raise AlreadyReleased(f"round {round_number} of study {name[:16]} is already released")
             body = {"kind": "release", "study": name, "round": round_number, "receipt": _name(receipt)}
             self._append(entries, body)
 
     def holds(self, kind: Literal["commit", "release"], study: bytes, round_number: int) -> bool:
         """Whether a round's commit, or its release, is recorded."""
-        return _find(self.entries(), kind, _name(study), round_number) is not None
+        return find(self.entries(), kind, _name(study), round_number) is not None
 
     @property
     def sequence(self) -> int:
@@ -224,9 +233,9 @@ class Ledger:
         entries = self.entries()
         return entries[-1].digest if entries else NOTHING_BEFORE
 
-    def balance(self) -> Balance:
-        """Granted, reserved and left. Zero where nothing was granted."""
-        return balance_of(self.entries())
+    def balance(self, population: str) -> Balance:
+        """Granted to a population, reserved and left. Zero where nothing was granted."""
+        return balance_of(self.entries(), population)
 
     def entries(self) -> tuple[Entry, ...]:
         """All entries in order, their chain checked.
@@ -284,6 +293,16 @@ class Ledger:
             raise
         self._connection.execute("COMMIT")
 
+    @staticmethod
+    def _reservation(entries: tuple[Entry, ...], study: str) -> Entry:
+        """The reservation that a study holds. Raises NotReserved."""
+        reservation = find(entries, "reserve", study)
+        if reservation is None:
+            raise NotReserved(f"study {study[:16]} has reserved no budget: approve it at this node first")
+        if find(entries, "withdraw", study) is not None:
+            raise NotReserved(f"study {study[:16]} was withdrawn at this node: start a new study for it")
+        return reservation
+
     def _append(self, entries: tuple[Entry, ...], body: dict[str, Any]) -> None:
         sequence = len(entries) + 1
         moment = datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -296,30 +315,10 @@ class Ledger:
         )
 
 
-def _reservation_problem(entries: tuple[Entry, ...], name: str, epsilon: Decimal, delta: Decimal) -> LedgerError | None:
-    """What forbids this reservation, if anything does."""
-    if not any(entry.kind == "grant" for entry in entries):
-        return NoGrant("no privacy budget is granted to these patients yet: set one in this node's policy")
-    if _find(entries, "reserve", name) is not None:
-        return AlreadyReserved(
-            f"study {name[:16]} is reserved already, and a second run of it would spend twice: start a new study for it"
-        )
-    balance = balance_of(entries)
-    if epsilon > balance.left_epsilon or delta > balance.left_delta:
-        return BudgetExceeded(
-            f"this study asks for epsilon {epsilon}, delta {delta}; left of these patients' budget are "
-            f"epsilon {balance.left_epsilon}, delta {balance.left_delta} "
-            f"(granted {balance.granted_epsilon} and {balance.granted_delta}). "
-            "Ask for a study that costs less; what was spent does not come back"
-        )
-    return None
-
-
-def _find(entries: tuple[Entry, ...], kind: str, study: str, round_number: int | None = None) -> Entry | None:
-    for entry in entries:
-        if entry.kind == kind and entry.body["study"] == study and entry.body.get("round") == round_number:
-            return entry
-    return None
+def refusal(entries: tuple[Entry, ...], grant: Grant, study: bytes, epsilon: Amount, delta: Amount) -> str | None:
+    """Why a ledger of these entries would refuse this grant, or then this study; None if it would take both."""
+    problem = study_problem(entries, grant, _name(study), epsilon_amount(epsilon), delta_amount(delta))
+    return None if problem is None else str(problem)
 
 
 def _name(digest: bytes) -> str:

@@ -13,11 +13,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from dp.entries import NOTHING_BEFORE, Entry, delta_amount, entry_digest, entry_text, epsilon_amount
+from dp.entries import NOTHING_BEFORE, Entry, delta_amount, entry_digest, entry_text, epsilon_amount, is_label
 from dp.errors import LedgerCorrupt
 from dp.ledger import Check
 
-LINE_BYTES_MAX = 4096
+LINE_BYTES_MAX = 16384
 """Far more than any entry has. A longer line is refused before it is parsed."""
 _HEX = re.compile(r"(?:[0-9a-f]{2}){1,64}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
@@ -102,6 +102,10 @@ def _is_count(value: object) -> bool:
     return type(value) is int and value >= 1
 
 
+def _is_attestation(value: object) -> bool:
+    return value == "" or is_label(value)
+
+
 def _is_amount(amount: Callable[[str], object]) -> Callable[[object], bool]:
     def is_right(value: object) -> bool:
         if not isinstance(value, str):
@@ -119,8 +123,9 @@ _STAMP = {"id": _is_digest, "time": _is_time}
 _AMOUNTS = {"epsilon": _is_amount(epsilon_amount), "delta": _is_amount(delta_amount)}
 _ROUND = {"study": _is_digest, "round": _is_count}
 _BODIES: Mapping[str, Mapping[str, Callable[[object], bool]]] = {
-    "grant": {**_STAMP, **_AMOUNTS},
-    "reserve": {**_STAMP, **_AMOUNTS, "study": _is_digest, "rounds": _is_count},
+    "grant": {**_STAMP, **_AMOUNTS, "population": is_label, "patients": _is_count, "disjoint": _is_attestation},
+    "reserve": {**_STAMP, **_AMOUNTS, "population": is_label, "study": _is_digest, "rounds": _is_count},
+    "withdraw": {**_STAMP, "study": _is_digest},
     "commit": {**_STAMP, **_ROUND},
     "release": {**_STAMP, **_ROUND, "receipt": _is_digest},
 }

@@ -163,7 +163,7 @@ def _write_workspace(folder: Path, base: Path, settings: DemoSettings, chapters:
         site = folder / "sites" / hospital.name
         site.mkdir(parents=True, mode=0o700)
         write_identity(site / "identity.key", hospital.identity)
-        policy = _render("demo_policy.toml.j2", name=hospital.name, settings=settings, digest=digest)
+        policy = _render("demo_policy.toml.j2", hospital=hospital, settings=settings, digest=digest)
         (site / "policy.toml").write_text(policy)
         _write_records(site / "patients.jsonl", _patient_records(hospital, training, generator))
     _write_records(folder / "test.jsonl", _test_records(held_out))

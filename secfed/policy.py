@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from dp.budgets import Grant
 from protocols.errors import ParameterError
 from protocols.parameters import HONEST_MIN, CohortRules
 from secfed.errors import UserError
@@ -29,11 +30,23 @@ class CohortPolicy(_Section):
 
 
 class BudgetPolicy(_Section):
-    """What one population of patients may spend, over all studies."""
+    """What one population of patients may spend, over all studies: see `dp.budgets.Grant`."""
 
-    population: str = Field(min_length=1, max_length=500)
-    epsilon: float = Field(gt=0)
-    delta: float = Field(gt=0, lt=1)
+    population: str
+    patients: int
+    epsilon: float
+    delta: float
+    disjoint: str = ""
+
+    @model_validator(mode="after")
+    def _can_be_granted(self) -> BudgetPolicy:
+        _ = self.grant
+        return self
+
+    @property
+    def grant(self) -> Grant:
+        """The same, as the ledger records it."""
+        return Grant(self.population, self.patients, self.epsilon, self.delta, self.disjoint)
 
 
 class AllowPolicy(_Section):
@@ -63,6 +76,13 @@ class Policy(_Section):
             raise UserError(
                 f"the policy of {site} does not allow this study's base model",
                 f"If the site's owner agrees, add {study.model.digest} to allow.base_models in its policy.toml",
+            )
+        nominal, most = study.roster[study.index_of(site)].patients, self.budget.patients
+        if nominal > most:
+            raise UserError(
+                f"the study counts {nominal} patients at {site}, whose policy grants a budget for {most}",
+                "Have a study signed that counts no more, or have the site's owner correct budget.patients in its "
+                "policy.toml before anything is granted",
             )
         try:
             rules = self.rules(study)

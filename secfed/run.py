@@ -169,8 +169,11 @@ def _reserve(plan: Plan, ledgers: list[Ledger]) -> None:
     """Grant what each policy grants, and reserve the whole study at every hospital, before any training."""
     privacy = plan.study.privacy
     for site, ledger in zip(plan.sites, ledgers, strict=True):
-        ledger.grant(site.policy.budget.epsilon, site.policy.budget.delta)
-        ledger.reserve(plan.study.digest, privacy.epsilon, privacy.delta, plan.study.algorithm.rounds)
+        budget = site.policy.budget
+        ledger.grant(budget.grant)
+        ledger.reserve(
+            budget.population, plan.study.digest, privacy.epsilon, privacy.delta, plan.study.algorithm.rounds
+        )
 
 
 def _make_node(

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 
 from crypto.identity import Identity
 from dp.events import Unit
-from dp.ledger import Ledger
+from dp.ledger import Ledger, refusal
 from secfed.data import Columns, Record, read_patients
 from secfed.errors import UserError
 from secfed.keys import read_identity
@@ -54,7 +53,7 @@ def read_site(study: Study, name: str, source: Path, records: Path, columns: Col
         columns: the fields of a record.
 
     Raises:
-        UserError: something is missing, does not fit the study, or the budget does not suffice.
+        UserError: something is missing, does not fit the study, or its budget does not pay for the study.
     """
     if not source.is_dir():
         raise UserError(
@@ -91,20 +90,14 @@ def _check_size(study: Study, name: str, patients: Mapping[str, list[Record]]) -
 
 
 def _check_budget(study: Study, site: Site) -> None:
-    budget, privacy = site.policy.budget, study.privacy
-    refusal: str | None = None
+    grant, privacy = site.policy.budget.grant, study.privacy
     if (site.records / LEDGER_FILE).exists():
         with site.open_ledger() as ledger:
-            refusal = ledger.refusal(study.digest, privacy.epsilon, privacy.delta)
-    elif Decimal(str(privacy.epsilon)) > Decimal(str(budget.epsilon)) or Decimal(str(privacy.delta)) > Decimal(
-        str(budget.delta)
-    ):
-        refusal = (
-            f"the study asks for epsilon {privacy.epsilon:g}, delta {privacy.delta:g}; the policy grants "
-            f"{budget.epsilon:g} and {budget.delta:g}"
-        )
-    if refusal is not None:
+            problem = ledger.refusal(grant, study.digest, privacy.epsilon, privacy.delta)
+    else:
+        problem = refusal((), grant, study.digest, privacy.epsilon, privacy.delta)
+    if problem is not None:
         raise UserError(
-            f"the privacy budget of {site.name} does not suffice: {refusal}",
-            "Start a smaller study; only the owner of the population can grant more, and spend is never taken back",
+            f"the privacy budget of {site.name} does not pay for this study: {problem}",
+            "Nothing was spent. Start a smaller study, or have the site's owner look at budget in its policy.toml",
         )

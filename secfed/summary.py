@@ -67,7 +67,8 @@ def summarise(
 
 def _hospital(plan: Plan, node: Node, records: Sequence[RoundRecord]) -> Mapping[str, Any]:
     ledger = node.parts.ledger
-    balance = ledger.balance()
+    population = node.parts.policy.budget.population
+    balance = ledger.balance(population)
     committed = _rounds_of(plan.study, ledger, "commit")
     # Before the first commit nothing is spent; after k commits, what k rounds cost.
     curve = (0.0, *plan.epsilon_by_round)
@@ -75,6 +76,7 @@ def _hospital(plan: Plan, node: Node, records: Sequence[RoundRecord]) -> Mapping
     return {
         "name": node.parts.name,
         "index": node.index,
+        "population": population,
         "patients_nominal": plan.study.roster[node.index].patients,
         "epsilon": plan.epsilon_by_round[-1],
         "delta": plan.study.privacy.delta,

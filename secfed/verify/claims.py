@@ -126,6 +126,7 @@ def _check_hospitals(summary: dict[str, Any], study: Study, history: History, ac
         for name, found in (
             ("name", entry.name),
             ("index", index),
+            ("population", account.population),
             ("patients_nominal", entry.patients),
             ("delta", study.privacy.delta),
             ("noise_multiplier", study.privacy.noise_multiplier),

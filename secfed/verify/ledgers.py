@@ -1,8 +1,9 @@
 """The ledgers: each one is its node's, and tells the same story as the receipts.
 
-Chain and signatures of a ledger are checked by `dp.ledger_copy`. Here: the study was reserved at exactly its price and
-within the budget; no update is in a sum that its node had not committed first; no release without its receipt. A
-commit whose round gave no sum, or dropped its node, is right and costs as much: it is counted, not refused.
+Chain and signatures of a ledger are checked by `dp.ledger_copy`. Here: every population's budget was granted once, and
+no entry, of whatever study, goes beyond it or takes back what a commit has spent; the study was reserved at exactly its
+price; no update is in a sum that its node had not committed first; no release without its receipt. A commit whose round
+gave no sum, or dropped its node, is right and costs as much: it is counted, not refused.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dp.budgets import Grant, grant_problem, granted, reservation_problem
 from dp.entries import Balance, Entry, balance_of, delta_amount, epsilon_amount
 from dp.errors import LedgerCorrupt
 from dp.ledger_copy import read_copy
@@ -26,7 +28,10 @@ class Account:
     """What one node's ledger says, once it is checked."""
 
     entries: tuple[Entry, ...]
+    population: str
+    """Whose patients the study was reserved for."""
     balance: Balance
+    """Of that population."""
     committed: frozenset[int]
     """Rounds of this study."""
     released: frozenset[int]
@@ -55,13 +60,9 @@ def check_ledger(folder: Path, study: Study, node: int, receipts: Mapping[int, R
         )
     except LedgerCorrupt as error:
         raise Broken(place, str(error)) from error
-    if [entry.kind for entry in entries].count("grant") != 1:
-        raise Broken(place, "a ledger grants its budget exactly once")
-    balance = balance_of(entries)
-    if balance.left_epsilon < 0 or balance.left_delta < 0:
-        raise Broken(place, "more is reserved than was granted")
+    _check_budgets(place, entries)
     own = [entry for entry in entries if entry.body.get("study") == study.digest.hex()]
-    _check_reservation(place, study, own)
+    population = _check_reservation(place, study, own)
     committed, released = _check_rounds(place, study, own, receipts)
     for number, receipt in receipts.items():
         took_part = node in receipt.statement.survivors
@@ -69,10 +70,52 @@ def check_ledger(folder: Path, study: Study, node: int, receipts: Mapping[int, R
             raise Broken(place, f"its update is in the sum of round {number}, which it never committed")
         if not took_part and number in released:
             raise Broken(place, f"it released round {number}, whose sum its update is not in")
-    return Account(entries, balance, committed, released)
+    return Account(entries, population, balance_of(entries, population), committed, released)
 
 
-def _check_reservation(place: str, study: Study, own: list[Entry]) -> None:
+def _check_budgets(place: str, entries: tuple[Entry, ...]) -> None:
+    """Every entry, of whatever study, is one that a ledger with those before it would have taken."""
+    holding: set[str] = set()
+    spent: set[str] = set()
+    for position, entry in enumerate(entries):
+        problem = None
+        if entry.kind == "grant":
+            problem = _grant_problem(entries[:position], entry)
+        elif entry.kind == "reserve":
+            problem = _reserve_problem(entries[:position], entry)
+            holding.add(entry.body["study"])
+        elif entry.body["study"] not in holding:
+            problem = f"is a {entry.kind} of a study that holds no reservation"
+        elif entry.kind == "commit":
+            spent.add(entry.body["study"])
+        elif entry.kind == "withdraw":
+            problem = "withdraws a study that has committed a round" if entry.body["study"] in spent else None
+            holding.remove(entry.body["study"])
+        if problem is not None:
+            raise Broken(place, f"line {entry.sequence} {problem}")
+
+
+def _grant_problem(before: tuple[Entry, ...], entry: Entry) -> str | None:
+    body = entry.body
+    try:
+        grant = Grant(body["population"], body["patients"], body["epsilon"], body["delta"], body["disjoint"])
+    except ValueError as error:
+        return f"grants what cannot be granted: {error}"
+    if granted(before, grant.population) is not None:
+        return "grants a budget a second time"
+    problem = grant_problem(before, grant)
+    return None if problem is None else f"grants what cannot be granted: {problem}"
+
+
+def _reserve_problem(before: tuple[Entry, ...], entry: Entry) -> str | None:
+    body = entry.body
+    amounts = epsilon_amount(body["epsilon"]), delta_amount(body["delta"])
+    problem = reservation_problem(before, body["population"], body["study"], *amounts)
+    return None if problem is None else f"reserves what cannot be reserved: {problem}"
+
+
+def _check_reservation(place: str, study: Study, own: list[Entry]) -> str:
+    """Returns whose patients it was reserved for."""
     reservations = [entry for entry in own if entry.kind == "reserve"]
     if len(reservations) != 1 or own[0] != reservations[0]:
         raise Broken(place, "this study is reserved exactly once, before its first round")
@@ -80,6 +123,7 @@ def _check_reservation(place: str, study: Study, own: list[Entry]) -> None:
     asked = (epsilon_amount(privacy.epsilon), delta_amount(privacy.delta), study.algorithm.rounds)
     if (epsilon_amount(body["epsilon"]), delta_amount(body["delta"]), body["rounds"]) != asked:
         raise Broken(place, "what it reserved is not what the study asks for")
+    return str(body["population"])
 
 
 def _check_rounds(
@@ -89,8 +133,8 @@ def _check_rounds(
     committed: set[int] = set()
     released: set[int] = set()
     for entry in own:
-        if entry.kind == "reserve":
-            continue
+        if entry.kind in ("reserve", "withdraw"):
+            continue  # of what is withdrawn nothing is committed
         number, line = entry.body["round"], f"line {entry.sequence}"
         if entry.kind == "commit":
             if number in committed or number > study.algorithm.rounds:

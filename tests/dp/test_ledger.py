@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from dp.budgets import Grant
 from dp.errors import (
     AlreadyCommitted,
     AlreadyReleased,
@@ -29,6 +30,8 @@ from dp.ledger import NOTHING_BEFORE, Ledger
 KEY = b"a node's identity"
 STUDY, OTHER, THIRD = (bytes([number]) * 32 for number in (1, 2, 3))
 RECEIPT = bytes([9]) * 32
+PATIENTS = "patients"
+GRANT = Grant(PATIENTS, 1000, "10", "1e-5")
 
 
 def sign(message: bytes) -> bytes:
@@ -47,19 +50,19 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def ledger(path: Path) -> Ledger:
     ledger = Ledger(path, sign, clock=lambda: 1_800_000_000.0)
-    ledger.grant("10", "1e-5")
+    ledger.grant(GRANT)
     return ledger
 
 
 def test_a_study_that_would_overspend_is_refused_with_what_is_left(ledger: Ledger) -> None:
-    ledger.reserve(STUDY, "8", "5e-6", rounds=2)
+    ledger.reserve(PATIENTS, STUDY, "8", "5e-6", rounds=2)
     with pytest.raises(BudgetExceeded, match=r"left .* epsilon 2, delta 0\.000005"):
-        ledger.reserve(OTHER, "2.000000000000000000001", "1e-6", rounds=2)
+        ledger.reserve(PATIENTS, OTHER, "2.000000000000000000001", "1e-6", rounds=2)
     assert ledger.sequence == 2
 
 
 def test_a_ledger_says_which_rounds_it_holds(ledger: Ledger) -> None:
-    ledger.reserve(STUDY, 1, 1e-6, rounds=3)
+    ledger.reserve(PATIENTS, STUDY, 1, 1e-6, rounds=3)
     ledger.commit(STUDY, 1)
     ledger.commit(STUDY, 3)
     ledger.release(STUDY, 3, RECEIPT)
@@ -69,55 +72,55 @@ def test_a_ledger_says_which_rounds_it_holds(ledger: Ledger) -> None:
 
 
 def test_delta_is_a_budget_too(ledger: Ledger) -> None:
-    ledger.reserve(STUDY, "1", "9e-6", rounds=2)
+    ledger.reserve(PATIENTS, STUDY, "1", "9e-6", rounds=2)
     with pytest.raises(BudgetExceeded):
-        ledger.reserve(OTHER, "1", "1.1e-6", rounds=2)
+        ledger.reserve(PATIENTS, OTHER, "1", "1.1e-6", rounds=2)
 
 
 def test_the_whole_budget_can_be_spent_to_the_last_decimal(ledger: Ledger) -> None:
     for number in range(100):
-        ledger.reserve(bytes([number]) * 32, 0.1, 1e-7, rounds=1)
-    balance = ledger.balance()
+        ledger.reserve(PATIENTS, bytes([number]) * 32, 0.1, 1e-7, rounds=1)
+    balance = ledger.balance(PATIENTS)
     assert (balance.left_epsilon, balance.left_delta) == (0, 0)
     assert (balance.reserved_epsilon, balance.reserved_delta) == (Decimal(10), Decimal("1e-5"))
     with pytest.raises(BudgetExceeded):
-        ledger.reserve(THIRD * 2, "1e-30", "1e-30", rounds=1)
+        ledger.reserve(PATIENTS, THIRD * 2, "1e-30", "1e-30", rounds=1)
 
 
 def test_refusal_says_the_same_as_reserve_and_writes_nothing(ledger: Ledger) -> None:
-    assert ledger.refusal(STUDY, 10, 1e-5) is None
-    reason = ledger.refusal(STUDY, 10.1, 1e-5)
+    assert ledger.refusal(GRANT, STUDY, 10, 1e-5) is None
+    reason = ledger.refusal(GRANT, STUDY, 10.1, 1e-5)
     assert ledger.sequence == 1
     with pytest.raises(BudgetExceeded) as refused:
-        ledger.reserve(STUDY, 10.1, 1e-5, rounds=1)
+        ledger.reserve(PATIENTS, STUDY, 10.1, 1e-5, rounds=1)
     assert str(refused.value) == reason
 
 
 def test_without_a_grant_nothing_can_be_reserved(path: Path) -> None:
     with Ledger(path, sign) as ledger, pytest.raises(NoGrant):
-        ledger.reserve(STUDY, 1, 1e-6, rounds=1)
+        ledger.reserve(PATIENTS, STUDY, 1, 1e-6, rounds=1)
 
 
 def test_the_same_grant_again_changes_nothing_and_another_is_refused(ledger: Ledger) -> None:
-    ledger.grant(Decimal("10.0"), 1e-5)
+    ledger.grant(Grant(PATIENTS, 1000, Decimal("10.0"), 1e-5))
     assert ledger.sequence == 1
     for epsilon, delta in [("11", "1e-5"), ("10", "2e-5")]:
         with pytest.raises(GrantDiffers, match="granted once"):
-            ledger.grant(epsilon, delta)
-    assert ledger.balance().granted_epsilon == 10
+            ledger.grant(Grant(PATIENTS, 1000, epsilon, delta))
+    assert ledger.balance(PATIENTS).granted_epsilon == 10
 
 
 def test_a_study_is_reserved_once(ledger: Ledger) -> None:
-    ledger.reserve(STUDY, 1, 1e-6, rounds=2)
+    ledger.reserve(PATIENTS, STUDY, 1, 1e-6, rounds=2)
     with pytest.raises(AlreadyReserved):
-        ledger.reserve(STUDY, 1, 1e-6, rounds=2)
-    assert ledger.refusal(STUDY, 1, 1e-6) is not None
+        ledger.reserve(PATIENTS, STUDY, 1, 1e-6, rounds=2)
+    assert ledger.refusal(GRANT, STUDY, 1, 1e-6) is not None
 
 
 def test_a_round_is_committed_only_within_a_reservation_and_once(ledger: Ledger) -> None:
     with pytest.raises(NotReserved):
         ledger.commit(STUDY, 1)
-    ledger.reserve(STUDY, 1, 1e-6, rounds=2)
+    ledger.reserve(PATIENTS, STUDY, 1, 1e-6, rounds=2)
     ledger.commit(STUDY, 1)
     with pytest.raises(AlreadyCommitted):
         ledger.commit(STUDY, 1)
@@ -126,7 +129,7 @@ def test_a_round_is_committed_only_within_a_reservation_and_once(ledger: Ledger)
 
 
 def test_no_more_rounds_are_committed_than_were_reserved(ledger: Ledger) -> None:
-    ledger.reserve(STUDY, 1, 1e-6, rounds=2)
+    ledger.reserve(PATIENTS, STUDY, 1, 1e-6, rounds=2)
     ledger.commit(STUDY, 4)
     ledger.commit(STUDY, 7)
     with pytest.raises(NotReserved, match="all 2 rounds"):
@@ -134,17 +137,17 @@ def test_no_more_rounds_are_committed_than_were_reserved(ledger: Ledger) -> None
 
 
 def test_a_lost_round_stays_spent(ledger: Ledger, path: Path) -> None:
-    ledger.reserve(STUDY, 4, 1e-6, rounds=2)
+    ledger.reserve(PATIENTS, STUDY, 4, 1e-6, rounds=2)
     ledger.commit(STUDY, 1)
     ledger.close()  # the node dies before any release
     with Ledger(path, sign) as again:
-        assert again.balance().left_epsilon == 6
+        assert again.balance(PATIENTS).left_epsilon == 6
         with pytest.raises(AlreadyCommitted):
             again.commit(STUDY, 1)
 
 
 def test_a_release_follows_its_commit_once_and_keeps_the_receipt(ledger: Ledger) -> None:
-    ledger.reserve(STUDY, 4, 1e-6, rounds=2)
+    ledger.reserve(PATIENTS, STUDY, 4, 1e-6, rounds=2)
     with pytest.raises(NotCommitted):
         ledger.release(STUDY, 1, RECEIPT)
     ledger.commit(STUDY, 1)
@@ -157,7 +160,7 @@ def test_a_release_follows_its_commit_once_and_keeps_the_receipt(ledger: Ledger)
 
 def test_entries_are_numbered_chained_and_signed(ledger: Ledger) -> None:
     assert ledger.head == ledger.entries()[0].digest
-    ledger.reserve(STUDY, 4, 1e-6, rounds=2)
+    ledger.reserve(PATIENTS, STUDY, 4, 1e-6, rounds=2)
     ledger.commit(STUDY, 1)
     assert [(entry.sequence, entry.kind) for entry in ledger.entries()] == [
         (1, "grant"),
@@ -172,14 +175,14 @@ def test_entries_are_numbered_chained_and_signed(ledger: Ledger) -> None:
 def test_an_empty_ledger_has_nothing_in_it(path: Path) -> None:
     with Ledger(path, sign) as ledger:
         assert (ledger.sequence, ledger.head, ledger.entries()) == (0, NOTHING_BEFORE, ())
-        assert ledger.balance().left_epsilon == 0
+        assert ledger.balance(PATIENTS).left_epsilon == 0
 
 
 def test_two_ledgers_with_the_same_history_have_different_entries(tmp_path: Path) -> None:
     heads = set()
     for name in ("one", "two"):
         with Ledger(tmp_path / name, sign, clock=lambda: 0.0) as ledger:
-            ledger.grant(1, 1e-5)
+            ledger.grant(GRANT)
             heads.add(ledger.head)
     assert len(heads) == 2
 
@@ -202,7 +205,7 @@ TAMPERING = {
 
 @pytest.mark.parametrize("name", TAMPERING)
 def test_tampering_is_found_and_the_first_bad_entry_named(ledger: Ledger, path: Path, name: str) -> None:
-    ledger.reserve(STUDY, 4, 1e-6, rounds=2)
+    ledger.reserve(PATIENTS, STUDY, 4, 1e-6, rounds=2)
     ledger.commit(STUDY, 1)
     ledger.close()
     statement, bad_entry = TAMPERING[name]
@@ -211,16 +214,16 @@ def test_tampering_is_found_and_the_first_bad_entry_named(ledger: Ledger, path: 
         database.execute("DROP TRIGGER entries_never_go")
         assert database.execute(statement).rowcount == 1
     with Ledger(path, sign) as again:
-        for read in (again.entries, again.balance, lambda: again.verify(check)):
+        for read in (again.entries, lambda: again.balance(PATIENTS), lambda: again.verify(check)):
             with pytest.raises(LedgerCorrupt, match=f"entry {bad_entry} "):
                 read()
         with pytest.raises(LedgerCorrupt):
-            again.reserve(OTHER, 1, 1e-6, rounds=1)
+            again.reserve(PATIENTS, OTHER, 1, 1e-6, rounds=1)
 
 
 def test_an_entry_that_the_node_did_not_sign_is_found(ledger: Ledger, path: Path) -> None:
     with Ledger(path, lambda message: bytes(32)) as forger:
-        forger.reserve(STUDY, 1, 1e-6, rounds=1)
+        forger.reserve(PATIENTS, STUDY, 1, 1e-6, rounds=1)
     ledger.commit(STUDY, 1)
     with pytest.raises(LedgerCorrupt, match=r"entry 2 .* not signed by this node"):
         ledger.verify(check)
@@ -247,7 +250,7 @@ def test_a_signing_error_writes_nothing(path: Path) -> None:
 
     with Ledger(path, broken) as ledger:
         with pytest.raises(RuntimeError):
-            ledger.grant(1, 1e-5)
+            ledger.grant(GRANT)
         assert ledger.sequence == 0
 
 
@@ -257,7 +260,7 @@ def test_a_signing_error_writes_nothing(path: Path) -> None:
 )
 def test_amounts_out_of_range_are_refused(ledger: Ledger, epsilon: Any, delta: Any) -> None:
     with pytest.raises(ValueError, match=r"not|amount"):
-        ledger.reserve(STUDY, epsilon, delta, rounds=1)
+        ledger.reserve(PATIENTS, STUDY, epsilon, delta, rounds=1)
     assert ledger.sequence == 1
 
 
@@ -265,7 +268,7 @@ def _try_to_reserve(path: Path, study: bytes, start: Any, outcomes: Any) -> None
     with Ledger(path, sign) as ledger:
         start.wait()
         try:
-            ledger.reserve(study, 6, 1e-6, rounds=1)
+            ledger.reserve(PATIENTS, study, 6, 1e-6, rounds=1)
             outcomes.put("reserved")
         except BudgetExceeded:
             outcomes.put("refused")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dp.budgets import Grant
 from dp.errors import LedgerCorrupt
 from dp.ledger import Ledger
 from dp.ledger_copy import LINE_BYTES_MAX, read_copy, write_copy
@@ -27,8 +28,8 @@ def check(message: bytes, signature: bytes) -> bool:
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     ledger = Ledger(tmp_path / "ledger.sqlite", sign)
-    ledger.grant("10", 1e-5)
-    ledger.reserve(STUDY, 8.0, "5e-6", rounds=2)
+    ledger.grant(Grant("patients", 1000, "10", 1e-5))
+    ledger.reserve("patients", STUDY, 8.0, "5e-6", rounds=2)
     ledger.commit(STUDY, 1)
     ledger.release(STUDY, 1, RECEIPT)
     ledger.commit(STUDY, 2)
@@ -79,7 +80,16 @@ def signed_line(body: object) -> bytes:
     return (json.dumps({"body": body, "signature": signature}, sort_keys=True, separators=(",", ":")) + "\n").encode()
 
 
-GRANT = {"delta": "1e-5", "epsilon": "8", "id": "00" * 16, "kind": "grant", "time": "2030-01-01T00:00:00Z"}
+GRANT = {
+    "delta": "1e-5",
+    "disjoint": "",
+    "epsilon": "8",
+    "id": "00" * 16,
+    "kind": "grant",
+    "patients": 1000,
+    "population": "patients",
+    "time": "2030-01-01T00:00:00Z",
+}
 
 
 def test_the_line_that_the_bad_ones_below_are_made_from_is_good() -> None:
@@ -103,6 +113,17 @@ def test_the_line_that_the_bad_ones_below_are_made_from_is_good() -> None:
         {**GRANT, "delta": "1"},
         {**GRANT, "id": "AB" * 16},
         {**GRANT, "time": "yesterday"},
+        {**GRANT, "population": ""},
+        {**GRANT, "population": " patients"},
+        {**GRANT, "population": "two\nlines"},
+        {**GRANT, "population": "p" * 501},
+        {**GRANT, "patients": 0},
+        {**GRANT, "patients": "1000"},
+        {**GRANT, "disjoint": None},
+        {**GRANT, "disjoint": " "},
+        {key: value for key, value in GRANT.items() if key != "disjoint"},
+        {"id": "00", "kind": "withdraw", "round": 1, "study": "00", "time": "2030-01-01T00:00:00Z"},
+        {"id": "00", "kind": "withdraw", "study": "", "time": "2030-01-01T00:00:00Z"},
         {"id": "00", "kind": "commit", "round": True, "study": "00", "time": "2030-01-01T00:00:00Z"},
         {"id": "00", "kind": "commit", "round": 0, "study": "00", "time": "2030-01-01T00:00:00Z"},
     ],

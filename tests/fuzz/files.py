@@ -55,6 +55,7 @@ minimum = 3
 honest_minimum = 2
 [budget]
 population = "test"
+patients = 10000
 epsilon = 8.0
 delta = 1e-5
 [allow]

@@ -79,7 +79,7 @@ def make_policy(**budget: float) -> Policy:
     return Policy.model_validate(
         {
             "cohort": {"minimum": 3},
-            "budget": {"population": "test", "epsilon": 8.0, "delta": 1e-5, **budget},
+            "budget": {"population": "test", "patients": 10_000, "epsilon": 8.0, "delta": 1e-5, **budget},
             "allow": {"base_models": [BASE_DIGEST]},
         }
     )
@@ -139,8 +139,9 @@ class Federation:
         key = identities(len(self.study.roster))[index]
         ledger = Ledger(self.folder / f"ledger-{index}.sqlite", lambda entry: key.sign("ledger entry", entry))
         if reserve:
-            ledger.grant(8.0, 1e-5)
-            ledger.reserve(self.study.digest, 8.0, 1e-5, self.study.algorithm.rounds)
+            budget = make_policy().budget
+            ledger.grant(budget.grant)
+            ledger.reserve(budget.population, self.study.digest, 8.0, 1e-5, self.study.algorithm.rounds)
         store = NodeStore(self.folder / f"node-{index}.sqlite")
         name = self.study.roster[index].name
         return Node(

@@ -75,7 +75,12 @@ def test_every_policy_allows_this_study_and_no_more_budget(workspace: Path) -> N
         policy = tomllib.loads((workspace / "sites" / entry.name / "policy.toml").read_text())
         assert policy == {
             "cohort": {"minimum": 4, "honest_minimum": 3},
-            "budget": {"population": f"patients of {entry.name}", "epsilon": 8.0, "delta": 1e-5},
+            "budget": {
+                "population": f"patients of {entry.name}",
+                "patients": entry.patients,
+                "epsilon": 8.0,
+                "delta": 1e-5,
+            },
             "allow": {"base_models": [study.model.digest]},
         }
         study.cohort_rules(policy["cohort"]["minimum"], policy["cohort"]["honest_minimum"])

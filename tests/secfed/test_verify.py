@@ -17,6 +17,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from crypto.identity import Identity
+from dp.budgets import Grant
 from dp.ledger_copy import write_copy
 from protocols.receipts import Receipt, Statement
 from protocols.wire import Limits, canonical, decode, encode, fields_of
@@ -24,9 +25,12 @@ from secfed import run_folder
 from secfed.cli import main
 from secfed.run_folder import ledger_file, read_first_state, receipt_file, sum_file
 from secfed.sites import LEDGER_LABEL
+from secfed.study import load_study
 from secfed.verify.evidence import read_file
 from secfed.verify.folder import verify_folder
-from tests.secfed.federation import Federation, cut, identities
+from secfed.verify.ledgers import check_ledger
+from secfed.verify.rounds import check_rounds
+from tests.secfed.federation import Federation, cut, identities, make_policy
 from tests.secfed.run_folders import FROZEN, write_run
 
 WEIGHTS = "adapter/adapter_model.safetensors"
@@ -208,7 +212,6 @@ def test_withheld_last_receipts_are_missed_by_the_ledgers(folder: Path) -> None:
 def read_states(folder: Path) -> Any:
     """The state behind the receipts that are there."""
     from secfed.verify.approval import check_approval
-    from secfed.verify.rounds import check_rounds
 
     return check_rounds(folder, check_approval(folder)).chain.state.adapter
 
@@ -279,11 +282,12 @@ def test_adapter_files_other_than_the_summarys_are_found(folder: Path) -> None:
 
 # A node that writes a ledger of its own liking: chain and signatures are right.
 
+BUDGET = make_policy().budget
+
 
 def rewritten(folder: Path, tmp_path: Path, story: Callable[[Any, bytes], None]) -> tuple[str, str]:
     """What is found when hospital-1's ledger tells this story."""
     from dp.ledger import Ledger
-    from secfed.study import load_study
 
     key: Identity = identities(5)[1]
     study = load_study(folder / "study.toml").digest
@@ -309,8 +313,8 @@ def rounds(ledger: Any, study: bytes, committed: tuple[int, ...], released: dict
 
 def test_a_ledger_that_reserved_less_than_the_study_costs_is_found(folder: Path, tmp_path: Path) -> None:
     def story(ledger: Any, study: bytes) -> None:
-        ledger.grant(8, 1e-5)
-        ledger.reserve(study, 7, 1e-5, 4)
+        ledger.grant(BUDGET.grant)
+        ledger.reserve(BUDGET.population, study, 7, 1e-5, 4)
         rounds(ledger, study, (1, 2, 3, 4), receipts_of(folder))
 
     place, reason = rewritten(folder, tmp_path, story)
@@ -318,15 +322,15 @@ def test_a_ledger_that_reserved_less_than_the_study_costs_is_found(folder: Path,
 
 
 def test_a_ledger_without_a_reservation_is_found(folder: Path, tmp_path: Path) -> None:
-    place, reason = rewritten(folder, tmp_path, lambda ledger, study: ledger.grant(8, 1e-5))
+    place, reason = rewritten(folder, tmp_path, lambda ledger, study: ledger.grant(BUDGET.grant))
     assert place == ledger_file("hospital-1")
     assert "reserved exactly once" in reason
 
 
 def test_an_update_in_a_sum_that_was_never_committed_is_found(folder: Path, tmp_path: Path) -> None:
     def story(ledger: Any, study: bytes) -> None:
-        ledger.grant(8, 1e-5)
-        ledger.reserve(study, 8, 1e-5, 4)
+        ledger.grant(BUDGET.grant)
+        ledger.reserve(BUDGET.population, study, 8, 1e-5, 4)
         rounds(ledger, study, (1, 2), {})
 
     place, reason = rewritten(folder, tmp_path, story)
@@ -338,8 +342,8 @@ def test_an_update_in_a_sum_that_was_never_committed_is_found(folder: Path, tmp_
 
 def test_a_round_beyond_the_study_is_found(folder: Path, tmp_path: Path) -> None:
     def story(ledger: Any, study: bytes) -> None:
-        ledger.grant(8, 1e-5)
-        ledger.reserve(study, 8, 1e-5, 4)
+        ledger.grant(BUDGET.grant)
+        ledger.reserve(BUDGET.population, study, 8, 1e-5, 4)
         rounds(ledger, study, (1, 2, 5, 4), {})
 
     place, reason = rewritten(folder, tmp_path, story)
@@ -349,12 +353,107 @@ def test_a_round_beyond_the_study_is_found(folder: Path, tmp_path: Path) -> None
 
 def test_a_release_with_another_receipt_is_found(folder: Path, tmp_path: Path) -> None:
     def story(ledger: Any, study: bytes) -> None:
-        ledger.grant(8, 1e-5)
-        ledger.reserve(study, 8, 1e-5, 4)
+        ledger.grant(BUDGET.grant)
+        ledger.reserve(BUDGET.population, study, 8, 1e-5, 4)
         rounds(ledger, study, (1, 2, 3, 4), {1: bytes(32)})
 
     place, reason = rewritten(folder, tmp_path, story)
     assert (place, reason) == (ledger_file("hospital-1"), "line 7 releases round 1 with another receipt")
+
+
+OTHER_STUDY = bytes([7]) * 32
+STAMPED = {"epsilon": "1", "delta": "1e-7"}
+
+
+def forged(ledger: Any, body: dict[str, Any]) -> None:
+    """An entry that no ledger would have taken."""
+    ledger._append(ledger.entries(), body)
+
+
+def took(ledger: Any, study: bytes) -> None:
+    """What a ledger takes; each forgery below follows as line 4."""
+    ledger.grant(Grant("adults", 1000, 10, 1e-5))
+    ledger.reserve("adults", study, 8, 5e-6, 4)
+    ledger.commit(study, 1)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"kind": "withdraw", "study": None}, "withdraws a study that has committed a round"),
+        ({"kind": "withdraw", "study": OTHER_STUDY.hex()}, "is a withdraw of a study that holds no reservation"),
+        (
+            {"kind": "commit", "study": OTHER_STUDY.hex(), "round": 1},
+            "is a commit of a study that holds no reservation",
+        ),
+        (
+            {"kind": "grant", "population": "adults", "patients": 1000, "disjoint": "", **STAMPED},
+            "grants a budget a second time",
+        ),
+        (
+            {"kind": "grant", "population": "more", "patients": 1000, "disjoint": "", **STAMPED},
+            "grants what cannot be granted: this ledger's budget is for adults",
+        ),
+        (
+            {"kind": "grant", "population": "more", "patients": 10**7, "disjoint": "they say", **STAMPED},
+            "grants what cannot be granted: a delta of 1E-7 is above 1/(10 N)",
+        ),
+        (
+            {"kind": "reserve", "population": "more", "study": OTHER_STUDY.hex(), "rounds": 1, **STAMPED},
+            "reserves what cannot be reserved: no privacy budget is granted to more",
+        ),
+        (
+            {
+                "kind": "reserve",
+                "population": "adults",
+                "study": OTHER_STUDY.hex(),
+                "rounds": 1,
+                **STAMPED,
+                "epsilon": "2.5",
+            },
+            "reserves what cannot be reserved: this study asks for epsilon 2.5",
+        ),
+    ],
+)
+def test_an_entry_that_frees_or_moves_what_is_spent_is_found_though_its_node_signed_it(
+    folder: Path, tmp_path: Path, body: dict[str, Any], reason: str
+) -> None:
+    def story(ledger: Any, study: bytes) -> None:
+        took(ledger, study)
+        forged(ledger, {**body, "study": study.hex()} if body.get("study", "") is None else body)
+
+    place, found = rewritten(folder, tmp_path, story)
+    assert place == ledger_file("hospital-1")
+    assert found.startswith(f"line 4 {reason}")
+
+
+def test_a_withdrawn_reservation_pays_for_nothing(folder: Path, tmp_path: Path) -> None:
+    def story(ledger: Any, study: bytes) -> None:
+        ledger.grant(BUDGET.grant)
+        ledger.reserve(BUDGET.population, study, 8, 1e-5, 4)
+        ledger.withdraw(study)
+        forged(ledger, {"kind": "commit", "study": study.hex(), "round": 1})
+
+    place, found = rewritten(folder, tmp_path, story)
+    assert (place, found) == (ledger_file("hospital-1"), "line 4 is a commit of a study that holds no reservation")
+
+
+def test_the_account_of_a_study_is_that_of_its_population(folder: Path, tmp_path: Path) -> None:
+    """A second population that is attested is no fault, and what was withdrawn is not spent."""
+
+    def story(ledger: Any, study: bytes) -> None:
+        ledger.grant(Grant("adults", 1000, 20, 1e-5))
+        ledger.grant(Grant(BUDGET.population, 10_000, 10, 1e-5, "The registry: nobody is in both"))
+        ledger.reserve("adults", OTHER_STUDY, 20, 1e-5, 4)
+        ledger.withdraw(OTHER_STUDY)
+        ledger.reserve(BUDGET.population, study, 8, 1e-5, 4)
+        rounds(ledger, study, (1, 2, 3, 4), receipts_of(folder))
+
+    assert rewritten(folder, tmp_path, story)[0] == "summary.json"  # which tells of the ledger that was there before
+    study = load_study(folder / "study.toml")
+    history = check_rounds(folder, study)
+    account = check_ledger(folder, study, 1, history.receipts)
+    assert (account.population, account.balance.left_epsilon, account.committed) == ("test", 2, {1, 2, 3, 4})
 
 
 def test_a_ledger_that_was_cut_after_an_entry_is_missed_by_the_summary(folder: Path) -> None:
@@ -400,6 +499,7 @@ def edited(folder: Path, place: str, *path: str | int, value: object) -> tuple[s
         (("rounds", 0), "none"),
         (("rounds",), {}),
         (("hospitals", 2, "ledger_head"), "00" * 32),
+        (("hospitals", 2, "population"), "other patients"),
         (("hospitals", 2, "rounds_committed"), 1),
         (("hospitals", 2, "left_epsilon"), 8.0),
         (("hospitals", 2, "epsilon"), 8.1),

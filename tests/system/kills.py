@@ -55,7 +55,8 @@ FILES = frozenset(
     }
 )
 """Where each line counts."""
-RECEIPT = bytes([9]) * 32
+BUDGET = make_policy().budget
+OTHER, RECEIPT = bytes([7]) * 32, bytes([9]) * 32
 
 
 class Broken(AssertionError):
@@ -88,10 +89,12 @@ class LateLedger(Ledger):
 
 Step = Callable[[Ledger], None]
 STEPS: Mapping[str, Step] = {
-    "grant": lambda ledger: ledger.grant(8, 1e-5),
-    "reserve": lambda ledger: ledger.reserve(STUDY.digest, 4, 1e-6, rounds=2),
+    "grant": lambda ledger: ledger.grant(BUDGET.grant),
+    "reserve": lambda ledger: ledger.reserve(BUDGET.population, STUDY.digest, 4, 1e-6, rounds=2),
     "commit": lambda ledger: ledger.commit(STUDY.digest, 1),
     "release": lambda ledger: ledger.release(STUDY.digest, 1, RECEIPT),
+    "reserve again": lambda ledger: ledger.reserve(BUDGET.population, OTHER, 4, 1e-6, rounds=2),
+    "withdraw": lambda ledger: ledger.withdraw(OTHER),
 }
 
 
@@ -121,13 +124,14 @@ def play_ledger(folder: Path, kind: Kind, number: int) -> End:
     with Ledger(path, sign) as ledger:
         ledger.verify(is_signed)
         written = [entry.kind for entry in ledger.entries()]
-        need(written == list(STEPS)[: len(written)], f"the ledger holds {written}")
+        whole = [name.split()[0] for name in STEPS]
+        need(written == whole[: len(written)], f"the ledger holds {written}")
         need(len(written) >= said, f"{said} entries were written, it said, and the ledger holds {len(written)}")
         need(len(written) <= said + 1, f"it wrote {len(written)} entries before it had said so of {said}")
         for step in list(STEPS.values())[len(written) :]:
             step(ledger)
         ledger.verify(is_signed)
-        need([entry.kind for entry in ledger.entries()] == list(STEPS), "it does not go on where it was killed")
+        need([entry.kind for entry in ledger.entries()] == whole, "it does not go on where it was killed")
     return end
 
 
@@ -156,9 +160,9 @@ def start_hospital(index: int, folder: Path) -> Node:
     """As `secfed run` starts one: grant and reserve, unless that is done, then the node on its store."""
     key = KEYS[index]
     ledger = LEDGER(folder / f"ledger-{index}.sqlite", lambda entry: key.sign("ledger entry", entry))
-    ledger.grant(8.0, 1e-5)
+    ledger.grant(BUDGET.grant)
     with suppress(AlreadyReserved):
-        ledger.reserve(STUDY.digest, 8.0, 1e-5, STUDY.algorithm.rounds)
+        ledger.reserve(BUDGET.population, STUDY.digest, 8.0, 1e-5, STUDY.algorithm.rounds)
     store = NodeStore(folder / f"node-{index}.sqlite")
     trainer = FormulaTrainer(index)
     return NODE(STUDY, NodeParts(STUDY.roster[index].name, key, make_policy(), ledger, store, trainer))
@@ -283,7 +287,7 @@ def play_study(folder: Path, kind: Kind, number: int) -> End:
         world.start_again()
     ledger = world.nodes[VICTIM].parts.ledger
     world.check_ledger(ledger)
-    balance = ledger.balance()
+    balance = ledger.balance(BUDGET.population)
     need((balance.reserved_epsilon, balance.left_epsilon) == (8, 0), f"the study is reserved as {balance}")
     for each, answers in world.said.items():
         need(len(answers) == 1, f"two different answers of kind {each[0]} left in one session")

@@ -1,0 +1,138 @@
+"""What a population of patients may spend, and what forbids it: figures and rules over a ledger's entries. No files.
+
+A budget belongs to people, not to files or studies: everything that is ever trained on the same patients is paid from
+one. A node has one population. It has a second only where its owner attests, in words that stay in the ledger, that no
+patient is in both: a patient in two populations would be promised one epsilon and pay two.
+
+One delta for each population, fixed when it is granted and split over its studies, and at most 1/(10 N) of its N
+patients: at 1/N, publishing one patient's records in full would be within the promise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from dp.entries import EXACT, Amount, Entry, balance_of, delta_amount, epsilon_amount, find, is_label
+from dp.errors import (
+    AlreadyReserved,
+    BudgetExceeded,
+    DeltaTooLarge,
+    GrantDiffers,
+    LedgerError,
+    NoGrant,
+    NotDisjoint,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What the owner of a population allows, once and for all.
+
+    Raises:
+        ValueError: a figure is out of range, or a text is not one.
+        DeltaTooLarge: delta is above 1/(10 N); a ValueError, too.
+    """
+
+    population: str
+    """Whose budget it is. It stands in the ledger, which auditors read: name a group, never a person."""
+    patients: int
+    """N: its nominal size, a rounded constant. Nothing is counted for it."""
+    epsilon: Amount
+    delta: Amount
+    disjoint: str = ""
+    """The owner's attestation that no patient of this population is in another one of this node: who vouches, and why.
+    Empty for a node's only population."""
+
+    def __post_init__(self) -> None:
+        if not is_label(self.population) or not (self.disjoint == "" or is_label(self.disjoint)):
+            raise ValueError("a population's name, and an attestation, are printable text without spaces around it")
+        if self.patients < 1:
+            raise ValueError(f"a population has at least 1 patient, not {self.patients}")
+        epsilon_amount(self.epsilon)
+        delta = delta_amount(self.delta)
+        if EXACT.multiply(delta, Decimal(10 * self.patients)) > 1:
+            raise DeltaTooLarge(
+                f"a delta of {delta} is above 1/(10 N) for N = {self.patients}: publishing one patient's records in "
+                f"full would be within it. Use at most {1 / (10 * self.patients):.2g}"
+            )
+
+    def body(self) -> dict[str, str | int]:
+        """Its fields in a ledger's entry."""
+        return {
+            "population": self.population,
+            "patients": self.patients,
+            "epsilon": str(epsilon_amount(self.epsilon)),
+            "delta": str(delta_amount(self.delta)),
+            "disjoint": self.disjoint,
+        }
+
+
+def granted(entries: Sequence[Entry], population: str) -> Entry | None:
+    """The entry that granted a population its budget."""
+    for entry in entries:
+        if entry.kind == "grant" and entry.body["population"] == population:
+            return entry
+    return None
+
+
+def grant_problem(entries: Sequence[Entry], grant: Grant) -> LedgerError | None:
+    """What forbids this grant, if anything does. The same grant again is none."""
+    before = granted(entries, grant.population)
+    if before is not None and _is_same(before, grant):
+        return None
+    if before is not None:
+        return GrantDiffers(
+            f"the budget of {grant.population} is epsilon {before.body['epsilon']}, delta {before.body['delta']} for "
+            f"{before.body['patients']} patients since {before.time}, and is granted once: keep it, attestation "
+            "included, or start a ledger for other patients"
+        )
+    others = [entry.body["population"] for entry in entries if entry.kind == "grant"]
+    if others and not grant.disjoint:
+        return NotDisjoint(
+            f"this ledger's budget is for {', '.join(others)}, and the one asked for is for {grant.population}: name "
+            "the population as it was, or, if no patient is in both, have the owner attest it with the grant"
+        )
+    return None
+
+
+def reservation_problem(
+    entries: Sequence[Entry], population: str, study: str, epsilon: Decimal, delta: Decimal
+) -> LedgerError | None:
+    """What forbids this reservation, if anything does."""
+    if granted(entries, population) is None:
+        return NoGrant(f"no privacy budget is granted to {population} yet: set one in this node's policy")
+    if find(entries, "reserve", study) is not None:
+        was = "reserved and withdrawn" if find(entries, "withdraw", study) is not None else "reserved"
+        return AlreadyReserved(
+            f"study {study[:16]} was {was} before, and a study is reserved once, or a second run of it would spend "
+            "twice: start a new study for it"
+        )
+    balance = balance_of(entries, population)
+    if epsilon > balance.left_epsilon or delta > balance.left_delta:
+        return BudgetExceeded(
+            f"this study asks for epsilon {epsilon}, delta {delta}; left of the budget of {population} are "
+            f"epsilon {balance.left_epsilon}, delta {balance.left_delta} "
+            f"(granted {balance.granted_epsilon} and {balance.granted_delta}). "
+            "Ask for a study that costs less; what was spent does not come back"
+        )
+    return None
+
+
+def study_problem(
+    entries: Sequence[Entry], grant: Grant, study: str, epsilon: Decimal, delta: Decimal
+) -> LedgerError | None:
+    """What forbids this grant, and a reservation on top of it, if anything does."""
+    problem = grant_problem(entries, grant)
+    if problem is not None:
+        return problem
+    if granted(entries, grant.population) is None:
+        entries = (*entries, Entry(len(entries) + 1, "grant", "", grant.body(), b"", b""))
+    return reservation_problem(entries, grant.population, study, epsilon, delta)
+
+
+def _is_same(entry: Entry, grant: Grant) -> bool:
+    body = grant.body()
+    amounts = all(Decimal(entry.body[name]) == Decimal(body[name]) for name in ("epsilon", "delta"))
+    return amounts and all(entry.body[name] == body[name] for name in ("patients", "disjoint"))
