@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dp.errors import DPError
 from dp.ledger import Ledger
 from dp.ledger_copy import write_copy
 from protocols.receipts import Receipt
@@ -166,14 +167,19 @@ def _lay_out(plan: Plan) -> None:
 
 
 def _reserve(plan: Plan, ledgers: list[Ledger]) -> None:
-    """Grant what each policy grants, and reserve the whole study at every hospital, before any training."""
-    privacy = plan.study.privacy
-    for site, ledger in zip(plan.sites, ledgers, strict=True):
-        budget = site.policy.budget
-        ledger.grant(budget.grant)
-        ledger.reserve(
-            budget.population, plan.study.digest, privacy.epsilon, privacy.delta, plan.study.algorithm.rounds
-        )
+    """Grant what each policy grants, and reserve the whole study at every hospital, before any training: or at none."""
+    study, reserved = plan.study, []
+    try:
+        for site, ledger in zip(plan.sites, ledgers, strict=True):
+            budget = site.policy.budget
+            ledger.grant(budget.grant)
+            amounts = study.privacy.epsilon, study.privacy.delta
+            ledger.reserve(budget.population, study.digest, *amounts, study.algorithm.rounds)
+            reserved.append(ledger)
+    except DPError:
+        for ledger in reserved:
+            ledger.withdraw(study.digest)
+        raise
 
 
 def _make_node(
