@@ -25,6 +25,8 @@ from dp.errors import (
     NotDisjoint,
 )
 
+PATIENTS_MAX = 10**9
+
 
 @dataclass(frozen=True, slots=True)
 class Grant:
@@ -48,8 +50,8 @@ class Grant:
     def __post_init__(self) -> None:
         if not is_label(self.population) or not (self.disjoint == "" or is_label(self.disjoint)):
             raise ValueError("a population's name, and an attestation, are printable text without spaces around it")
-        if self.patients < 1:
-            raise ValueError(f"a population has at least 1 patient, not {self.patients}")
+        if not 1 <= self.patients <= PATIENTS_MAX:
+            raise ValueError(f"a population has 1 to {PATIENTS_MAX} patients, and not what this says")
         epsilon_amount(self.epsilon)
         delta = delta_amount(self.delta)
         if EXACT.multiply(delta, Decimal(10 * self.patients)) > 1:

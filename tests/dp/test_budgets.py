@@ -43,6 +43,7 @@ def test_delta_may_be_a_tenth_of_one_over_the_population_and_not_more() -> None:
         ("two\nlines", 1000, 8, 1e-5, ""),
         ("p" * 501, 1000, 8, 1e-5, ""),
         (ADULTS, 0, 8, 1e-5, ""),
+        (ADULTS, 10**200, 8, 1e-5, ""),
         (ADULTS, 1000, 0, 1e-5, ""),
         (ADULTS, 1000, 8, 0, ""),
         (ADULTS, 1000, 8, 1e-5, " "),

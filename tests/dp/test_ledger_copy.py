@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dp.budgets import Grant
+from dp.entries import LABEL_LENGTH_MAX
 from dp.errors import LedgerCorrupt
 from dp.ledger import Ledger
 from dp.ledger_copy import LINE_BYTES_MAX, read_copy, write_copy
@@ -38,6 +39,12 @@ def ledger(tmp_path: Path) -> Ledger:
 
 def test_a_copy_reads_back_as_the_ledgers_own_entries(ledger: Ledger) -> None:
     assert read_copy(write_copy(ledger.entries()), check) == ledger.entries()
+
+
+def test_the_longest_texts_that_a_grant_may_have_fit_in_a_copy(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "long.sqlite", sign) as ledger:
+        ledger.grant(Grant("\U0001f3e5" * LABEL_LENGTH_MAX, 1000, "1" * 31, 1e-5, "\U0001f3e5" * LABEL_LENGTH_MAX))
+        assert read_copy(write_copy(ledger.entries()), check) == ledger.entries()
 
 
 def test_an_empty_ledger_is_an_empty_copy() -> None:

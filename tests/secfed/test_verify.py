@@ -399,6 +399,10 @@ def took(ledger: Any, study: bytes) -> None:
             "grants what cannot be granted: a delta of 1E-7 is above 1/(10 N)",
         ),
         (
+            {"kind": "grant", "population": "more", "patients": 10**200, "disjoint": "they say", **STAMPED},
+            "grants what cannot be granted: a population has 1 to",
+        ),
+        (
             {"kind": "reserve", "population": "more", "study": OTHER_STUDY.hex(), "rounds": 1, **STAMPED},
             "reserves what cannot be reserved: no privacy budget is granted to more",
         ),
