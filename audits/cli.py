@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from audits.evidence import Flips
 
 app = typer.Typer(
-    help="Attack the protocol and the verifier, and see what stops each attack.",
+    help="Attack the protocol, the privacy and the verifier, and see what stops each attack.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -30,6 +30,7 @@ app = typer.Typer(
 
 EXAMPLE = "Example: secfed audit protocol --html attacks.html"
 EXPLORE_EXAMPLE = "Example: secfed audit explore --json > explored.json"
+PRIVACY_EXAMPLE = "Example: secfed audit privacy --picture bounds.svg"
 EVIDENCE_EXAMPLE = "Example: secfed audit evidence runs/demo --sample 100"
 _NAME_WIDTH = 48
 _PLACE_WIDTH = 28
@@ -97,6 +98,35 @@ def explore(as_json: AsJson = False) -> None:
             typer.echo("\n".join(report.rows(one)))
     typer.echo(report.as_json(explored) if as_json else report.closing_words(explored))
     if not all(one.as_it_should_be for one in explored):
+        raise typer.Exit(1)
+
+
+PictureFile = Annotated[Path | None, typer.Option("--picture", metavar="FILE", help="Draw theory and bounds as SVG.")]
+
+
+@app.command(name="privacy", epilog=PRIVACY_EXAMPLE)
+def privacy(as_json: AsJson = False, picture: PictureFile = None) -> None:
+    """Look for canary patients in sums of distributed training, and bound epsilon from below by how well that goes.
+
+    What is audited is what the aggregator and its colluders see, against the epsilon that is claimed against them. The
+    same is done with builds that have a defect each: too little noise, or patients who count for more than accounted.
+    Takes about a minute. Ends 0 if no bound for the real build is above the claim and every defect shows; 1 if not.
+    """
+    from audits.privacy import report
+    from audits.privacy.picture import write_picture
+
+    setting = report.SETTING
+    if not as_json:
+        typer.echo(report.heading(setting))
+    audited = []
+    for one in report.audit_all(setting):
+        audited.append(one)
+        if not as_json:
+            typer.echo(report.row(one))
+    if picture is not None:
+        write_picture(picture, audited)
+    typer.echo(report.as_json(setting, audited) if as_json else report.closing_words(audited))
+    if not all(one.as_it_should_be for one in audited):
         raise typer.Exit(1)
 
 

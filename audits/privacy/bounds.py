@@ -1,0 +1,223 @@
+"""Lower bounds on epsilon from guesses about canaries, and the theorems that they rest on.
+
+m canaries are in or out by fair coins. A score per canary says how much it looks as if it were in. `guesses` takes the
+largest scores for in and as many of the smallest for out, and leaves the rest; `one_run` and `f_dp` count how many of
+these guesses are right, `gdp` looks at all scores on both sides of a few thresholds.
+
+What a bound means. Each method tests a whole privacy curve: "the mechanism is at least as private as a Gaussian sum
+with the noise multiplier sigma" (`audits.privacy.curves`). It rejects the curve if scores as revealing as these have a
+probability below `risk` under it. The bound is epsilon at delta of the smallest curve of that family that is not
+rejected, 0 if none is. So a bound above the theory says, with confidence 1 - risk: the theory's curve is not true.
+As a statement about epsilon at delta of whatever the mechanism is, it supposes that its curve belongs to the family.
+
+Several independent sums, each over canaries of its own, count as one: a canary touches one sum only, and the mechanism
+that releases all of them is as private towards it as that one (parallel composition).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+from scipy.stats import beta, binom
+
+from audits.privacy.curves import SampledGaussian
+
+SMALL_DELTAS = tuple(10.0**-power for power in range(4, 17))
+"""Where `one_run` looks at a curve: at small risks it says something only where delta is far below risk/m."""
+THRESHOLDS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+"""Where `gdp` cuts the scores, in units of C. Half of C is best where all is as it should be, more where patients
+count for more than C."""
+_NOISE_FROM, _NOISE_TO = 2.0**-5, 2.0**8
+_HALVINGS = 22
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What an auditor knows of m canaries."""
+
+    present: NDArray[np.bool_]
+    """Whether each was in the data, by fair and independent coins; of shape (m,)."""
+    values: NDArray[np.float64]
+    """How much each looks as if it were in, in units of C; of shape (m,)."""
+
+    def __post_init__(self) -> None:
+        if self.present.shape != self.values.shape or self.present.ndim != 1:
+            raise ValueError(f"{self.present.shape} coins and {self.values.shape} scores are not one a canary")
+
+
+@dataclass(frozen=True, slots=True)
+class Guesses:
+    """How guessing went."""
+
+    canaries: int
+    """m: canaries, guessed at or not."""
+    made: int
+    """How many were guessed at. Fixed beforehand: chosen after a look at the scores, it would need a correction."""
+    correct: int
+    """How many of the guesses were right."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.correct <= self.made <= self.canaries:
+            raise ValueError(f"{self.correct} right of {self.made} guesses at {self.canaries} canaries cannot be")
+
+
+def guesses(scores: Scores, made: int) -> Guesses:
+    """Guess that the made/2 canaries with the largest scores were in, and the made/2 with the smallest were out.
+
+    Args:
+        scores: of all canaries.
+        made: how many guesses, even.
+
+    Raises:
+        ValueError: the number is odd, or there are fewer canaries.
+    """
+    if made % 2 or made > scores.values.size:
+        raise ValueError(f"{made} guesses at {scores.values.size} canaries: an even number of at most all is needed")
+    order = np.argsort(scores.values, kind="stable")
+    lowest, highest = order[: made // 2], order[scores.values.size - made // 2 :]
+    correct = int(np.count_nonzero(scores.present[highest]) + np.count_nonzero(~scores.present[lowest]))
+    return Guesses(scores.values.size, made, correct)
+
+
+def one_run(
+    guessed: Guesses, sampling_rate: float, delta: float, risk: float, at: Sequence[float] = SMALL_DELTAS
+) -> float:
+    """The bound of Steinke, Nasr and Jagielski 2023, "Privacy Auditing with One (1) Training Run".
+
+    Args:
+        guessed: how guessing went.
+        sampling_rate: q of the family.
+        delta: at which the bound is given.
+        risk: the chance that the bound is above the truth.
+        at: the deltas at which a curve is tested. The chance that the theorem bounds is one and the same at every
+            delta, so that the smallest of its bounds holds. With `delta` alone the bound is the paper's own, which
+            supposes no family.
+    """
+
+    def rejected(curve: SampledGaussian) -> bool:
+        return any(one_run_chance(guessed, curve.epsilon(each), each) < risk for each in at)
+
+    return _smallest_not_rejected(rejected, sampling_rate, delta)
+
+
+def one_run_chance(guessed: Guesses, epsilon: float, delta: float) -> float:
+    """At most this is the chance of so many right guesses, or more, at an (epsilon, delta)-private mechanism.
+
+    Theorem 5.2 and corollary 5.4 of Steinke, Nasr and Jagielski 2023 for adding or removing a canary: with W from
+    Binomial(r, e^epsilon / (1 + e^epsilon)), r guesses and v of them right,
+
+        P[W >= v] + 2 m delta max_{1 <= i <= v} P[v - i <= W < v] / i.
+    """
+    # Written so that neither end overflows.
+    right = 1 / (1 + math.exp(-epsilon))
+    above = float(binom.sf(guessed.correct - 1, guessed.made, right))
+    if guessed.correct == 0 or delta == 0:
+        return min(above, 1.0)
+    widths = np.arange(1, guessed.correct + 1)
+    within = np.cumsum(binom.pmf(guessed.correct - widths, guessed.made, right))
+    return min(above + 2 * guessed.canaries * delta * float((within / widths).max()), 1.0)
+
+
+def f_dp(guessed: Guesses, sampling_rate: float, delta: float, risk: float) -> float:
+    """The bound of Mahloujifar, Melis and Chaudhuri 2024, "Auditing f-Differential Privacy in One Run".
+
+    Args:
+        guessed: how guessing went.
+        sampling_rate: q of the family.
+        delta: at which the bound is given.
+        risk: the chance that the bound is above the truth.
+    """
+    return _smallest_not_rejected(partial(f_dp_rejects, guessed, risk=risk), sampling_rate, delta)
+
+
+def f_dp_rejects(guessed: Guesses, curve: SampledGaussian, risk: float) -> bool:
+    """Whether so many right guesses, or more, have a chance below `risk` at a mechanism with this privacy curve.
+
+    Their theorem on guessing games and the algorithm that evaluates it, for two answers (in, out) and an exact number k
+    of guesses at m canaries. Let p_j be the chance of exactly j right guesses, and
+
+        P_i = sum_{j >= i} p_j,   r_i = sum_{j >= i} j/m p_j,   h_i = sum_{j >= i} (k - j)/m p_j.
+
+    For a canary and an answer let E be the event that this answer is given to it and at least i of the *other* guesses
+    are right. Whether a canary is in changes nothing about the other guesses that a curve does not bound: the chance of
+    E where the answer is right is at most f-bar of that where it is wrong. In the first case i + 1 guesses are right at
+    least, in the second i. Averaged over canaries and answers, f-bar being concave, this is r_{i+1} <= f-bar(h_i), or
+    h_i >= g(r_{i+1}) with g the inverse of f-bar, increasing. By summation in parts this becomes
+
+        (k - i) P_i >= sum_{j > i} P_j + m g(r_{i+1}),   m r_{i+1} = (i + 1) P_{i+1} + sum_{j > i+1} P_j,
+
+    whose right side grows in every P_j. So with P_c at least `risk` and nothing known beyond, each P_i down from c - 1
+    is at least what equality gives, and at least P_{i+1}. Where that makes P_0 larger than 1, P_c was below `risk`.
+
+    g is taken from points of the curve: at an (epsilon, delta) an event of chance r has at least the chances
+    (r - delta) e^-epsilon and 1 - delta - e^epsilon (1 - r) at a neighbour.
+    """
+    epsilons, deltas = curve.points()
+    down, up = np.exp(-epsilons), np.exp(epsilons)
+    canaries, made = guessed.canaries, guessed.made
+    if guessed.correct == made == 0:
+        return False
+    tail = risk  # P_{i+1}
+    right = guessed.correct * risk / canaries  # r_{i+1}
+    for count in range(guessed.correct - 1, -1, -1):
+        wrong = max(0.0, float(((right - deltas) * down).max()), float((1 - deltas - up * (1 - right)).max()))
+        beyond = canaries * right - (count + 1) * tail  # sum of P_j over j > count + 1
+        wider = max(tail, (tail + beyond + canaries * wrong) / (made - count))
+        right += count / canaries * (wider - tail)
+        tail = wider
+        if tail > 1:
+            return True
+    return False
+
+
+def gdp(scores: Scores, delta: float, risk: float, thresholds: Sequence[float] = THRESHOLDS) -> float:
+    """The bound of a Gaussian mechanism's mu from the two error rates at several thresholds. For q = 1 and one sum.
+
+    Whoever says "in" above a threshold errs for a share of those that are out and for a share of those that are in.
+    Under mu-GDP (Dong, Roth and Su 2022, definition 2.6 and corollary 2.13) the two error rates a and b obey
+    mu >= Phi^-1(1 - a) - Phi^-1(b). Upper ends for both are Clopper and Pearson's (1934), each at an equal part of
+    `risk` (Bonferroni over thresholds and sides), as in Nasr et al. 2023, "Tight Auditing of Differentially Private
+    Machine Learning".
+
+    Unlike the other two it takes the canaries' scores for independent of each other, given who was in. Where every
+    coordinate has noise of its own and no two canaries share one, they are. That is part of the claim which is tested.
+
+    Args:
+        scores: of all canaries, in units of C.
+        delta: at which the bound is given.
+        risk: the chance that the bound is above the truth.
+        thresholds: in units of C; fixed beforehand.
+    """
+    outside, inside = scores.values[~scores.present], scores.values[scores.present]
+    part = risk / (2 * len(thresholds))
+    mu = max(
+        -float(ndtri(_most(int(np.count_nonzero(outside > each)), outside.size, part)))
+        - float(ndtri(_most(int(np.count_nonzero(inside <= each)), inside.size, part)))
+        for each in thresholds
+    )
+    return SampledGaussian(1.0, 1 / mu).epsilon(delta) if mu > 0 else 0.0
+
+
+def _most(errors: int, tries: int, risk: float) -> float:
+    """Clopper and Pearson's upper end of an error rate: wrong with a chance of at most `risk`."""
+    return float(beta.isf(risk, errors + 1, tries - errors)) if errors < tries else 1.0
+
+
+def _smallest_not_rejected(rejected: Callable[[SampledGaussian], bool], sampling_rate: float, delta: float) -> float:
+    """Epsilon at `delta` of the edge between curves that are rejected and those that are not, from the rejected side.
+
+    A curve with more noise claims more, and whatever rejects a curve rejects those with more noise.
+    """
+    if not rejected(SampledGaussian(sampling_rate, _NOISE_TO)):
+        return 0.0
+    low, high = math.log(_NOISE_FROM), math.log(_NOISE_TO)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if rejected(SampledGaussian(sampling_rate, math.exp(middle))) else (middle, high)
+    return SampledGaussian(sampling_rate, math.exp(high)).epsilon(delta)

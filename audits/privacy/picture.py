@@ -1,0 +1,118 @@
+"""Theory and bounds of every build as one picture: an SVG file that stands by itself.
+
+Hand-made, as the report's picture is (`secfed.reports.svg`): no script, and no font from elsewhere. Every method has a
+shape of its own beside its colour, and the description says in words what is shown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from audits.privacy.report import Audited
+from secfed.errors import UserError
+
+_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 190, 110, 58, 52
+_ROW = 44
+_STEPS = (0.5, 1, 2, 5, 10, 20, 50, 100)
+_MOST_TICKS = 12
+_METHODS = (("one run", "one_run"), ("f-DP", "f_dp"), ("GDP", "gdp"))
+_STYLE = (
+    "svg{background:#fff}text{fill:#1b2733;font:13px system-ui,'Segoe UI',Roboto,Arial,sans-serif}"
+    ".tick{fill:#55636f;font-size:12px}.grid{stroke:#d5dde3}.theory{stroke:#b3261e;stroke-width:2;stroke-dasharray:7 5}"
+    ".name{font-weight:600}.bad{fill:#b3261e;font-weight:600}.m0{fill:#4b4fa3}.m1{fill:#a8431f}.m2{fill:#0b6e75}"
+)
+
+
+def write_picture(path: Path, audited: Sequence[Audited]) -> None:
+    """Write the picture.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        path.write_text(picture(audited), encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"the picture cannot be written to {path} ({error.strerror})",
+            "Give the path of a file in a folder that exists",
+        ) from error
+
+
+def picture(audited: Sequence[Audited]) -> str:
+    """One row a build, epsilon to the right, a dashed line at the theory. Every text is escaped.
+
+    Args:
+        audited: at least one build, all of the same theory.
+    """
+    theory = audited[0].theory
+    highest = 1.05 * max(theory, *(each.bounds.highest for each in audited))
+    step = next((each for each in _STEPS if highest / each <= _MOST_TICKS), highest)
+    scale = (_WIDTH - _LEFT - _RIGHT) / (step * math.ceil(highest / step))
+    bottom = _TOP + _ROW * len(audited)
+    parts = [_description(audited), f"<style>{_STYLE}</style>", _key()]
+    for tick in range(math.ceil(highest / step) + 1):
+        x = _LEFT + scale * step * tick
+        parts.append(
+            f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{bottom}"/>'
+            f'<text class="tick" x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{step * tick:g}</text>'
+        )
+    parts += [_row(each, _TOP + _ROW * number + _ROW / 2, scale) for number, each in enumerate(audited)]
+    x = _LEFT + scale * theory
+    parts.append(
+        f'<line class="theory" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 8}" y2="{bottom}"/>'
+        f'<text class="bad" x="{x:.1f}" y="{_TOP - 14}" text-anchor="middle">theory: {theory:.2f}</text>'
+        f'<text class="tick" x="{(_LEFT + _WIDTH - _RIGHT) / 2:.0f}" y="{bottom + 40}" text-anchor="middle">'
+        "epsilon: what each bound proves at least</text>"
+    )
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} {bottom + _BOTTOM}" role="img" aria-labelledby="audit-title audit-text" '
+        f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>\n'
+    )
+
+
+def _description(audited: Sequence[Audited]) -> str:
+    rows = "; ".join(
+        f"{each.build.name}: "
+        + ", ".join(f"{name} {getattr(each.bounds, field):.2f}" for name, field in _METHODS)
+        + (", flagged" if each.flagged else ", below theory")
+        for each in audited
+    )
+    text = f"Theory: epsilon {audited[0].theory:.2f}. Lower bounds: {rows}."
+    return (
+        '<title id="audit-title">Lower bounds on epsilon from the training path, against the theory</title>'
+        f'<desc id="audit-text">{escape(text)}</desc>'
+    )
+
+
+def _key() -> str:
+    parts = []
+    for number, (name, _) in enumerate(_METHODS):
+        x = _LEFT + 90 * number
+        parts.append(f'{_mark(number, x, 16)}<text x="{x + 12}" y="20">{name}</text>')
+    return "".join(parts)
+
+
+def _row(audited: Audited, y: float, scale: float) -> str:
+    marks = []
+    for number, (name, field) in enumerate(_METHODS):
+        bound = getattr(audited.bounds, field)
+        title = escape(f"{audited.build.name}, {name}: {bound:.2f}")
+        marks.append(f"<g><title>{title}</title>{_mark(number, _LEFT + scale * bound, y)}</g>")
+    css, verdict = ("bad", "flagged") if audited.flagged else ("tick", "below theory")
+    return (
+        f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        f'<text class="name" x="{_LEFT - 12}" y="{y + 4:.1f}" text-anchor="end">{escape(audited.build.name)}</text>'
+        f'<text class="{css}" x="{_WIDTH - _RIGHT + 12}" y="{y + 4:.1f}">{verdict}</text>{"".join(marks)}'
+    )
+
+
+def _mark(method: int, x: float, y: float) -> str:
+    """A square, a triangle or a circle."""
+    if method == 0:
+        return f'<rect class="m0" x="{x - 5:.1f}" y="{y - 5:.1f}" width="10" height="10"/>'
+    if method == 1:
+        return f'<path class="m1" d="M{x:.1f} {y - 7:.1f}L{x + 6.5:.1f} {y + 5:.1f}H{x - 6.5:.1f}Z"/>'
+    return f'<circle class="m2" cx="{x:.1f}" cy="{y:.1f}" r="5.5"/>'
