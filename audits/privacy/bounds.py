@@ -114,7 +114,6 @@ def one_run_chance(guessed: Guesses, epsilon: float, delta: float) -> float:
 
         P[W >= v] + 2 m delta max_{1 <= i <= v} P[v - i <= W < v] / i.
     """
-    # Written so that neither end overflows.
     right = 1 / (1 + math.exp(-epsilon))
     above = float(binom.sf(guessed.correct - 1, guessed.made, right))
     if guessed.correct == 0 or delta == 0:
@@ -144,10 +143,10 @@ def f_dp_rejects(guessed: Guesses, curve: SampledGaussian, risk: float) -> bool:
 
         P_i = sum_{j >= i} p_j,   r_i = sum_{j >= i} j/m p_j,   h_i = sum_{j >= i} (k - j)/m p_j.
 
-    For a canary and an answer let E be the event that this answer is given to it and at least i of the *other* guesses
-    are right. Whether a canary is in changes nothing about the other guesses that a curve does not bound: the chance of
-    E where the answer is right is at most f-bar of that where it is wrong. In the first case i + 1 guesses are right at
-    least, in the second i. Averaged over canaries and answers, f-bar being concave, this is r_{i+1} <= f-bar(h_i), or
+    For a canary and an answer let E be the event that the canary is guessed at with this answer and at least i of the
+    *other* guesses are right. A curve f bounds how much likelier E is where the answer is right than where it is wrong:
+    the one chance is at most f-bar = 1 - f of the other. In the first case i + 1 guesses are right at least, in the
+    second i. Averaged over canaries and answers, f-bar being concave, this is r_{i+1} <= f-bar(h_i), or
     h_i >= g(r_{i+1}) with g the inverse of f-bar, increasing. By summation in parts this becomes
 
         (k - i) P_i >= sum_{j > i} P_j + m g(r_{i+1}),   m r_{i+1} = (i + 1) P_{i+1} + sum_{j > i+1} P_j,
@@ -161,8 +160,6 @@ def f_dp_rejects(guessed: Guesses, curve: SampledGaussian, risk: float) -> bool:
     epsilons, deltas = curve.points()
     down, up = np.exp(-epsilons), np.exp(epsilons)
     canaries, made = guessed.canaries, guessed.made
-    if guessed.correct == made == 0:
-        return False
     tail = risk  # P_{i+1}
     right = guessed.correct * risk / canaries  # r_{i+1}
     for count in range(guessed.correct - 1, -1, -1):

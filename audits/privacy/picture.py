@@ -15,7 +15,9 @@ from audits.privacy.report import Audited
 from secfed.errors import UserError
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 190, 110, 58, 52
-_ROW = 44
+_ROW = 48
+_APART = 12
+"""Marks of different methods lie on lines of their own: they would cover each other otherwise."""
 _STEPS = (0.5, 1, 2, 5, 10, 20, 50, 100)
 _MOST_TICKS = 12
 _METHODS = (("one run", "one_run"), ("f-DP", "f_dp"), ("GDP", "gdp"))
@@ -100,7 +102,7 @@ def _row(audited: Audited, y: float, scale: float) -> str:
     for number, (name, field) in enumerate(_METHODS):
         bound = getattr(audited.bounds, field)
         title = escape(f"{audited.build.name}, {name}: {bound:.2f}")
-        marks.append(f"<g><title>{title}</title>{_mark(number, _LEFT + scale * bound, y)}</g>")
+        marks.append(f"<g><title>{title}</title>{_mark(number, _LEFT + scale * bound, y + _APART * (number - 1))}</g>")
     css, verdict = ("bad", "flagged") if audited.flagged else ("tick", "below theory")
     return (
         f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'

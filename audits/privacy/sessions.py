@@ -63,7 +63,7 @@ class Setting:
     """G. Every canary has two records more."""
     canaries: int = 2000
     """In one session; the length of its vector."""
-    sessions: int = 20
+    sessions: int = 16
     physical_batch: int = 64
     delta: float = 1e-5
 
