@@ -2,13 +2,16 @@
 
 m canaries are in or out by fair coins. A score per canary says how much it looks as if it were in. `guesses` takes the
 largest scores for in and as many of the smallest for out, and leaves the rest; `one_run` and `f_dp` count how many of
-these guesses are right, `gdp` looks at all scores on both sides of a few thresholds.
+these guesses are right, `error_rates` looks at all scores on both sides of a few thresholds.
 
-What a bound means. Each method tests a whole privacy curve: "the mechanism is at least as private as a Gaussian sum
-with the noise multiplier sigma" (`audits.privacy.curves`). It rejects the curve if scores as revealing as these have a
-probability below `risk` under it. The bound is epsilon at delta of the smallest curve of that family that is not
-rejected, 0 if none is. So a bound above the theory says, with confidence 1 - risk: the theory's curve is not true.
-As a statement about epsilon at delta of whatever the mechanism is, it supposes that its curve belongs to the family.
+What a bound means. Each method tests a whole privacy curve: "the mechanism is at least as private as one Gaussian sum
+with the noise multiplier sigma" (`audits.privacy.curves`, at the sampling rate of the claim). It rejects the curve if
+scores as revealing as these have a chance below `risk` under it. The bound is epsilon at delta of the smallest curve of
+that family that is not rejected, and 0 if none is. So a bound above the theory says, with confidence 1 - risk, that the
+theory's curve is not true, whatever the mechanism is. It is a bound on the mechanism's own epsilon if the mechanism has
+a curve of the family, as it does with too little noise or too long a clip. Where patients are not sampled as claimed it
+has not: a sum over everybody at sigma = 1 has epsilon 4.38 at delta 1e-5, and no curve of sums over half of the
+patients allows its error rates at C/2 before epsilon 11.
 
 Several independent sums, each over canaries of its own, count as one: a canary touches one sum only, and the mechanism
 that releases all of them is as private towards it as that one (parallel composition).
@@ -23,7 +26,6 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 from scipy.stats import beta, binom
 
 from audits.privacy.curves import SampledGaussian
@@ -31,9 +33,9 @@ from audits.privacy.curves import SampledGaussian
 SMALL_DELTAS = tuple(10.0**-power for power in range(4, 17))
 """Where `one_run` looks at a curve: at small risks it says something only where delta is far below risk/m."""
 THRESHOLDS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
-"""Where `gdp` cuts the scores, in units of C. Half of C is best where all is as it should be, more where patients
-count for more than C."""
-_NOISE_FROM, _NOISE_TO = 2.0**-5, 2.0**8
+"""Where `error_rates` cuts the scores, in units of C. Half of C is best where all is as it should be, and more where
+patients count for more than C."""
+_NOISE_FROM, _NOISE_TO = 2.0**-4, 2.0**8
 _HALVINGS = 22
 
 
@@ -173,32 +175,46 @@ def f_dp_rejects(guessed: Guesses, curve: SampledGaussian, risk: float) -> bool:
     return False
 
 
-def gdp(scores: Scores, delta: float, risk: float, thresholds: Sequence[float] = THRESHOLDS) -> float:
-    """The bound of a Gaussian mechanism's mu from the two error rates at several thresholds. For q = 1 and one sum.
+def error_rates(
+    scores: Scores, sampling_rate: float, delta: float, risk: float, thresholds: Sequence[float] = THRESHOLDS
+) -> float:
+    """The bound from the two error rates at several thresholds, for one sum. With q = 1 it is one on GDP's mu.
 
-    Whoever says "in" above a threshold errs for a share of those that are out and for a share of those that are in.
-    Under mu-GDP (Dong, Roth and Su 2022, definition 2.6 and corollary 2.13) the two error rates a and b obey
-    mu >= Phi^-1(1 - a) - Phi^-1(b). Upper ends for both are Clopper and Pearson's (1934), each at an equal part of
-    `risk` (Bonferroni over thresholds and sides), as in Nasr et al. 2023, "Tight Auditing of Differentially Private
-    Machine Learning".
+    Whoever says "in" above a threshold errs for a share of those that are out and for a share of those that are in. A
+    curve is rejected if it does not allow both error rates together (Wasserman and Zhou 2010). For q = 1, where curves
+    are those of mu-GDP (Dong, Roth and Su 2022), the bound is mu = Phi^-1(1 - a) - Phi^-1(b) for error rates a and b.
+    For both the upper ends of Clopper and Pearson (1934) are taken, each at an equal part of `risk` (Bonferroni over
+    thresholds and sides), as in Nasr et al. 2023, "Tight Auditing of Differentially Private Machine Learning".
 
     Unlike the other two it takes the canaries' scores for independent of each other, given who was in. Where every
-    coordinate has noise of its own and no two canaries share one, they are. That is part of the claim which is tested.
+    canary has a coin of its own, and a coordinate with noise of its own, they are. That is part of what is tested.
 
     Args:
         scores: of all canaries, in units of C.
+        sampling_rate: q of the family.
         delta: at which the bound is given.
         risk: the chance that the bound is above the truth.
         thresholds: in units of C; fixed beforehand.
     """
     outside, inside = scores.values[~scores.present], scores.values[scores.present]
     part = risk / (2 * len(thresholds))
-    mu = max(
-        -float(ndtri(_most(int(np.count_nonzero(outside > each)), outside.size, part)))
-        - float(ndtri(_most(int(np.count_nonzero(inside <= each)), inside.size, part)))
+    most = [
+        (
+            _most(int(np.count_nonzero(outside > each)), outside.size, part),
+            _most(int(np.count_nonzero(inside <= each)), inside.size, part),
+        )
         for each in thresholds
-    )
-    return SampledGaussian(1.0, 1 / mu).epsilon(delta) if mu > 0 else 0.0
+    ]
+
+    def rejected(curve: SampledGaussian) -> bool:
+        epsilons, deltas = curve.points()
+        down, up = np.exp(-epsilons), np.exp(epsilons)
+        return any(
+            missed < max(float((1 - deltas - up * accused).max()), float(((1 - deltas - accused) * down).max()))
+            for accused, missed in most
+        )
+
+    return _smallest_not_rejected(rejected, sampling_rate, delta)
 
 
 def _most(errors: int, tries: int, risk: float) -> float:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from crypto.randomness import NoiseSecret
 from dp import distributed
 from dp.distributed import draw_noise
-from dp.patients import Drawn, patient_vectors
+from dp.patients import Drawn, draw_patients, patient_vectors
 
 Defect = AbstractContextManager[object]
 
@@ -70,6 +70,13 @@ def _records_clipped_singly() -> Defect:
     return patch.object(distributed, "patient_vectors", singly)
 
 
+def _everybody_drawn() -> Defect:
+    def everybody(rows: Any, sampling_rate: float, *arguments: Any) -> list[Drawn]:
+        return draw_patients(rows, 1.0, *arguments)
+
+    return patch.object(distributed, "draw_patients", everybody)
+
+
 REAL = Build("real", "the code as it is shipped")
 WEAKENED = (
     Build("halved noise", "every share of noise has half the standard deviation", _half_the_noise),
@@ -77,3 +84,5 @@ WEAKENED = (
     Build("record-level clipping", "records are clipped and then added up by patient", _records_clipped_singly),
     Build("missing noise share", "one more node than may collude adds no noise", _no_noise, at_one_node=True),
 )
+UNSAMPLED = Build("nobody left out", "every patient takes part in every step", _everybody_drawn)
+"""A defect that shows only where q < 1."""

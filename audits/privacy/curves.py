@@ -18,7 +18,7 @@ from scipy.special import ndtr
 
 _POINTS = 800
 _END_DELTA = 1e-18
-_HALVINGS = 60
+_HALVINGS = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class SampledGaussian:
         return worse
 
     def epsilon(self, delta: float) -> float:
-        """The smallest epsilon at this delta, to the last bits and never below; 0 where delta(0) is no more."""
+        """The smallest epsilon at this delta, to twelve digits and never below; 0 where delta(0) is no more."""
         low, high = 0.0, 1.0
         if self.deltas(np.zeros(1))[0] <= delta:
             return 0.0

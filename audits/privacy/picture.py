@@ -9,18 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
+from itertools import groupby
 from pathlib import Path
 
 from audits.privacy.report import Audited
+from audits.privacy.sessions import Setting
 from secfed.errors import UserError
 
-_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 190, 110, 58, 52
+_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 190, 110, 30, 52
+_HEADER = 34
+"""Above the rows of one theory."""
 _ROW = 48
 _APART = 12
 """Marks of different methods lie on lines of their own: they would cover each other otherwise."""
 _STEPS = (0.5, 1, 2, 5, 10, 20, 50, 100)
 _MOST_TICKS = 12
-_METHODS = (("one run", "one_run"), ("f-DP", "f_dp"), ("GDP", "gdp"))
+_METHODS = (("one run", "one_run"), ("f-DP", "f_dp"), ("error rates (GDP where everybody takes part)", "error_rates"))
 _STYLE = (
     "svg{background:#fff}text{fill:#1b2733;font:13px system-ui,'Segoe UI',Roboto,Arial,sans-serif}"
     ".tick{fill:#55636f;font-size:12px}.grid{stroke:#d5dde3}.theory{stroke:#b3261e;stroke-width:2;stroke-dasharray:7 5}"
@@ -47,42 +51,58 @@ def picture(audited: Sequence[Audited]) -> str:
     """One row a build, epsilon to the right, a dashed line at the theory. Every text is escaped.
 
     Args:
-        audited: at least one build, all of the same theory.
+        audited: at least one build; those of one setting follow each other.
     """
-    theory = audited[0].theory
-    highest = 1.05 * max(theory, *(each.bounds.highest for each in audited))
+    highest = 1.05 * max(*(each.theory for each in audited), *(each.bounds.highest for each in audited))
     step = next((each for each in _STEPS if highest / each <= _MOST_TICKS), highest)
-    scale = (_WIDTH - _LEFT - _RIGHT) / (step * math.ceil(highest / step))
-    bottom = _TOP + _ROW * len(audited)
-    parts = [_description(audited), f"<style>{_STYLE}</style>", _key()]
-    for tick in range(math.ceil(highest / step) + 1):
-        x = _LEFT + scale * step * tick
-        parts.append(
-            f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{bottom}"/>'
-            f'<text class="tick" x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{step * tick:g}</text>'
-        )
-    parts += [_row(each, _TOP + _ROW * number + _ROW / 2, scale) for number, each in enumerate(audited)]
-    x = _LEFT + scale * theory
-    parts.append(
-        f'<line class="theory" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 8}" y2="{bottom}"/>'
-        f'<text class="bad" x="{x:.1f}" y="{_TOP - 14}" text-anchor="middle">theory: {theory:.2f}</text>'
-        f'<text class="tick" x="{(_LEFT + _WIDTH - _RIGHT) / 2:.0f}" y="{bottom + 40}" text-anchor="middle">'
-        "epsilon: what each bound proves at least</text>"
+    ticks = math.ceil(highest / step)
+    scale = (_WIDTH - _LEFT - _RIGHT) / (step * ticks)
+    rows: list[str] = []
+    y = float(_TOP)
+    for setting, group in groupby(audited, lambda each: each.setting):
+        members = list(group)
+        end = y + _HEADER + _ROW * len(members)
+        rows.append(_theory(setting, _LEFT + scale * members[0].theory, y + _HEADER, end))
+        rows += [_row(each, y + _HEADER + _ROW * (number + 0.5), scale) for number, each in enumerate(members)]
+        y = end
+    axis = [_tick(step * tick, _LEFT + scale * step * tick, y) for tick in range(ticks + 1)]
+    middle = (_LEFT + _WIDTH - _RIGHT) / 2
+    name = (
+        f'<text class="tick" x="{middle:.0f}" y="{y + 40:.0f}" text-anchor="middle">'
+        "smallest epsilon that is not rejected</text>"
     )
+    parts = [_description(audited), f"<style>{_STYLE}</style>", _key(), *axis, name, *rows]
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {bottom + _BOTTOM}" role="img" aria-labelledby="audit-title audit-text" '
+        f'<svg viewBox="0 0 {_WIDTH} {y + _BOTTOM:.0f}" role="img" aria-labelledby="audit-title audit-text" '
         f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>\n'
+    )
+
+
+def _tick(epsilon: float, x: float, bottom: float) -> str:
+    return (
+        f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{bottom:.1f}"/>'
+        f'<text class="tick" x="{x:.1f}" y="{bottom + 18:.1f}" text-anchor="middle">{epsilon:g}</text>'
+    )
+
+
+def _theory(setting: Setting, x: float, top: float, bottom: float) -> str:
+    away, anchor = (6, "start") if x < (_LEFT + _WIDTH) / 2 else (-6, "end")
+    who = "everybody takes part" if setting.sampling_rate == 1 else f"sampled at {setting.sampling_rate:g}"
+    return (
+        f'<line class="theory" x1="{x:.1f}" x2="{x:.1f}" y1="{top - 8:.1f}" y2="{bottom:.1f}"/>'
+        f'<text class="bad" x="{x + away:.1f}" y="{top - 2:.1f}" text-anchor="{anchor}">'
+        f"theory: {setting.epsilon:.2f} ({who})</text>"
     )
 
 
 def _description(audited: Sequence[Audited]) -> str:
     rows = "; ".join(
-        f"{each.build.name}: "
+        f"{each.build.name} (theory {each.theory:.2f}): "
         + ", ".join(f"{name} {getattr(each.bounds, field):.2f}" for name, field in _METHODS)
         + (", flagged" if each.flagged else ", below theory")
         for each in audited
     )
-    text = f"Theory: epsilon {audited[0].theory:.2f}. Lower bounds: {rows}."
+    text = f"Lower bounds on epsilon: {rows}."
     return (
         '<title id="audit-title">Lower bounds on epsilon from the training path, against the theory</title>'
         f'<desc id="audit-text">{escape(text)}</desc>'
@@ -93,7 +113,7 @@ def _key() -> str:
     parts = []
     for number, (name, _) in enumerate(_METHODS):
         x = _LEFT + 90 * number
-        parts.append(f'{_mark(number, x, 16)}<text x="{x + 12}" y="20">{name}</text>')
+        parts.append(f'{_mark(number, x, 14)}<text x="{x + 12}" y="18">{escape(name)}</text>')
     return "".join(parts)
 
 

@@ -12,12 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 from audits.cli import app
-from audits.privacy import report, sessions
+from audits.privacy import report
 from audits.privacy.bounds import Scores
 from audits.privacy.builds import REAL, WEAKENED, Build, _no_noise
 from audits.privacy.canaries import CanaryModel, canary_patients
 from audits.privacy.picture import picture
-from audits.privacy.report import Audited, Bounds, lower_bounds
+from audits.privacy.report import Audit, Audited, Bounds, lower_bounds
 from audits.privacy.sessions import Setting, observe
 from crypto.randomness import NoiseSecret
 from dp import distributed
@@ -132,40 +132,55 @@ def test_the_real_build_is_below_the_theory_and_every_defect_is_flagged(audited:
     }
 
 
+def test_a_sum_over_sampled_patients_is_below_its_theory_unless_nobody_is_left_out(
+    audited: tuple[int, dict, str],
+) -> None:
+    _, table, _ = audited
+    (sampled,) = table["sampled"]
+    assert not sampled["flagged"]
+    assert sampled["epsilon_theory"] == pytest.approx(epsilon(0.5, 1.0, 1, 1e-5), abs=1e-4)
+    assert set(sampled["bounds"]) == {"one_run", "f_dp", "error_rates"}
+    assert all(0 < bound < sampled["epsilon_theory"] for bound in sampled["bounds"].values())
+    assert [(each["build"], each["flagged"]) for each in sampled["weakened"]] == [("nobody left out", True)]
+
+
 def test_the_picture_says_what_the_table_says(audited: tuple[int, dict, str]) -> None:
     _, table, drawn = audited
     root = ElementTree.fromstring(drawn)  # noqa: S314
     texts = [element.text for element in root.iter() if element.text]
-    assert f"theory: {table['epsilon_theory']:.2f}" in texts
-    assert f"real, GDP: {table['bounds']['gdp']:.2f}" in texts
-    for each in table["weakened"]:
+    (sampled,) = table["sampled"]
+    assert f"theory: {table['epsilon_theory']:.2f} (everybody takes part)" in texts
+    assert f"theory: {sampled['epsilon_theory']:.2f} (sampled at 0.5)" in texts
+    assert f"real, f-DP: {table['bounds']['f_dp']:.2f}" in texts
+    assert f"real, f-DP: {sampled['bounds']['f_dp']:.2f}" in texts
+    for each in (*table["weakened"], *sampled["weakened"]):
         assert each["build"] in texts
-    assert texts.count("flagged") == len(table["weakened"])
-    assert texts.count("below theory") == 1
+    assert texts.count("flagged") == len(table["weakened"]) + 1
+    assert texts.count("below theory") == 2
 
 
 def test_a_picture_escapes_what_it_shows() -> None:
     build = Build("<script>", "an & b")
-    drawn = picture([Audited(build, 4.0, Bounds(1.0, 2.0, 5.0))])
+    drawn = picture([Audited(SMALL, build, Bounds(1.0, 2.0, 5.0))])
     assert "<script>" not in drawn
     assert ElementTree.fromstring(drawn) is not None  # noqa: S314
 
 
 def test_a_defect_that_is_not_found_ends_the_command_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "SETTING", SMALL)
-    monkeypatch.setattr(report.audit_all, "__defaults__", ((REAL, Build("harmless", "has no defect at all")),))
+    harmless = Build("harmless", "has no defect at all")
+    monkeypatch.setattr(report, "AUDITS", (Audit(SMALL, (REAL, harmless)),))
     result = runner.invoke(app, ["privacy"])
     assert result.exit_code == 1
     assert "BELOW THEORY" in result.stdout
-    assert result.stdout.endswith("real build: no bound is above the theory; 1 builds with a defect: 0 flagged\n")
+    assert result.stdout.endswith(
+        "no bound is above the theory, at confidence 1 - 1e-6; 1 builds with a defect: 0 flagged\n"
+    )
 
 
 def test_a_real_build_that_gives_away_too_much_ends_the_command_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "SETTING", replace(SMALL, canaries=1000))
-    monkeypatch.setattr(report.audit_all, "__defaults__", ((REAL, named("record-level clipping")),))
-    monkeypatch.setattr(
-        sessions.distributed, "draw_noise", lambda secret, number, count, variance: np.zeros(count, np.int64)
-    )
+    setting = replace(SMALL, canaries=1000)
+    monkeypatch.setattr(report, "AUDITS", (Audit(setting, (REAL, named("record-level clipping"))),))
+    monkeypatch.setattr(distributed, "draw_noise", lambda secret, number, count, variance: np.zeros(count, np.int64))
     result = runner.invoke(app, ["privacy"])
     assert result.exit_code == 1
     assert "FLAGGED" in result.stdout
@@ -173,7 +188,7 @@ def test_a_real_build_that_gives_away_too_much_ends_the_command_with_1(monkeypat
 
 
 def test_a_picture_that_cannot_be_written_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(report, "SETTING", SMALL)
+    monkeypatch.setattr(report, "AUDITS", (Audit(SMALL, (REAL,)),))
     result = runner.invoke(app, ["privacy", "--picture", str(tmp_path / "missing" / "bounds.svg")])
     assert isinstance(result.exception, UserError)
     assert "cannot be written" in str(result.exception)
@@ -183,5 +198,5 @@ def test_bounds_of_one_build_share_the_risk() -> None:
     generator = np.random.default_rng(1)
     present = generator.random(4000) < 0.5
     seen = Scores(present, present + generator.normal(size=4000))
-    strict, loose = lower_bounds(seen, 1e-5, 1e-6), lower_bounds(seen, 1e-5, 0.05)
+    strict, loose = lower_bounds(seen, 1.0, 1e-5, 1e-6), lower_bounds(seen, 1.0, 1e-5, 0.05)
     assert strict.highest < loose.highest < 4.377

@@ -7,10 +7,11 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 from scipy.stats import binom
 
-from audits.privacy.bounds import Guesses, Scores, f_dp, f_dp_rejects, gdp, guesses, one_run, one_run_chance
+from audits.privacy.bounds import Guesses, Scores, error_rates, f_dp, f_dp_rejects, guesses, one_run, one_run_chance
 from audits.privacy.curves import SampledGaussian
 
 DELTA = 1e-5
@@ -93,24 +94,26 @@ def recursion_rejects(mu: float, canaries: int, made: int, correct: int, risk: f
 
 
 def test_bounds_on_the_true_mechanism_are_above_the_theory_no_more_often_than_they_may() -> None:
-    runs, risk = 150, 0.3
-    above = {"one_run": 0, "f_dp": 0, "gdp": 0}
+    runs, risk = 80, 0.3
+    above = {"one_run": 0, "f_dp": 0, "error_rates": 0}
     for seed in range(runs):
         seen = scores(seed, 400, 1.0)
         guessed = guesses(seen, 60)
         above["one_run"] += one_run_chance(guessed, THEORY, DELTA) < risk
         above["f_dp"] += f_dp_rejects(guessed, SampledGaussian(1.0, 1.0), risk)
-        above["gdp"] += gdp(seen, DELTA, risk, thresholds=(0.5,)) > THEORY
+        above["error_rates"] += error_rates(seen, 1.0, DELTA, risk, thresholds=(0.5,)) > THEORY
     allowed = int(binom.isf(1e-6, runs, risk))
     assert all(count <= allowed for count in above.values())
     # Not for want of trying: at this risk the sharpest of the three is wrong now and then.
-    assert above["gdp"] > 0
+    assert above["error_rates"] > 0
 
 
 def test_bounds_of_a_sampled_sum_stay_below_its_theory() -> None:
     theory = SampledGaussian(0.5, 1.0).epsilon(DELTA)
     for seed in range(5):
-        guessed = guesses(scores(seed, 4000, 1.0, rate=0.5), 200)
+        seen = scores(seed, 4000, 1.0, rate=0.5)
+        guessed = guesses(seen, 200)
+        assert 0 < error_rates(seen, 0.5, DELTA, 0.05) < theory
         assert 0 < f_dp(guessed, 0.5, DELTA, 0.05) < theory
         assert 0 < one_run(guessed, 0.5, DELTA, 0.05) < theory
 
@@ -125,7 +128,7 @@ def test_halved_noise_escapes_one_run_and_not_the_others() -> None:
             (
                 one_run(guessed, 1.0, DELTA, 0.05, at=(DELTA,)),
                 f_dp(guessed, 1.0, DELTA, 0.05),
-                gdp(seen, DELTA, 0.05),
+                error_rates(seen, 1.0, DELTA, 0.05),
             )
         )
     means = np.mean(found, axis=0)
@@ -151,16 +154,33 @@ def test_more_right_guesses_prove_more_and_less_risk_proves_less(bound: object) 
     assert by_risk[0] < by_risk[-1]
 
 
-def test_gdp_proves_more_with_more_canaries_and_nothing_without_a_difference() -> None:
-    few, many = gdp(scores(3, 1000, 1.0), DELTA, 0.01), gdp(scores(3, 50_000, 1.0), DELTA, 0.01)
+def test_error_rates_prove_more_with_more_canaries_and_nothing_without_a_difference() -> None:
+    few, many = (
+        error_rates(scores(3, 1000, 1.0), 1.0, DELTA, 0.01),
+        error_rates(scores(3, 50_000, 1.0), 1.0, DELTA, 0.01),
+    )
     assert 0 < few < many < THEORY
     apart = scores(4, 5000, 1.0)
-    assert gdp(Scores(~apart.present, apart.values), DELTA, 0.01) == 0
+    assert error_rates(Scores(~apart.present, apart.values), 1.0, DELTA, 0.01) == 0
+
+
+def test_error_rates_of_a_sum_over_everybody_bound_the_mu_of_gdp() -> None:
+    seen = scores(5, 5000, 1.5)
+    outside, inside = seen.values[~seen.present], seen.values[seen.present]
+    accused, missed = np.count_nonzero(outside > 0.5), np.count_nonzero(inside <= 0.5)
+    # Clopper and Pearson's ends by their definition: so few errors would have a chance of 1/40.
+    most = [
+        brentq(lambda rate, errors=errors, tries=tries: binom.cdf(errors, tries, rate) - 0.025, 1e-9, 1 - 1e-9)
+        for errors, tries in ((accused, outside.size), (missed, inside.size))
+    ]
+    mu = -ndtri(most[0]) - ndtri(most[1])
+    by_hand = SampledGaussian(1.0, 1 / mu).epsilon(DELTA)
+    assert by_hand - 2e-3 < error_rates(seen, 1.0, DELTA, 0.05, thresholds=(0.5,)) <= by_hand + 1e-4
 
 
 def test_scores_without_error_prove_a_finite_epsilon() -> None:
     present = np.arange(1000) % 2 == 0
-    assert 5 < gdp(Scores(present, present * 1.0), DELTA, 0.01) < 50
+    assert 5 < error_rates(Scores(present, present * 1.0), 1.0, DELTA, 0.01) < 50
 
 
 def test_guesses_take_the_ends_and_leave_the_middle() -> None:
