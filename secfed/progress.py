@@ -149,12 +149,12 @@ class LiveReporter:
         )
         self._rounds: Any = None
         self._steps: Any = None
-        self._progress.start()
 
     def show(self, event: Event) -> None:
         match event:
             case RoundOpened(number, rounds):
                 if self._rounds is None:
+                    self._progress.start()  # not before: somebody may be asked something first
                     self._rounds = self._progress.add_task("rounds", total=rounds)
                 self._progress.update(self._rounds, description=f"round {number}", completed=number - 1)
             case StageReached(_, stage, nodes):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,13 +24,13 @@ from dp.ledger_copy import write_copy
 from protocols.receipts import Receipt
 from protocols.wire import encode
 from secfed import account, run_folder
-from secfed.algorithms import describe
 from secfed.chain import Chain
 from secfed.coordinator import Coordinator, RoundRecord
 from secfed.data import Record, read_test_set, tokenise
 from secfed.engines.embedded import ENGINE, EmbeddedChannel, Simulation, load_simulation
 from secfed.errors import UserError
 from secfed.node import Node, NodeParts
+from secfed.privacy_plan import privacy_plan
 from secfed.progress import LocalStep, Note, OwnerTold, Reporter
 from secfed.sites import LEDGER_FILE, STORE_FILE, Site, read_site
 from secfed.store import NodeStore
@@ -93,20 +93,30 @@ def prepare(study_path: Path, out: Path) -> Plan:
     return Plan(study, study_path, out, base, sites, test_set, simulation, account.epsilon_by_round(study))
 
 
-def execute(plan: Plan, reporter: Reporter) -> Result:
-    """Run the study and write the run's folder."""
+def execute(plan: Plan, reporter: Reporter, confirmed: Callable[[], bool] = lambda: True) -> Result:
+    """Show the privacy plan, and once it is confirmed run the study and write the run's folder.
+
+    Args:
+        plan: what `prepare` gave.
+        reporter: is shown the plan, then the progress.
+        confirmed: asked after the plan is shown; nothing is written or reserved before it says yes.
+
+    Raises:
+        UserError: the plan was not confirmed.
+    """
     from secfed.models import load_tokenizer
     from secfed.training import load_study_model
 
     started, clock = datetime.now(UTC), time.monotonic()
     study = plan.study
-    _lay_out(plan)
     model, first = load_study_model(study, plan.base)
+    reporter.show(Note(privacy_plan(study, plan.sites, model.describe(), plan.epsilon_by_round[-1])))
+    if not confirmed():
+        raise UserError("the plan was not confirmed", "Nothing was started and nothing is spent")
+    _lay_out(plan)
     tokenizer = load_tokenizer(plan.base)
     test_set = tokenise(plan.test_set, tokenizer, study.model.max_length)
     before = model.accuracy(test_set)
-    reporter.show(Note(model.describe()))
-    reporter.show(Note(_describe_plan(plan)))
     with ExitStack() as stack:
         ledgers = [stack.enter_context(site.open_ledger()) for site in plan.sites]
         _reserve(plan, ledgers)
@@ -238,15 +248,3 @@ def _write_results(plan: Plan, summary: Mapping[str, Any]) -> None:
             (plan.out / run_folder.ledger_file(site.name)).write_bytes(write_copy(ledger.entries()))
     (plan.out / run_folder.SUMMARY).write_text(run_folder.json_text(summary))
     write_report(plan.out, build_report(plan.study, summary))
-
-
-def _describe_plan(plan: Plan) -> str:
-    study = plan.study
-    rules = study.cohort_rules()
-    size = len(study.roster)
-    return (
-        f"{size} hospitals, quorum {rules.quorum(size)}, up to {rules.really_tolerated(size)} may drop out, "
-        f"{study.cohort.colluders} may collude; {describe(study.algorithm)}, {study.steps} private steps at noise "
-        f"multiplier {study.privacy.noise_multiplier:.4f}: epsilon {plan.epsilon_by_round[-1]:.2f} at delta "
-        f"{study.privacy.delta:g} for each patient"
-    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from secfed.progress import Reporter
 
-EXAMPLE = "Example: secfed run runs/demo/study.toml --out runs/again"
+EXAMPLE = "Example: secfed run runs/demo/study.toml --out runs/again --yes"
 
 StudyPath = Annotated[
     Path,
@@ -24,19 +26,43 @@ OutFolder = Annotated[Path, typer.Option("--out", metavar="DIR", help="A new fol
 AsJson = Annotated[bool, typer.Option("--json", help="Progress as JSON lines, the summary as the last one.")]
 
 
-def command(study: StudyPath, out: OutFolder, as_json: AsJson = False) -> None:
-    """Run a study, all hospitals in this process: a simulation with the real protocol."""
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask whether the privacy plan is what you want.")]
+
+
+def command(study: StudyPath, out: OutFolder, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Run a study, all hospitals in this process: a simulation with the real protocol.
+
+    Shows the privacy plan first, on one screen, and asks whether to go on; nothing is reserved or written before.
+    """
     from secfed.progress import choose_reporter
 
     reporter = choose_reporter(as_json)
     try:
-        run_study(study, out, reporter, as_json)
+        run_study(study, out, reporter, as_json, _always if yes else _ask)
     finally:
         reporter.close()
 
 
-def run_study(study: Path, out: Path, reporter: Reporter, as_json: bool) -> None:
-    """Prepare, run, and say what came of it."""
+def _always() -> bool:
+    return True
+
+
+def _ask() -> bool:
+    """The person at the terminal; where there is none, nobody has said yes."""
+    if not sys.stdin.isatty():
+        from secfed.errors import UserError
+
+        raise UserError(
+            "nobody is there to confirm the privacy plan",
+            "Nothing was started. Read the plan, and give --yes to run without the question",
+        )
+    return typer.confirm("Run this study, and spend this budget?", err=True)
+
+
+def run_study(
+    study: Path, out: Path, reporter: Reporter, as_json: bool, confirmed: Callable[[], bool] = _always
+) -> None:
+    """Prepare, run once the privacy plan is confirmed, and say what came of it."""
     from secfed.progress import Note
 
     if not as_json:
@@ -44,7 +70,7 @@ def run_study(study: Path, out: Path, reporter: Reporter, as_json: bool) -> None
     settle_libraries()
     from secfed.run import execute, prepare
 
-    result = execute(prepare(study, out), reporter)
+    result = execute(prepare(study, out), reporter, confirmed)
     reporter.close()
     if as_json:
         import json

@@ -40,7 +40,8 @@ def source(tmp_path: Path) -> Path:
     source.mkdir()
     write_identity(source / "identity.key", identities(5)[0])
     write_policy(source)
-    (source / "patients.jsonl").write_text('{"patient": "a", "text": "words", "label": "no"}\n')
+    lines = (f'{{"patient": "{number}", "text": "words", "label": "no"}}\n' for number in range(100))
+    (source / "patients.jsonl").write_text("".join(lines))
     return source
 
 
@@ -118,7 +119,7 @@ def plan_of(study: Study, folder: Path, epsilons: tuple[float, ...]) -> Plan:
         records = folder / f"site-{index}"
         records.mkdir(exist_ok=True)
         sites.append(Site(f"hospital-{index}", identities(5)[index], make_policy(epsilon=epsilon), {}, records))
-    return Plan(study, folder, folder, folder, tuple(sites), {}, Simulation(), 1.0, (8.0,))
+    return Plan(study, folder, folder, folder, tuple(sites), {}, Simulation(), (8.0,))
 
 
 def test_where_one_hospital_refuses_at_the_last_moment_nothing_is_spent_at_the_others(tmp_path: Path) -> None:
@@ -167,15 +168,15 @@ def test_two_studies_that_start_at_once_cannot_both_take_the_last_of_the_budgets
 def test_a_hospital_whose_study_is_withdrawn_in_a_round_sends_no_update(tmp_path: Path) -> None:
     federation = Federation(make_study(), tmp_path)
     ledger, trainer = federation.nodes[2].parts.ledger, federation.trainers[2]
-    train = trainer.update
+    train = trainer.contribute
 
     def withdraw_meanwhile(*arguments: Any) -> Any:
-        update = train(*arguments)
+        vector = train(*arguments)
         if trainer.trained == [1]:
             ledger.withdraw(federation.study.digest)
-        return update
+        return vector
 
-    trainer.update = withdraw_meanwhile  # type: ignore[method-assign]
+    trainer.contribute = withdraw_meanwhile  # type: ignore[method-assign]
     _, records = federation.run()
     assert all(not record.void and "hospital-2" not in record.survivors for record in records)
     assert [name for name, reason in federation.refusals if "was withdrawn at this node" in reason] == [

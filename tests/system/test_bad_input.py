@@ -255,7 +255,7 @@ def test_bad_input_is_one_line_exit_2_and_nothing_written(
     spoil(workspace)
     before = sorted(workspace.rglob("*"))
     out = workspace.parent / "out"
-    assert run_cli(monkeypatch, "run", str(workspace / "study.toml"), "--out", str(out)) == 2
+    assert run_cli(monkeypatch, "run", str(workspace / "study.toml"), "--out", str(out), "--yes") == 2
     complaint = capsys.readouterr().err
     assert complaint.count("\n") == 1
     assert said in complaint
@@ -270,17 +270,34 @@ def test_a_spent_budget_refuses_before_training(
 ) -> None:
     """The hospitals of a finished run, offered another study: their ledgers say what is left."""
     out = workspace.parent / "out"
-    assert run_cli(monkeypatch, "run", str(workspace / "study.toml"), "--out", str(out)) == 0
+    assert run_cli(monkeypatch, "run", str(workspace / "study.toml"), "--out", str(out), "--yes") == 0
     assert "accuracy" in capsys.readouterr().out
     (out / "summary.json").unlink()
     shutil.rmtree(out / "receipts")
     edit(workspace / "study.toml", 'name = "icd-chapters"', 'name = "second-study"')
     before = {path: path.read_bytes() for path in out.rglob("*.sqlite")}
-    assert run_cli(monkeypatch, "run", str(workspace / "study.toml"), "--out", str(out)) == 2
+    assert run_cli(monkeypatch, "run", str(workspace / "study.toml"), "--out", str(out), "--yes") == 2
     complaint = capsys.readouterr().err
     assert "privacy budget" in complaint
     assert "secfed: " in complaint
     assert {path: path.read_bytes() for path in out.rglob("*.sqlite")} == before
+
+
+def test_nothing_starts_before_somebody_has_confirmed_the_privacy_plan(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(workspace.rglob("*"))
+    out = workspace.parent / "out"
+    arguments = ("run", str(workspace / "study.toml"), "--out", str(out))
+    assert run_cli(monkeypatch, *arguments) == 2  # nobody at a terminal
+    said = capsys.readouterr()
+    assert "privacy plan of icd-chapters" in said.out
+    assert "give --yes" in said.err
+    monkeypatch.setattr("secfed.cli.run._ask", lambda: False)
+    assert run_cli(monkeypatch, *arguments) == 2
+    assert "the plan was not confirmed. Nothing was started" in capsys.readouterr().err
+    assert not out.exists()
+    assert sorted(workspace.rglob("*")) == before
 
 
 def test_a_folder_that_holds_a_run_is_not_run_over(
@@ -289,7 +306,7 @@ def test_a_folder_that_holds_a_run_is_not_run_over(
     out = workspace.parent / "out"
     out.mkdir()
     (out / "summary.json").write_text("{}")
-    assert run_cli(monkeypatch, "run", str(workspace / "study.toml"), "--out", str(out)) == 2
+    assert run_cli(monkeypatch, "run", str(workspace / "study.toml"), "--out", str(out), "--yes") == 2
     assert "holds another run" in capsys.readouterr().err
 
 

@@ -256,9 +256,12 @@ def test_a_run_of_another_strategy_says_so_ends_with_one_model_and_verifies(
     _rewrite_algorithm(folder / "study.toml", {**figures, "rounds": 6, "physical_batch": 32})
     recorder = Recorder()
     summary = execute(prepare(folder / "study.toml", folder.parent / "out"), recorder).summary
-    plan = [event.text for event in recorder.events if isinstance(event, Note) and "may collude" in event.text]
+    plan = [event.text for event in recorder.events if isinstance(event, Note) and "privacy plan" in event.text]
     assert len(plan) == 1
-    assert f"1 may collude; {words}, {settings.steps} private steps at noise multiplier" in plan[0]
+    assert f"moved by      {words}, 6 rounds\n" in plan[0]
+    assert f"in each of T = {settings.steps} private steps" in plan[0]
+    assert "quorum 4, up to 1 may drop out, 1 may collude" in plan[0]
+    assert "epsilon 0.0 of 8.0 will be left at every hospital" in plan[0]
     report = json.loads((folder.parent / "out" / "report.json").read_text())
     assert [row["value"] for row in report["parameters"] if row["name"] == "Strategy"] == [words]
     assert {each["state_digest"] for each in summary["hospitals"]} == {summary["state_digest"]}

@@ -1,0 +1,84 @@
+"""The privacy plan: one screen that says, before anything runs, what it will cost and whom it protects.
+
+Every line comes from the signed study, the sites' policies and ledgers, or the loaded model. Nothing is reserved yet
+when it is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+from secfed.account import against_in_short
+from secfed.algorithms import describe
+from secfed.privacy import DistributedPrivacy
+from secfed.sites import LEDGER_FILE, Site
+from secfed.study import Study
+
+_NAME_WIDTH = 14
+
+
+def privacy_plan(study: Study, sites: Sequence[Site], model: str, epsilon: float) -> str:
+    """The screen, as plain text.
+
+    Args:
+        study: what is to run.
+        sites: the hospitals, read and checked.
+        model: what is trained, in a line.
+        epsilon: the study's figure of record.
+    """
+    privacy, rules, size = study.privacy, study.cohort_rules(), len(study.roster)
+    lines = [
+        ("trained", model),
+        ("moved by", f"{describe(study.algorithm)}, {study.algorithm.rounds} rounds"),
+        (
+            f"each {privacy.protects.value}",
+            f"epsilon {epsilon:.2f} at delta {privacy.delta:g}, {against_in_short(study)}",
+        ),
+        ("noise", _noise(study)),
+        (
+            "sampling",
+            f"q = {privacy.sampling_rate:g} in each of T = {study.steps} private steps, clip C = {privacy.clip:g}",
+        ),
+        (
+            "cohort",
+            f"{size} hospitals, quorum {rules.quorum(size)}, up to {rules.really_tolerated(size)} may drop out, "
+            f"{study.cohort.colluders} may collude",
+        ),
+        *(("budget", line) for line in _budgets(study, sites)),
+    ]
+    return "\n".join([f"privacy plan of {study.name}", *(f"  {name:<{_NAME_WIDTH}}{text}" for name, text in lines)])
+
+
+def _noise(study: Study) -> str:
+    privacy = study.privacy
+    if not isinstance(privacy, DistributedPrivacy):
+        return f"sigma = {privacy.noise_multiplier:g} C in every local step of every hospital"
+    shares = study.noise_shares
+    return (
+        f"sigma = {privacy.noise_multiplier:g} C nominal: every hospital adds "
+        f"{shares.share(privacy.noise_multiplier):.3g} C, and {shares.honest} of at least {shares.quorum} are counted"
+    )
+
+
+def _budgets(study: Study, sites: Sequence[Site]) -> list[str]:
+    """What each ledger will have left; hospitals with the same figures on one line."""
+    groups: dict[str, list[str]] = {}
+    for site in sites:
+        granted, left = _balance(site)
+        after = left - Decimal(repr(study.privacy.epsilon))
+        groups.setdefault(f"epsilon {after:f} of {granted:f} will be left", []).append(site.name)
+    if len(groups) == 1:
+        (line,) = groups
+        return [f"{line} at every hospital"]
+    return [f"{line} at {', '.join(names)}" for line, names in groups.items()]
+
+
+def _balance(site: Site) -> tuple[Decimal, Decimal]:
+    """Epsilon granted to this site's population, and what is left of it."""
+    granted = Decimal(repr(site.policy.budget.epsilon))
+    if not (site.records / LEDGER_FILE).exists():
+        return granted, granted
+    with site.open_ledger() as ledger:
+        balance = ledger.balance(site.policy.budget.population)
+    return (balance.granted_epsilon, balance.left_epsilon) if balance.granted_epsilon else (granted, granted)
