@@ -75,7 +75,7 @@ class DemoSettings:
     """Local mode needs no shared noise, and learns less."""
     steps: int = 40
     """Private steps: as many rounds in distributed mode."""
-    server_learning_rate: float = 0.06
+    server_learning_rate: float = 0.12
     tau: float = 0.001
     local_steps: int = 4
     """Of a round in local mode."""

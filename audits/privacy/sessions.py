@@ -33,8 +33,8 @@ from crypto.randomness import NoiseSecret
 from dp import distributed
 from dp.accounting import event_epsilon
 from dp.delta_terms import GRID, DistributedNoise
-from dp.distributed import StepPlan, batches_needed
 from dp.events import NoisedSums, NoiseShares
+from dp.step_plan import StepPlan, batches_needed, noise_share
 from protocols.aggregator import Aggregator, Stage
 from protocols.client import Client
 from protocols.events import InputWanted, Send, SumPublished
@@ -96,7 +96,7 @@ class Setting:
     def noise(self) -> DistributedNoise:
         """How the accountant takes the noise to be made."""
         shares = NoiseShares(self.quorum, self.rules.colluders)
-        return DistributedNoise(shares, self.rules.roster_size, self.canaries, sampler_error=float(SAMPLER_ERROR))
+        return DistributedNoise(shares, self.rules.roster_size, self.canaries, sampler_error=SAMPLER_ERROR)
 
     @property
     def epsilon(self) -> float:
@@ -113,7 +113,7 @@ class Setting:
             self.most_records,
             self.physical_batch,
             batches_needed(patients, self.sampling_rate, self.most_records, self.physical_batch),
-            distributed.noise_share(self.noise_multiplier, GRID, self.quorum, self.rules.colluders),
+            noise_share(self.noise_multiplier, GRID, self.quorum, self.rules.colluders),
         )
 
 
