@@ -67,17 +67,39 @@ def clip_and_sum(gradients: Sequence[Tensor], clip: float) -> ClippedSum:
     return ClippedSum(tuple(parts), int((~finite).sum()))
 
 
-def check_model(model: nn.Module) -> list[ModelProblem]:
-    """Everything about the model's layers that rules out private training; an empty list where there is nothing."""
+def check_model(model: nn.Module, by_opacus: bool = True) -> list[ModelProblem]:
+    """Everything about the model's layers that rules out private training; an empty list where there is nothing.
+
+    `dp.guards.check_step` finds what shows only when the model runs.
+
+    Args:
+        model: any.
+        by_opacus: whether Opacus takes the gradients; one record at a time needs no layer that Opacus knows.
+    """
     problems = []
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     if not trainable:
         problems.append(ModelProblem("", "no parameter is trainable", "add an adapter or unfreeze a layer"))
-    if len({parameter.device for parameter in trainable}) > 1:
+    if len({parameter.device for _, parameter in trainable}) > 1:
         problems.append(ModelProblem("", "trainable parameters are on several devices", "move them to one"))
+    for name, parameter in trainable:
+        if parameter.dtype not in (torch.float32, torch.float64):
+            text = f"it is trained in {parameter.dtype}, in which small steps do not move a weight"
+            problems.append(ModelProblem(name, text, "keep it in float32; the frozen layers may have half precision"))
+    problems.extend(_check_ties(model))
     for name, module in model.named_modules():
         problems.extend(_check_module(name, module))
+        if by_opacus:
+            problems.extend(check_by_opacus(name, module))
     return problems
+
+
+def check_by_opacus(name: str, module: nn.Module) -> list[ModelProblem]:
+    """What Opacus itself has against a layer that is trained: it cannot follow it."""
+    validator = ModuleValidator.VALIDATORS.get(type(module))
+    if validator is None or not owns_trainable_parameters(module) or isinstance(module, _BatchNorm):
+        return []
+    return [ModelProblem(name, str(error), "replace the layer or freeze it") for error in validator(module)]
 
 
 def owns_trainable_parameters(module: nn.Module) -> bool:
@@ -98,7 +120,17 @@ def _check_module(name: str, module: nn.Module) -> list[ModelProblem]:
         )
     if getattr(module, "dropout", 0.0) not in (0, 0.0):
         problems.append(ModelProblem(name, "a trainable layer has dropout inside", "set its dropout to 0"))
-    validator = ModuleValidator.VALIDATORS.get(type(module))
-    if validator is not None:
-        problems.extend(ModelProblem(name, str(error), "replace the layer or freeze it") for error in validator(module))
     return problems
+
+
+def _check_ties(model: nn.Module) -> list[ModelProblem]:
+    """Trained tensors that have several names: a step on one moves the other, and a saved adapter holds one of them."""
+    names: dict[tuple[torch.device, int], list[tuple[str, nn.Parameter]]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if parameter.numel() and not parameter.is_meta:
+            names.setdefault((parameter.device, parameter.data_ptr()), []).append((name, parameter))
+    return [
+        ModelProblem(tied[0][0], f"it is one tensor with {tied[1][0]}", "untie the two, or freeze both")
+        for tied in names.values()
+        if len(tied) > 1 and any(parameter.requires_grad for _, parameter in tied)
+    ]
