@@ -10,15 +10,16 @@ rows of weight zero; more than K batches are drawn with a probability below 2^-4
 and the patients beyond contribute zero. A patient whose gradient is not finite contributes zero, too.
 
 Independence to the last bit (`dp.patients`) also needs a record's gradient to be the same at every place of a batch
-and beside any others. `batches_are_independent` tries that on made-up records; where it does not hold, a physical batch
-must hold one record.
+and beside any others. `dp.guards.check_step` tries that on made-up records. Where it does not hold, or Opacus cannot
+follow the model, one record goes through the model at a time, by plain autograd: slower, and the same for any model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -31,7 +32,11 @@ from dp.errors import UnsuitableModel
 from dp.patients import Drawn, draw_patients, patient_vectors
 from dp.sampling import Patients
 from dp.step_plan import StepPlan
-from dp.training import per_sample_gradients, record_losses
+from dp.training import per_sample_gradients, plain_gradients, record_losses
+
+RecordLosses: TypeAlias = Callable[[nn.Module, dict[str, Tensor], Tensor], Tensor]
+"""Model, inputs and labels of some records -> the loss of each record, of shape (records,)."""
+
 
 
 @dataclass(slots=True)
@@ -51,6 +56,7 @@ def private_sum(
     secret: NoiseSecret,
     round_number: int,
     progress: Callable[[int], None] | None = None,
+    one_at_a_time: bool = False,
 ) -> StepResult:
     """One hospital's contribution to one step.
 
@@ -62,18 +68,19 @@ def private_sum(
         secret: this step's noise secret; the caller wipes it afterwards.
         round_number: names the step's coins and noise.
         progress: called with the number of physical batches done after each.
+        one_at_a_time: whether records go through the model singly, as the verdict of `dp.guards.check_step` has it.
 
     Raises:
         UnsuitableModel: the model mixes samples, or a trainable parameter has no per-sample gradient.
     """
-    problems = check_model(model)
+    problems = check_model(model, by_opacus=not one_at_a_time)
     if problems:
         raise UnsuitableModel("the model cannot be trained privately: " + "; ".join(map(str, problems)))
     drawn = draw_patients(patients.rows, plan.sampling_rate, plan.most_records, secret, round_number)
     drawn = drawn[: plan.most_patients]
     total = np.zeros(sum(parameter.numel() for _, parameter in trained_parameters(model)), dtype=np.int64)
     result = StepResult(total)
-    batches = record_gradients(model, patients, drawn, plan, progress)
+    batches = record_gradients(model, patients, drawn, plan, progress, one_at_a_time)
     for vector in patient_vectors(drawn, batches, total.size, plan.clip, plan.grid):
         if vector is None:
             result.non_finite += 1
@@ -88,55 +95,35 @@ def draw_noise(secret: NoiseSecret, round_number: int, count: int, variance: Fra
     return secret.stream("noise", round_number).discrete_gaussian(count, variance)
 
 
-def batches_are_independent(model: nn.Module, patients: Patients, physical_batch: int) -> bool:
-    """Whether a record's gradient has the same bits at every place of a batch and beside any others.
-
-    Tried on made-up records: token ids of the data's shape that follow a fixed pattern, and nobody's record.
-    """
-    inputs = {name: _made_up(tensor, physical_batch) for name, tensor in patients.inputs.items()}
-    classes = int(model(**{name: tensor[:1] for name, tensor in inputs.items()}).logits.shape[1])
-    labels = torch.arange(physical_batch) % classes
-    parameters = trained_parameters(model)
-    weights = torch.ones(physical_batch)
-    buffer = gradient_buffer(parameters, physical_batch)
-    with per_sample_gradients(model):
-        first = _gradients(model, parameters, inputs, labels, weights, buffer).copy()
-        for places in range(1, physical_batch):
-            moved = {name: tensor.roll(places, 0) for name, tensor in inputs.items()}
-            found = _gradients(model, parameters, moved, labels.roll(places, 0), weights, buffer)
-            if not np.array_equal(np.roll(found, -places, axis=0), first):
-                return False
-        weights[1:] = 0
-        alone = {name: tensor[:1].expand_as(tensor) for name, tensor in inputs.items()}
-        found = _gradients(model, parameters, alone, labels[:1].expand_as(labels), weights, buffer)
-        return np.array_equal(found[0], first[0])
-
-
 def record_gradients(
     model: nn.Module,
     patients: Patients,
     drawn: Sequence[Drawn],
     plan: StepPlan,
     progress: Callable[[int], None] | None = None,
+    one_at_a_time: bool = False,
 ) -> Iterator[NDArray[np.float32]]:
     """The K physical batches of a step: gradients of the drawn records, one after another, then of fillers.
 
-    Each is of shape (physical batch, D), and valid until the next is asked for. Fillers have a weight of zero.
+    Each is of shape (physical batch, D), and valid until the next is asked for. Fillers have a weight of zero. With
+    `one_at_a_time` every record, filler or not, has a forward pass of its own; the last bits differ from those of
+    batches, because sums are taken in another order.
 
     Raises:
-        UnsuitableModel: a trainable parameter has no per-sample gradient.
+        UnsuitableModel: a trainable parameter has no gradient, or none per sample.
     """
     queue = [row for entry in drawn for row in entry.rows]
     parameters = trained_parameters(model)
     buffer = gradient_buffer(parameters, plan.physical_batch)
-    with per_sample_gradients(model):
+    gradients = single_gradients if one_at_a_time else batch_gradients
+    with plain_gradients(model) if one_at_a_time else per_sample_gradients(model):
         for number in range(plan.batches):
             part = queue[number * plan.physical_batch : (number + 1) * plan.physical_batch]
             filler = plan.physical_batch - len(part)
             index = torch.tensor(part + [0] * filler)
             weights = torch.tensor([1.0] * len(part) + [0.0] * filler)
             inputs = {name: tensor[index] for name, tensor in patients.inputs.items()}
-            yield _gradients(model, parameters, inputs, patients.labels[index], weights, buffer)
+            yield gradients(model, parameters, inputs, patients.labels[index], weights, buffer)
             if progress is not None:
                 progress(number + 1)
 
@@ -182,24 +169,64 @@ def flat_gradients(parameters: Sequence[tuple[str, nn.Parameter]], buffer: Tenso
     return flat
 
 
-def _gradients(
+def batch_gradients(
     model: nn.Module,
     parameters: Sequence[tuple[str, nn.Parameter]],
-    inputs: dict[str, Tensor],
+    inputs: Mapping[str, Tensor],
     labels: Tensor,
     weights: Tensor,
     buffer: Tensor,
+    losses: RecordLosses = record_losses,
 ) -> NDArray[np.float32]:
-    """Per-record gradients of one physical batch, flat, of shape (records, D). Valid while `buffer` is not reused."""
+    """Gradients of the weighted losses of one physical batch, flat, by Opacus: one pass, within `per_sample_gradients`.
+
+    Args:
+        model: any whose layers Opacus can follow.
+        parameters: as `trained_parameters` gives them.
+        inputs: what the model is called with, by argument name; each of shape (records, length).
+        labels: of shape (records,).
+        weights: of shape (records,): 1 for a record that counts, 0 for a filler.
+        buffer: `gradient_buffer`'s.
+        losses: of each record.
+
+    Returns:
+        Of shape (records, D); valid while `buffer` is not used again.
+
+    Raises:
+        UnsuitableModel: a parameter has no per-sample gradient.
+    """
     device = parameters[0][1].device
-    losses = record_losses(model, {name: tensor.to(device) for name, tensor in inputs.items()}, labels.to(device))
-    torch.autograd.backward((losses * weights.to(device)).sum())
+    found = losses(model, {name: tensor.to(device) for name, tensor in inputs.items()}, labels.to(device))
+    torch.autograd.backward((found * weights.to(device)).sum())
     return flat_gradients(parameters, buffer)
 
 
-def _made_up(tensor: Tensor, count: int) -> Tensor:
-    """Rows of the tensor's shape that nobody has: every value is one that occurs, in a fixed pattern."""
-    values = torch.unique(tensor)
-    places = torch.arange(count * tensor[0].numel())
-    made_up: Tensor = values[(places * 7919) % len(values)].reshape(count, *tensor.shape[1:])
-    return made_up
+def single_gradients(
+    model: nn.Module,
+    parameters: Sequence[tuple[str, nn.Parameter]],
+    inputs: Mapping[str, Tensor],
+    labels: Tensor,
+    weights: Tensor,
+    buffer: Tensor,
+    losses: RecordLosses = record_losses,
+) -> NDArray[np.float32]:
+    """As `batch_gradients`, by plain autograd: a pass for each record, within `plain_gradients`. Works with any model.
+
+    Raises:
+        UnsuitableModel: the loss does not depend on a parameter.
+    """
+    device = parameters[0][1].device
+    for record in range(len(labels)):
+        own = {name: tensor[record : record + 1].to(device) for name, tensor in inputs.items()}
+        found = losses(model, own, labels[record : record + 1].to(device))
+        # Not `autograd.grad`, which reentrant checkpointing cannot do.
+        torch.autograd.backward((found * weights[record].to(device)).sum())
+        parts = []
+        for name, parameter in parameters:
+            if parameter.grad is None:
+                raise UnsuitableModel(f"{name} has no gradient: the loss does not depend on it. Freeze it")
+            parts.append(parameter.grad.to(torch.float32).flatten())
+            parameter.grad = None
+        torch.cat(parts, out=buffer[record])
+    flat: NDArray[np.float32] = buffer.cpu().numpy()
+    return flat

@@ -30,7 +30,7 @@ class StepPlan:
     most_records: int
     """G: records of one patient in a step, at most."""
     physical_batch: int
-    """Records per forward pass, always exactly this many."""
+    """Records in a batch, always exactly this many; a forward pass each where they go through the model singly."""
     batches: int
     """K: physical batches per step, always exactly this many; see `batches_needed`."""
     noise_variance: Fraction

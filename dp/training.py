@@ -198,26 +198,54 @@ def per_sample_gradients(model: nn.Module) -> Iterator[None]:
     The loss must be a sum over samples. Afterwards the model is as it was before but for its weights: no hooks, no
     gradients, the same modes.
     """
+    with evaluation(model, trained_layers_train=True):
+        hooks = GradSampleHooks(model, loss_reduction="sum")
+        try:
+            with warnings.catch_warnings():
+                # The lowest adapter's input needs no gradient, since everything below is frozen: that is intended.
+                warnings.filterwarnings("ignore", message="Full backward hook is firing")
+                yield
+        finally:
+            hooks.cleanup()
+            for module in model.modules():
+                for leftover in ("activations", "max_batch_len"):
+                    module.__dict__.pop(leftover, None)
+            for parameter in model.parameters():
+                parameter.grad = None
+                parameter.__dict__.pop("summed_grad", None)
+
+
+@contextmanager
+def plain_gradients(model: nn.Module) -> Iterator[None]:
+    """Within it, all of the model is in evaluation mode, and a backward pass leaves `.grad` as ever. Afterwards the
+    model is as it was before but for its weights."""
+    with evaluation(model):
+        try:
+            yield
+        finally:
+            for parameter in model.parameters():
+                parameter.grad = None
+
+
+@contextmanager
+def evaluation(model: nn.Module, trained_layers_train: bool = False) -> Iterator[None]:
+    """Within it, the model is in evaluation mode; afterwards every part of it is in the mode that it was in.
+
+    Args:
+        model: any.
+        trained_layers_train: whether the layers that own trainable parameters are told that they train, as they are
+            where Opacus's hooks follow them.
+    """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     for module in model.modules():
-        if owns_trainable_parameters(module):
+        if trained_layers_train and owns_trainable_parameters(module):
             module.training = True
-    hooks = GradSampleHooks(model, loss_reduction="sum")
     try:
-        with warnings.catch_warnings():
-            # The lowest adapter's input needs no gradient, since everything below is frozen: that is intended.
-            warnings.filterwarnings("ignore", message="Full backward hook is firing")
-            yield
+        yield
     finally:
-        hooks.cleanup()
         for module, training in modes:
             module.training = training
-            for leftover in ("activations", "max_batch_len"):
-                module.__dict__.pop(leftover, None)
-        for parameter in model.parameters():
-            parameter.grad = None
-            parameter.__dict__.pop("summed_grad", None)
 
 
 def record_losses(model: nn.Module, inputs: dict[str, Tensor], labels: Tensor) -> Tensor:

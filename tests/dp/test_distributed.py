@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 from math import comb
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from torch import nn
 from crypto.randomness import NoiseSecret
 from dp import distributed
 from dp.distributed import (
-    batches_are_independent,
     draw_noise,
     private_sum,
     record_gradients,
@@ -230,26 +228,6 @@ def test_the_batches_hold_every_draw_but_with_a_probability_of_two_to_the_minus_
     assert beyond(count * batch // records) <= Fraction(1, 2**40)
     if (most := most_drawn(patients, rate)) < patients:  # the bound is no exact quantile, but close to it
         assert beyond(most * 24 // 25) > Fraction(1, 2**40)
-
-
-def test_a_records_gradient_has_the_same_bits_at_every_place(adapter: AdapterModel) -> None:
-    assert batches_are_independent(adapter.module, make_tiny_patients(6), 8)
-
-
-class Mixing(nn.Module):
-    """A head that compares every record with the batch's mean: no layer of it looks wrong."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, **inputs: torch.Tensor) -> SimpleNamespace:
-        logits = self.inner(**inputs).logits
-        return SimpleNamespace(logits=logits - logits.mean(dim=0))
-
-
-def test_a_model_that_compares_the_records_of_a_batch_is_noticed(adapter: AdapterModel) -> None:
-    assert not batches_are_independent(Mixing(adapter.module), make_tiny_patients(6), 4)
 
 
 def test_a_model_that_mixes_samples_is_refused() -> None:
