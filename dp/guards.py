@@ -1,0 +1,331 @@
+"""What is tried on made-up records before a hospital opens its data: whether one step of this model is private.
+
+Clipping bounds what one patient does to a sum only if a record's gradient depends on that record alone, is taken as the
+accountant assumes, and belongs to the tensors that move. Nothing of that can be read off a model: a layer, a loss or a
+library may break it without an error, and the sum then looks as it always does. So one step is made on records that
+nobody has, and looked at from all sides. `dp.clipping.check_model` reads off the layers what can be read off, and comes
+first.
+
+What is found is refused, or mended where one record at a time mends it: where Opacus cannot follow a layer (DoRA, LoRA
+on embeddings, checkpointing without re-entry), and where a record's gradient has other last bits in other company. The
+validator follows Opacus's: it returns every problem, each with its fix. It tries, and does not prove: a model may be
+made to pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dp.clipping import ModelProblem, check_by_opacus, check_model, owns_trainable_parameters
+from dp.distributed import RecordLosses, batch_gradients, gradient_buffer, single_gradients, trained_parameters
+from dp.errors import UnsuitableModel
+from dp.sampling import Patients
+from dp.training import evaluation, per_sample_gradients, plain_gradients, record_losses
+
+SAME_TO_WITHIN = 1e-3
+"""Differences below this part are rounding's, in another order of the same sums; those above have a cause."""
+_HALF_PRECISION_ROUNDINGS = 16
+_NUDGE = 2.0**-5
+_STEP = 2.0**-7
+_GOLDEN = (math.sqrt(5) - 1) / 2
+_SINGLY = "records go through the model one at a time, which takes longer"
+_KNOWN_TO_BREAK = (
+    ("lora_magnitude_vector", "DoRA, whose layer uses weights of other layers"),
+    ("lora_embedding_", "LoRA on embeddings, whose matrices belong to no layer"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the guards found. Nothing of it depends on data."""
+
+    problems: tuple[ModelProblem, ...]
+    """Why no step of this model is private, each with its fix."""
+    mended: tuple[ModelProblem, ...]
+    """Why records go through the model one at a time, by which these are mended."""
+
+    @property
+    def one_at_a_time(self) -> bool:
+        """What `dp.distributed.private_sum` is told."""
+        return bool(self.mended)
+
+    def refuse(self) -> None:
+        """Raise UnsuitableModel with every problem and its fix if there is one."""
+        if self.problems:
+            raise UnsuitableModel("the model cannot be trained privately: " + "; ".join(map(str, self.problems)))
+
+
+def made_up_patients(length: int, vocabulary: int, classes: int, count: int = 3) -> Patients:
+    """Records that nobody has, of the shape that a study gives its records: some full, some mostly padding.
+
+    Args:
+        length: tokens of every record.
+        vocabulary: token ids are below.
+        classes: labels are below.
+        count: of records, each of another patient; at least 2.
+    """
+    places = torch.arange(1, count * length + 1, dtype=torch.float64)
+    tokens = ((places * _GOLDEN) % 1 * vocabulary).long().reshape(count, length)
+    mask = torch.ones_like(tokens)
+    for record in range(1, count, 2):
+        mask[record, max(1, length // (record + 1)) :] = 0
+    rows = {f"made up {record}": (record,) for record in range(count)}
+    return Patients({"input_ids": tokens * mask, "attention_mask": mask}, torch.arange(count) % classes, rows)
+
+
+def check_step(
+    model: nn.Module,
+    made_up: Patients,
+    physical_batch: int,
+    moved: Mapping[str, nn.Parameter] | None = None,
+    losses: RecordLosses = record_losses,
+) -> Verdict:
+    """Make one step of the model on made-up records, and find everything that would make it not private.
+
+    Afterwards the model is as it was before, to the last bit.
+
+    Args:
+        model: called as `model(**inputs)`.
+        made_up: at least two records, as `made_up_patients` gives them; never a hospital's.
+        physical_batch: records of a batch.
+        moved: what a step will move, by the model's names: an optimiser's parameters, or those that a state is written
+            into. By default what is trainable.
+        losses: the loss of a step.
+    """
+    moved = dict(trained_parameters(model)) if moved is None else moved
+    problems = check_model(model, by_opacus=False) + _check_names(model, moved)
+    if problems:
+        return Verdict(tuple(problems), ())
+    step = _Step(model, made_up, physical_batch, losses)
+    with step.off_the_start():
+        problems = step.check_losses()
+        if problems:
+            return Verdict(tuple(problems), ())
+        single, problems = step.check_singly()
+        if single is None:
+            return Verdict(tuple(problems), ())
+        problems = step.check_movement(moved, single)
+        mended = step.check_batches(single)
+    for name, module in model.named_modules():
+        mended.extend(ModelProblem(name, each.problem, _SINGLY) for each in check_by_opacus(name, module))
+    return Verdict(tuple(problems), tuple(mended))
+
+
+def _check_names(model: nn.Module, moved: Mapping[str, nn.Parameter]) -> list[ModelProblem]:
+    """What a step moves is what is trainable, by name: nothing is frozen, and nothing is left over."""
+    trainable = {name for name, _ in trained_parameters(model)}
+    problems = [
+        ModelProblem(name, "a step is to move it, and it is frozen or not there", "unfreeze it, or leave it out")
+        for name in moved
+        if name not in trainable
+    ]
+    left = (name for name in sorted(trainable) if name not in moved)
+    return problems + [ModelProblem(name, "it is trainable, and no step moves it", "freeze it") for name in left]
+
+
+class _Step:
+    """One step on made-up records. Each check says what it compares."""
+
+    def __init__(self, model: nn.Module, made_up: Patients, physical_batch: int, losses: RecordLosses) -> None:
+        if made_up.records < 2:
+            raise ValueError("two records at least are compared")
+        self._model = model
+        self._parameters = trained_parameters(model)
+        self._device = self._parameters[0][1].device
+        self._inputs, self._labels, self._losses = made_up.inputs, made_up.labels, losses
+        self._records = made_up.records
+        self._size = physical_batch
+        coarsest = max(torch.finfo(each.dtype).eps for each in model.parameters() if each.is_floating_point())
+        self._tolerance = max(SAME_TO_WITHIN, _HALF_PRECISION_ROUNDINGS * coarsest)
+
+    @contextmanager
+    def off_the_start(self) -> Iterator[None]:
+        """Within it, what is trained is a little elsewhere: at its start a LoRA's B is zero, and A feels nothing.
+        Afterwards it is where it was, and torch's random numbers go on as if nobody had looked."""
+        before = [parameter.detach().clone() for _, parameter in self._parameters]
+        cards = [self._device] if self._device.type == "cuda" else []
+        with torch.random.fork_rng(cards):
+            try:
+                for _, parameter in self._parameters:
+                    places = torch.arange(1, parameter.numel() + 1, dtype=torch.float64)
+                    nudge = ((places * _GOLDEN) % 1 - 0.5) * _NUDGE
+                    _put(parameter, parameter.detach() + nudge.to(parameter).view_as(parameter))
+                yield
+            finally:
+                for (_, parameter), value in zip(self._parameters, before, strict=True):
+                    _put(parameter, value)
+
+    def check_losses(self) -> list[ModelProblem]:
+        """A loss of each record, in float32, of that record alone; nothing is drawn, and nothing is remembered."""
+        buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
+        state = _random_state(self._device)
+        problems = []
+        # Trained layers believe that they train, as where Opacus follows: what they do then must show here.
+        with torch.no_grad(), evaluation(self._model, trained_layers_train=True):
+            try:
+                problems.extend(self._compare_losses())
+            except Exception as error:  # whatever the model raises: the records are nobody's, and so is the text
+                text = f"it fails on made-up records: {error}"
+                problems.append(ModelProblem("", text, "check the model, and the study's length and labels"))
+            if not torch.equal(state, _random_state(self._device)):
+                fix = "switch off every dropout, in the layers and in what they call"
+                problems.insert(0, ModelProblem("", "its forward pass draws random numbers", fix))
+            for name, buffer in self._model.named_buffers():
+                if name in buffers and not torch.equal(buffer, buffers[name]):
+                    problems.append(ModelProblem(name, "a forward pass leaves something in it", "replace the layer"))
+                    buffer.data = buffers[name]
+        return problems
+
+    def check_singly(self) -> tuple[NDArray[np.float32] | None, list[ModelProblem]]:
+        """The records' gradients, a record at a time: finite, and with the same bits in another order."""
+        order = torch.arange(self._records)
+        problem = None
+        with plain_gradients(self._model):
+            try:
+                first = self._gradients(order, single_gradients)
+                again = self._gradients(order.flip(0), single_gradients)[::-1]
+            except UnsuitableModel as error:
+                return None, [ModelProblem("", str(error), "or let the forward pass use it")]
+            except RuntimeError as error:
+                problem = ModelProblem("", f"it has no gradient: {error}", "do not detach what is trained")
+                return None, [problem]
+        if not np.isfinite(first).all():
+            problem = ModelProblem("", "its gradient is not finite on made-up records", "load it in float32")
+        elif not np.array_equal(first, again):
+            text = "a record's gradient depends on the records before it"
+            problem = ModelProblem("", text, "keep nothing between records, and use deterministic kernels")
+        return (first, []) if problem is None else (None, [problem])
+
+    def check_movement(self, moved: Mapping[str, nn.Parameter], single: NDArray[np.float32]) -> list[ModelProblem]:
+        """One step moves every trained tensor of the model: what the caller moves is the model's own."""
+        problems, parameters = [], dict(self._parameters)
+        for name, gradient in self._by_name(single.sum(axis=0)):
+            own, held = parameters[name], moved[name]
+            largest = float(np.abs(gradient).max(initial=0.0))
+            if largest == 0:
+                text = "its gradient is zero on made-up records, so that it does not move"
+                problems.append(ModelProblem(name, text, "freeze it, or let the forward pass use it"))
+                continue
+            own_before, held_before = own.detach().clone(), held.detach().clone()
+            _put(held, held_before - torch.from_numpy(gradient * (_STEP / largest)).to(held).view_as(held))
+            if torch.equal(own, own_before):
+                text = "a step does not move it: what the step moves is not the model's own tensor"
+                problems.append(ModelProblem(name, text, "take the parameters from the model that is trained"))
+            _put(held, held_before)
+        return problems
+
+    def check_batches(self, single: NDArray[np.float32]) -> list[ModelProblem]:
+        """Gradients by Opacus: those of the record alone, with the same bits at every place and in any company."""
+        companies = self._companies(self._size)
+        try:
+            with per_sample_gradients(self._model):
+                alone = [
+                    self._gradients(torch.full((self._size,), record), batch_gradients)
+                    for record in range(self._records)
+                ]
+                together = [self._gradients(company, batch_gradients) for company in companies]
+                beside_fillers = self._gradients(companies[0], batch_gradients, counted=1)
+        except Exception as error:  # Opacus has no error of its own for what it cannot follow
+            return self._not_followed(f"{type(error).__name__}: {error}")
+        for record, batch in enumerate(alone):
+            pairs = zip(self._by_name(batch[0]), self._by_name(single[record]), strict=True)
+            for (name, found), (_, wanted) in pairs:
+                slack = float(np.linalg.norm(wanted)) + self._tolerance * float(np.linalg.norm(single[record]))
+                if not float(np.linalg.norm(found - wanted)) <= self._tolerance * slack:
+                    return self._not_followed(f"{name} has another gradient than by plain autograd")
+        same = np.array_equal(beside_fillers[0], alone[companies[0][0]][0])
+        for company, found in zip(companies, together, strict=True):
+            same &= all(np.array_equal(row, alone[record][0]) for record, row in zip(company, found, strict=True))
+        if same:
+            return []
+        return [ModelProblem("", "a record's gradient has other last bits at another place or in company", _SINGLY)]
+
+    def _compare_losses(self) -> list[ModelProblem]:
+        order = list(range(self._records))
+        alone = [self._loss(torch.tensor([record])) for record in order]
+        again = [self._loss(torch.tensor([record])) for record in reversed(order)][::-1]
+        companies = self._companies(self._records)
+        together = [self._loss(company) for company in companies]
+        if any(found.shape != (self._records,) for found in together):
+            return [ModelProblem("", "its loss is not one number for each record", "use a loss of each record")]
+        if alone[0].dtype not in (torch.float32, torch.float64):
+            return [ModelProblem("", f"its loss is taken in {alone[0].dtype}", "take it in float32")]
+        if not all(torch.equal(first, second) for first, second in zip(alone, again, strict=True)):
+            text = "a record's loss is another when it is computed again"
+            return [ModelProblem("", text, "keep nothing between records, and draw nothing")]
+        for company, found in zip(companies, together, strict=True):
+            for record, loss in zip(company.tolist(), found.tolist(), strict=True):
+                single = float(alone[record])
+                if not abs(loss - single) <= self._tolerance * max(1.0, abs(single)):
+                    text = f"a record's loss is {single:.4g} alone and {loss:.4g} in a batch with others"
+                    fix = "average each record's loss over its own tokens, and use no layer that sees the batch"
+                    return [ModelProblem("", text, fix)]
+        return []
+
+    def _not_followed(self, detail: str) -> list[ModelProblem]:
+        """Why Opacus's gradient is none, by the name of what is known to break it where that is found."""
+        found = []
+        for part, what in _KNOWN_TO_BREAK:
+            name = next((name for name, _ in self._parameters if part in name), None)
+            if name is not None:
+                found.append(ModelProblem(name, f"Opacus cannot follow {what}", _SINGLY))
+        if self._runs_again():
+            text = "Opacus cannot follow checkpointing: layers run again in the backward pass"
+            found.append(ModelProblem("", text, _SINGLY))
+        return found or [ModelProblem("", f"Opacus cannot follow it: {detail}", _SINGLY)]
+
+    def _runs_again(self) -> bool:
+        """Whether a layer that owns trained parameters runs in the backward pass, too."""
+        runs: list[nn.Module] = []
+        layers = [module for module in self._model.modules() if owns_trainable_parameters(module)]
+        handles = [layer.register_forward_pre_hook(lambda module, _: runs.append(module)) for layer in layers]
+        try:
+            with plain_gradients(self._model):
+                loss = self._loss(torch.tensor([0])).sum()
+                forward = len(runs)
+                torch.autograd.backward(loss)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return len(runs) > forward
+
+    def _companies(self, size: int) -> list[Tensor]:
+        """Batches in which every record has other neighbours and comes to other places."""
+        return [(torch.arange(size) + shift) % self._records for shift in range(self._records)]
+
+    def _loss(self, rows: Tensor) -> Tensor:
+        inputs = {name: tensor[rows].to(self._device) for name, tensor in self._inputs.items()}
+        return self._losses(self._model, inputs, self._labels[rows].to(self._device))
+
+    def _gradients(
+        self, rows: Tensor, by: Callable[..., NDArray[np.float32]], counted: int | None = None
+    ) -> NDArray[np.float32]:
+        """The gradients of these rows, of which the first `counted` weigh 1 and the others 0; all by default."""
+        weights = (torch.arange(len(rows)) < (len(rows) if counted is None else counted)).to(torch.float32)
+        inputs = {name: tensor[rows] for name, tensor in self._inputs.items()}
+        buffer = gradient_buffer(self._parameters, len(rows))
+        return by(self._model, self._parameters, inputs, self._labels[rows], weights, buffer, self._losses)
+
+    def _by_name(self, flat: NDArray[np.float32]) -> list[tuple[str, NDArray[np.float32]]]:
+        """A flat vector's part for each trained tensor."""
+        ends = np.cumsum([parameter.numel() for _, parameter in self._parameters])
+        return [(name, part) for (name, _), part in zip(self._parameters, np.split(flat, ends[:-1]), strict=True)]
+
+
+def _put(parameter: nn.Parameter, value: Tensor) -> None:
+    with torch.no_grad():
+        parameter.copy_(value)
+
+
+def _random_state(device: torch.device) -> Tensor:
+    """Where torch's random numbers are; whoever draws one moves it."""
+    state = torch.get_rng_state()
+    return torch.cat([state, torch.cuda.get_rng_state(device)]) if device.type == "cuda" else state
