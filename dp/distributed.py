@@ -38,7 +38,6 @@ RecordLosses: TypeAlias = Callable[[nn.Module, dict[str, Tensor], Tensor], Tenso
 """Model, inputs and labels of some records -> the loss of each record, of shape (records,)."""
 
 
-
 @dataclass(slots=True)
 class StepResult:
     """What one step gives its hospital. Only `vector` leaves, under masks."""

@@ -76,7 +76,7 @@ class DemoSettings:
     steps: int = 40
     """Private steps: as many rounds in distributed mode."""
     server_learning_rate: float = 0.12
-    tau: float = 0.001
+    tau: float = 0.0003
     local_steps: int = 4
     """Of a round in local mode."""
     local_learning_rate: float = 0.06

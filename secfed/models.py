@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -162,6 +162,17 @@ class AdapterModel:
     def layout(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
         """Name and shape of each trained tensor, sorted by name: the order of the flat vector, row-major."""
         return tuple((name, tuple(parameter.shape)) for name, parameter in self._trained)
+
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """What a state is written into, by name."""
+        return dict(self._trained)
+
+    @property
+    def vocabulary(self) -> int:
+        """Token ids are below this."""
+        embeddings = cast(PeftModel, self.module).get_input_embeddings()
+        return len(cast(Tensor, embeddings.weight))
 
     @property
     def dimension(self) -> int:

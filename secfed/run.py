@@ -29,7 +29,7 @@ from secfed.coordinator import Coordinator, RoundRecord
 from secfed.data import Record, read_test_set, tokenise
 from secfed.engines.embedded import ENGINE, EmbeddedChannel, Simulation, load_simulation
 from secfed.errors import UserError
-from secfed.node import Node, NodeParts
+from secfed.node import Node, NodeParts, Trainer
 from secfed.privacy_plan import privacy_plan
 from secfed.progress import LocalStep, Note, OwnerTold, Reporter
 from secfed.sites import LEDGER_FILE, STORE_FILE, Site, read_site
@@ -39,7 +39,6 @@ from secfed.summary import summarise
 
 if TYPE_CHECKING:
     from secfed.models import AdapterModel
-    from secfed.strategies import ModelState
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +101,18 @@ def execute(plan: Plan, reporter: Reporter, confirmed: Callable[[], bool] = lamb
         confirmed: asked after the plan is shown; nothing is written or reserved before it says yes.
 
     Raises:
+        UnsuitableModel: no step of this model is private.
         UserError: the plan was not confirmed.
     """
     from secfed.models import load_tokenizer
-    from secfed.training import load_study_model
+    from secfed.training import check_training, load_study_model, make_trainer
 
     started, clock = datetime.now(UTC), time.monotonic()
     study = plan.study
     model, first = load_study_model(study, plan.base)
+    verdict = check_training(study, model)
+    for mended in verdict.mended:
+        reporter.show(Note(f"the model: {mended}"))
     reporter.show(Note(privacy_plan(study, plan.sites, model.describe(), plan.epsilon_by_round[-1])))
     if not confirmed():
         raise UserError("the plan was not confirmed", "Nothing was started and nothing is spent")
@@ -123,7 +126,11 @@ def execute(plan: Plan, reporter: Reporter, confirmed: Callable[[], bool] = lamb
         nodes = []
         for site, ledger in zip(plan.sites, ledgers, strict=True):
             store = stack.enter_context(NodeStore(site.records / STORE_FILE))
-            nodes.append(_make_node(plan, site, ledger, store, model, first, tokenizer, reporter))
+            patients = tokenise(site.patients, tokenizer, study.model.max_length)
+            trainer = make_trainer(
+                study, study.index_of(site.name), model, first, patients, one_at_a_time=verdict.one_at_a_time
+            )
+            nodes.append(_make_node(plan, site, ledger, store, trainer, reporter))
         _write_agreement(plan, nodes)
         channel = EmbeddedChannel(
             nodes,
@@ -192,23 +199,9 @@ def _reserve(plan: Plan, ledgers: list[Ledger]) -> None:
         raise
 
 
-def _make_node(
-    plan: Plan,
-    site: Site,
-    ledger: Ledger,
-    store: NodeStore,
-    model: AdapterModel,
-    first: ModelState,
-    tokenizer: Any,
-    reporter: Reporter,
-) -> Node:
-    from secfed.training import make_trainer
-
+def _make_node(plan: Plan, site: Site, ledger: Ledger, store: NodeStore, trainer: Trainer, reporter: Reporter) -> Node:
     study = plan.study
-    patients = tokenise(site.patients, tokenizer, study.model.max_length)
-    index = study.index_of(site.name)
-    trainer = make_trainer(study, index, model, first, patients)
-    steps = study.algorithm.local.steps if study.algorithm.local else study.step_plan(index).batches
+    steps = study.algorithm.local.steps if study.algorithm.local else study.step_plan(study.index_of(site.name)).batches
     return Node(
         study,
         NodeParts(site.name, site.identity, site.policy, ledger, store, trainer),

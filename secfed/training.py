@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from crypto.randomness import NoiseSecret
 from dp.distributed import private_sum
 from dp.events import Unit
+from dp.guards import Verdict, check_step, made_up_patients
 from dp.sampling import Patients, record_by_record
 from dp.training import LocalPlan, train_locally
 from secfed.adapter import first_adapter_seed
@@ -86,6 +87,18 @@ class LocalTrainer(_ModelTrainer):
 class DistributedTrainer(_ModelTrainer):
     """Distributed mode: the clipped whole-number gradients of the drawn patients, and a share of the noise."""
 
+    def __init__(
+        self,
+        study: Study,
+        index: int,
+        model: AdapterModel,
+        first: ModelState,
+        patients: Patients,
+        one_at_a_time: bool = False,
+    ) -> None:
+        super().__init__(study, index, model, first, patients)
+        self._one_at_a_time = one_at_a_time
+
     def contribute(
         self, state: ModelState, round_number: int, secret: NoiseSecret, progress: Callable[[int], None]
     ) -> NDArray[np.int64]:
@@ -93,21 +106,46 @@ class DistributedTrainer(_ModelTrainer):
         physical batch."""
         self._model.set_state(state.adapter)
         plan = self._study.step_plan(self._index)
-        result = private_sum(self._model.module, self._patients, plan, secret, round_number, progress)
+        result = private_sum(
+            self._model.module, self._patients, plan, secret, round_number, progress, one_at_a_time=self._one_at_a_time
+        )
         if result.non_finite:
             _log.warning("%d drawn patients contributed zero: their gradient was not finite", result.non_finite)
         return result.vector
 
 
+def check_training(study: Study, model: AdapterModel) -> Verdict:
+    """Try a step on made-up records, of the shape that the study gives, before any of a hospital's goes through.
+
+    Raises:
+        UnsuitableModel: no step of this model is private; with every reason and its fix.
+    """
+    made_up = made_up_patients(study.model.max_length, model.vocabulary, len(study.task.labels))
+    verdict = check_step(model.module, made_up, study.algorithm.physical_batch, model.trained)
+    verdict.refuse()
+    return verdict
+
+
 def make_trainer(
-    study: Study, index: int, model: AdapterModel, first: ModelState, patients: Patients
+    study: Study,
+    index: int,
+    model: AdapterModel,
+    first: ModelState,
+    patients: Patients,
+    one_at_a_time: bool = False,
 ) -> LocalTrainer | DistributedTrainer:
-    """The trainer of the study's mode. Args as `LocalTrainer`; `patients` as read, whatever the unit."""
+    """The trainer of the study's mode.
+
+    Args:
+        study, index, model, first: as `LocalTrainer`.
+        patients: as read, whatever the unit.
+        one_at_a_time: whether `check_training` asks for it; distributed mode alone can do so.
+    """
     privacy = study.privacy
     if isinstance(privacy, LocalPrivacy):
         return LocalTrainer(study, index, model, first, patients)
     units = record_by_record(patients) if privacy.protects is Unit.RECORD else patients
-    return DistributedTrainer(study, index, model, first, units)
+    return DistributedTrainer(study, index, model, first, units, one_at_a_time)
 
 
 def columns(study: Study) -> Columns:

@@ -30,9 +30,7 @@ from crypto.randomness import NoiseSecret
 from dp.accounting import epsilon
 from dp.distributed import (
     RecordLosses,
-    StepPlan,
     batch_gradients,
-    batches_needed,
     draw_noise,
     gradient_buffer,
     private_sum,
@@ -44,6 +42,7 @@ from dp.errors import UnsuitableModel
 from dp.guards import Verdict, check_step, made_up_patients
 from dp.patients import clipped_integers, draw_patients, patient_vectors, square_sum
 from dp.sampling import Patients
+from dp.step_plan import StepPlan, batches_needed
 from dp.training import evaluation, per_sample_gradients, record_losses
 from secfed.models import AdapterModel
 from tests.tiny import LABELS, LENGTH, SPECIAL, WORDS, make_tiny_patients
