@@ -109,6 +109,18 @@ class FedOptAdam(_Adaptive):
     """Decay of the second moment from round to round."""
 
 
+class FedOptAdamBC(_FedOpt):
+    """Adam that does not take privacy's noise for curvature (DP-AdamBC, Tang, Shpilevskiy and Lecuyer 2024): the
+    variance of the noise, which is public, is taken out of v. In distributed mode only, where D has that noise."""
+
+    strategy: Literal["fedopt-adambc"] = "fedopt-adambc"
+    beta2: Decay = 0.99
+    """Decay of the second moment from round to round."""
+    floor: float = Field(gt=0, le=1)
+    """gamma': the second moment counts as at least this. Where D is all noise, v moves by about a tenth of its variance
+    around zero (at beta2 = 0.99): a floor below that makes steps of chance."""
+
+
 class FedOptYogi(_Adaptive):
     """v moves towards D^2 by steps of (1 - beta2) D^2, however far away it is (FedYogi)."""
 
@@ -128,6 +140,7 @@ STRATEGIES: dict[str, type[_Algorithm]] = {
     "fedprox": FedProx,
     "fedopt-sgd": FedOptSgd,
     "fedopt-adam": FedOptAdam,
+    "fedopt-adambc": FedOptAdamBC,
     "fedopt-yogi": FedOptYogi,
     "fedopt-adagrad": FedOptAdagrad,
 }
@@ -147,6 +160,7 @@ Algorithm: TypeAlias = Annotated[
     | Annotated[FedProx, Tag("fedprox")]
     | Annotated[FedOptSgd, Tag("fedopt-sgd")]
     | Annotated[FedOptAdam, Tag("fedopt-adam")]
+    | Annotated[FedOptAdamBC, Tag("fedopt-adambc")]
     | Annotated[FedOptYogi, Tag("fedopt-yogi")]
     | Annotated[FedOptAdagrad, Tag("fedopt-adagrad")],
     Discriminator(
@@ -158,7 +172,7 @@ Algorithm: TypeAlias = Annotated[
 """Any of them, chosen by `strategy`."""
 
 
-_FIGURES = ("mu", "server_learning_rate", "beta1", "beta2", "tau")
+_FIGURES = ("mu", "server_learning_rate", "beta1", "beta2", "tau", "floor")
 """What is a strategy's own, in the order in which people read it."""
 
 

@@ -9,7 +9,8 @@ between processors, and do not occur. The adapter is rounded to float32 at one p
 
 FedAvg is McMahan et al. 2017, algorithm 1, on updates. FedProx (Li et al. 2020) averages in the same way. FedOpt is
 Reddi et al. 2021, "Adaptive Federated Optimization", algorithm 2, without bias correction as there; with momentum and
-no second moment it is FedAvgM (Hsu et al. 2019). All of it works on a sum that is public already: it costs no privacy.
+no second moment it is FedAvgM (Hsu et al. 2019). Adam without the noise in its second moment is Tang et al. 2024,
+"DP-AdamBC". All of it works on a sum that is public already: it costs no privacy.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from crypto.kdf import digest
 from protocols.wire import canonical
-from secfed.algorithms import Algorithm, FedAvg, FedOptAdagrad, FedOptAdam, FedOptSgd, FedOptYogi, FedProx
+from secfed.algorithms import Algorithm, FedAvg, FedOptAdagrad, FedOptAdam, FedOptAdamBC, FedOptSgd, FedOptYogi, FedProx
 from secfed.privacy import LocalPrivacy
 from secfed.study import Study
 
@@ -62,6 +63,8 @@ def first_state(study: Study, adapter: NDArray[np.float32]) -> ModelState:
             return ModelState(adapter)
         case FedOptSgd():
             return ModelState(adapter, (np.zeros(adapter.shape),))
+        case FedOptAdamBC():
+            return ModelState(adapter, (np.zeros(adapter.shape), np.zeros(adapter.shape)))
         case FedOptAdam(tau=tau) | FedOptYogi(tau=tau) | FedOptAdagrad(tau=tau):
             return ModelState(adapter, (np.zeros(adapter.shape), np.full(adapter.shape, tau * tau)))
 
@@ -76,7 +79,7 @@ def next_state(study: Study, state: ModelState, total: NDArray[np.int64], surviv
             distributed mode of clipped gradients and noise in steps of the grid.
         survivors: U3; the denominator follows from it, and nothing about weights is sent.
     """
-    return move(study.algorithm, state, mean_change(study, total, survivors))
+    return move(study.algorithm, state, mean_change(study, total, survivors), noise_variance(study, survivors))
 
 
 def mean_change(study: Study, total: NDArray[np.int64], survivors: Sequence[int]) -> Vector:
@@ -93,13 +96,27 @@ def mean_change(study: Study, total: NDArray[np.int64], survivors: Sequence[int]
     return total.astype(np.float64) * (-privacy.clip / denominator)
 
 
-def move(algorithm: Algorithm, state: ModelState, change: Vector) -> ModelState:
+def noise_variance(study: Study, survivors: Sequence[int]) -> float:
+    """Phi: the variance of the noise in one element of D, in distributed mode; public, and 0 in local mode.
+
+    sigma^2 C^2 |U3| / ((t - c) (q N)^2): every survivor added a share of sigma^2 C^2 / (t - c).
+    """
+    privacy = study.privacy
+    if isinstance(privacy, LocalPrivacy):
+        return 0.0
+    expected = privacy.sampling_rate * float(sum(study.weights[node] for node in survivors))
+    deviation = privacy.noise_multiplier * privacy.clip / expected
+    return deviation * deviation * float(len(survivors)) / float(study.noise_shares.honest)
+
+
+def move(algorithm: Algorithm, state: ModelState, change: Vector, noise: float = 0.0) -> ModelState:
     """One step of the strategy. Nothing in `state` is changed.
 
     Args:
         algorithm: the study's, with its figures.
         state: with the moments that this strategy has.
         change: D of the formulas, shape (D,): the direction in which the hospitals want to go.
+        noise: the variance of the noise in each element of it, for the strategy that takes it out.
 
     Raises:
         ValueError: the state has other moments than this strategy.
@@ -111,6 +128,8 @@ def move(algorithm: Algorithm, state: ModelState, change: Vector) -> ModelState:
             return sgd_with_momentum(algorithm, state, change)
         case FedOptAdam():
             return adam(algorithm, state, change)
+        case FedOptAdamBC():
+            return adam_without_noise(algorithm, state, change, noise)
         case FedOptYogi():
             return yogi(algorithm, state, change)
         case FedOptAdagrad():
@@ -135,6 +154,19 @@ def adam(algorithm: FedOptAdam, state: ModelState, change: Vector) -> ModelState
     m, v = state.moments
     v = algorithm.beta2 * v + (1.0 - algorithm.beta2) * (change * change)
     return _adapted(algorithm, state, m, v, change)
+
+
+def adam_without_noise(algorithm: FedOptAdamBC, state: ModelState, change: Vector, noise: float) -> ModelState:
+    """v = beta2 v + (1 - beta2) (D^2 - Phi); m = beta1 m + (1 - beta1) D; x + eta m / sqrt(max(v, floor)).
+
+    The noise's variance is taken out as it comes in, because it differs with the survivors; v itself may be negative.
+    No correction for the moments' start at zero, as elsewhere here.
+    """
+    m, v = state.moments
+    m = algorithm.beta1 * m + (1.0 - algorithm.beta1) * change
+    v = algorithm.beta2 * v + (1.0 - algorithm.beta2) * (change * change - noise)
+    step = algorithm.server_learning_rate * m / np.sqrt(np.maximum(v, algorithm.floor))
+    return ModelState(_moved(state, step), (m, v))
 
 
 def yogi(algorithm: FedOptYogi, state: ModelState, change: Vector) -> ModelState:

@@ -23,7 +23,7 @@ from dp.step_plan import StepPlan, batches_needed, noise_share, noise_tail
 from protocols.encoding import FixedPoint
 from protocols.errors import LocalError
 from protocols.parameters import DIMENSION_MAX, CohortRules, OverflowCertificate
-from secfed.algorithms import STRATEGIES, Algorithm, FedAvg, FedProx
+from secfed.algorithms import STRATEGIES, Algorithm, FedAvg, FedOptAdamBC, FedProx
 from secfed.errors import UserError
 from secfed.privacy import MODES, DistributedPrivacy, LocalPrivacy, Privacy
 from secfed.toml_files import read_toml
@@ -144,6 +144,11 @@ class Study(_Section):
                 raise ValueError(
                     'with mode = "local" every hospital trains by itself: add [algorithm.local] with steps and '
                     "learning_rate"
+                )
+            if isinstance(algorithm, FedOptAdamBC):
+                raise ValueError(
+                    "fedopt-adambc takes the noise of a sum of gradients out of its second moment, and in local mode "
+                    "there is none: take fedopt-adam"
                 )
             return
         if isinstance(algorithm, FedAvg | FedProx):

@@ -6,7 +6,7 @@ from typing import Any
 
 from dp.step_plan import OVERFLOW_BITS
 from secfed.account import event_of, noise_of
-from secfed.algorithms import Algorithm, FedAvg, FedProx, describe
+from secfed.algorithms import Algorithm, FedAvg, FedOptAdamBC, FedProx, describe
 from secfed.privacy import DistributedPrivacy, LocalPrivacy
 from secfed.reports.caveats import assumptions
 from secfed.reports.risk import Risk
@@ -122,7 +122,8 @@ def _meaning(study: Study) -> str:
     """What the strategy does with privacy: nothing, in every case, and why."""
     algorithm: Algorithm = study.algorithm
     if isinstance(study.privacy, DistributedPrivacy):
-        return "the sum, divided by the public q N of its hospitals, is the gradient; works on published sums only"
+        gradient = "the sum, divided by the public q N of its hospitals, is the gradient; works on published sums only"
+        return f"{gradient}, less the noise's public variance" if isinstance(algorithm, FedOptAdamBC) else gradient
     weighted = "updates are averaged, weighted by the nominal numbers of patients, which are public"
     if isinstance(algorithm, FedAvg):
         return weighted

@@ -21,7 +21,7 @@ from secfed.account import check_noise, epsilon_by_round, event_of, noise_of, sm
 from secfed.errors import UserError
 from secfed.reports.html import render_report
 from secfed.reports.privacy import build_report
-from secfed.strategies import first_state, mean_change, next_state
+from secfed.strategies import first_state, mean_change, move, next_state, noise_variance
 from secfed.study import Study
 from tests.secfed import exact
 from tests.secfed.federation import ALGORITHMS, Federation, FormulaTrainer, cut, study_values
@@ -265,3 +265,69 @@ def test_replacing_a_patient_and_being_at_two_hospitals_are_told_at_this_modes_p
     assert risk.epsilon_replace_one == event_epsilon(event, 1e-5, noise_of(study), Relation.REPLACE)
     assert dict(risk.epsilon_at_hospitals)[2] == event_epsilon(event.at_summed_hospitals(2), 1e-5, noise_of(study))
     assert risk.epsilon_renyi > risk.epsilon
+
+
+# Adam without privacy's noise in its second moment.
+
+
+def corrected(**changes: float) -> Study:
+    return study_of(
+        algorithm={"strategy": "fedopt-adambc", "server_learning_rate": 1.0, "floor": 1e-4, **changes},
+        privacy={"noise_multiplier": 2.0, "sampling_rate": 0.0125, "clip": 0.5},
+    )
+
+
+def test_the_noise_of_a_mean_gradient_is_public_and_grows_with_the_survivors() -> None:
+    study = corrected()
+    # Nodes 0, 2 and 3 have 800 patients, so that q N = 10; three shares are the nominal noise: (2 * 0.5 / 10)^2.
+    assert noise_variance(study, (0, 2, 3)) == pytest.approx(0.01, rel=1e-15)
+    everybody = noise_variance(study, range(5))
+    assert everybody == pytest.approx((2 * 0.5 / (0.0125 * 1500)) ** 2 * 5 / 3, rel=1e-15)
+
+
+def test_two_steps_of_the_corrected_adam_are_those_computed_by_hand() -> None:
+    study = corrected(beta1=0.9, beta2=0.99)
+    state = first_state(study, np.zeros(2, dtype=np.float32))
+    assert [moment.tolist() for moment in state.moments] == [[0.0, 0.0], [0.0, 0.0]]
+    state = move(study.algorithm, state, np.array([0.3, 0.05]), 0.01)
+    m, v = state.moments
+    assert m == pytest.approx([0.03, 0.005])
+    assert v == pytest.approx([0.0008, -0.000075])  # where D is all noise, v may be below zero
+    assert state.adapter == pytest.approx([1.0606601717798212, 0.5], rel=1e-6)
+    before = state.adapter.astype(np.float64)
+    state = move(study.algorithm, state, np.array([0.1, -0.2]), 0.01)
+    m, v = state.moments
+    assert m == pytest.approx([0.037, -0.0155])
+    assert v == pytest.approx([0.000792, 0.00022575])
+    assert state.adapter - before == pytest.approx([1.3147377508595977, -1.0316154047415687], rel=1e-6)
+
+
+def test_the_corrected_adam_sees_through_noise_that_plain_adam_takes_for_curvature(tmp_path: Path) -> None:
+    """Two coordinates with gradients far apart, both below the noise: only one of the two tells them apart."""
+    study = corrected(beta1=0.9, beta2=0.99, floor=1e-5)
+    plain = study_of(algorithm={"server_learning_rate": 1.0})
+    signal, deviation = np.array([0.1, 0.01]), 0.3
+    generator = np.random.default_rng(5)
+    state, other = first_state(study, np.zeros(2, np.float32)), first_state(plain, np.zeros(2, np.float32))
+    for _ in range(4000):
+        change = signal + generator.normal(0, deviation, 2)
+        state = move(study.algorithm, state, change, deviation**2)
+        other = move(plain.algorithm, other, change)
+    noise = deviation**2
+    assert other.moments[1] == pytest.approx(signal**2 + noise, rel=0.5)  # all of it noise
+    assert abs(state.moments[1][0] - signal[0] ** 2) < noise / 3
+    assert state.moments[1][1] < noise / 3
+
+
+def test_a_federation_under_the_corrected_adam_holds_one_state(tmp_path: Path) -> None:
+    figures = {"strategy": "fedopt-adambc", "server_learning_rate": 0.05, "floor": 1e-6}
+    federation = Federation(study_of(algorithm={**figures, "rounds": 3}), tmp_path, cuts=(cut(2, 2, "masked input"),))
+    coordinator, records = federation.run()
+    assert [record.void for record in records] == [False] * 3
+    assert federation.states() == {coordinator.chain.state.digest(coordinator.chain.layout)}
+
+
+def test_the_corrected_adam_is_refused_in_local_mode() -> None:
+    found = study_values(algorithm={"strategy": "fedopt-adambc", "server_learning_rate": 0.1, "floor": 1e-6})
+    with pytest.raises(ValidationError, match="take fedopt-adam"):
+        Study.model_validate_json(json.dumps(found))
