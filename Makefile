@@ -18,7 +18,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev]'
 	touch $@
 
-demo: setup ## Five hospitals fine-tune a language model together (about five minutes)
+demo: setup ## Five hospitals fine-tune a language model together (about six minutes)
 	$(BIN)/secfed demo
 
 test: setup ## The whole test suite

@@ -29,7 +29,7 @@ def privacy_plan(study: Study, sites: Sequence[Site], model: str, epsilon: float
     """
     privacy, rules, size = study.privacy, study.cohort_rules(), len(study.roster)
     lines = [
-        ("trained", model),
+        ("model", model),
         ("moved by", f"{describe(study.algorithm)}, {study.algorithm.rounds} rounds"),
         (
             f"each {privacy.protects.value}",
