@@ -164,7 +164,7 @@ def start_hospital(index: int, folder: Path) -> Node:
     with suppress(AlreadyReserved):
         ledger.reserve(BUDGET.population, STUDY.digest, 8.0, 1e-5, STUDY.algorithm.rounds)
     store = NodeStore(folder / f"node-{index}.sqlite")
-    trainer = FormulaTrainer(index)
+    trainer = FormulaTrainer(STUDY, index)
     return NODE(STUDY, NodeParts(STUDY.roster[index].name, key, make_policy(), ledger, store, trainer))
 
 
@@ -269,7 +269,7 @@ class World:
         return Coordinator(
             STUDY,
             FormulaTrainer.layout,
-            FormulaTrainer(VICTIM).first_state(),
+            FormulaTrainer.first_state(),
             self,
             show=lambda event: None,
             keep=lambda receipt, packed: self.kept.append(receipt),
