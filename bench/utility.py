@@ -78,12 +78,12 @@ def load(folder: Path, steps: int) -> Workload:
     prepare_demo(folder)
     columns = Columns("patient", "text", "label")
     labels = _labels(folder / "study.toml")
-    tokenizer = load_tokenizer(folder / "model")
     records = {}
     for site in sorted((folder / "sites").iterdir()):
         records.update(read_patients(site / "patients.jsonl", columns, labels, site.name))
     lora = LoraSettings(DEMO.rank, DEMO.alpha, DEMO.targets, DEMO.layers, "ffa")
     model = load_model(folder / "model", labels, lora, bytes(32))
+    tokenizer = load_tokenizer(folder / "model", model.vocabulary)
     return Workload(
         model,
         model.get_state().copy(),

@@ -138,7 +138,7 @@ class DistributedNoise:
         if terms.overflow > most:
             raise BatchesTooSmall(
                 f"padded batches that overflow with a chance of {self.overflow_probability:.2g} a step add "
-                f"{terms.overflow:.2g} to delta, more than 1 % of {delta:g}: plan more batches a step"
+                f"{terms.overflow:.2g} to delta, more than 1 % of {delta:g}: take fewer steps, or a larger delta"
             )
         if terms.convolution > most or terms.total >= delta:
             raise GridTooCoarse(

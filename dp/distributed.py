@@ -6,8 +6,9 @@ variance sigma^2 C^2 / (t - c): t survivors, of which c may give theirs away or 
 noise that the accountant counts. No node sees another's gradient, and no party sees the sum without noise.
 
 Nothing about the draw shows. Every step runs the same number K of physical batches of the same shape, filled up with
-rows of weight zero; more than K batches are drawn with a probability below 2^-40, which the accountant adds to delta,
-and the patients beyond contribute zero. A patient whose gradient is not finite contributes zero, too.
+rows of weight zero, and clips as many gradients as patients fit them; more than K batches are drawn with a probability
+below 2^-40, which the accountant adds to delta, and the patients beyond contribute zero. A patient whose gradient is
+not finite contributes zero, too.
 
 Independence to the last bit (`dp.patients`) also needs a record's gradient to be the same at every place of a batch
 and beside any others. `dp.guards.check_step` tries that on made-up records. Where it does not hold, or Opacus cannot
@@ -29,7 +30,7 @@ from torch import Tensor, nn
 from crypto.randomness import NoiseSecret
 from dp.clipping import check_model
 from dp.errors import UnsuitableModel
-from dp.patients import Drawn, draw_patients, patient_vectors
+from dp.patients import Drawn, clip_nobody, draw_patients, patient_vectors
 from dp.sampling import Patients
 from dp.step_plan import StepPlan
 from dp.training import per_sample_gradients, plain_gradients, record_losses
@@ -85,6 +86,7 @@ def private_sum(
             result.non_finite += 1
         else:
             total += vector
+    clip_nobody(plan.most_patients - len(drawn), total.size, plan.clip, plan.grid)
     total += draw_noise(secret, round_number, total.size, plan.noise_variance)
     return result
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -32,10 +32,13 @@ from dp.training import evaluation, per_sample_gradients, plain_gradients, recor
 
 SAME_TO_WITHIN = 1e-3
 """Differences below this part are rounding's, in another order of the same sums; those above have a cause."""
+LAST_BITS = "a record's gradient has other last bits at another place or in company"
+"""What is found where a gradient depends on a batch by rounding alone."""
 _HALF_PRECISION_ROUNDINGS = 16
 _NUDGE = 2.0**-5
 _STEP = 2.0**-7
 _GOLDEN = (math.sqrt(5) - 1) / 2
+_ANOTHER = "choose another kind of adapter, or distributed mode, where records go through one at a time"
 _SINGLY = "records go through the model one at a time, which takes longer"
 _KNOWN_TO_BREAK = (
     ("lora_magnitude_vector", "DoRA, whose layer uses weights of other layers"),
@@ -51,6 +54,12 @@ class Verdict:
     """Why no step of this model is private, each with its fix."""
     mended: tuple[ModelProblem, ...]
     """Why records go through the model one at a time, by which these are mended."""
+
+    def for_batches_alone(self) -> Verdict:
+        """The same where records cannot go through singly, and rounding does not matter (`dp.training`): what Opacus
+        cannot follow is a problem then, and last bits are none."""
+        unfollowed = tuple(each for each in self.mended if each.problem != LAST_BITS)
+        return Verdict(self.problems + tuple(replace(each, fix=_ANOTHER) for each in unfollowed), ())
 
     @property
     def one_at_a_time(self) -> bool:
@@ -246,7 +255,7 @@ class _Step:
             same &= all(np.array_equal(row, alone[record][0]) for record, row in zip(company, found, strict=True))
         if same:
             return []
-        return [ModelProblem("", "a record's gradient has other last bits at another place or in company", _SINGLY)]
+        return [ModelProblem("", LAST_BITS, _SINGLY)]
 
     def _compare_losses(self) -> list[ModelProblem]:
         order = list(range(self._records))

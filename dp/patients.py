@@ -93,6 +93,20 @@ def patient_vectors(
                 place, added = place + 1, 0
 
 
+def clip_nobody(count: int, dimension: int, clip: float, grid: int) -> None:
+    """For `count` patients who were not drawn, do the work that is done for those who were, with made-up gradients.
+
+    How long a step takes would otherwise tell how many were.
+    """
+    gradient = np.empty(dimension, dtype=np.float64)
+    vector = np.empty(dimension, dtype=np.int64)
+    total = np.zeros(dimension, dtype=np.int64)
+    for _ in range(count):
+        gradient.fill(clip)
+        _clip_into(vector, gradient, clip, grid)
+        total += vector
+
+
 def clipped_integers(gradient: NDArray[np.float64], clip: float, grid: int) -> NDArray[np.int64] | None:
     """A patient's gradient, scaled down to norm C where it is longer, on a grid of `grid` steps per C.
 

@@ -10,6 +10,7 @@ part therefore depends on that patient alone: removing or reordering others chan
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -50,8 +51,19 @@ class Patients:
 
 
 def record_by_record(patients: Patients) -> Patients:
-    """The same records with each a unit of its own, for data without patients."""
-    return Patients(patients.inputs, patients.labels, {str(row): (row,) for row in range(patients.records)})
+    """The same records with each a unit of its own, for data without patients.
+
+    A record is named by what is in it, and among equal ones by a number: a coin depends on its own record alone, as it
+    does on a patient's id.
+    """
+    names: dict[str, int] = {}
+    rows: dict[str, tuple[int, ...]] = {}
+    for row in range(patients.records):
+        content = [patients.inputs[name][row] for name in sorted(patients.inputs)] + [patients.labels[row]]
+        name = hashlib.sha256(b"".join(part.cpu().numpy().tobytes() for part in content)).hexdigest()
+        names[name] = names.get(name, 0) + 1
+        rows[f"{name} {names[name]}"] = (row,)
+    return Patients(patients.inputs, patients.labels, rows)
 
 
 def draw(

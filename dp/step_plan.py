@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from decimal import Context, Decimal
 from fractions import Fraction
 
 OVERFLOW_BITS = 40
 """More patients than K batches hold are drawn in a step with a probability of at most 2^-40."""
+_DIGITS = Context(prec=50)
 _TAIL_BITS = 40
 """Any element of any sum of a study exceeds the noise's tail bound with a probability of at most 2^-40."""
 
@@ -75,10 +77,11 @@ def most_drawn(patients: int, sampling_rate: float) -> int:
         patients: N, the most patients that a hospital may have under the study.
         sampling_rate: q.
     """
-    low, high = math.ceil(patients * sampling_rate), patients
+    low, high = math.ceil(Fraction(sampling_rate) * patients), patients
+    needed = _DIGITS.multiply(OVERFLOW_BITS, _DIGITS.ln(Decimal(2)))
     while low < high:
         middle = (low + high) // 2
-        if patients * _divergence(middle / patients, sampling_rate) >= OVERFLOW_BITS * math.log(2):
+        if _exponent(middle, patients, sampling_rate) >= needed:
             high = middle
         else:
             low = middle + 1
@@ -107,8 +110,15 @@ def noise_tail(variance: Fraction, count: int) -> int:
     return math.isqrt(math.ceil(variance * bits * 7 / 5)) + 1
 
 
-def _divergence(share: float, rate: float) -> float:
-    """KL(share, rate): between two coins, in nats."""
-    heads = share * math.log(share / rate) if share > 0 else 0.0
-    tails = (1 - share) * math.log((1 - share) / (1 - rate)) if share < 1 else 0.0
-    return heads + tails
+def _exponent(drawn: int, patients: int, rate: float) -> Decimal:
+    """N KL(k / N, q) = k ln(k / (N q)) + (N - k) ln((N - k) / (N (1 - q))), in nats.
+
+    All parties must get the same K, and the logarithm of the C library may differ in its last bit between them: that of
+    `decimal` is correctly rounded.
+    """
+    total, heads = Decimal(0), Decimal(rate)
+    for count, chance in ((drawn, heads), (patients - drawn, _DIGITS.subtract(Decimal(1), heads))):
+        if count:
+            odds = _DIGITS.divide(Decimal(count), _DIGITS.multiply(Decimal(patients), chance))
+            total = _DIGITS.add(total, _DIGITS.multiply(Decimal(count), _DIGITS.ln(odds)))
+    return total

@@ -18,6 +18,9 @@ from secfed.errors import UserError
 from secfed.privacy import LocalPrivacy
 from secfed.study import Study
 
+_HOPELESS = 1000.0
+"""A study whose privacy loss is more than this on average promises nothing, and accounting for it may take all memory:
+ten times the largest epsilon that a study can promise."""
 _CURVE_POINTS = 40
 """More rounds than this are accounted for at so many of them, and those between show the figure of the next."""
 
@@ -61,6 +64,12 @@ def check_noise(study: Study) -> float:
             it can be made.
     """
     privacy = study.privacy
+    if accounting.total_divergence(event_of(study)) > _HOPELESS:
+        raise UserError(
+            f"a noise multiplier of {privacy.noise_multiplier:g} hides nothing over {study.steps} steps at a sampling "
+            f"rate of {privacy.sampling_rate:g}",
+            "Set a larger privacy.noise_multiplier, or take fewer rounds; nothing was started",
+        )
     try:
         found = accounting.event_epsilon(event_of(study), privacy.delta, noise_of(study))
     except DPError as error:
@@ -91,8 +100,15 @@ def epsilon_by_round(study: Study) -> tuple[float, ...]:
     return tuple(whole if count == rounds else after(count) for count in counted)
 
 
-def against_in_short(study: Study) -> str:
+def is_simulation(engine: str) -> bool:
+    """Whether this engine runs every hospital in one process, so that a run protects nobody from whoever runs it."""
+    return "simulation" in engine
+
+
+def against_in_short(study: Study, simulation: bool) -> str:
     """Against whom the figure holds, in a few words."""
+    if simulation:
+        return "against those who see what is published (a simulation: one process sees all data)"
     if isinstance(study.privacy, LocalPrivacy):
         return "against everybody outside the own hospital"
     return (

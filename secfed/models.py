@@ -131,19 +131,31 @@ def adapter_digest(folder: Path) -> str:
     return files_digest(folder, ADAPTER_FILES)
 
 
-def load_tokenizer(base: Path) -> Any:
+def load_tokenizer(base: Path, vocabulary: int) -> Any:
     """The base model's tokenizer.
 
+    Args:
+        base: the model's folder.
+        vocabulary: the model has embeddings for token ids below this.
+
     Raises:
-        ModelError: the folder has none.
+        ModelError: the folder has none, or one with a token that the model does not have: the first record with that
+            token would stop a round.
     """
     try:
-        return transformers.AutoTokenizer.from_pretrained(base, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(base, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
             f"the tokenizer in {base} cannot be loaded ({type(error).__name__})",
             "Check that the folder holds the model's tokenizer files",
         ) from error
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if largest >= vocabulary:
+        raise ModelError(
+            f"the tokenizer in {base} has a token {largest}, and the model has embeddings for {vocabulary} only",
+            "Use the tokenizer that belongs to the model",
+        )
+    return tokenizer
 
 
 class AdapterModel:

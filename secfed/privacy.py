@@ -30,7 +30,7 @@ class _Privacy(BaseModel):
     noise_multiplier: float = Field(ge=1 / 16, le=4096)
     """sigma: standard deviation of the noise in units of C. In distributed mode it is the nominal one: what is left of
     the fewest survivors' noise when c of them give theirs away."""
-    sampling_rate: float = Field(gt=0, le=1)
+    sampling_rate: float = Field(ge=1e-9, le=1)
     """q: the chance of every patient to be drawn in a step, the same at every hospital."""
     clip: float = Field(gt=0, le=1e6)
     """C: the largest L2 norm of one patient's gradient."""

@@ -11,6 +11,7 @@ from decimal import Decimal
 
 from secfed.account import against_in_short
 from secfed.algorithms import describe
+from secfed.figures import rounded_up
 from secfed.privacy import DistributedPrivacy
 from secfed.sites import LEDGER_FILE, Site
 from secfed.study import Study
@@ -18,7 +19,7 @@ from secfed.study import Study
 _NAME_WIDTH = 14
 
 
-def privacy_plan(study: Study, sites: Sequence[Site], model: str, epsilon: float) -> str:
+def privacy_plan(study: Study, sites: Sequence[Site], model: str, epsilon: float, simulation: bool) -> str:
     """The screen, as plain text.
 
     Args:
@@ -26,14 +27,16 @@ def privacy_plan(study: Study, sites: Sequence[Site], model: str, epsilon: float
         sites: the hospitals, read and checked.
         model: what is trained, in a line.
         epsilon: the study's figure of record.
+        simulation: whether one process is to hold every hospital's data.
     """
-    privacy, rules, size = study.privacy, study.cohort_rules(), len(study.roster)
+    privacy, size = study.privacy, len(study.roster)
+    tolerated = min(site.policy.rules(study).really_tolerated(size) for site in sites)
     lines = [
         ("model", model),
         ("moved by", f"{describe(study.algorithm)}, {study.algorithm.rounds} rounds"),
         (
             f"each {privacy.protects.value}",
-            f"epsilon {epsilon:.2f} at delta {privacy.delta:g}, {against_in_short(study)}",
+            f"epsilon {rounded_up(epsilon, 2)} at delta {privacy.delta:g}, {against_in_short(study, simulation)}",
         ),
         ("noise", _noise(study)),
         (
@@ -42,7 +45,7 @@ def privacy_plan(study: Study, sites: Sequence[Site], model: str, epsilon: float
         ),
         (
             "cohort",
-            f"{size} hospitals, quorum {rules.quorum(size)}, up to {rules.really_tolerated(size)} may drop out, "
+            f"{size} hospitals, quorum {study.cohort_rules().quorum(size)}, up to {tolerated} may drop out, "
             f"{study.cohort.colluders} may collude",
         ),
         *(("budget", line) for line in _budgets(study, sites)),

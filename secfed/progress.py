@@ -8,6 +8,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TextIO
 
+from secfed.figures import rounded_up
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -189,9 +191,8 @@ def describe(event: Event) -> str | None:
         case OwnerTold(node, text):
             return f"  {node} is told: {text}"
         case RoundClosed(number, survivors, roster, seconds, epsilon):
-            return (
-                f"round {number:>3}: {survivors} of {roster} in the sum, {seconds:.1f} s, epsilon so far {epsilon:.2f}"
-            )
+            spent = rounded_up(epsilon, 2)
+            return f"round {number:>3}: {survivors} of {roster} in the sum, {seconds:.1f} s, epsilon so far {spent}"
         case RoundFailed(number, reason):
             return f"round {number:>3}: void ({reason}); the model stays, the spend counts"
         case _:

@@ -39,6 +39,7 @@ from secfed.summary import summarise
 
 if TYPE_CHECKING:
     from secfed.models import AdapterModel
+    from secfed.strategies import ModelState
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,36 +102,31 @@ def execute(plan: Plan, reporter: Reporter, confirmed: Callable[[], bool] = lamb
         confirmed: asked after the plan is shown; nothing is written or reserved before it says yes.
 
     Raises:
-        UnsuitableModel: no step of this model is private.
-        UserError: the plan was not confirmed.
+        UserError: no step of this model is private, or the plan was not confirmed.
     """
     from secfed.models import load_tokenizer
-    from secfed.training import check_training, load_study_model, make_trainer
+    from secfed.training import check_training, load_study_model
 
     started, clock = datetime.now(UTC), time.monotonic()
     study = plan.study
     model, first = load_study_model(study, plan.base)
+    tokenizer = load_tokenizer(plan.base, model.vocabulary)
     verdict = check_training(study, model)
     for mended in verdict.mended:
         reporter.show(Note(f"the model: {mended}"))
-    reporter.show(Note(privacy_plan(study, plan.sites, model.describe(), plan.epsilon_by_round[-1])))
+    reporter.show(
+        Note(
+            privacy_plan(study, plan.sites, model.describe(), plan.epsilon_by_round[-1], account.is_simulation(ENGINE))
+        )
+    )
     if not confirmed():
         raise UserError("the plan was not confirmed", "Nothing was started and nothing is spent")
     _lay_out(plan)
-    tokenizer = load_tokenizer(plan.base)
     test_set = tokenise(plan.test_set, tokenizer, study.model.max_length)
     before = model.accuracy(test_set)
     with ExitStack() as stack:
-        ledgers = [stack.enter_context(site.open_ledger()) for site in plan.sites]
-        _reserve(plan, ledgers)
-        nodes = []
-        for site, ledger in zip(plan.sites, ledgers, strict=True):
-            store = stack.enter_context(NodeStore(site.records / STORE_FILE))
-            patients = tokenise(site.patients, tokenizer, study.model.max_length)
-            trainer = make_trainer(
-                study, study.index_of(site.name), model, first, patients, one_at_a_time=verdict.one_at_a_time
-            )
-            nodes.append(_make_node(plan, site, ledger, store, trainer, reporter))
+        trainers = _make_trainers(plan, model, first, tokenizer, verdict.one_at_a_time)
+        nodes = _start_nodes(plan, trainers, stack, reporter)
         _write_agreement(plan, nodes)
         channel = EmbeddedChannel(
             nodes,
@@ -148,15 +144,9 @@ def execute(plan: Plan, reporter: Reporter, confirmed: Callable[[], bool] = lamb
         )
         records = tuple(coordinator.run())
         after = _save_adapter(plan, model, coordinator.chain, test_set)
-        finished = datetime.now(UTC)
+        times = (started, datetime.now(UTC), time.monotonic() - clock)
         summary = summarise(
-            plan,
-            records,
-            nodes,
-            coordinator.chain,
-            accuracy=(before, after),
-            times=(started, finished, time.monotonic() - clock),
-            engine=ENGINE,
+            plan, records, nodes, coordinator.chain, accuracy=(before, after), times=times, engine=ENGINE
         )
     _write_results(plan, summary)
     return Result(summary, records)
@@ -199,15 +189,40 @@ def _reserve(plan: Plan, ledgers: list[Ledger]) -> None:
         raise
 
 
-def _make_node(plan: Plan, site: Site, ledger: Ledger, store: NodeStore, trainer: Trainer, reporter: Reporter) -> Node:
+def _make_trainers(
+    plan: Plan, model: AdapterModel, first: ModelState, tokenizer: Any, one_at_a_time: bool
+) -> list[Trainer]:
+    """Every hospital's trainer, in roster order. They share the model, whose state is set before every use."""
+    from secfed.training import make_trainer
+
     study = plan.study
-    steps = study.algorithm.local.steps if study.algorithm.local else study.step_plan(study.index_of(site.name)).batches
-    return Node(
-        study,
-        NodeParts(site.name, site.identity, site.policy, ledger, store, trainer),
-        on_step=lambda name, step: reporter.show(LocalStep(name, step, steps)),
-        tell_owner=lambda name, text: reporter.show(OwnerTold(name, text)),
-    )
+    return [
+        make_trainer(
+            study, index, model, first, tokenise(site.patients, tokenizer, study.model.max_length), one_at_a_time
+        )
+        for index, site in enumerate(plan.sites)
+    ]
+
+
+def _start_nodes(plan: Plan, trainers: list[Trainer], stack: ExitStack, reporter: Reporter) -> list[Node]:
+    """Reserve the study in every ledger, and start the nodes. Ledgers and stores are closed with `stack`."""
+    study = plan.study
+    ledgers = [stack.enter_context(site.open_ledger()) for site in plan.sites]
+    _reserve(plan, ledgers)
+    nodes = []
+    for index, (site, ledger, trainer) in enumerate(zip(plan.sites, ledgers, trainers, strict=True)):
+        local = study.algorithm.local
+        steps = local.steps if local else study.step_plan(index).batches
+        store = stack.enter_context(NodeStore(site.records / STORE_FILE))
+        nodes.append(
+            Node(
+                study,
+                NodeParts(site.name, site.identity, site.policy, ledger, store, trainer),
+                on_step=lambda name, step, steps=steps: reporter.show(LocalStep(name, step, steps)),  # type: ignore[misc]
+                tell_owner=lambda name, text: reporter.show(OwnerTold(name, text)),
+            )
+        )
+    return nodes
 
 
 def _write_agreement(plan: Plan, nodes: list[Node]) -> None:

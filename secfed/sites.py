@@ -79,6 +79,13 @@ def _check_size(study: Study, name: str, patients: Mapping[str, list[Record]]) -
     """The nominal number is a rounded one, not another one: what is planned for it must suffice."""
     entry = study.roster[study.index_of(name)]
     unit = study.privacy.protects
+    if unit is Unit.RECORD and any(len(own) > 1 for own in patients.values()):
+        raise UserError(
+            f"the study protects single records, and {name} has patients with several: what they would spend is more "
+            "than the study says, and the budget is the patients'",
+            'Have a study with privacy.unit = "patient" signed; "record" is for data in which every record has a '
+            "patient id of its own",
+        )
     found = len(patients) if unit is Unit.PATIENT else sum(len(own) for own in patients.values())
     fewest, most = entry.patients_band
     if not fewest <= found <= most:

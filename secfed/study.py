@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 import cbor2
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from crypto.discrete_gaussian import LARGEST_VARIANCE, SMALLEST_VARIANCE
 from crypto.identity import PublicIdentity
 from crypto.kdf import digest
 from dp.errors import OutOfRange
@@ -132,9 +133,25 @@ class Study(_Section):
         try:
             self.cohort_rules()
             _ = self.overflow_certificate.ring_bits
+            self._check_noise()
         except (LocalError, OutOfRange) as error:
             raise ValueError(str(error)) from error
         return self
+
+    def _check_noise(self) -> None:
+        """The sampler can draw a node's share of the noise.
+
+        Raises:
+            OutOfRange: it cannot.
+        """
+        if isinstance(self.privacy, LocalPrivacy):
+            return
+        variance = self.step_plan(0).noise_variance
+        if not SMALLEST_VARIANCE <= variance <= LARGEST_VARIANCE:
+            raise OutOfRange(
+                f"one node's noise has a variance of {float(variance):.3g} in steps of the grid, and the sampler draws "
+                f"from {float(SMALLEST_VARIANCE):g} to {float(LARGEST_VARIANCE):.3g}: choose another privacy.grid"
+            )
 
     def _check_mode(self) -> None:
         """Refuse what has no effect in this mode, and what is missing in it."""

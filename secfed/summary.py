@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from dp.ledger import Ledger
-from secfed.account import against_in_short
+from secfed.account import against_in_short, is_simulation
 from secfed.adapter import ADAPTER_FILES, files_digest
 from secfed.chain import Chain
 from secfed.coordinator import RoundRecord
@@ -53,7 +53,7 @@ def summarise(
         "engine": engine,
         "mode": plan.study.privacy.mode,
         "unit": plan.study.privacy.protects.value,
-        "against": against_in_short(plan.study),
+        "against": against_in_short(plan.study, is_simulation(engine)),
         "accuracy_before": accuracy[0],
         "accuracy_after": accuracy[1],
         "seconds": round(seconds, 2),

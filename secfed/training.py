@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from crypto.randomness import NoiseSecret
 from dp.distributed import private_sum
+from dp.errors import UnsuitableModel
 from dp.events import Unit
 from dp.guards import Verdict, check_step, made_up_patients
 from dp.sampling import Patients, record_by_record
@@ -118,11 +119,16 @@ def check_training(study: Study, model: AdapterModel) -> Verdict:
     """Try a step on made-up records, of the shape that the study gives, before any of a hospital's goes through.
 
     Raises:
-        UnsuitableModel: no step of this model is private; with every reason and its fix.
+        ModelError: no step of this model is private; with every reason and its fix.
     """
     made_up = made_up_patients(study.model.max_length, model.vocabulary, len(study.task.labels))
     verdict = check_step(model.module, made_up, study.algorithm.physical_batch, model.trained)
-    verdict.refuse()
+    if isinstance(study.privacy, LocalPrivacy):
+        verdict = verdict.for_batches_alone()
+    try:
+        verdict.refuse()
+    except UnsuitableModel as error:
+        raise ModelError(str(error), "Change the study's model or adapter; nothing was started") from error
     return verdict
 
 

@@ -16,7 +16,7 @@ from audits.privacy import bounds
 from audits.privacy.bounds import Scores
 from audits.privacy.builds import REAL, UNSAMPLED, WEAKENED, Build
 from audits.privacy.sessions import Setting, observe
-from secfed.reports.risk import scientific
+from secfed.figures import scientific
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from secfed.figures import rounded_up
+
 
 def closing_words(summary: Mapping[str, Any], study: Path, out: Path) -> str:
     """The end of a run's output, as plain text."""
@@ -18,8 +20,8 @@ def closing_words(summary: Mapping[str, Any], study: Path, out: Path) -> str:
         "",
         f"accuracy         {summary['accuracy_before']:.3f} before, {summary['accuracy_after']:.3f} after, "
         "on the held-out test set",
-        f"each {summary['unit']:<11} epsilon {hospitals[0]['epsilon']:.2f} at delta {hospitals[0]['delta']:g}, "
-        f"{summary['against']}",
+        f"each {summary['unit']:<11} epsilon {rounded_up(hospitals[0]['epsilon'], 2)} "
+        f"at delta {hospitals[0]['delta']:g}, {summary['against']}",
         f"rounds           {len(completed)} of {len(rounds)} completed, {_dropouts(rounds)}",
         f"hospitals        {len(agreeing)} of {len(hospitals)} hold the same model, bit for bit",
         f"sent             at most {up / 1024:.0f} KiB a hospital and round, "

@@ -6,8 +6,9 @@ Every assumption says how far this software vouches for it. `checked`: refused a
 
 from __future__ import annotations
 
+from secfed.figures import rounded_up
 from secfed.privacy import LocalPrivacy
-from secfed.reports.risk import Risk, rounded_up
+from secfed.reports.risk import Risk
 from secfed.study import Study
 
 
@@ -80,8 +81,8 @@ def _distributed_rows(study: Study, simulation: bool) -> list[tuple[str, str, st
         (
             f"Every {unit} is drawn by an independent secret coin with the same chance at every hospital",
             "checked",
-            f"the rate is in the signed study; coins and record choice are keyed by the {unit}'s id; a test "
-            "removes one and compares what all others contribute, bit for bit",
+            f"the rate is in the signed study; coins are keyed by the {unit}; a test removes one and compares what all "
+            "others contribute, bit for bit",
         ),
         (
             f"No {unit} contributes a gradient longer than C = {study.privacy.clip:g}",
@@ -127,8 +128,8 @@ def not_protected(study: Study, risk: Risk, simulation: bool) -> list[dict[str, 
         ),
         (
             "Other people named in the records",
-            "The unit is the patient under whose id a record is filed. A relative or a doctor who is mentioned in the "
-            "records of many patients is not protected by it.",
+            "A record is protected for the patient under whose id it is filed. A relative or a doctor who is mentioned "
+            "in many records is not protected by it.",
         ),
         (
             "Patients known to several hospitals, or under several ids",
@@ -154,7 +155,8 @@ def not_protected(study: Study, risk: Risk, simulation: bool) -> list[dict[str, 
         ),
         (
             "Duration and load",
-            "Batches have a fixed shape, but how long a machine takes may still depend on its load.",
+            "Batches and clipping are the same work whoever is drawn, but how long a machine takes may still depend on "
+            "its load, and by a little on the numbers.",
         ),
         (
             "The quality of the model",

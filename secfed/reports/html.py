@@ -18,7 +18,7 @@ from markupsafe import Markup
 from protocols.errors import FaultKind
 from secfed.errors import UserError
 from secfed.faults import what_it_did
-from secfed.reports.risk import rounded_up, scientific
+from secfed.figures import rounded_up, scientific
 from secfed.reports.svg import Curve, epsilon_plot
 
 _CURVES_MAX = 4

@@ -17,14 +17,14 @@ _Row = tuple[str, str, str, str]
 
 def parameters(study: Study) -> list[dict[str, Any]]:
     """Name, symbol, value, meaning."""
-    privacy = study.privacy
+    privacy, unit = study.privacy, study.privacy.protects.value
     rows = [
-        ("Clipping norm", "C", f"{privacy.clip:g}", "longest gradient that one patient may contribute (L2)"),
+        ("Clipping norm", "C", f"{privacy.clip:g}", f"longest gradient that one {unit} may contribute (L2)"),
         (
             "Sampling rate",
             "q",
             f"{privacy.sampling_rate:g}",
-            "chance of each patient to be drawn in a step, by a secret coin",
+            f"chance of each {unit} to be drawn in a step, by a secret coin",
         ),
         *(_local_rows(study) if isinstance(privacy, LocalPrivacy) else _distributed_rows(study, privacy)),
         ("Strategy", "", describe(study.algorithm), _meaning(study)),
@@ -99,7 +99,7 @@ def _distributed_rows(study: Study, privacy: DistributedPrivacy) -> list[_Row]:
             "Batches per step",
             "K",
             f"{batches[0]}" if len(batches) == 1 else f"{batches[0]} to {batches[-1]}, by the hospital's nominal size",
-            f"always exactly this many, filled up: more patients are drawn with a chance below 2^-{OVERFLOW_BITS}",
+            f"always exactly this many, filled up: more are drawn with a chance below 2^-{OVERFLOW_BITS}",
         ),
     ]
 
@@ -141,8 +141,8 @@ def overflow_certificate(study: Study) -> dict[str, Any]:
         most = f"{size} hospitals × weight {weight} × element {limit}"
         sure = "The sum cannot wrap, whoever takes part"
     else:
-        patients = certificate.magnitude // study.privacy.grid
-        most = f"{size} hospitals × ({patients} patients × {study.privacy.grid} steps + {study.noise_tail} of noise)"
+        units = f"{certificate.magnitude // study.privacy.grid} {study.privacy.protects.value}s"
+        most = f"{size} hospitals × ({units} × {study.privacy.grid} steps + {study.noise_tail} of noise)"
         sure = "The sum cannot wrap, whoever takes part, but with a chance of 2^-40 for the whole study"
     return {
         "roster_size": size,
@@ -154,8 +154,15 @@ def overflow_certificate(study: Study) -> dict[str, Any]:
     }
 
 
-def accounting(study: Study, risk: Risk, simulation: bool) -> dict[str, Any]:
-    """What was accounted for, how, and what it stands on."""
+def accounting(study: Study, risk: Risk, simulation: bool, epsilon_prv: float) -> dict[str, Any]:
+    """What was accounted for, how, and what it stands on.
+
+    Args:
+        study: what was signed.
+        risk: its figures.
+        simulation: one process saw all data.
+        epsilon_prv: the cross-check by privacy random variables.
+    """
     event, noise = event_of(study), noise_of(study)
     unit = study.privacy.protects.value
     facts: dict[str, Any] = {
@@ -176,7 +183,7 @@ def accounting(study: Study, risk: Risk, simulation: bool) -> dict[str, Any]:
                 "by": "Rényi differential privacy at integer orders, an independent method that errs high",
             },
             {
-                "epsilon": risk.epsilon_prv,
+                "epsilon": epsilon_prv,
                 "by": "privacy random variables (Opacus), as sharp as the figure of record but for a tolerance of 0.01",
             },
         ],
@@ -202,7 +209,7 @@ def accounting(study: Study, risk: Risk, simulation: bool) -> dict[str, Any]:
         {"of": of, "delta": value}
         for of, value in (
             ("the sampler's distance from the exact distribution", terms.sampler),
-            ("steps in which more patients are drawn than the padded batches hold", terms.overflow),
+            ("steps in which more are drawn than the padded batches hold", terms.overflow),
             ("a sum of discrete Gaussians is not quite one", terms.convolution),
             ("a discrete Gaussian stands for a continuous one", terms.discretisation),
         )

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from secfed.account import event_of, noise_of
+from dp.accounting import prv_epsilon
+from secfed.account import event_of, is_simulation, noise_of
 from secfed.reports.caveats import not_protected
 from secfed.reports.mechanism import accounting, overflow_certificate, parameters
 from secfed.reports.promise import guarantee
@@ -20,17 +21,22 @@ from secfed.reports.risk import Risk, Training, assess
 from secfed.study import Study
 
 
-def build_report(study: Study, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The report as plain data: text, numbers, lists and tables, ready for JSON.
+def build_report(study: Study, summary: Mapping[str, Any], epsilon_prv: float | None = None) -> dict[str, Any]:
+    """The report as plain data: text, numbers, lists and tables, ready for JSON. Takes some seconds in the accountant.
 
     Args:
         study: the signed study that ran.
-        summary: what `summary.json` holds. Takes a few seconds, most of them in the accountant.
+        summary: what `summary.json` holds.
+        epsilon_prv: the cross-check by privacy random variables. Computed by default; a verifier, which loads neither
+            Opacus nor torch for it, gives the figure of the report that it compares.
     """
     hospitals = summary["hospitals"]
     training = Training(event_of(study), study.privacy.delta, noise_of(study))
     risk = assess(training)
-    simulation = "simulation" in summary["engine"]
+    if epsilon_prv is None:
+        event = training.event
+        epsilon_prv = prv_epsilon(event.sampling_rate, event.noise_multiplier, event.steps, training.delta)
+    simulation = is_simulation(summary["engine"])
     return {
         "format": 1,
         "title": "Privacy budget report",
@@ -48,7 +54,7 @@ def build_report(study: Study, summary: Mapping[str, Any]) -> dict[str, Any]:
         "parties": _parties(study, summary),
         "parameters": parameters(study),
         "overflow_certificate": overflow_certificate(study),
-        "accounting": accounting(study, risk, simulation),
+        "accounting": accounting(study, risk, simulation, epsilon_prv),
         "not_protected": not_protected(study, risk, simulation),
         "rounds": [_round(study, each) for each in summary["rounds"]],
         "hospitals": [_hospital(each) for each in hospitals],

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from dp.events import Unit
+from secfed.figures import scientific
 from secfed.privacy import LocalPrivacy
-from secfed.reports.risk import Risk, scientific
+from secfed.reports.risk import Risk
 from secfed.study import Study
 
 _PUBLISHED = "anybody who sees what the study published: the adapter and the sums of all rounds"

@@ -1,15 +1,14 @@
 """What the accounting means for one patient: how well anybody could tell who took part, and other plain figures.
 
-The figures are those of `dp.accounting` and `dp.tradeoff`, gathered for the report, with how people write numbers.
+The figures are those of `dp.accounting` and `dp.tradeoff`, gathered for the report.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from dp.accounting import FailingNodes, epsilon_by_failing_nodes, event_epsilon, prv_epsilon, rdp_epsilon
+from dp.accounting import FailingNodes, epsilon_by_failing_nodes, event_epsilon, rdp_epsilon
 from dp.delta_terms import DistributedNoise
 from dp.events import NoisedSums, Relation
 from dp.tradeoff import membership_bound, privacy_curve
@@ -50,9 +49,7 @@ class Risk:
     """The same for exchanging one patient's records for other records, such as a changed diagnosis."""
     epsilon_renyi: float
     """By Renyi differential privacy at integer orders, which errs high. What the machine does otherwise than the
-    analysis assumes is left out of it, as of the next."""
-    epsilon_prv: float
-    """By privacy random variables, which err high by their tolerance of 0.01."""
+    analysis assumes is left out of it."""
     membership: tuple[MembershipBound, ...]
     membership_advantage: float
     """delta(0): the largest difference between true and false positive rate of any test."""
@@ -77,7 +74,6 @@ def assess(training: Training) -> Risk:
         epsilon=record,
         epsilon_replace_one=event_epsilon(event, delta, noise, Relation.REPLACE),
         epsilon_renyi=rdp_epsilon(*figures),
-        epsilon_prv=prv_epsilon(*figures),
         membership=tuple(
             MembershipBound(rate, curve.true_positive_rate(rate), membership_bound(rate, [record], [delta]))
             for rate in FALSE_POSITIVE_RATES
@@ -89,15 +85,3 @@ def assess(training: Training) -> Risk:
         ),
         failing=() if noise is None else epsilon_by_failing_nodes(event, delta, noise, noise.shares.quorum),
     )
-
-
-def rounded_up(value: float, decimals: int) -> str:
-    """A figure with so many decimals, never below the true one: for what was spent or can be lost."""
-    scale = 10**decimals
-    # The tolerance keeps 8.0 from becoming 8.01 when its product is off by a last binary digit.
-    return f"{math.ceil(value * scale - 1e-9) / scale:.{decimals}f}"
-
-
-def scientific(value: float) -> str:
-    """A number as people write it: 1e-5, not 1e-05; 8, not 8.0."""
-    return f"{value:.10g}".replace("e-0", "e-")

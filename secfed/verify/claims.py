@@ -1,8 +1,9 @@
-"""`summary.json` and the report: what they say about the run must be what the evidence gives.
+"""`summary.json`: what it says about the run must be what study and evidence give.
 
-Checked: digests, cohorts, survivors, quorums, ledgers, budgets. Accuracy, times and traffic are the coordinator's word:
-nothing in the folder proves or refutes them, so that only the report's agreement with the summary is checked. Of what
-is claimed about a node's faults, it is checked that those who are said to have complained did: not that they are right.
+Checked: the promise and against whom it holds, epsilon, digests, cohorts, survivors, quorums, ledgers, budgets.
+Accuracy, times, traffic and the engine's name are the coordinator's word: nothing in the folder proves or refutes them.
+Of what is claimed about a node's faults, it is checked that those who are said to have complained did: not that they
+are right. Epsilon is computed again, with the accountant of whoever verifies.
 """
 
 from __future__ import annotations
@@ -14,18 +15,14 @@ from typing import Any
 from protocols.complaints import Complaint, is_valid
 from protocols.errors import FaultKind
 from protocols.receipts import Receipt
+from secfed.account import against_in_short, epsilon_by_round, is_simulation
 from secfed.faults import kind_name
-from secfed.run_folder import ADAPTER, REPORT, REPORT_PAGE, SUMMARY, receipt_file
+from secfed.run_folder import ADAPTER, SUMMARY, receipt_file
 from secfed.study import Study
-from secfed.verify.evidence import Broken, agree, claim, read_file, read_json
+from secfed.verify.evidence import ACCOUNTANTS_DIFFER, Broken, agree, claim, read_json
 from secfed.verify.ledgers import Account
 from secfed.verify.rounds import History
 
-_REPORTED = {
-    "rounds": ("number", "attempt_void", "cohort", "survivors", "quorum", "sum_digest", "receipt_digest", "faults"),
-    "hospitals": ("name", "epsilon", "delta", "rounds_committed", "ledger_sequence"),
-}
-"""What a report cannot leave out. Whatever else it takes from the summary is compared, too."""
 _CLAIM = ("accused", "by", "kind", "signature")
 """What a claim about a node's fault holds."""
 
@@ -42,6 +39,10 @@ def check_summary(
     chain = history.chain
     agree(SUMMARY, summary, "study", study.name)
     agree(SUMMARY, summary, "study_digest", study.digest.hex())
+    agree(SUMMARY, summary, "mode", study.privacy.mode)
+    agree(SUMMARY, summary, "unit", study.privacy.protects.value)
+    simulation = is_simulation(claim(SUMMARY, summary, "engine", str))
+    agree(SUMMARY, summary, "against", against_in_short(study, simulation))
     if claim(SUMMARY, summary, "adapter_digest", str) != adapter:
         raise Broken(ADAPTER, f"its files are not those that {SUMMARY} names")
     agree(SUMMARY, summary, "state_digest", chain.state.digest(chain.layout).hex())
@@ -122,6 +123,8 @@ def _check_hospitals(summary: dict[str, Any], study: Study, history: History, ac
     if len(hospitals) != len(study.roster):
         raise Broken(SUMMARY, "its hospitals are not the roster")
     states = {state.hex() for state in history.states}
+    curve = (0.0, *epsilon_by_round(study))
+    numbers = [each["number"] for each in summary["rounds"]]
     for index, (each, entry, account) in enumerate(zip(hospitals, study.roster, accounts, strict=True)):
         for name, found in (
             ("name", entry.name),
@@ -140,44 +143,8 @@ def _check_hospitals(summary: dict[str, Any], study: Study, history: History, ac
             ("left_delta", float(account.balance.left_delta)),
         ):
             agree(SUMMARY, each, name, found)
-        if not 0 <= claim(SUMMARY, each, "epsilon", float) <= study.privacy.epsilon:
-            raise Broken(SUMMARY, f"the epsilon of {entry.name} is not one that the study allows")
+        spent = [curve[sum(booked <= number for booked in account.committed)] for number in numbers]
+        agree(SUMMARY, each, "epsilon", curve[-1], ACCOUNTANTS_DIFFER)
+        agree(SUMMARY, each, "epsilon_by_round", spent, ACCOUNTANTS_DIFFER)
         if claim(SUMMARY, each, "state_digest", str) not in states:
             raise Broken(SUMMARY, f"{entry.name} is said to hold a model that no receipt leads to")
-
-
-def check_report(folder: Path, study: Study, summary: dict[str, Any]) -> None:
-    """Check that `report.json` tells what the summary tells, and that the page shows the same evidence.
-
-    Raises:
-        Broken: naming the first difference.
-    """
-    report = read_json(folder, REPORT)
-    agree(REPORT, claim(REPORT, report, "study", dict), "digest", study.digest.hex())
-    agree(REPORT, claim(REPORT, report, "guarantee", dict), "epsilon", study.privacy.epsilon)
-    agree(REPORT, claim(REPORT, report, "guarantee", dict), "delta", study.privacy.delta)
-    for what, needed in _REPORTED.items():
-        rows = claim(REPORT, report, what, list)
-        if len(rows) != len(summary[what]):
-            raise Broken(REPORT, f"{what}: not as many as in {SUMMARY}")
-        for row, told in zip(rows, summary[what], strict=True):
-            for name in sorted(told):
-                if name in needed or (isinstance(row, dict) and name in row):
-                    agree(REPORT, row, name, told[name])
-    utility = claim(REPORT, report, "utility", dict)
-    for name in ("accuracy_before", "accuracy_after"):
-        agree(REPORT, utility, name, claim(SUMMARY, summary, name, float))
-    rows = [claim(REPORT, row, "digest", str) for row in claim(REPORT, report, "evidence", list)]
-    expected = _evidence(study, summary)
-    if set(rows) != expected:
-        raise Broken(REPORT, "its evidence is not the digests of the study, the adapter, the rounds and the ledgers")
-    page = read_file(folder, REPORT_PAGE).decode(errors="replace")
-    for digest in sorted(expected):
-        if digest not in page:
-            raise Broken(REPORT_PAGE, f"the digest {digest} is not in it")
-
-
-def _evidence(study: Study, summary: dict[str, Any]) -> set[str]:
-    rounds = [each[name] for each in summary["rounds"] for name in ("sum_digest", "receipt_digest")]
-    ledgers = [each["ledger_head"] for each in summary["hospitals"]]
-    return {study.digest.hex(), study.model.digest, summary["adapter_digest"], *rounds, *ledgers} - {""}

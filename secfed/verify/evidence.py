@@ -7,6 +7,7 @@ checked before it is used.
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -15,6 +16,8 @@ from secfed.errors import printable
 
 BYTES_MAX = 1 << 31
 """No file of a run is larger. Files with a known size have tighter bounds."""
+ACCOUNTANTS_DIFFER = 1e-4
+"""Two versions of an accountant, or two processors, may differ by this part of an epsilon."""
 _SHOWN_MAX = 60
 
 
@@ -77,13 +80,36 @@ def claim(place: str, table: Any, name: str, kind: type[Kind]) -> Kind:
     return cast(Kind, table[name])
 
 
-def agree(place: str, table: Any, name: str, found: Any) -> None:
-    """Check that a file claims exactly what the evidence gives."""
+def agree(place: str, table: Any, name: str, found: Any, tolerance: float = 0.0) -> None:
+    """Check that a file claims exactly what the evidence gives; numbers to within a tolerance, as part of them."""
     claimed = claim(place, table, name, type(found))
-    if claimed != found:
-        raise Broken(place, f"{name} is {_short(claimed)} where the evidence gives {_short(found)}")
+    difference = first_difference(claimed, found, tolerance, name)
+    if difference is not None:
+        where, said, given = difference
+        raise Broken(place, f"{where} is {shortened(said)} where the evidence gives {shortened(given)}")
 
 
-def _short(value: Any) -> str:
+def first_difference(claimed: Any, found: Any, tolerance: float, where: str) -> tuple[str, Any, Any] | None:
+    """Where two values from JSON differ first, in type, length, text, or by more than a part of a number."""
+    if type(claimed) is not type(found):
+        return where, claimed, found
+    if isinstance(found, dict):
+        if list(claimed) != list(found):
+            return where, list(claimed), list(found)
+        pairs = ((f"{where}.{name}", claimed[name], found[name]) for name in found)
+    elif isinstance(found, list):
+        if len(claimed) != len(found):
+            return where, claimed, found
+        pairs = ((f"{where}.{at}", *pair) for at, pair in enumerate(zip(claimed, found, strict=True)))
+    elif isinstance(found, float):
+        return None if math.isclose(claimed, found, rel_tol=tolerance, abs_tol=0.0) else (where, claimed, found)
+    else:
+        return None if claimed == found else (where, claimed, found)
+    differences = (first_difference(said, given, tolerance, place) for place, said, given in pairs)
+    return next((each for each in differences if each is not None), None)
+
+
+def shortened(value: Any) -> str:
+    """A value as JSON, cut where it is long."""
     text = json.dumps(value)
     return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "..."

@@ -14,9 +14,10 @@ from secfed.errors import UserError
 from secfed.run_folder import RECEIPTS, SIGNATURES, SUMMARY
 from secfed.verify.adapter import check_adapter
 from secfed.verify.approval import check_approval
-from secfed.verify.claims import check_report, check_summary
+from secfed.verify.claims import check_summary
 from secfed.verify.evidence import Broken
 from secfed.verify.ledgers import Account, check_ledgers
+from secfed.verify.report import check_report
 from secfed.verify.rounds import History, check_rounds
 
 
@@ -76,9 +77,10 @@ def _check(folder: Path, done: Callable[[Checked], None]) -> None:
     accounts = check_ledgers(folder, study, history.receipts)
     done(_told_ledgers(accounts))
     summary = check_summary(folder, study, history, adapter, accounts)
-    done(Checked("summary", {"rounds": len(summary["rounds"])}, "agrees with all of that"))
+    rounds = {"rounds": len(summary["rounds"])}
+    done(Checked("summary", rounds, "agrees with all of that, and with the account of the study"))
     check_report(folder, study, summary)
-    done(Checked("report", {"rounds": len(summary["rounds"])}, "agrees with the summary, and shows the same digests"))
+    done(Checked("report", rounds, "is what study and summary give, and so is its page"))
 
 
 def _told_rounds(history: History) -> Checked:

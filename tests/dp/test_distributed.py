@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+import dp.patients
 from crypto.randomness import NoiseSecret
 from dp import distributed
 from dp.distributed import (
@@ -22,7 +23,7 @@ from dp.distributed import (
 )
 from dp.errors import UnsuitableModel
 from dp.patients import clipped_integers, draw_patients, patient_vectors
-from dp.sampling import Patients
+from dp.sampling import Patients, record_by_record
 from dp.step_plan import StepPlan, batches_needed, most_drawn, noise_share
 from dp.training import record_losses
 from secfed.models import AdapterModel
@@ -263,3 +264,43 @@ def test_the_clip_is_of_the_whole_patient() -> None:
     assert both is not None
     assert one is not None
     assert int(np.sum((2 * one) ** 2)) > 3.9 * (1 << 40) > int(np.sum(both**2)) * 3.9
+
+
+@pytest.mark.parametrize("drawn", [0.001, 0.5, 1.0])
+def test_as_many_gradients_are_clipped_whoever_is_drawn(
+    adapter: AdapterModel, monkeypatch: pytest.MonkeyPatch, drawn: float
+) -> None:
+    """Otherwise the time that a step takes would tell how many were."""
+    clipped = 0
+    clip = dp.patients._clip_into
+
+    def counted(vector: np.ndarray, gradient: np.ndarray, *arguments: Any) -> bool:
+        nonlocal clipped
+        clipped += 1
+        return clip(vector, gradient, *arguments)
+
+    monkeypatch.setattr(dp.patients, "_clip_into", counted)
+    plan = replace(PLAN, sampling_rate=drawn)
+    private_sum(adapter.module, make_tiny_patients(20, records_each=2), plan, secret(), 1)
+    assert clipped == plan.most_patients == 24
+
+
+def test_a_records_coin_depends_on_that_record_alone() -> None:
+    """Taking a record out moves the rows of all later ones; their names, and so their coins, stay."""
+    patients = make_tiny_patients(20, records_each=2)
+    everyone = record_by_record(patients)
+    assert len(everyone) == patients.records == 40
+    names = {rows[0]: name for name, rows in everyone.rows.items()}
+    kept = [row for row in range(40) if row != 3]
+    fewer = record_by_record(
+        Patients(
+            {name: tensor[kept] for name, tensor in patients.inputs.items()},
+            patients.labels[kept],
+            {"all": range(len(kept))},
+        )
+    )
+    taken = names[3].split()[0]
+    for place, row in enumerate(kept):
+        name = next(name for name, rows in fewer.rows.items() if rows == (place,))
+        assert name == names[row] or names[row].split()[0] == taken  # equal records cannot be told apart
+    assert len(set(everyone.rows) - set(fewer.rows)) == 1

@@ -26,9 +26,10 @@ from secfed.sites import LEDGER_LABEL
 from secfed.study import Study, load_study
 from secfed.verify.adapter import check_adapter
 from secfed.verify.approval import check_approval
-from secfed.verify.claims import check_report, check_summary
+from secfed.verify.claims import check_summary
 from secfed.verify.evidence import Broken
 from secfed.verify.ledgers import check_ledgers
+from secfed.verify.report import check_report
 from secfed.verify.rounds import check_rounds
 from tests.fuzz.mutators import (
     cbor_mutator,

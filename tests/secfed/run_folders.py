@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from dp.ledger_copy import write_copy
 from protocols.wire import encode
 from secfed import run_folder
+from secfed.account import epsilon_by_round
 from secfed.adapter import CONFIG_FILE, WEIGHTS_FILE, frozen_start
 from secfed.engines.embedded import ENGINE, Cut, Simulation
 from secfed.reports.html import write_report
@@ -62,8 +63,7 @@ def write_run(out: Path, work: Path, cuts: tuple[Cut, ...] = (), **changes: Any)
         (out / run_folder.sum_file(number)).write_bytes(packed)
     write_adapter(out, federation, coordinator.chain.state.adapter)
     write_ledgers(out, federation)
-    curve = (2.0, 4.0, 6.0, 7.9)
-    plan = Plan(study, out / run_folder.STUDY, out, out, (), {}, Simulation(cut=cuts), curve)
+    plan = Plan(study, out / run_folder.STUDY, out, out, (), {}, Simulation(cut=cuts), epsilon_by_round(study))
     now = datetime.now(UTC)
     summary = summarise(
         plan,

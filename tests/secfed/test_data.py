@@ -84,7 +84,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_every_record_becomes_a_row_of_the_same_length(tmp_path: Path) -> None:
-    tokenizer = load_tokenizer(make_tiny_base(tmp_path / "base"))
+    tokenizer = load_tokenizer(make_tiny_base(tmp_path / "base"), 1000)
     records = {
         "a": [Record("fracture of the left lung and of the right heart with pain", 1)],
         "b": [Record("bone", 0), Record("acute pain", 1)],
@@ -97,7 +97,7 @@ def test_every_record_becomes_a_row_of_the_same_length(tmp_path: Path) -> None:
 
 
 def test_a_records_tokens_do_not_depend_on_other_records(tmp_path: Path) -> None:
-    tokenizer = load_tokenizer(make_tiny_base(tmp_path / "base"))
+    tokenizer = load_tokenizer(make_tiny_base(tmp_path / "base"), 1000)
     long, short = Record("acute chronic viral infection of the lung", 1), Record("bone", 0)
     alone = tokenise({"b": [short]}, tokenizer, 8)
     together = tokenise({"a": [long], "b": [short]}, tokenizer, 8)

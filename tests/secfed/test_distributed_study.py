@@ -331,3 +331,24 @@ def test_the_corrected_adam_is_refused_in_local_mode() -> None:
     found = study_values(algorithm={"strategy": "fedopt-adambc", "server_learning_rate": 0.1, "floor": 1e-6})
     with pytest.raises(ValidationError, match="take fedopt-adam"):
         Study.model_validate_json(json.dumps(found))
+
+
+# What a study may not ask of a node.
+
+
+def test_noise_that_the_sampler_cannot_draw_is_refused_with_the_study() -> None:
+    said = refusal(privacy={"grid": 1 << 26, "noise_multiplier": 200.0, "sampling_rate": 1.0})
+    assert "the sampler draws from 0.0625 to 1.84e+19: choose another privacy.grid" in said
+
+
+def test_a_study_that_hides_nothing_is_refused_without_an_account_of_it() -> None:
+    """An account of it would take more memory than any machine has."""
+    study = study_of(
+        algorithm={"rounds": 100_000}, privacy={"epsilon": 100.0, "noise_multiplier": 0.0625, "sampling_rate": 0.5}
+    )
+    with pytest.raises(UserError, match="hides nothing over 100000 steps"):
+        check_noise(study)
+
+
+def test_a_rate_below_every_coin_is_refused() -> None:
+    assert "sampling_rate" in refusal(privacy={"sampling_rate": 1e-310})

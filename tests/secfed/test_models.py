@@ -259,7 +259,15 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no config\.json"):
         base_digest(tmp_path)
     with pytest.raises(ModelError, match="tokenizer"):
-        load_tokenizer(tmp_path)
+        load_tokenizer(tmp_path, 1000)
+
+
+def test_a_tokenizer_with_a_token_that_the_model_lacks_is_refused(own_base: Path) -> None:
+    """The record that has it would stop a round, and nobody could foresee whose that is."""
+    words = len(load_tokenizer(own_base, 1000).get_vocab())
+    load_tokenizer(own_base, words)
+    with pytest.raises(ModelError, match=f"has a token {words - 1}, and the model has embeddings for {words - 1} only"):
+        load_tokenizer(own_base, words - 1)
 
 
 @pytest.mark.parametrize(

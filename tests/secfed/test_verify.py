@@ -522,33 +522,6 @@ def test_a_summary_that_leaves_a_round_out_is_found(folder: Path) -> None:
     assert (place, reason) == ("summary.json", "round 1 has a receipt and is not told of")
 
 
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        (("study", "digest"), "00" * 32),
-        (("guarantee", "epsilon"), 1.0),
-        (("rounds", 0, "receipt_digest"), "00" * 32),
-        (("rounds", 0), {}),
-        (("rounds",), []),
-        (("hospitals", 1, "epsilon"), 1.0),
-        (("hospitals", 1, "left_epsilon"), 8.0),
-        (("utility", "accuracy_after"), 0.99),
-        (("evidence", 2, "digest"), "00" * 32),
-        (("evidence",), []),
-    ],
-)
-def test_a_report_that_says_something_else_is_found(folder: Path, path: tuple[str | int, ...], value: object) -> None:
-    assert edited(folder, "report.json", *path, value=value)[0] == "report.json"
-
-
-def test_a_page_that_shows_another_digest_is_found(folder: Path) -> None:
-    digest = json.loads((folder / "summary.json").read_text())["rounds"][0]["receipt_digest"]
-    page = (folder / "report.html").read_text()
-    assert digest in page
-    (folder / "report.html").write_text(page.replace(digest, "0" * 64))
-    assert problem_in(folder) == ("report.html", f"the digest {digest} is not in it")
-
-
 # The command.
 
 
@@ -595,10 +568,11 @@ def test_a_folder_without_a_run_ends_2(
 
 
 def test_the_verifier_needs_no_machine_learning_library_and_no_network(folder: Path) -> None:
-    """In a fresh interpreter, as a shell starts it; imports are refused, not only counted."""
+    """In a fresh interpreter, as a shell starts it; imports are refused, not only counted. An accountant is needed, for
+    epsilon is computed again."""
     code = (
         "import sys\n"
-        "for name in ('torch', 'transformers', 'opacus', 'peft', 'dp_accounting', 'scipy'):\n"
+        "for name in ('torch', 'transformers', 'opacus', 'peft'):\n"
         "    sys.modules[name] = None\n"
         "import socket\n"
         "socket.socket.connect = socket.getaddrinfo = None\n"

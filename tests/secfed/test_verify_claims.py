@@ -14,7 +14,7 @@ from protocols import sharing
 from protocols.complaints import Complaint
 from protocols.errors import FaultKind
 from secfed import run_folder
-from secfed.reports.html import write_report
+from secfed.reports.html import render_report, write_report
 from secfed.reports.privacy import build_report
 from secfed.study import load_study
 from secfed.verify.folder import verify_folder
@@ -47,6 +47,7 @@ def rewritten(folder: Path, change: Callable[[dict[str, Any]], Any]) -> tuple[st
         told = json.loads((folder / run_folder.REPORT).read_text())
         told["rounds"][0]["faults"] = summary["rounds"][0]["faults"]
         (folder / run_folder.REPORT).write_text(run_folder.json_text(told))
+        (folder / run_folder.REPORT_PAGE).write_text(render_report(told))
     problem = verify_folder(folder).problem
     return None if problem is None else (problem.place, problem.reason)
 

@@ -194,6 +194,18 @@ def records_of_a_record(workspace: Path) -> None:
     edit(workspace / "study.toml", 'unit = "patient"', 'unit = "record"')
 
 
+def single_records_of_patients_with_several(workspace: Path) -> None:
+    edit(workspace / "study.toml", 'unit = "patient"', 'unit = "record"')
+    edit(workspace / "study.toml", "records_per_patient = 1\n", "")
+
+
+def adapter_that_no_hook_follows_in_local_mode(workspace: Path) -> None:
+    to_local_mode(workspace)
+    path = workspace / "study.toml"
+    text = re.sub(r"targets = .*\nlayers = .*", 'targets = ["word_embeddings", "query"]', path.read_text())
+    path.write_text(text)
+
+
 def grid_too_coarse(workspace: Path) -> None:
     edit(workspace / "study.toml", 'mode = "distributed"', 'mode = "distributed"\ngrid = 2')
 
@@ -238,6 +250,8 @@ CASES = [
     (no_colluders_in_distributed_mode, "shared noise needs at least 1 colluder"),
     (no_records_per_patient, "privacy.records_per_patient"),
     (records_of_a_record, "records_per_patient has no effect"),
+    (single_records_of_patients_with_several, "the study protects single records"),
+    (adapter_that_no_hook_follows_in_local_mode, "Opacus cannot follow LoRA on embeddings"),
     (grid_too_coarse, "a grid of 2 steps in one clipping norm is too coarse"),
     (ring_that_would_wrap, "at most 60 are allowed"),
     (too_little_noise, "Set privacy.noise_multiplier to"),

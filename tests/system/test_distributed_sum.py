@@ -101,7 +101,7 @@ def test_the_sum_is_that_of_every_patients_rounded_gradient_and_every_hospitals_
     plan = prepare(folder / "study.toml", tmp_path / "again")
     study = plan.study
     model, first = load_study_model(study, plan.base)
-    tokenizer = load_tokenizer(plan.base)
+    tokenizer = load_tokenizer(plan.base, model.vocabulary)
     hospitals = [
         tokenise(
             read_patients(folder / "sites" / entry.name / "patients.jsonl", columns(study), study.task.labels, ""),

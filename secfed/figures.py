@@ -1,0 +1,17 @@
+"""How figures are written for people: what was spent or can be lost is never rounded down."""
+
+from __future__ import annotations
+
+import math
+
+
+def rounded_up(value: float, decimals: int) -> str:
+    """A figure with so many decimals, never below the true one: for what was spent or can be lost."""
+    scale = 10**decimals
+    # The tolerance keeps 8.0 from becoming 8.01 when its product is off by a last binary digit.
+    return f"{math.ceil(value * scale - 1e-9) / scale:.{decimals}f}"
+
+
+def scientific(value: float) -> str:
+    """A number as people write it: 1e-5, not 1e-05; 8, not 8.0."""
+    return f"{value:.10g}".replace("e-0", "e-")

@@ -1,0 +1,55 @@
+"""The privacy budget report: `report.json` says what follows from study and summary, and the page shows it.
+
+The report is made again, with the accountant of whoever verifies, and compared: every text exactly, every figure to
+within what two accountants may differ by. One figure is taken from it and only bounded: the cross-check by privacy
+random variables, which would need Opacus and torch here.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from secfed import __version__
+from secfed.reports.html import render_report
+from secfed.reports.privacy import build_report
+from secfed.run_folder import REPORT, REPORT_PAGE, SUMMARY
+from secfed.study import Study
+from secfed.verify.evidence import ACCOUNTANTS_DIFFER, Broken, claim, first_difference, read_file, read_json, shortened
+
+_PRV_SLACK = 0.1
+"""The cross-check by privacy random variables lies within this of the figure of record, its tolerance included."""
+
+
+def check_report(folder: Path, study: Study, summary: dict[str, Any]) -> None:
+    """Check `report.json` and `report.html` against a summary that has been checked.
+
+    Raises:
+        Broken: naming the first difference.
+    """
+    report = read_json(folder, REPORT)
+    prv = _claimed_cross_check(report)
+    try:
+        expected = json.loads(json.dumps(build_report(study, summary, prv)))
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise Broken(SUMMARY, "lacks something that a report tells, or has it in another form") from error
+    if not abs(prv - expected["accounting"]["epsilon"]) <= _PRV_SLACK:
+        raise Broken(REPORT, "its cross-check by privacy random variables is far from the figure of record")
+    difference = first_difference(report, expected, ACCOUNTANTS_DIFFER, "it")
+    if difference is not None:
+        where, said, given = difference
+        raise Broken(
+            REPORT,
+            f"{where.removeprefix('it.')} is {shortened(said)} where study and summary give {shortened(given)} "
+            f"(by secfed {__version__})",
+        )
+    if read_file(folder, REPORT_PAGE) != render_report(report).encode():
+        raise Broken(REPORT_PAGE, f"it is not the page of {REPORT} (by secfed {__version__})")
+
+
+def _claimed_cross_check(report: dict[str, Any]) -> float:
+    checks = claim(REPORT, claim(REPORT, report, "accounting", dict), "cross_checks", list)
+    if not checks:
+        raise Broken(REPORT, "it has no cross-checks")
+    return claim(REPORT, checks[-1], "epsilon", float)
