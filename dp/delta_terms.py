@@ -40,12 +40,13 @@ from dataclasses import dataclass
 
 from dp.errors import BatchesTooSmall, GridTooCoarse, OutOfRange, SamplerTooCoarse
 from dp.events import NoisedSums, NoiseShares
+from dp.step_plan import OVERFLOW_BITS
 
 SHARE_OF_DELTA = 0.01
 """The sampler, the padded batches and the sum of discrete Gaussians may each use up to this share of delta."""
 GRID = 2**20
 """Steps of the grid in one clipping norm, unless a study says otherwise."""
-OVERFLOW_PROBABILITY = 2.0**-40
+OVERFLOW_PROBABILITY = 2.0**-OVERFLOW_BITS
 """The chance that a step's padded batches overflow, as planned for."""
 _DISCRETISATION = 0.1
 _DISCRETISATION_OF_LITTLE_NOISE = 0.034

@@ -120,11 +120,6 @@ class NoisedSums:
         )
 
 
-def local_event(sampling_rate: float, noise_multiplier: float, steps: int) -> dp_event.DpEvent:
-    """`NoisedSums` of one hospital, in dp-accounting's language. Args and errors as there."""
-    return NoisedSums(sampling_rate, noise_multiplier, steps).dp_event()
-
-
 @dataclass(frozen=True, slots=True)
 class NoiseShares:
     """How a sum's noise is divided: every node that takes part adds variance sigma^2 C^2 / (t - c).

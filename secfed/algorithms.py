@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from secfed.sections import Section, refuse_without_effect
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
-class LocalTraining(BaseModel):
+class LocalTraining(Section):
     """Several private steps at each hospital in a round: `[algorithm.local]`, in local mode only."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     steps: int = Field(ge=1, le=10_000)
     """Private steps in a round."""
@@ -27,10 +27,8 @@ class LocalTraining(BaseModel):
     """Its step length."""
 
 
-class _Algorithm(BaseModel):
+class _Algorithm(Section):
     """What every strategy needs."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     strategy: str
     rounds: int = Field(ge=1, le=100_000)
@@ -42,11 +40,7 @@ class _Algorithm(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _every_key_has_an_effect(cls, values: Any) -> Any:
-        known = {name for strategy in STRATEGIES.values() for name in strategy.model_fields}
-        for name in values if isinstance(values, dict) else ():
-            if name in known and name not in cls.model_fields:
-                strategy = cls.model_fields["strategy"].default
-                raise ValueError(f"{name} has no effect with strategy {strategy}; leave it out")
+        refuse_without_effect(values, cls, STRATEGIES, f"with strategy {cls.model_fields['strategy'].default}")
         return values
 
 

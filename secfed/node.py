@@ -44,7 +44,10 @@ ATTEMPTS_MAX = 3
 class Trainer(Protocol):
     """The private training that a node calls; `secfed.training` has the real one."""
 
-    layout: Layout
+    @property
+    def layout(self) -> Layout:
+        """Names and shapes of the trained parameters."""
+        ...
 
     def first_state(self) -> ModelState:
         """The first adapter, derived from the study; its moments are the chain's matter."""

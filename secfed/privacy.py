@@ -13,16 +13,15 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from dp.delta_terms import GRID
 from dp.events import Unit
+from secfed.sections import Section, refuse_without_effect
 
 
-class _Privacy(BaseModel):
+class _Privacy(Section):
     """What both modes need."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     mode: str
     epsilon: float = Field(gt=0, le=100)
@@ -38,11 +37,7 @@ class _Privacy(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _every_key_has_an_effect(cls, values: Any) -> Any:
-        known = {name for mode in MODES.values() for name in mode.model_fields}
-        for name in values if isinstance(values, dict) else ():
-            if name in known and name not in cls.model_fields:
-                mode = cls.model_fields["mode"].default
-                raise ValueError(f"{name} has no effect in {mode} mode; leave it out")
+        refuse_without_effect(values, cls, MODES, f"in {cls.model_fields['mode'].default} mode")
         return values
 
     @property

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import cbor2
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from crypto.discrete_gaussian import LARGEST_VARIANCE, SMALLEST_VARIANCE
 from crypto.identity import PublicIdentity
@@ -27,6 +27,7 @@ from protocols.parameters import DIMENSION_MAX, CohortRules, OverflowCertificate
 from secfed.algorithms import STRATEGIES, Algorithm, FedAvg, FedOptAdamBC, FedProx
 from secfed.errors import UserError
 from secfed.privacy import MODES, DistributedPrivacy, LocalPrivacy, Privacy
+from secfed.sections import Section
 from secfed.toml_files import read_toml
 
 _CHOICES: dict[str, Container[str]] = {"algorithm": STRATEGIES, "privacy": MODES}
@@ -35,11 +36,7 @@ HexDigest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class ModelSection(_Section):
+class ModelSection(Section):
     """The base model that is fine-tuned."""
 
     base: str = Field(min_length=1, max_length=500)
@@ -50,7 +47,7 @@ class ModelSection(_Section):
     """Tokens per record, padded and cut to exactly this many."""
 
 
-class TaskSection(_Section):
+class TaskSection(Section):
     """Sequence classification on JSON lines: one record a line, several records a patient."""
 
     labels: tuple[str, ...] = Field(min_length=2, max_length=10_000)
@@ -65,7 +62,7 @@ class TaskSection(_Section):
         return self
 
 
-class LoraSection(_Section):
+class LoraSection(Section):
     """The adapter. `ffa` freezes A at a shared orthonormal start and trains B: averaging is then exact."""
 
     rank: int = Field(ge=1, le=256)
@@ -77,7 +74,7 @@ class LoraSection(_Section):
     variant: Literal["ffa", "ab"] = "ffa"
 
 
-class CohortSection(_Section):
+class CohortSection(Section):
     """Who must take part; see `protocols.parameters`."""
 
     colluders: int = Field(ge=0)
@@ -85,7 +82,7 @@ class CohortSection(_Section):
     minimum: int = Field(ge=2)
 
 
-class RosterEntry(_Section):
+class RosterEntry(Section):
     """One enrolled organisation."""
 
     name: Name
@@ -103,7 +100,7 @@ class RosterEntry(_Section):
         return self.patients - give, self.patients + give
 
 
-class Study(_Section):
+class Study(Section):
     """The whole manifest."""
 
     format: Literal[1] = 1

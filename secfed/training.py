@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,29 +32,30 @@ from secfed.study import Study
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
 class _ModelTrainer:
-    """What both modes share: the model, its first state, and one hospital's patients."""
+    """What both modes share."""
 
-    def __init__(self, study: Study, index: int, model: AdapterModel, first: ModelState, patients: Patients) -> None:
-        """
-        Args:
-            study: gives all figures.
-            index: the hospital's place in the roster.
-            model: at whatever state; shared with other trainers of this process.
-            first: the first state, which follows from study and base model.
-            patients: the hospital's tokenised records.
-        """
-        self.layout: Layout = model.layout
-        self._study = study
-        self._index = index
-        self._model = model
-        self._first = first
-        self._patients = patients
+    study: Study
+    """Gives all figures."""
+    index: int
+    """The hospital's place in the roster."""
+    model: AdapterModel
+    """At whatever state; shared with other trainers of this process."""
+    first: ModelState
+    """The first state, which follows from study and base model."""
+    patients: Patients
+    """The hospital's tokenised records."""
+
+    @property
+    def layout(self) -> Layout:
+        return self.model.layout
 
     def first_state(self) -> ModelState:
-        return self._first
+        return self.first
 
 
+@dataclass(frozen=True, slots=True)
 class LocalTrainer(_ModelTrainer):
     """Local mode: several private steps on one hospital's patients, then the difference in fixed point."""
 
@@ -61,21 +63,21 @@ class LocalTrainer(_ModelTrainer):
         self, state: ModelState, round_number: int, secret: NoiseSecret, progress: Callable[[int], None]
     ) -> NDArray[np.int64]:
         """(x_local - x) times the nominal weight, in fixed point, of shape (D,). Calls `progress` after each step."""
-        study = self._study
-        self._model.set_state(state.adapter)
-        train_locally(self._model.module, self._patients, self._plan(), secret, round_number, progress)
-        update = self._model.get_state() - state.adapter
-        return study.fixed_point.encode(update, study.weights[self._index])
+        study = self.study
+        self.model.set_state(state.adapter)
+        train_locally(self.model.module, self.patients, self._plan(), secret, round_number, progress)
+        update = self.model.get_state() - state.adapter
+        return study.fixed_point.encode(update, study.weights[self.index])
 
     def _plan(self) -> LocalPlan:
-        study = self._study
+        study = self.study
         algorithm, privacy = study.algorithm, study.privacy
         if algorithm.local is None:
             raise TypeError("a study in distributed mode has no local training")
         return LocalPlan(
             steps=algorithm.local.steps,
             sampling_rate=privacy.sampling_rate,
-            nominal_patients=study.roster[self._index].patients,
+            nominal_patients=study.roster[self.index].patients,
             clip=privacy.clip,
             noise_multiplier=privacy.noise_multiplier,
             learning_rate=algorithm.local.learning_rate,
@@ -85,30 +87,22 @@ class LocalTrainer(_ModelTrainer):
         )
 
 
+@dataclass(frozen=True, slots=True)
 class DistributedTrainer(_ModelTrainer):
     """Distributed mode: the clipped whole-number gradients of the drawn patients, and a share of the noise."""
 
-    def __init__(
-        self,
-        study: Study,
-        index: int,
-        model: AdapterModel,
-        first: ModelState,
-        patients: Patients,
-        one_at_a_time: bool = False,
-    ) -> None:
-        super().__init__(study, index, model, first, patients)
-        self._one_at_a_time = one_at_a_time
+    one_at_a_time: bool = False
+    """Whether `check_training` asks for it."""
 
     def contribute(
         self, state: ModelState, round_number: int, secret: NoiseSecret, progress: Callable[[int], None]
     ) -> NDArray[np.int64]:
         """The sum of clipped gradients and noise, in steps of the grid, of shape (D,). Calls `progress` after each
         physical batch."""
-        self._model.set_state(state.adapter)
-        plan = self._study.step_plan(self._index)
+        self.model.set_state(state.adapter)
+        plan = self.study.step_plan(self.index)
         result = private_sum(
-            self._model.module, self._patients, plan, secret, round_number, progress, one_at_a_time=self._one_at_a_time
+            self.model.module, self.patients, plan, secret, round_number, progress, one_at_a_time=self.one_at_a_time
         )
         if result.non_finite:
             _log.warning("%d drawn patients contributed zero: their gradient was not finite", result.non_finite)

@@ -111,3 +111,15 @@ def write_records(path: Path, records: Sequence[tuple[str, str, str]]) -> Path:
     lines = [json.dumps({"patient": patient, "text": text, "label": label}) for patient, text, label in records]
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     return path
+
+
+def only_patients(patients: Patients, names: set[str]) -> Patients:
+    """A hospital that has these patients alone, their records moved together."""
+    kept = {name: rows for name, rows in patients.rows.items() if name in names}
+    order = [row for rows in kept.values() for row in rows]
+    place = {row: at for at, row in enumerate(order)}
+    return Patients(
+        {name: tensor[order] for name, tensor in patients.inputs.items()},
+        patients.labels[order],
+        {name: [place[row] for row in rows] for name, rows in kept.items()},
+    )

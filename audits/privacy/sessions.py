@@ -13,7 +13,6 @@ Several sessions, each over canaries of its own, say more than one long vector d
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from dp import distributed
 from dp.accounting import event_epsilon
 from dp.delta_terms import GRID, DistributedNoise
 from dp.events import NoisedSums, NoiseShares
-from dp.step_plan import StepPlan, batches_needed, noise_share
+from dp.step_plan import StepPlan, batches_needed, noise_share, noise_tail
 from protocols.aggregator import Aggregator, Stage
 from protocols.client import Client
 from protocols.events import InputWanted, Send, SumPublished
@@ -43,8 +42,6 @@ from protocols.session import Context, SessionConfig
 
 _ROUND = 1
 _STUDY = digest("privacy audit")
-_TAIL_BITS = 40
-"""A node's noise is larger than the ring has room for with a chance of at most 2^-40."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +190,7 @@ def _session(setting: Setting, plan: StepPlan, number: int) -> tuple[SessionConf
     """A round of its own, in a ring with room for the largest sum."""
     nodes = setting.rules.roster_size
     identities = [Identity(digest("privacy audit", bytes([node]))) for node in range(nodes)]
-    deviations = math.sqrt(2 * math.log(2 * nodes * setting.canaries * 2.0**_TAIL_BITS))
-    magnitude = plan.most_patients * GRID + math.ceil(deviations * math.sqrt(plan.noise_variance))
+    magnitude = plan.most_patients * GRID + noise_tail(plan.noise_variance, nodes * setting.canaries)
     ring_bits = OverflowCertificate(nodes, magnitude).ring_bits
     state = digest("privacy audit", number.to_bytes(4, "big"))
     context = Context(_STUDY, _ROUND, _STUDY, digest("base"), state, RoundShape(setting.canaries, ring_bits))

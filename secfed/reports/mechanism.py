@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from dp.delta_terms import DistributedNoise
+from dp.events import NoisedSums
 from dp.step_plan import OVERFLOW_BITS
 from secfed.account import event_of, noise_of
 from secfed.algorithms import Algorithm, FedAvg, FedOptAdamBC, FedProx, describe
@@ -193,25 +195,28 @@ def accounting(study: Study, risk: Risk, simulation: bool, epsilon_prv: float) -
         ),
         "assumptions": assumptions(study, simulation),
     }
+    return facts | _noise_facts(event, noise, risk.epsilon)
+
+
+def _noise_facts(event: NoisedSums, noise: DistributedNoise | None, epsilon: float) -> dict[str, Any]:
+    """How noise is drawn, and what that takes off delta."""
     if noise is None:
-        facts["sampler"] = (
-            "real-number Gaussian in double precision, from a cryptographic stream under a secret of its own; that "
-            "rounding in the sampler reveals nothing is assumed, not proved"
-        )
-        facts["delta_terms"] = []
-        return facts
-    terms = noise.delta_terms(event, event.noise_multiplier, risk.epsilon)
-    facts["sampler"] = (
-        "discrete Gaussian in whole-number arithmetic, from a cryptographic stream under a secret of its own; each "
-        f"number is within a total variation of {noise.sampler_error:.1g} of the exact distribution"
-    )
-    facts["delta_terms"] = [
-        {"of": of, "delta": value}
-        for of, value in (
-            ("the sampler's distance from the exact distribution", terms.sampler),
-            ("steps in which more are drawn than the padded batches hold", terms.overflow),
-            ("a sum of discrete Gaussians is not quite one", terms.convolution),
-            ("a discrete Gaussian stands for a continuous one", terms.discretisation),
-        )
-    ]
-    return facts
+        return {
+            "sampler": "real-number Gaussian in double precision, from a cryptographic stream under a secret of its "
+            "own; that rounding in the sampler reveals nothing is assumed, not proved",
+            "delta_terms": [],
+        }
+    terms = noise.delta_terms(event, event.noise_multiplier, epsilon)
+    return {
+        "sampler": "discrete Gaussian in whole-number arithmetic, from a cryptographic stream under a secret of its "
+        f"own; each number is within a total variation of {noise.sampler_error:.1g} of the exact distribution",
+        "delta_terms": [
+            {"of": of, "delta": value}
+            for of, value in (
+                ("the sampler's distance from the exact distribution", terms.sampler),
+                ("steps in which more are drawn than the padded batches hold", terms.overflow),
+                ("a sum of discrete Gaussians is not quite one", terms.convolution),
+                ("a discrete Gaussian stands for a continuous one", terms.discretisation),
+            )
+        ],
+    }

@@ -20,7 +20,7 @@ from dp.patients import draw_patients, patient_vectors
 from dp.sampling import Patients
 from dp.step_plan import StepPlan
 from dp.training import evaluation, record_losses
-from tests.tiny import LABELS, LENGTH, SPECIAL, WORDS, make_tiny_patients
+from tests.tiny import LABELS, LENGTH, SPECIAL, WORDS, make_tiny_patients, only_patients
 
 GRID = 1 << 20
 PLAN = StepPlan(
@@ -62,14 +62,7 @@ def mixed_lengths(count: int, records_each: int = 2) -> Patients:
 
 def without(patients: Patients, gone: str) -> Patients:
     """The hospital without one patient, the others' records moved together."""
-    kept = {name: rows for name, rows in patients.rows.items() if name != gone}
-    order = [row for rows in kept.values() for row in rows]
-    place = {row: at for at, row in enumerate(order)}
-    return Patients(
-        {name: tensor[order] for name, tensor in patients.inputs.items()},
-        patients.labels[order],
-        {name: [place[row] for row in rows] for name, rows in kept.items()},
-    )
+    return only_patients(patients, set(patients.rows) - {gone})
 
 
 def clipped_sum(gradients: Tensor, clip: float) -> Tensor:

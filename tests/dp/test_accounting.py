@@ -20,7 +20,7 @@ from dp.accounting import (
 )
 from dp.delta_terms import DistributedNoise
 from dp.errors import DeltaTooLarge, ImpossibleTarget, OutOfRange
-from dp.events import NoisedSums, NoiseShares, Relation, Unit, local_event
+from dp.events import NoisedSums, NoiseShares, Relation, Unit
 
 DELTA = 1e-5
 PLAN = NoisedSums(0.02, 0.9639, 500)
@@ -137,7 +137,7 @@ def test_more_survivors_than_the_quorum_make_a_better_figure_as_run() -> None:
 
 def test_the_event_describes_what_is_charged() -> None:
     accountant = pld.PLDAccountant()
-    accountant.compose(local_event(0.06, 1.5, 40))
+    accountant.compose(NoisedSums(0.06, 1.5, 40).dp_event())
     assert epsilon(0.06, 1.5, 40, DELTA) == pytest.approx(accountant.get_epsilon(DELTA), rel=1e-6)
 
 
@@ -160,7 +160,7 @@ def test_an_impossible_event_is_refused(event: tuple[float, float, int]) -> None
         with pytest.raises(OutOfRange, match="not"):
             figure(*event, DELTA)
     with pytest.raises(OutOfRange, match="not"):
-        local_event(*event)
+        NoisedSums(*event)
 
 
 @pytest.mark.parametrize("delta", [0.0, 1.0, -1e-5, float("nan")])

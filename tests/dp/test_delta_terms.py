@@ -171,7 +171,7 @@ def test_a_replaced_patient_and_one_at_two_hospitals_are_charged_their_longer_re
 
 REFUSED = [
     ({"sampler_error": 2.0**-50}, SamplerTooCoarse, "error of at most"),
-    ({"overflow_probability": 2.0**-30}, BatchesTooSmall, "plan more batches"),
+    ({"overflow_probability": 2.0**-30}, BatchesTooSmall, "take fewer steps"),
     ({"grid": 2}, GridTooCoarse, "finer grid"),
     ({"grid": 3}, GridTooCoarse, "finer grid"),
     ({"grid": 1000}, GridTooCoarse, "finer grid"),

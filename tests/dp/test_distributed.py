@@ -27,7 +27,7 @@ from dp.sampling import Patients, record_by_record
 from dp.step_plan import StepPlan, batches_needed, most_drawn, noise_share
 from dp.training import record_losses
 from secfed.models import AdapterModel
-from tests.tiny import make_tiny_patients
+from tests.tiny import make_tiny_patients, only_patients
 
 PLAN = StepPlan(
     sampling_rate=0.5,
@@ -80,18 +80,6 @@ def alone(adapter: AdapterModel, patients: Patients, rows: tuple[int, ...]) -> n
     return torch.cat([part.flatten() for part in parts]).double().numpy()
 
 
-def only(patients: Patients, names: set[str]) -> Patients:
-    """A hospital that has these patients alone, their records moved together."""
-    kept = {name: rows for name, rows in patients.rows.items() if name in names}
-    order = [row for rows in kept.values() for row in rows]
-    place = {row: at for at, row in enumerate(order)}
-    return Patients(
-        {name: tensor[order] for name, tensor in patients.inputs.items()},
-        patients.labels[order],
-        {name: [place[row] for row in rows] for name, rows in kept.items()},
-    )
-
-
 def test_the_sum_is_as_integers_that_of_every_patient_alone_and_the_noise(
     adapter: AdapterModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,7 +90,7 @@ def test_the_sum_is_as_integers_that_of_every_patient_alone_and_the_noise(
     drawn = draw_patients(patients.rows, PLAN.sampling_rate, PLAN.most_records, secret(), 1)
     assert 5 <= len(drawn) < 20
     for entry in drawn:
-        (vector,) = vectors(adapter.module, only(patients, {entry.patient})).values()
+        (vector,) = vectors(adapter.module, only_patients(patients, {entry.patient})).values()
         assert vector is not None
         expected += np.array(vector)
     (noise,) = noises
@@ -130,7 +118,7 @@ def test_without_one_patient_every_other_vector_has_the_same_bits(adapter: Adapt
     patients = make_tiny_patients(20, records_each=3)
     everybody = vectors(adapter.module, patients)
     for gone in list(everybody)[:3]:
-        rest = vectors(adapter.module, only(patients, set(patients.rows) - {gone}))
+        rest = vectors(adapter.module, only_patients(patients, set(patients.rows) - {gone}))
         assert rest == {name: vector for name, vector in everybody.items() if name != gone}
 
 
@@ -140,7 +128,9 @@ def test_one_patient_moves_the_sum_by_at_most_the_clip(adapter: AdapterModel) ->
     plan = replace(PLAN, sampling_rate=1.0, most_records=6, batches=20)
     whole = private_sum(adapter.module, patients, plan, secret(), 1).vector
     for gone in ("patient-0", "patient-7"):
-        rest = private_sum(adapter.module, only(patients, set(patients.rows) - {gone}), plan, secret(), 1).vector
+        rest = private_sum(
+            adapter.module, only_patients(patients, set(patients.rows) - {gone}), plan, secret(), 1
+        ).vector
         difference = whole - rest
         assert 0 < int(np.sum(difference**2)) <= plan.grid**2
 

@@ -14,7 +14,7 @@ from dp_accounting.privacy_accountant import NeighboringRelation
 
 from dp.accounting import event_epsilon
 from dp.errors import DPError, OutOfRange
-from dp.events import NoisedSums, NoiseShares, Relation, Unit, local_event
+from dp.events import NoisedSums, NoiseShares, Relation, Unit
 
 DELTA = 1e-5
 
@@ -22,7 +22,7 @@ DELTA = 1e-5
 def test_a_patients_event_is_a_composition_of_sampled_gaussians() -> None:
     sampled = dp_event.PoissonSampledDpEvent(0.02, dp_event.GaussianDpEvent(0.9639))
     assert NoisedSums(0.02, 0.9639, 500).dp_event() == dp_event.SelfComposedDpEvent(sampled, 500)
-    assert local_event(0.02, 0.9639, 500) == NoisedSums(0.02, 0.9639, 500, unit=Unit.RECORD).dp_event()
+    assert NoisedSums(0.02, 0.9639, 500).dp_event() == NoisedSums(0.02, 0.9639, 500, unit=Unit.RECORD).dp_event()
 
 
 def test_a_nodes_event_is_not_sampled_and_hides_what_it_sends_but_not_that_it_takes_part() -> None:
