@@ -39,17 +39,20 @@ def folder(run: Path, tmp_path: Path) -> Path:
 
 
 def rewritten(folder: Path, change: Callable[[dict[str, Any]], Any]) -> tuple[str, str] | None:
-    """Change round 1 in the summary, and write the report anew, as a dishonest coordinator would."""
+    """Change round 1 in the summary, and say what the verifier finds."""
     summary = json.loads((folder / run_folder.SUMMARY).read_text())
     change(summary["rounds"][0])
     (folder / run_folder.SUMMARY).write_text(run_folder.json_text(summary))
-    if "faults" in summary["rounds"][0]:
-        told = json.loads((folder / run_folder.REPORT).read_text())
-        told["rounds"][0]["faults"] = summary["rounds"][0]["faults"]
-        (folder / run_folder.REPORT).write_text(run_folder.json_text(told))
-        (folder / run_folder.REPORT_PAGE).write_text(render_report(told))
     problem = verify_folder(folder).problem
     return None if problem is None else (problem.place, problem.reason)
+
+
+def report_again(folder: Path, claims: list[dict[str, str]]) -> None:
+    """Write the report of a round 1 with these claims, as whoever adds one to the summary would."""
+    report = json.loads((folder / run_folder.REPORT).read_text())
+    report["rounds"][0]["faults"] = claims
+    (folder / run_folder.REPORT).write_text(run_folder.json_text(report))
+    (folder / run_folder.REPORT_PAGE).write_text(render_report(report))
 
 
 def signature_by(folder: Path, by: int, accused: int, kind: FaultKind, number: int = 1) -> str:
@@ -137,6 +140,8 @@ def test_claims_in_another_form_are_found(folder: Path, change: Callable[[dict[s
 
 def test_the_aggregators_word_is_told_without_a_signature(folder: Path) -> None:
     word = {"accused": "hospital-3", "by": "", "kind": "malformed", "signature": ""}
+    (complaint,) = json.loads((folder / run_folder.REPORT).read_text())["rounds"][0]["faults"]
+    report_again(folder, [complaint, word])
     assert rewritten(folder, lambda each: each["faults"].append(dict(word))) is None
     pretended = rewritten(folder, lambda each: each["faults"][1].update(signature="00" * 64))
     assert pretended is not None
