@@ -44,7 +44,7 @@ class StepResult:
     """What one step gives its hospital. Only `vector` leaves, under masks."""
 
     vector: NDArray[np.int64]
-    """The finished contribution: patients and noise, of shape (D,)."""
+    """The finished contribution: patients and noise, of shape (D,), or (D + 1,) where the plan has an indicator."""
     non_finite: int = field(default=0)
     """Drawn patients that contributed zero because their gradient was not finite. For the owner alone."""
 
@@ -78,15 +78,16 @@ def private_sum(
         raise UnsuitableModel("the model cannot be trained privately: " + "; ".join(map(str, problems)))
     drawn = draw_patients(patients.rows, plan.sampling_rate, plan.most_records, secret, round_number)
     drawn = drawn[: plan.most_patients]
-    total = np.zeros(sum(parameter.numel() for _, parameter in trained_parameters(model)), dtype=np.int64)
+    dimension = sum(parameter.numel() for _, parameter in trained_parameters(model))
+    total = np.zeros(dimension + bool(plan.indicator), dtype=np.int64)
     result = StepResult(total)
     batches = record_gradients(model, patients, drawn, plan, progress, one_at_a_time)
-    for vector in patient_vectors(drawn, batches, total.size, plan.clip, plan.grid):
+    for vector in patient_vectors(drawn, batches, dimension, plan.clip, plan.grid, plan.indicator):
         if vector is None:
             result.non_finite += 1
         else:
             total += vector
-    clip_nobody(plan.most_patients - len(drawn), total.size, plan.clip, plan.grid)
+    clip_nobody(plan.most_patients - len(drawn), dimension, plan.clip, plan.grid, plan.indicator)
     total += draw_noise(secret, round_number, total.size, plan.noise_variance)
     return result
 

@@ -28,7 +28,7 @@ class StepPlan:
     clip: float
     """C: the largest L2 norm of one patient's gradient."""
     grid: int
-    """Steps of the grid per C."""
+    """Steps of the grid that one patient's vector is long at most; per C where there is no indicator."""
     most_records: int
     """G: records of one patient in a step, at most."""
     physical_batch: int
@@ -37,6 +37,8 @@ class StepPlan:
     """K: physical batches per step, always exactly this many; see `batches_needed`."""
     noise_variance: Fraction
     """Variance of this node's share of the noise, in steps of the grid: sigma^2 grid^2 / (t - c)."""
+    indicator: int = 0
+    """Steps of the grid in the element that says whether a gradient was shortened; 0 where there is none."""
 
     def __post_init__(self) -> None:
         for name in ("grid", "most_records", "physical_batch", "batches"):
@@ -48,11 +50,20 @@ class StepPlan:
             raise ValueError(f"a clipping norm is positive and finite, not {self.clip}")
         if self.noise_variance <= 0:
             raise ValueError("a share of noise has a positive variance")
+        if not 0 <= self.indicator < self.grid:
+            raise ValueError(
+                f"an indicator leaves something of {self.grid} steps to the gradient: not {self.indicator}"
+            )
 
     @property
     def most_patients(self) -> int:
         """Patients that K batches hold even if each has G records."""
         return self.physical_batch * self.batches // self.most_records
+
+
+def gradient_grid(grid: int, indicator: int) -> int:
+    """Steps of the grid that are left for a gradient of norm C beside an indicator: sqrt(grid^2 - indicator^2)."""
+    return math.isqrt(grid * grid - indicator * indicator)
 
 
 def noise_share(noise_multiplier: Fraction, grid: int, quorum: int, colluders: int) -> Fraction:

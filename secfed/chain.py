@@ -33,7 +33,8 @@ class Chain:
         self.head = study.digest
         self.round_number = 0
         self.length = 0
-        self.shape = RoundShape(first.adapter.size, study.overflow_certificate.ring_bits)
+        dimension = first.adapter.size + study.elements_beside_gradient
+        self.shape = RoundShape(dimension, study.overflow_certificate.ring_bits)
 
     def context(self, round_number: int) -> Context:
         """What a round with this number, on top of this chain, is bound to."""

@@ -17,6 +17,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from dp.delta_terms import GRID
 from dp.events import Unit
+from dp.step_plan import gradient_grid
 from secfed.sections import Section, refuse_without_effect
 
 
@@ -61,6 +62,22 @@ class LocalPrivacy(_Privacy):
         return Unit.PATIENT
 
 
+class AdaptiveClip(Section):
+    """The clipping norm follows the gradients, without looking at one (Andrew et al. 2021, algorithm 1).
+
+    Every gradient says in one element more whether it was shortened, and the noised sum of those says how many were:
+    C' = C exp(-learning_rate (fraction not shortened - quantile)).
+    """
+
+    quantile: float = Field(default=0.5, gt=0, lt=1)
+    """gamma: so many gradients are to be left as they are."""
+    learning_rate: float = Field(default=0.2, gt=0, le=1)
+    """eta_C: how fast the logarithm of C follows."""
+    indicator: float = Field(default=0.1, gt=0, le=0.9)
+    """kappa: the element that says so, in units of one vector's largest norm. The gradient has the rest of it:
+    sqrt(1 - kappa^2)."""
+
+
 class DistributedPrivacy(_Privacy):
     """One noised step of all hospitals together."""
 
@@ -70,7 +87,10 @@ class DistributedPrivacy(_Privacy):
     records_per_patient: int = Field(default=4, ge=1, le=1000)
     """G: so many records of a drawn patient enter a step, at most, chosen anew in each."""
     grid: int = Field(default=GRID, ge=2, le=1 << 26)
-    """Steps of the grid in one clipping norm C: gradients are whole numbers from the clip on."""
+    """Steps of the grid in the largest norm of one vector: gradients are whole numbers from the clip on. It stands for
+    C, or with `adaptive_clip` for C / sqrt(1 - kappa^2)."""
+    adaptive_clip: AdaptiveClip | None = None
+    """Whether `clip` is only the first C."""
 
     @model_validator(mode="before")
     @classmethod
@@ -81,10 +101,26 @@ class DistributedPrivacy(_Privacy):
             return {**values, "records_per_patient": 1}
         return values
 
+    @model_validator(mode="after")
+    def _the_indicator_is_on_the_grid(self) -> DistributedPrivacy:
+        if self.adaptive_clip is not None and not (self.indicator and self.gradient_grid):
+            raise ValueError(f"a grid of {self.grid} steps is too coarse for an indicator of its own")
+        return self
+
     @property
     def protects(self) -> Unit:
         """Whose presence is hidden."""
         return Unit(self.unit)
+
+    @property
+    def indicator(self) -> int:
+        """Steps of the grid in the element that says whether a gradient was shortened; 0 where there is none."""
+        return 0 if self.adaptive_clip is None else int(Fraction(repr(self.adaptive_clip.indicator)) * self.grid)
+
+    @property
+    def gradient_grid(self) -> int:
+        """Steps of the grid in C."""
+        return gradient_grid(self.grid, self.indicator)
 
 
 MODES: dict[str, type[_Privacy]] = {"local": LocalPrivacy, "distributed": DistributedPrivacy}

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from secfed.account import against_in_short
+from secfed.adaptive_clip import describe as describe_adaptive
 from secfed.algorithms import describe
 from secfed.figures import rounded_up
 from secfed.privacy import DistributedPrivacy
@@ -41,7 +42,7 @@ def privacy_plan(study: Study, sites: Sequence[Site], model: str, epsilon: float
         ("noise", _noise(study)),
         (
             "sampling",
-            f"q = {privacy.sampling_rate:g} in each of T = {study.steps} private steps, clip C = {privacy.clip:g}",
+            f"q = {privacy.sampling_rate:g} in each of T = {study.steps} private steps, {_clip(study)}",
         ),
         (
             "cohort",
@@ -62,6 +63,14 @@ def _noise(study: Study) -> str:
         f"sigma = {privacy.noise_multiplier:g} C nominal: every hospital adds "
         f"{shares.share(privacy.noise_multiplier):.3g} C, and {shares.honest} of at least {shares.quorum} are counted"
     )
+
+
+def _clip(study: Study) -> str:
+    privacy = study.privacy
+    fixed = f"clip C = {privacy.clip:g}"
+    if not isinstance(privacy, DistributedPrivacy) or privacy.adaptive_clip is None:
+        return fixed
+    return f"{fixed} at first; it {describe_adaptive(privacy.adaptive_clip)}"
 
 
 def _budgets(study: Study, sites: Sequence[Site]) -> list[str]:

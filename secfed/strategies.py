@@ -15,8 +15,9 @@ no second moment it is FedAvgM (Hsu et al. 2019). Adam without the noise in its 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from crypto.kdf import digest
 from protocols.wire import canonical
+from secfed.adaptive_clip import first_clip, next_clip
 from secfed.algorithms import Algorithm, FedAvg, FedOptAdagrad, FedOptAdam, FedOptAdamBC, FedOptSgd, FedOptYogi, FedProx
 from secfed.privacy import LocalPrivacy
 from secfed.study import Study
@@ -42,31 +44,38 @@ class ModelState:
     moments: tuple[Vector, ...] = ()
     """The first moment m, then the second moment v, of D elements each, as far as the strategy has them: FedAvg and
     FedProx have none, SGD with momentum has m."""
+    clip: float | None = None
+    """C of the next step, where it adapts; None where the study fixes it."""
 
     def digest(self, layout: Layout) -> bytes:
         """32 bytes over the layout and every bit of the state, moments included (SPEC, section 4)."""
         names = [[name, list(shape)] for name, shape in layout]
         adapter = self.adapter.astype("<f4", copy=False).tobytes()
         moments = (moment.astype("<f8", copy=False).tobytes() for moment in self.moments)
-        return digest("state", canonical(names), adapter, *moments)
+        clip = () if self.clip is None else (struct.pack("<d", self.clip),)
+        return digest("state", canonical(names), adapter, *moments, *clip)
 
 
 def first_state(study: Study, adapter: NDArray[np.float32]) -> ModelState:
-    """The state before any round. Its moments follow from the study: m is zero, v is tau^2.
+    """The state before any round. Its moments follow from the study: m is zero, v is tau^2; so does a C that adapts.
 
     Args:
         study: gives the strategy.
         adapter: the first adapter, of shape (D,).
     """
-    match study.algorithm:
+    return ModelState(adapter, _first_moments(study.algorithm, adapter.size), first_clip(study.privacy))
+
+
+def _first_moments(algorithm: Algorithm, dimension: int) -> tuple[Vector, ...]:
+    match algorithm:
         case FedAvg() | FedProx():
-            return ModelState(adapter)
+            return ()
         case FedOptSgd():
-            return ModelState(adapter, (np.zeros(adapter.shape),))
+            return (np.zeros(dimension),)
         case FedOptAdamBC():
-            return ModelState(adapter, (np.zeros(adapter.shape), np.zeros(adapter.shape)))
+            return (np.zeros(dimension), np.zeros(dimension))
         case FedOptAdam(tau=tau) | FedOptYogi(tau=tau) | FedOptAdagrad(tau=tau):
-            return ModelState(adapter, (np.zeros(adapter.shape), np.full(adapter.shape, tau * tau)))
+            return (np.zeros(dimension), np.full(dimension, tau * tau))
 
 
 def next_state(study: Study, state: ModelState, total: NDArray[np.int64], survivors: Sequence[int]) -> ModelState:
@@ -76,36 +85,48 @@ def next_state(study: Study, state: ModelState, total: NDArray[np.int64], surviv
         study: gives the strategy, the nominal weights and the encoding.
         state: the state that the round started from.
         total: the published sum, centred integers of shape (D,): in local mode of w_u d_u in fixed point, in
-            distributed mode of clipped gradients and noise in steps of the grid.
+            distributed mode of clipped gradients and noise in steps of the grid. Where the clipping norm adapts, one
+            more: that of the indicators.
         survivors: U3; the denominator follows from it, and nothing about weights is sent.
     """
-    return move(study.algorithm, state, mean_change(study, total, survivors), noise_variance(study, survivors))
+    dimension = state.adapter.size
+    change = mean_change(study, total[:dimension], survivors, state.clip)
+    moved = move(study.algorithm, state, change, noise_variance(study, survivors, state.clip))
+    if state.clip is None:
+        return moved
+    return replace(moved, clip=next_clip(study, state.clip, int(total[dimension]), survivors))
 
 
-def mean_change(study: Study, total: NDArray[np.int64], survivors: Sequence[int]) -> Vector:
+def mean_change(study: Study, total: NDArray[np.int64], survivors: Sequence[int], clip: float | None = None) -> Vector:
     """D of the formulas: the direction in which the survivors' patients want to go, of shape (D,).
 
     In local mode the weighted mean update. In distributed mode the negative mean gradient of Abadi et al. 2016,
     algorithm 1: C / grid times the sum, over the public q N of the survivors, never over a draw.
+
+    Args:
+        study: gives the encoding and the nominal weights.
+        total: the published sum of gradients, of shape (D,).
+        survivors: U3.
+        clip: C of the step, where it adapts; the study's by default.
     """
-    weight = sum(study.weights[node] for node in survivors)
     privacy = study.privacy
     if isinstance(privacy, LocalPrivacy):
-        return study.fixed_point.decode(total, weight)
-    denominator = float(privacy.grid) * (privacy.sampling_rate * float(weight))
-    return total.astype(np.float64) * (-privacy.clip / denominator)
+        return study.fixed_point.decode(total, sum(study.weights[node] for node in survivors))
+    denominator = float(privacy.gradient_grid) * study.expected_units(survivors)
+    return total.astype(np.float64) * (-(privacy.clip if clip is None else clip) / denominator)
 
 
-def noise_variance(study: Study, survivors: Sequence[int]) -> float:
+def noise_variance(study: Study, survivors: Sequence[int], clip: float | None = None) -> float:
     """Phi: the variance of the noise in one element of D, in distributed mode; public, and 0 in local mode.
 
-    sigma^2 C^2 |U3| / ((t - c) (q N)^2): every survivor added a share of sigma^2 C^2 / (t - c).
+    sigma^2 C^2 |U3| / ((t - c) (q N)^2): every survivor added a share of sigma^2 C^2 / (t - c). Where the clipping norm
+    adapts, a gradient has less than the whole norm of a vector, and C / sqrt(1 - kappa^2) stands for C.
     """
     privacy = study.privacy
     if isinstance(privacy, LocalPrivacy):
         return 0.0
-    expected = privacy.sampling_rate * float(sum(study.weights[node] for node in survivors))
-    deviation = privacy.noise_multiplier * privacy.clip / expected
+    whole = (privacy.clip if clip is None else clip) * (float(privacy.grid) / float(privacy.gradient_grid))
+    deviation = privacy.noise_multiplier * whole / study.expected_units(survivors)
     return deviation * deviation * float(len(survivors)) / float(study.noise_shares.honest)
 
 

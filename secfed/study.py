@@ -7,7 +7,7 @@ signed. No network, no torch. Paths inside are relative to the file.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
@@ -188,6 +188,10 @@ class Study(Section):
         """Nominal weights in roster order."""
         return tuple(entry.patients for entry in self.roster)
 
+    def expected_units(self, survivors: Sequence[int]) -> float:
+        """q N: so many units are drawn in a step on average, at these nodes, by their nominal numbers."""
+        return self.privacy.sampling_rate * float(sum(self.weights[node] for node in survivors))
+
     @property
     def steps_per_round(self) -> int:
         """Noised steps in one round."""
@@ -220,8 +224,17 @@ class Study(Section):
         """
         return NoiseShares(self.cohort_rules().fewest_survivors, self.cohort.colluders)
 
-    def step_plan(self, index: int) -> StepPlan:
+    @property
+    def elements_beside_gradient(self) -> int:
+        """A node's vector is so much longer than the trained parameters: 1 where the clipping norm adapts."""
+        return int(isinstance(self.privacy, DistributedPrivacy) and self.privacy.adaptive_clip is not None)
+
+    def step_plan(self, index: int, clip: float | None = None) -> StepPlan:
         """What the node at this place of the roster does in one step, in distributed mode.
+
+        Args:
+            index: its place.
+            clip: C of the state that the step starts from, where it adapts; the study's by default.
 
         Raises:
             TypeError: the study is in local mode.
@@ -232,12 +245,13 @@ class Study(Section):
         shares, most = self.noise_shares, self.roster[index].patients_band[1]
         return StepPlan(
             sampling_rate=privacy.sampling_rate,
-            clip=privacy.clip,
+            clip=privacy.clip if clip is None else clip,
             grid=privacy.grid,
             most_records=privacy.records_per_patient,
             physical_batch=batch,
             batches=batches_needed(most, privacy.sampling_rate, privacy.records_per_patient, batch),
             noise_variance=noise_share(privacy.exact_noise_multiplier, privacy.grid, shares.quorum, shares.colluders),
+            indicator=privacy.indicator,
         )
 
     @cached_property

@@ -54,6 +54,7 @@ def summarise(
         "mode": plan.study.privacy.mode,
         "unit": plan.study.privacy.protects.value,
         "against": against_in_short(plan.study, is_simulation(engine)),
+        "clip": chain.state.clip,
         "accuracy_before": accuracy[0],
         "accuracy_after": accuracy[1],
         "seconds": round(seconds, 2),

@@ -97,10 +97,10 @@ class DistributedTrainer(_ModelTrainer):
     def contribute(
         self, state: ModelState, round_number: int, secret: NoiseSecret, progress: Callable[[int], None]
     ) -> NDArray[np.int64]:
-        """The sum of clipped gradients and noise, in steps of the grid, of shape (D,). Calls `progress` after each
-        physical batch."""
+        """The sum of clipped gradients and noise, in steps of the grid, of shape (D,), and where the clipping norm
+        adapts of (D + 1,). Calls `progress` after each physical batch."""
         self.model.set_state(state.adapter)
-        plan = self.study.step_plan(self.index)
+        plan = self.study.step_plan(self.index, state.clip)
         result = private_sum(
             self.model.module, self.patients, plan, secret, round_number, progress, one_at_a_time=self.one_at_a_time
         )

@@ -57,8 +57,8 @@ def _no_noise() -> Defect:
 
 
 def _twice_the_clip() -> Defect:
-    def twice(drawn: Any, batches: Any, dimension: int, clip: float, grid: int) -> Any:
-        return patient_vectors(drawn, batches, dimension, 2 * clip, 2 * grid)
+    def twice(drawn: Any, batches: Any, dimension: int, clip: float, grid: int, *arguments: Any) -> Any:
+        return patient_vectors(drawn, batches, dimension, 2 * clip, 2 * grid, *arguments)
 
     return patch.object(distributed, "patient_vectors", twice)
 

@@ -84,11 +84,7 @@ def _distributed_rows(study: Study, simulation: bool) -> list[tuple[str, str, st
             f"the rate is in the signed study; coins are keyed by the {unit}; a test removes one and compares what all "
             "others contribute, bit for bit",
         ),
-        (
-            f"No {unit} contributes a gradient longer than C = {study.privacy.clip:g}",
-            "checked",
-            "the sum over all its records is clipped once, rounded toward zero, and its norm checked in whole numbers",
-        ),
+        *_clip_rows(study),
         (
             "The noise has the distribution that is accounted for",
             "checked",
@@ -117,6 +113,21 @@ def _distributed_rows(study: Study, simulation: bool) -> list[tuple[str, str, st
             ),
         ]
     return rows
+
+
+def _clip_rows(study: Study) -> list[tuple[str, str, str]]:
+    privacy, unit = study.privacy, study.privacy.protects.value
+    once = "the sum over all its records is clipped once, rounded toward zero, and its norm checked in whole numbers"
+    if isinstance(privacy, LocalPrivacy) or privacy.adaptive_clip is None:
+        return [(f"No {unit} contributes a gradient longer than C = {privacy.clip:g}", "checked", once)]
+    return [
+        (f"No {unit} contributes a gradient longer than C of that step, indicator included", "checked", once),
+        (
+            "A clipping norm chosen from earlier sums costs nothing more",
+            "checked",
+            "noise is in proportion to C: in whole numbers every step has the same largest norm and the same noise",
+        ),
+    ]
 
 
 def not_protected(study: Study, risk: Risk, simulation: bool) -> list[dict[str, str]]:

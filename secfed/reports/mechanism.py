@@ -8,6 +8,7 @@ from dp.delta_terms import DistributedNoise
 from dp.events import NoisedSums
 from dp.step_plan import OVERFLOW_BITS
 from secfed.account import event_of, noise_of
+from secfed.adaptive_clip import describe as describe_adaptive
 from secfed.algorithms import Algorithm, FedAvg, FedOptAdamBC, FedProx, describe
 from secfed.privacy import DistributedPrivacy, LocalPrivacy
 from secfed.reports.caveats import assumptions
@@ -17,11 +18,16 @@ from secfed.study import Study
 _Row = tuple[str, str, str, str]
 
 
-def parameters(study: Study) -> list[dict[str, Any]]:
-    """Name, symbol, value, meaning."""
+def parameters(study: Study, clip: float | None = None) -> list[dict[str, Any]]:
+    """Name, symbol, value, meaning.
+
+    Args:
+        study: what was signed.
+        clip: C after the last round, where it adapts.
+    """
     privacy, unit = study.privacy, study.privacy.protects.value
     rows = [
-        ("Clipping norm", "C", f"{privacy.clip:g}", f"longest gradient that one {unit} may contribute (L2)"),
+        *_clip_rows(study, clip),
         (
             "Sampling rate",
             "q",
@@ -34,6 +40,30 @@ def parameters(study: Study) -> list[dict[str, Any]]:
         ("Ring", "b", f"{study.overflow_certificate.ring_bits} bits", "sums are taken modulo 2^b"),
     ]
     return [dict(zip(("name", "symbol", "value", "meaning"), row, strict=True)) for row in rows]
+
+
+def _clip_rows(study: Study, clip: float | None) -> list[_Row]:
+    privacy, unit = study.privacy, study.privacy.protects.value
+    longest = f"longest gradient that one {unit} may contribute (L2)"
+    if isinstance(privacy, LocalPrivacy) or privacy.adaptive_clip is None:
+        return [("Clipping norm", "C", f"{privacy.clip:g}", longest)]
+    settings = privacy.adaptive_clip
+    last = "" if clip is None else f", {clip:.4g} after the last round"
+    return [
+        (
+            "Clipping norm",
+            "C",
+            f"{privacy.clip:g} at first{last}",
+            f"{longest}; {describe_adaptive(settings)}, by published sums alone; the noise is in proportion",
+        ),
+        (
+            "Clipping indicator",
+            "κ",
+            f"{settings.indicator:g}",
+            "the element that says whether a gradient was shortened, in units of a vector's largest norm: it is "
+            "clipped and noised together with the gradient, which has √(1 - κ²) of that norm",
+        ),
+    ]
 
 
 def _local_rows(study: Study) -> list[_Row]:
@@ -94,7 +124,7 @@ def _distributed_rows(study: Study, privacy: DistributedPrivacy) -> list[_Row]:
         (
             "Grid",
             "",
-            f"{privacy.grid} steps per C",
+            f"{privacy.grid} steps per {'C' if privacy.adaptive_clip is None else 'C / √(1 - κ²)'}",
             "gradients are rounded toward zero after the clip; from there everything is whole numbers",
         ),
         (

@@ -52,7 +52,7 @@ def build_report(study: Study, summary: Mapping[str, Any], epsilon_prv: float | 
         "guarantee": guarantee(study, risk, simulation),
         "risk": _risk(risk),
         "parties": _parties(study, summary),
-        "parameters": parameters(study),
+        "parameters": parameters(study, summary["clip"]),
         "overflow_certificate": overflow_certificate(study),
         "accounting": accounting(study, risk, simulation, epsilon_prv),
         "not_protected": not_protected(study, risk, simulation),

@@ -41,6 +41,7 @@ def check_summary(
     agree(SUMMARY, summary, "study_digest", study.digest.hex())
     agree(SUMMARY, summary, "mode", study.privacy.mode)
     agree(SUMMARY, summary, "unit", study.privacy.protects.value)
+    agree(SUMMARY, summary, "clip", chain.state.clip)
     simulation = is_simulation(claim(SUMMARY, summary, "engine", str))
     agree(SUMMARY, summary, "against", against_in_short(study, simulation))
     if claim(SUMMARY, summary, "adapter_digest", str) != adapter:

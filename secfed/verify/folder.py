@@ -66,7 +66,7 @@ def _check(folder: Path, done: Callable[[Checked], None]) -> None:
     history = check_rounds(folder, study)
     done(_told_rounds(history))
     adapter = check_adapter(folder, history.chain)
-    tensors, numbers = len(history.chain.layout), history.chain.shape.dimension
+    tensors, numbers = len(history.chain.layout), history.chain.state.adapter.size
     done(
         Checked(
             "adapter",

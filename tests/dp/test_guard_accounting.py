@@ -171,3 +171,7 @@ def test_what_leaves_has_the_trained_coordinates_and_one_norm_over_all_of_them(a
     together = clipped_integers(np.concatenate([gradient, indicator]), 1.0, GRID)
     assert together is not None
     assert square_sum(together) <= GRID**2
+    with_indicator = clipped_integers(gradient, 1.0, GRID, GRID // 10)
+    assert with_indicator is not None
+    assert with_indicator[-1] == -(GRID // 10)
+    assert 0.999 * GRID**2 < square_sum(with_indicator) <= GRID**2

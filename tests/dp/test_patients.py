@@ -89,6 +89,28 @@ def test_no_gradient_is_a_special_case_for_the_fast_way(values: list[float], cli
     assert (None if vector is None else vector.tolist()) == straightforward(gradient, clip, grid)
 
 
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(magnitudes, min_size=1, max_size=40), st.floats(1e-6, 1e6), st.integers(2, 1 << 26), st.floats(0.001, 0.99)
+)
+def test_an_indicator_says_whether_a_gradient_was_shortened_within_the_one_norm(
+    values: list[float], clip: float, grid: int, share: float
+) -> None:
+    indicator = min(max(1, int(share * grid)), grid - 1)
+    vector = clipped_integers(np.array(values), clip, grid, indicator)
+    assert vector is not None
+    assert exact_square_sum(vector) <= grid**2
+    length = math.isqrt(grid**2 - indicator**2)
+    assert vector[:-1].tolist() == straightforward(np.array(values), clip, length)
+    squares = sum(Fraction(value) ** 2 for value in values)
+    if abs(squares / Fraction(clip) ** 2 - 1) > Fraction(1, 1 << 20):  # nearer than the kept bits, either may be said
+        assert vector[-1] == (-indicator if squares > Fraction(clip) ** 2 else indicator)
+
+
+def test_a_gradient_that_is_not_finite_says_nothing_of_its_length() -> None:
+    assert clipped_integers(np.array([1.0, math.nan]), 1.0, GRID, 1000) is None
+
+
 def test_a_patients_records_are_added_in_their_order_across_batches_and_fillers_are_nobodys() -> None:
     records = np.random.default_rng(3).standard_normal((12, 50)).astype(np.float32)
     drawn = [Drawn("a", (4,)), Drawn("b", (1, 2, 3, 9)), Drawn("c", (5, 6)), Drawn("d", (7,))]

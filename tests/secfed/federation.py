@@ -111,7 +111,11 @@ class FormulaTrainer:
         update = state.adapter * np.float32(0.01 * (self.index + 1)) + np.float32(0.001 * round_number)
         privacy, weight = self.study.privacy, self.study.weights[self.index]
         if isinstance(privacy, DistributedPrivacy):
-            return np.rint(update.astype(np.float64) * privacy.grid * weight * privacy.sampling_rate).astype(np.int64)
+            units = weight * privacy.sampling_rate
+            # More gradients are left as they are with every round, and not the same number at every node.
+            kept = [round(units * privacy.indicator * (0.1 * round_number - 0.05 * self.index))]
+            gradient = np.rint(update.astype(np.float64) * privacy.grid * units)
+            return np.append(gradient, kept[: self.study.elements_beside_gradient]).astype(np.int64)
         return self.study.fixed_point.encode(update.astype(np.float32), weight)
 
 

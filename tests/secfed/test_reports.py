@@ -85,6 +85,7 @@ def _summary(study: Study, engine: str = "embedded (simulation: one process)") -
         "mode": study.privacy.mode,
         "unit": "patient",
         "against": "",
+        "clip": None,
         "accuracy_before": 0.05,
         "accuracy_after": 0.5,
         "seconds": 63.0,
