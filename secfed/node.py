@@ -9,6 +9,7 @@ its owner, never to the aggregator. A peer's fault alone it names to everybody, 
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -82,13 +83,16 @@ class Node:
         parts: NodeParts,
         on_step: Callable[[str, int], None] | None = None,
         tell_owner: Callable[[str, str], None] | None = None,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         """
         Args:
             study: checked against the policy and reserved in the ledger already.
             parts: what this hospital owns.
             on_step: told the node's name and the local step after each; stays inside the hospital.
-            tell_owner: told the node's name and, in a line, who is said to have broken a round; stays there, too.
+            tell_owner: told the node's name and, in a line, who is said to have broken a round, or that an upload was
+                late; stays there, too.
+            pause: waits for so many seconds.
         """
         self.study = study
         self.parts = parts
@@ -96,7 +100,9 @@ class Node:
         self.chain = Chain(study, parts.trainer.layout, parts.trainer.first_state())
         self._on_step = on_step or (lambda name, step: None)
         tell = tell_owner or (lambda name, text: None)
-        self._claims = NodeClaims(study, self.index, parts.identity, lambda text: tell(parts.name, text))
+        self._tell_owner: Callable[[str], None] = lambda text: tell(parts.name, text)
+        self._pause = pause
+        self._claims = NodeClaims(study, self.index, parts.identity, self._tell_owner)
         self._client: Client | None = None
         self._limits = Limits(len(study.roster), self.chain.shape.packed_bytes)
         self._keys = study.identities
@@ -206,7 +212,8 @@ class Node:
         return answer
 
     def _contribute(self) -> bytes:
-        """Train privately, commit in the ledger, then mask and upload; in this order."""
+        """Train privately, commit in the ledger, then mask, and upload when it is time; in this order."""
+        asked = time.monotonic()
         client = self._live_client()
         round_number = client.config.context.round_number
         secret = NoiseSecret()
@@ -217,7 +224,21 @@ class Node:
         finally:
             secret.wipe()
         self.parts.ledger.commit(self.study.digest, round_number)
-        return client.submit(vector)
+        upload = client.submit(vector)
+        self._hold_back(asked)
+        return upload
+
+    def _hold_back(self, asked: float) -> None:
+        """Wait until the upload's fixed moment: when it leaves says nothing then about how long training took."""
+        after = self.parts.policy.pace.upload_after_seconds
+        left = asked + after - time.monotonic()
+        if after and left < 0:
+            self._tell_owner(
+                f"this round's upload left {-left:.1f} s later than pace.upload_after_seconds = {after:g} says: others "
+                "may see how long training took. Raise it in policy.toml"
+            )
+        elif left > 0:
+            self._pause(left)
 
     def _close_round(self, request: bytes) -> bytes:
         """Compute the next state from the sum, sign the statement, and lock to it on disk before it leaves."""

@@ -55,12 +55,21 @@ class AllowPolicy(_Section):
     base_models: tuple[HexDigest, ...]
 
 
+class PacePolicy(_Section):
+    """When this site's uploads leave, so that nobody outside can tell how long its training took."""
+
+    upload_after_seconds: float = Field(default=0, ge=0, le=86_400)
+    """A round's upload is held back until so long after the node was asked for it: choose more than a round ever takes
+    here. At 0 it leaves when it is ready."""
+
+
 class Policy(_Section):
     """One site's policy."""
 
     cohort: CohortPolicy
     budget: BudgetPolicy
     allow: AllowPolicy
+    pace: PacePolicy = PacePolicy()
 
     def rules(self, study: Study) -> CohortRules:
         """The study's cohort rules as this site tightens them. Raises ParameterError if they cannot be met."""

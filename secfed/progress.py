@@ -68,7 +68,8 @@ class NodeAbsent(Event):
 
 @dataclass(frozen=True, slots=True)
 class OwnerTold(Event):
-    """A node tells its owner who is said to have broken a round. Inside the embedded engine only, like a local step."""
+    """A node tells its owner who is said to have broken a round, or that an upload was late. Inside the embedded engine
+    only, like a local step."""
 
     KIND: ClassVar[str] = "owner-told"
     node: str

@@ -167,7 +167,8 @@ def not_protected(study: Study, risk: Risk, simulation: bool) -> list[dict[str, 
         (
             "Duration and load",
             "Batches and clipping are the same work whoever is drawn, but how long a machine takes may still depend on "
-            "its load, and by a little on the numbers.",
+            "its load, and by a little on the numbers. A hospital's policy can hold its uploads back to a fixed moment "
+            "(pace.upload_after_seconds); this report does not know which do.",
         ),
         (
             "The quality of the model",
