@@ -8,7 +8,7 @@ to match the state that the nodes sign, or there is no receipt.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from protocols.aggregator import Aggregator, Stage
@@ -56,6 +56,19 @@ class RoundRecord:
     faults: tuple[Claim, ...]
     """What nodes and aggregator claim about nodes in this round, by roster index."""
 
+    def finished_late(self, statement: Statement, study: Study) -> RoundRecord:
+        """The same round, once there is a receipt after all."""
+        return replace(
+            self,
+            void=False,
+            reason="finished later, from the signatures that the hospitals kept",
+            cohort=tuple(study.roster[node].name for node in statement.cohort),
+            survivors=tuple(study.roster[node].name for node in statement.survivors),
+            quorum=statement.quorum,
+            sum_digest=statement.sum_digest.hex(),
+            receipt_digest=statement.digest().hex(),
+        )
+
 
 @dataclass
 class _Traffic:
@@ -78,6 +91,8 @@ class Coordinator:
         show: Callable[[Event], None],
         keep: Callable[[Receipt, bytes], None],
         epsilon_by_round: tuple[float, ...],
+        opens: Callable[[int], None] = lambda number: None,
+        closes: Callable[[RoundRecord], None] = lambda record: None,
     ) -> None:
         """
         Args:
@@ -88,6 +103,8 @@ class Coordinator:
             show: told what happens.
             keep: writes a receipt and its packed sum to disk.
             epsilon_by_round: nominal epsilon after each round, for the display.
+            opens: writes a round's number to disk, before anything of the round leaves.
+            closes: writes to disk how a round ended, and again if it is finished late.
         """
         self.study = study
         self.chain = Chain(study, layout, first)
@@ -97,17 +114,36 @@ class Coordinator:
         self._channel = channel
         self._show = show
         self._keep = keep
+        self._opens = opens
+        self._closes = closes
         self._epsilon_by_round = epsilon_by_round
         self._limits = Limits(len(study.roster), self.chain.shape.packed_bytes)
         self._faults = FaultLog(study, self._limits)
 
+    def resume(self, links: Sequence[Link], records: Sequence[RoundRecord]) -> None:
+        """Go on where a coordinator was that stopped.
+
+        Args:
+            links: every receipt and its sum, in order.
+            records: of every round that was ever opened; the next number is one more.
+
+        Raises:
+            RemoteError: a link does not follow from the study and the links before it.
+        """
+        for link in links:
+            self.chain.adopt(link.receipt, link.vector)
+            self.links.append(link)
+        self._records = list(records)
+
     def run(self) -> list[RoundRecord]:
-        """Every round of the study, then the closing header."""
+        """Every round of the study that was not opened yet, then the closing header."""
         rounds = self.study.algorithm.rounds
-        for number in range(1, rounds + 1):
+        for number in range(len(self._records) + 1, rounds + 1):
             self._show(RoundOpened(number, rounds))
+            self._opens(number)
             record = self._run_round(number)
             self._records.append(record)
+            self._closes(record)
             if record.void:
                 self._show(RoundFailed(number, record.reason))
             else:
@@ -273,14 +309,8 @@ class Coordinator:
         """Correct the record of a round that was called void when it ended."""
         for at, record in enumerate(self._records):
             if record.number == statement.round_number:
-                self._records[at] = replace(
-                    record,
-                    void=False,
-                    reason="finished later, from the signatures that the hospitals kept",
-                    survivors=self._names(statement.survivors),
-                    sum_digest=statement.sum_digest.hex(),
-                    receipt_digest=statement.digest().hex(),
-                )
+                self._records[at] = record.finished_late(statement, self.study)
+                self._closes(self._records[at])
 
     def _adopt(self, receipt: Receipt, packed: bytes) -> None:
         self.chain.adopt(receipt, packed)

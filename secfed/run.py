@@ -14,21 +14,19 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dp.errors import DPError
 from dp.ledger import Ledger
 from dp.ledger_copy import write_copy
-from protocols.receipts import Receipt
-from protocols.wire import encode
 from secfed import account, run_folder
 from secfed.chain import Chain
 from secfed.coordinator import Coordinator, RoundRecord
 from secfed.data import Record, read_test_set, tokenise
 from secfed.engines.embedded import ENGINE, EmbeddedChannel, Simulation, load_simulation
 from secfed.errors import UserError
+from secfed.journal import Journal
 from secfed.node import Node, NodeParts, Trainer
 from secfed.privacy_plan import privacy_plan
 from secfed.progress import LocalStep, Note, OwnerTold, Reporter
@@ -139,7 +137,7 @@ def execute(plan: Plan, reporter: Reporter, confirmed: Callable[[], bool] = lamb
             first,
             channel,
             show=reporter.show,
-            keep=partial(_keep_receipt, plan.out),
+            keep=Journal(plan.out).keep,
             epsilon_by_round=plan.epsilon_by_round,
         )
         records = tuple(coordinator.run())
@@ -233,12 +231,6 @@ def _write_agreement(plan: Plan, nodes: list[Node]) -> None:
     start = nodes[0].parts.trainer
     first = run_folder.first_state_bytes(start.layout, start.first_state())
     (plan.out / run_folder.FIRST_STATE).write_bytes(first)
-
-
-def _keep_receipt(out: Path, receipt: Receipt, packed: bytes) -> None:
-    number = receipt.statement.round_number
-    (out / run_folder.sum_file(number)).write_bytes(packed)
-    (out / run_folder.receipt_file(number)).write_bytes(encode(receipt))
 
 
 def _save_adapter(plan: Plan, model: AdapterModel, chain: Chain, test_set: Any) -> float:

@@ -3,6 +3,7 @@
     study.toml, signatures.json         what was agreed, and who signed it
     first_state.cbor                    where the model started; the first receipt names its digest
     receipts/NNNN.cbor, sums/NNNN.bin   what each round decided
+    journal.jsonl                       the coordinator's memory of its rounds; no evidence (`secfed.journal`)
     adapter/                            the trained adapter, in PEFT layout
     ledgers/NAME.jsonl                  a copy of each hospital's ledger (`dp.ledger_copy`)
     summary.json, report.json, report.html
@@ -31,6 +32,7 @@ STUDY = "study.toml"
 SIGNATURES = "signatures.json"
 FIRST_STATE = "first_state.cbor"
 RECEIPTS, SUMS, LEDGERS, ADAPTER = "receipts", "sums", "ledgers", "adapter"
+JOURNAL = "journal.jsonl"
 SUMMARY = "summary.json"
 REPORT, REPORT_PAGE = "report.json", "report.html"
 _AXES_MAX = 8

@@ -1,0 +1,188 @@
+"""What the coordinator remembers across a crash: which rounds it opened, how they ended, every receipt with its sum.
+
+Files in a run's folder: `journal.jsonl`, one line for each thing that happened, and the receipts and sums themselves. A
+round's number is on disk before anything of the round leaves, and a receipt before it is told to anybody. None of this
+protects anybody: the nodes have memories of their own, and take nothing from here that they cannot check. It is there
+so that a study goes on where it was.
+
+A line that a crash cut short is the last one, and is dropped. A sum whose receipt was not written any more is, too: the
+nodes that signed for it offer it again. A round that was opened and has no ending is void, or finished late.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from protocols.errors import FaultKind, ProtocolError
+from protocols.receipts import Receipt
+from protocols.wire import Limits, decode, encode, most_map_bytes
+from secfed.channel import Link
+from secfed.coordinator import RoundRecord
+from secfed.errors import UserError
+from secfed.faults import Claim
+from secfed.run_folder import JOURNAL, RECEIPTS, SUMS, receipt_file, sum_file
+from secfed.study import Study
+
+_STOPPED = "the aggregator stopped"
+_PAIRS = ("bytes_up", "bytes_down")
+_NAMES = ("cohort", "survivors")
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a restarted coordinator goes on from."""
+
+    opened: int
+    """The highest round number that was ever opened; 0 before the first."""
+    links: tuple[Link, ...]
+    """Every receipt, with its sum, in order."""
+    records: tuple[RoundRecord, ...]
+    """One for each round up to `opened`."""
+
+
+class Journal:
+    """The coordinator's memory of one study, in a run's folder. Every write is on disk before the call returns."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        for name in (RECEIPTS, SUMS):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+
+    def open_round(self, number: int) -> None:
+        """Note a number before anything of its round leaves: no number is ever opened twice."""
+        self._append({"opened": number})
+
+    def close_round(self, record: RoundRecord) -> None:
+        """Note how a round ended. Said again, when it is finished late, the last word counts."""
+        self._append({"closed": _as_json(record)})
+
+    def keep(self, receipt: Receipt, packed: bytes) -> None:
+        """Write a receipt, after the sum that it covers."""
+        number = receipt.statement.round_number
+        write_durably(self._folder / sum_file(number), packed)
+        write_durably(self._folder / receipt_file(number), encode(receipt))
+
+    def read(self, study: Study, packed_bytes: int) -> Past:
+        """What happened before. Sums without a receipt are removed.
+
+        Args:
+            study: whose rounds these are.
+            packed_bytes: the size of a sum.
+
+        Raises:
+            UserError: a file does not hold what this class writes into it.
+        """
+        opened, closed = self._read_lines()
+        links = {}
+        limits = Limits(len(study.roster), packed_bytes)
+        for path in sorted((self._folder / SUMS).iterdir()):
+            receipt_path = self._folder / RECEIPTS / f"{path.stem}.cbor"
+            if path.suffix != ".bin" or not receipt_path.exists():
+                path.unlink()
+                continue
+            link = _read_link(receipt_path, path, limits)
+            links[link.receipt.statement.round_number] = link
+        opened = max([opened, *links])
+        records = tuple(
+            _record_of(number, closed.get(number), links.get(number), study) for number in range(1, opened + 1)
+        )
+        return Past(opened, tuple(links[number] for number in sorted(links)), records)
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        path = self._folder / JOURNAL
+        new = not path.exists()
+        # A line that a crash cut short must not run into the next one.
+        torn = not new and path.read_bytes()[-1:] != b"\n"
+        with path.open("ab") as file:
+            file.write((b"\n" if torn else b"") + json.dumps(line).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if new:
+            _sync_folder(self._folder)
+
+    def _read_lines(self) -> tuple[int, dict[int, RoundRecord]]:
+        """The highest number opened, and the last record of each round."""
+        path = self._folder / JOURNAL
+        opened, closed = 0, {}
+        for line in path.read_bytes().split(b"\n") if path.exists() else []:
+            try:
+                said = json.loads(line) if line else {}
+                opened = max(opened, int(said.get("opened", 0)))
+                if "closed" in said:
+                    record = _from_json(said["closed"])
+                    closed[record.number] = record
+            except (ValueError, TypeError, KeyError, AttributeError):
+                continue  # cut short: what it would have said shows in the receipts, or is lost with the round
+        return opened, closed
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file that is whole or not there, and on disk when this returns."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_link(receipt_path: Path, sum_path: Path, limits: Limits) -> Link:
+    """A receipt and its sum; what they say is checked where they are adopted."""
+    most = most_map_bytes(Receipt, limits)
+    try:
+        with receipt_path.open("rb") as file:
+            receipt = decode(Receipt, file.read(most + 1), limits, None)
+        with sum_path.open("rb") as file:
+            return Link(receipt, file.read(limits.packed_bytes + 1))
+    except ProtocolError as error:
+        raise UserError(
+            f"{receipt_path} is not the receipt that was written there ({error})",
+            "Put this folder back from a copy; the hospitals have every receipt, too",
+        ) from error
+
+
+def _record_of(number: int, record: RoundRecord | None, link: Link | None, study: Study) -> RoundRecord:
+    """A round's record: what was written down, or else what its receipt says, or that it came to nothing."""
+    if record is not None and (link is None or not record.void):
+        return record
+    void = RoundRecord(number, True, f"{_STOPPED} during this round", (), (), (), 0, 0.0, {}, {}, "", "", ())
+    if link is None:
+        return record or void
+    late = (record or void).finished_late(link.receipt.statement, study)
+    return late if record is not None else replace(late, reason=f"{_STOPPED} once its receipt was written")
+
+
+def _as_json(record: RoundRecord) -> dict[str, Any]:
+    value = {name: getattr(record, name) for name in RoundRecord.__slots__}
+    value["faults"] = [
+        [each.round_number, each.accused, each.by, int(each.kind), each.signature.hex()] for each in record.faults
+    ]
+    return value
+
+
+def _from_json(value: Any) -> RoundRecord:
+    said = dict(value)
+    for name in _NAMES:
+        said[name] = tuple(map(str, said[name]))
+    for name in _PAIRS:
+        said[name] = {str(node): int(size) for node, size in said[name].items()}
+    said["dropped"] = tuple((str(name), str(stage)) for name, stage in said["dropped"])
+    said["faults"] = tuple(
+        Claim(number, accused, by, FaultKind(kind), bytes.fromhex(signature))
+        for number, accused, by, kind, signature in said["faults"]
+    )
+    return RoundRecord(**said)
