@@ -61,6 +61,11 @@ class Verdict:
         unfollowed = tuple(each for each in self.mended if each.problem != LAST_BITS)
         return Verdict(self.problems + tuple(replace(each, fix=_ANOTHER) for each in unfollowed), ())
 
+    def for_whole_updates(self) -> Verdict:
+        """The same where a node's update is clipped as a whole (`dp.node_update`): it asks for no record's gradient, so
+        that there is nothing to mend."""
+        return replace(self, mended=())
+
     @property
     def one_at_a_time(self) -> bool:
         """What `dp.distributed.private_sum` is told."""

@@ -1,5 +1,7 @@
 """The public figures of one distributed step: what every hospital computes, follows from the signed study alone.
 
+`StepPlan` is for patients or records, `NodePlan` for nodes that are a unit of privacy each.
+
 Free of torch, so that a verifier can derive the width of the ring. The number K of physical batches decides how long a
 step takes and how large its sum can get; it comes from a bound on the binomial tail, so that a draw beyond K batches,
 whose last patients contribute zero, has a probability below 2^-40. `dp.delta_terms` charges for that.
@@ -11,6 +13,7 @@ import math
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from fractions import Fraction
+from typing import Literal
 
 OVERFLOW_BITS = 40
 """More patients than K batches hold are drawn in a step with a probability of at most 2^-40."""
@@ -59,6 +62,44 @@ class StepPlan:
     def most_patients(self) -> int:
         """Patients that K batches hold even if each has G records."""
         return self.physical_batch * self.batches // self.most_records
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """What every node does in one round where the unit of privacy is a node with all its data. All of it follows from
+    the signed study."""
+
+    steps: int
+    """Local steps. They have no noise: what leaves the node is bounded as a whole, however it came about."""
+    optimizer: Literal["adam", "sgd"]
+    """The local optimiser; it starts afresh in every round."""
+    learning_rate: float
+    """Its step length."""
+    physical_batch: int
+    """Records of a local step, always exactly this many."""
+    clip: float
+    """C: the largest L2 norm of one node's update."""
+    grid: int
+    """Steps of the grid that one node's vector is long at most; per C where there is no indicator."""
+    noise_variance: Fraction
+    """Variance of this node's share of the noise, in steps of the grid: sigma^2 grid^2 / (t - c)."""
+    indicator: int = 0
+    """Steps of the grid in the element that says whether the update was shortened; 0 where there is none."""
+    proximal_mu: float = 0.0
+    """mu: weight of FedProx's proximal term; there is none at 0."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "physical_batch", "grid"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
+        for name in ("clip", "learning_rate", "noise_variance"):
+            value = getattr(self, name)
+            if not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"{name} is positive and finite, not {value}")
+        if not 0 <= self.indicator < self.grid:
+            raise ValueError(f"an indicator leaves something of {self.grid} steps to the update: not {self.indicator}")
+        if not (self.proximal_mu >= 0 and math.isfinite(self.proximal_mu)):
+            raise ValueError(f"proximal_mu is at least 0 and finite, not {self.proximal_mu}")
 
 
 def gradient_grid(grid: int, indicator: int) -> int:

@@ -35,6 +35,7 @@ from crypto.randomness import NoiseSecret, NoiseStream
 from dp.clipping import check_model, clip_and_sum, owns_trainable_parameters
 from dp.errors import UnsuitableModel
 from dp.sampling import Patients, draw
+from dp.step_plan import NodePlan
 
 _log = logging.getLogger(__name__)
 
@@ -175,7 +176,7 @@ def train_locally(
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     with per_sample_gradients(model):
         optimizer = NoisyOptimizer(
-            _fresh_optimizer([parameter for _, parameter in named], plan),
+            fresh_optimizer([parameter for _, parameter in named], plan),
             secret.stream("noise", round_number),
             plan,
             [name for name, _ in named],
@@ -288,7 +289,8 @@ def _private_step(
         optimizer.zero_grad(set_to_none=True)
 
 
-def _fresh_optimizer(parameters: list[nn.Parameter], plan: LocalPlan) -> torch.optim.Optimizer:
+def fresh_optimizer(parameters: list[nn.Parameter], plan: LocalPlan | NodePlan) -> torch.optim.Optimizer:
+    """The plan's local optimiser, which remembers nothing of earlier rounds."""
     if plan.optimizer == "adam":
         return torch.optim.Adam(parameters, lr=plan.learning_rate)
     return torch.optim.SGD(parameters, lr=plan.learning_rate)
