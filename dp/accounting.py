@@ -1,9 +1,10 @@
 """What a training costs: its epsilon at a delta, and the noise multiplier that a target asks for.
 
 The figure of record is the privacy loss distribution (Koskela et al. 2020; Doroshenko et al. 2022) as computed by
-dp-accounting, pessimistic, for the add-or-remove relation between patients, at the nominal noise and for all planned
-steps. Beside it stand two other methods. Renyi privacy at integer orders (Mironov et al. 2019) always lies a little
-above. Privacy random variables (Gopi et al. 2021), in Opacus, is as sharp and errs high by its own tolerance of 0.01.
+dp-accounting, pessimistic, for the add-or-remove relation between patients (for nodes, zeroing out one of them), at the
+nominal noise and for all planned steps. Beside it stand two other methods. Renyi privacy at integer orders (Mironov et
+al. 2019) always lies a little above. Privacy random variables (Gopi et al. 2021), in Opacus, is as sharp and errs high
+by its own tolerance of 0.01.
 A central-limit approximation is never used: it errs low.
 
 In distributed mode some of delta goes to what the machine does otherwise than the analysis assumes

@@ -1,4 +1,4 @@
-"""What a study costs each patient: its event, its noise, and its epsilon, from the signed figures alone.
+"""What a study costs each unit of privacy: its event, its noise, and its epsilon, from the signed figures alone.
 
 The noise multiplier is signed; every hospital checks here, before it reserves anything, that it keeps the promised
 epsilon, with its own accountant.
@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from crypto.discrete_gaussian import SAMPLER_ERROR
 from dp import accounting
-from dp.delta_terms import DistributedNoise
+from dp.delta_terms import OVERFLOW_PROBABILITY, DistributedNoise
 from dp.errors import DPError
-from dp.events import NoisedSums
+from dp.events import NoisedSums, Unit
 from protocols.parameters import DIMENSION_MAX
 from secfed.errors import UserError
 from secfed.privacy import LocalPrivacy
@@ -33,7 +33,8 @@ def event_of(study: Study) -> NoisedSums:
 
 def noise_of(study: Study) -> DistributedNoise | None:
     """How distributed noise is made; None in local mode. The dimension is the largest that the protocol has: an
-    adapter's own is known when the model is loaded, and the difference is far below anything that shows."""
+    adapter's own is known when the model is loaded, and the difference is far below anything that shows. Where the unit
+    is a node nothing is drawn, so that no batch overflows."""
     privacy = study.privacy
     if isinstance(privacy, LocalPrivacy):
         return None
@@ -43,11 +44,14 @@ def noise_of(study: Study) -> DistributedNoise | None:
         dimension=DIMENSION_MAX,
         grid=privacy.grid,
         sampler_error=SAMPLER_ERROR,
+        overflow_probability=0.0 if privacy.protects is Unit.NODE else OVERFLOW_PROBABILITY,
     )
 
 
 def smallest_noise(study: Study) -> float:
     """The smallest noise multiplier with four decimals that keeps the study's epsilon.
+
+    Where the unit is a node the sampling rate is 1, at which zeroing out costs the same as removing.
 
     Raises:
         DPError: none does, or the noise takes too much of delta.
@@ -112,6 +116,6 @@ def against_in_short(study: Study, simulation: bool) -> str:
     if isinstance(study.privacy, LocalPrivacy):
         return "against everybody outside the own hospital"
     return (
-        f"as long as at most {study.cohort.colluders} of {len(study.roster)} hospitals collude, leak their noise or "
-        "add none"
+        f"as long as at most {study.cohort.colluders} of {len(study.roster)} {study.party}s collude, leak their noise "
+        "or add none"
     )

@@ -11,16 +11,19 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from dp.events import Unit
+from secfed.privacy import LocalPrivacy, Privacy
 from secfed.sections import Section, refuse_without_effect
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class LocalTraining(Section):
-    """Several private steps at each hospital in a round: `[algorithm.local]`, in local mode only."""
+    """Several steps at each hospital in a round: `[algorithm.local]`. Private ones in local mode; with `unit = "node"`
+    they are plain, and what they come to is private as a whole."""
 
     steps: int = Field(ge=1, le=10_000)
-    """Private steps in a round."""
+    """Local steps in a round."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """It starts afresh in every round."""
     learning_rate: float = Field(gt=0, le=10)
@@ -33,9 +36,10 @@ class _Algorithm(Section):
     strategy: str
     rounds: int = Field(ge=1, le=100_000)
     local: LocalTraining | None = None
-    """None in distributed mode: there a round is one step of all hospitals together."""
+    """None in distributed mode, unless the unit is a node: there a round is one step of all hospitals together."""
     physical_batch: int = Field(default=32, ge=1, le=4096)
-    """Records per forward pass, always exactly this many: the rest is padding."""
+    """Records per forward pass, always exactly this many: the rest is padding. With `unit = "node"` those of one local
+    step, and a node that has fewer repeats them."""
 
     @model_validator(mode="before")
     @classmethod
@@ -73,7 +77,8 @@ class FedProx(_Algorithm):
 class _FedOpt(_Algorithm):
     """An optimiser that runs over the rounds (Reddi et al. 2021).
 
-    What it is given for D: in local mode the mean update, in distributed mode the negative mean gradient.
+    What it is given for D: in distributed mode the negative mean gradient, in local mode and with `unit = "node"` the
+    mean update.
     """
 
     server_learning_rate: float = Field(gt=0, le=100)
@@ -164,6 +169,39 @@ Algorithm: TypeAlias = Annotated[
     ),
 ]
 """Any of them, chosen by `strategy`."""
+
+
+def check_fits(algorithm: Algorithm, privacy: Privacy) -> None:
+    """Refuse what has no effect in a study's mode and unit, and what is missing there.
+
+    Raises:
+        ValueError: there is such a figure, table or strategy.
+    """
+    if isinstance(privacy, LocalPrivacy):
+        if algorithm.local is None:
+            raise ValueError(
+                'with mode = "local" every hospital trains by itself: add [algorithm.local] with steps and '
+                "learning_rate"
+            )
+        if isinstance(algorithm, FedOptAdamBC):
+            raise ValueError(
+                "fedopt-adambc takes the noise of a sum of gradients out of its second moment, and in local mode there "
+                "is none: take fedopt-adam"
+            )
+    elif privacy.protects is Unit.NODE:
+        if algorithm.local is None:
+            raise ValueError(
+                'with unit = "node" every node trains by itself, and its update is clipped as a whole: add '
+                "[algorithm.local] with steps and learning_rate"
+            )
+    elif isinstance(algorithm, FedAvg | FedProx):
+        raise ValueError(
+            f"{algorithm.strategy} averages local training, and in distributed mode a round is one step of all "
+            'hospitals together: take a fedopt strategy (fedopt-sgd is plain SGD), mode = "local", or unit = "node" if '
+            "each of them is one unit of privacy"
+        )
+    elif algorithm.local is not None:
+        raise ValueError('[algorithm.local] has no effect in distributed mode, unless unit = "node"; leave it out')
 
 
 _FIGURES = ("mu", "server_learning_rate", "beta1", "beta2", "tau", "floor")

@@ -1,7 +1,8 @@
 """A study's `[privacy]` table: what each patient is promised, and by which of the two ways it is kept.
 
-`distributed`, the default: a round is one step of DP-SGD over the union of all hospitals. Each adds a share of the
-noise, and the promise holds as long as at most c of them collude, leak their noise, or fail to add it.
+`distributed`, the default: a round is one step of DP-SGD over the union of all hospitals, or with `unit = "node"` an
+average of what nodes have trained, each of them one unit of privacy. Each adds a share of the noise, and the promise
+holds as long as at most c of them collude, leak their noise, or fail to add it.
 `local`: each hospital adds all the noise of its own training, and the promise holds against everybody else together.
 
 The noise multiplier is part of what is signed: every hospital checks that it keeps the promise, and none computes its
@@ -33,7 +34,7 @@ class _Privacy(Section):
     sampling_rate: float = Field(ge=1e-9, le=1)
     """q: the chance of every patient to be drawn in a step, the same at every hospital."""
     clip: float = Field(gt=0, le=1e6)
-    """C: the largest L2 norm of one patient's gradient."""
+    """C: the largest L2 norm of one patient's gradient, or of one node's update."""
 
     @model_validator(mode="before")
     @classmethod
@@ -79,11 +80,12 @@ class AdaptiveClip(Section):
 
 
 class DistributedPrivacy(_Privacy):
-    """One noised step of all hospitals together."""
+    """One noised sum of all hospitals together."""
 
     mode: Literal["distributed"] = "distributed"
-    unit: Literal["patient", "record"] = "patient"
-    """The unit of privacy: a patient with all records, or one record in data without patients."""
+    unit: Literal["patient", "record", "node"] = "patient"
+    """The unit of privacy: a patient with all records, one record in data without patients, or a node with all its
+    data, such as a household."""
     records_per_patient: int = Field(default=4, ge=1, le=1000)
     """G: so many records of a drawn patient enter a step, at most, chosen anew in each."""
     grid: int = Field(default=GRID, ge=2, le=1 << 26)
@@ -94,11 +96,20 @@ class DistributedPrivacy(_Privacy):
 
     @model_validator(mode="before")
     @classmethod
-    def _a_record_is_one_record(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("unit") == "record":
-            if "records_per_patient" in values:
-                raise ValueError('records_per_patient has no effect with unit = "record"; leave it out')
-            return {**values, "records_per_patient": 1}
+    def _a_unit_may_fix_other_figures(cls, values: Any) -> Any:
+        unit = values.get("unit") if isinstance(values, dict) else None
+        if unit not in ("record", "node"):
+            return values
+        if "records_per_patient" in values:
+            raise ValueError(f'records_per_patient has no effect with unit = "{unit}"; leave it out')
+        values = {**values, "records_per_patient": 1}
+        if unit == "node":
+            values.setdefault("sampling_rate", 1.0)
+            if values["sampling_rate"] != 1:
+                raise ValueError(
+                    'sampling_rate is 1 with unit = "node": a node cannot hide that it takes part, so that drawing '
+                    "nodes by chance would protect none of them; leave it out"
+                )
         return values
 
     @model_validator(mode="after")

@@ -79,6 +79,8 @@ def _check_size(study: Study, name: str, patients: Mapping[str, list[Record]]) -
     """The nominal number is a rounded one, not another one: what is planned for it must suffice."""
     entry = study.roster[study.index_of(name)]
     unit = study.privacy.protects
+    if unit is Unit.NODE:
+        return  # one unit with as many records as it has: nothing is planned by their number
     if unit is Unit.RECORD and any(len(own) > 1 for own in patients.values()):
         raise UserError(
             f"the study protects single records, and {name} has patients with several: what they would spend is more "

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crypto.kdf import digest
+from dp.events import Unit
 from protocols.wire import canonical
 from secfed.adaptive_clip import first_clip, next_clip
 from secfed.algorithms import Algorithm, FedAvg, FedOptAdagrad, FedOptAdam, FedOptAdamBC, FedOptSgd, FedOptYogi, FedProx
@@ -85,8 +86,8 @@ def next_state(study: Study, state: ModelState, total: NDArray[np.int64], surviv
         study: gives the strategy, the nominal weights and the encoding.
         state: the state that the round started from.
         total: the published sum, centred integers of shape (D,): in local mode of w_u d_u in fixed point, in
-            distributed mode of clipped gradients and noise in steps of the grid. Where the clipping norm adapts, one
-            more: that of the indicators.
+            distributed mode of clipped gradients, or of nodes' clipped updates, and noise in steps of the grid. Where
+            the clipping norm adapts, one more: that of the indicators.
         survivors: U3; the denominator follows from it, and nothing about weights is sent.
     """
     dimension = state.adapter.size
@@ -101,11 +102,13 @@ def mean_change(study: Study, total: NDArray[np.int64], survivors: Sequence[int]
     """D of the formulas: the direction in which the survivors' patients want to go, of shape (D,).
 
     In local mode the weighted mean update. In distributed mode the negative mean gradient of Abadi et al. 2016,
-    algorithm 1: C / grid times the sum, over the public q N of the survivors, never over a draw.
+    algorithm 1: C / grid times the sum, over the public q N of the survivors, never over a draw. Where the unit is a
+    node, the sum is of updates, which point where they want to go: their mean over the survivors (McMahan et al. 2018,
+    algorithm 1), all of equal weight.
 
     Args:
         study: gives the encoding and the nominal weights.
-        total: the published sum of gradients, of shape (D,).
+        total: the published sum of gradients or updates, of shape (D,).
         survivors: U3.
         clip: C of the step, where it adapts; the study's by default.
     """
@@ -113,7 +116,8 @@ def mean_change(study: Study, total: NDArray[np.int64], survivors: Sequence[int]
     if isinstance(privacy, LocalPrivacy):
         return study.fixed_point.decode(total, sum(study.weights[node] for node in survivors))
     denominator = float(privacy.gradient_grid) * study.expected_units(survivors)
-    return total.astype(np.float64) * (-(privacy.clip if clip is None else clip) / denominator)
+    step = (privacy.clip if clip is None else clip) / denominator
+    return total.astype(np.float64) * (step if privacy.protects is Unit.NODE else -step)
 
 
 def noise_variance(study: Study, survivors: Sequence[int], clip: float | None = None) -> float:

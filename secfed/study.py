@@ -8,6 +8,7 @@ signed. No network, no torch. Paths inside are relative to the file.
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,12 +20,12 @@ from crypto.discrete_gaussian import LARGEST_VARIANCE, SMALLEST_VARIANCE
 from crypto.identity import PublicIdentity
 from crypto.kdf import digest
 from dp.errors import OutOfRange
-from dp.events import NoiseShares
-from dp.step_plan import StepPlan, batches_needed, noise_share, noise_tail
+from dp.events import NoiseShares, Unit
+from dp.step_plan import NodePlan, StepPlan, batches_needed, noise_share, noise_tail
 from protocols.encoding import FixedPoint
 from protocols.errors import LocalError
 from protocols.parameters import DIMENSION_MAX, CohortRules, OverflowCertificate
-from secfed.algorithms import STRATEGIES, Algorithm, FedAvg, FedOptAdamBC, FedProx
+from secfed.algorithms import STRATEGIES, Algorithm, FedProx, check_fits
 from secfed.errors import UserError
 from secfed.privacy import MODES, DistributedPrivacy, LocalPrivacy, Privacy
 from secfed.sections import Section
@@ -89,8 +90,8 @@ class RosterEntry(Section):
     identity: str = Field(pattern=r"^[0-9a-f]{64}$")
     """Its Ed25519 public key, checked out of band."""
     patients: int = Field(ge=1, le=10_000_000)
-    """Nominal number of patients, or of records where the unit is one: a rounded constant. Weights and sampling
-    denominators come from here, never from data; nothing about true counts is ever sent."""
+    """Nominal number of patients, or of records where the unit is one: a rounded constant; 1 where the unit is the
+    node. Weights and sampling denominators come from here, never from data; nothing about true counts is ever sent."""
 
     @property
     def patients_band(self) -> tuple[int, int]:
@@ -120,13 +121,8 @@ class Study(Section):
             values = [getattr(entry, column) for entry in self.roster]
             if len(set(values)) != len(values):
                 raise ValueError(f"two nodes of the roster have the same {column}")
-        largest = max(entry.patients for entry in self.roster)
-        if self.privacy.delta > 1 / (10 * largest):
-            raise ValueError(
-                f"privacy.delta = {self.privacy.delta:g} is above 1/(10 N) for the largest hospital: "
-                f"at most {1 / (10 * largest):.2g}"
-            )
-        self._check_mode()
+        self._check_sizes()
+        check_fits(self.algorithm, self.privacy)
         try:
             self.cohort_rules()
             _ = self.overflow_certificate.ring_bits
@@ -134,6 +130,23 @@ class Study(Section):
         except (LocalError, OutOfRange) as error:
             raise ValueError(str(error)) from error
         return self
+
+    def _check_sizes(self) -> None:
+        """Delta is below what publishing one unit in full would take."""
+        largest, whose = max(entry.patients for entry in self.roster), "largest hospital"
+        if self.privacy.protects is Unit.NODE:
+            several = next((entry for entry in self.roster if entry.patients != 1), None)
+            if several is not None:
+                raise ValueError(
+                    'with unit = "node" every node is one unit of privacy, whatever is in its data: patients is 1 for '
+                    f"each, and {several.name} has {several.patients}"
+                )
+            largest, whose = len(self.roster), "nodes of the roster"
+        if self.privacy.delta > 1 / (10 * largest):
+            raise ValueError(
+                f"privacy.delta = {self.privacy.delta:g} is above 1/(10 N) for the {whose}: "
+                f"at most {1 / (10 * largest):.2g}"
+            )
 
     def _check_noise(self) -> None:
         """The sampler can draw a node's share of the noise.
@@ -143,35 +156,12 @@ class Study(Section):
         """
         if isinstance(self.privacy, LocalPrivacy):
             return
-        variance = self.step_plan(0).noise_variance
+        variance = self.share_variance
         if not SMALLEST_VARIANCE <= variance <= LARGEST_VARIANCE:
             raise OutOfRange(
                 f"one node's noise has a variance of {float(variance):.3g} in steps of the grid, and the sampler draws "
                 f"from {float(SMALLEST_VARIANCE):g} to {float(LARGEST_VARIANCE):.3g}: choose another privacy.grid"
             )
-
-    def _check_mode(self) -> None:
-        """Refuse what has no effect in this mode, and what is missing in it."""
-        algorithm = self.algorithm
-        if isinstance(self.privacy, LocalPrivacy):
-            if algorithm.local is None:
-                raise ValueError(
-                    'with mode = "local" every hospital trains by itself: add [algorithm.local] with steps and '
-                    "learning_rate"
-                )
-            if isinstance(algorithm, FedOptAdamBC):
-                raise ValueError(
-                    "fedopt-adambc takes the noise of a sum of gradients out of its second moment, and in local mode "
-                    "there is none: take fedopt-adam"
-                )
-            return
-        if isinstance(algorithm, FedAvg | FedProx):
-            raise ValueError(
-                f"{algorithm.strategy} averages local training, and in distributed mode a round is one step of all "
-                'hospitals together: take a fedopt strategy (fedopt-sgd is plain SGD), or mode = "local"'
-            )
-        if algorithm.local is not None:
-            raise ValueError("[algorithm.local] has no effect in distributed mode; leave it out")
 
     @cached_property
     def digest(self) -> bytes:
@@ -193,13 +183,19 @@ class Study(Section):
         return self.privacy.sampling_rate * float(sum(self.weights[node] for node in survivors))
 
     @property
+    def party(self) -> str:
+        """What people are told that a member of the roster is: a hospital, unless the unit of privacy is the node."""
+        return "node" if self.privacy.protects is Unit.NODE else "hospital"
+
+    @property
     def steps_per_round(self) -> int:
-        """Noised steps in one round."""
-        return 1 if self.algorithm.local is None else self.algorithm.local.steps
+        """Noised sums in one round: one in distributed mode, however many plain local steps a node makes for it."""
+        local = self.algorithm.local
+        return 1 if local is None or isinstance(self.privacy, DistributedPrivacy) else local.steps
 
     @property
     def steps(self) -> int:
-        """T: noised steps over the whole study."""
+        """T: noised sums over the whole study."""
         return self.algorithm.rounds * self.steps_per_round
 
     @property
@@ -225,6 +221,19 @@ class Study(Section):
         return NoiseShares(self.cohort_rules().fewest_survivors, self.cohort.colluders)
 
     @property
+    def share_variance(self) -> Fraction:
+        """The variance of one node's share of the noise in distributed mode, in steps of the grid.
+
+        Raises:
+            TypeError: the study is in local mode.
+            OutOfRange: as `noise_shares`.
+        """
+        privacy, shares = self.privacy, self.noise_shares
+        if not isinstance(privacy, DistributedPrivacy):
+            raise TypeError("a study in local mode has no shares of noise")
+        return noise_share(privacy.exact_noise_multiplier, privacy.grid, shares.quorum, shares.colluders)
+
+    @property
     def elements_beside_gradient(self) -> int:
         """A node's vector is so much longer than the trained parameters: 1 where the clipping norm adapts."""
         return int(isinstance(self.privacy, DistributedPrivacy) and self.privacy.adaptive_clip is not None)
@@ -237,12 +246,12 @@ class Study(Section):
             clip: C of the state that the step starts from, where it adapts; the study's by default.
 
         Raises:
-            TypeError: the study is in local mode.
+            TypeError: the study is in local mode, or its unit is the node.
         """
         privacy, batch = self.privacy, self.algorithm.physical_batch
-        if not isinstance(privacy, DistributedPrivacy):
-            raise TypeError("a study in local mode has no distributed step")
-        shares, most = self.noise_shares, self.roster[index].patients_band[1]
+        if not isinstance(privacy, DistributedPrivacy) or privacy.protects is Unit.NODE:
+            raise TypeError("a study in local mode, or of nodes, has no distributed step")
+        most = self.roster[index].patients_band[1]
         return StepPlan(
             sampling_rate=privacy.sampling_rate,
             clip=privacy.clip if clip is None else clip,
@@ -250,18 +259,46 @@ class Study(Section):
             most_records=privacy.records_per_patient,
             physical_batch=batch,
             batches=batches_needed(most, privacy.sampling_rate, privacy.records_per_patient, batch),
-            noise_variance=noise_share(privacy.exact_noise_multiplier, privacy.grid, shares.quorum, shares.colluders),
+            noise_variance=self.share_variance,
             indicator=privacy.indicator,
+        )
+
+    def node_plan(self, clip: float | None = None) -> NodePlan:
+        """What every node does in one round, where the unit is the node.
+
+        Args:
+            clip: C of the state that the round starts from, where it adapts; the study's by default.
+
+        Raises:
+            TypeError: the unit is not the node.
+        """
+        privacy, algorithm = self.privacy, self.algorithm
+        local = algorithm.local
+        if not isinstance(privacy, DistributedPrivacy) or privacy.protects is not Unit.NODE or local is None:
+            raise TypeError("only where the unit is the node is its update private as a whole")
+        return NodePlan(
+            steps=local.steps,
+            optimizer=local.optimizer,
+            learning_rate=local.learning_rate,
+            physical_batch=algorithm.physical_batch,
+            clip=privacy.clip if clip is None else clip,
+            grid=privacy.grid,
+            noise_variance=self.share_variance,
+            indicator=privacy.indicator,
+            proximal_mu=algorithm.mu if isinstance(algorithm, FedProx) else 0.0,
         )
 
     @cached_property
     def largest_input(self) -> int:
         """The largest absolute value that one element of a node's input can take, without noise.
 
-        Distributed: as many patients as fit a step's batches, each a whole gradient long in one direction.
+        Distributed: as many patients as fit a step's batches, each a whole gradient long in one direction; one update
+        where the unit is the node.
         """
         if isinstance(self.privacy, LocalPrivacy):
             return max(self.weights) * self.fixed_point.limit
+        if self.privacy.protects is Unit.NODE:
+            return self.privacy.grid
         return max(self.step_plan(index).most_patients for index in range(len(self.roster))) * self.privacy.grid
 
     @cached_property
@@ -271,7 +308,7 @@ class Study(Section):
         if isinstance(self.privacy, LocalPrivacy):
             return 0
         draws = len(self.roster) * self.algorithm.rounds * DIMENSION_MAX
-        return noise_tail(self.step_plan(0).noise_variance, draws)
+        return noise_tail(self.share_variance, draws)
 
     @property
     def magnitude(self) -> int:

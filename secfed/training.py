@@ -19,6 +19,7 @@ from dp.distributed import private_sum
 from dp.errors import UnsuitableModel
 from dp.events import Unit
 from dp.guards import Verdict, check_step, made_up_patients
+from dp.node_update import private_update
 from dp.sampling import Patients, record_by_record
 from dp.training import LocalPlan, train_locally
 from secfed.adapter import first_adapter_seed
@@ -109,6 +110,28 @@ class DistributedTrainer(_ModelTrainer):
         return result.vector
 
 
+@dataclass(frozen=True, slots=True)
+class NodeTrainer(_ModelTrainer):
+    """Distributed mode where the unit is a node: plain local training, its update clipped as a whole, and a share of
+    the noise."""
+
+    def contribute(
+        self, state: ModelState, round_number: int, secret: NoiseSecret, progress: Callable[[int], None]
+    ) -> NDArray[np.int64]:
+        """The clipped update and noise, in steps of the grid, of shape (D,), and where the clipping norm adapts of
+        (D + 1,). Calls `progress` after each local step."""
+        self.model.set_state(state.adapter)
+        plan = self.study.node_plan(state.clip)
+        result = private_update(self.model.module, self.patients, plan, secret, round_number, progress)
+        if not result.finite:
+            _log.warning(
+                "the update of %s was not finite and contributed zero: look for extreme records, or have a study with "
+                "a smaller local.learning_rate signed",
+                self.study.roster[self.index].name,
+            )
+        return result.vector
+
+
 def check_training(study: Study, model: AdapterModel) -> Verdict:
     """Try a step on made-up records, of the shape that the study gives, before any of a hospital's goes through.
 
@@ -119,6 +142,8 @@ def check_training(study: Study, model: AdapterModel) -> Verdict:
     verdict = check_step(model.module, made_up, study.algorithm.physical_batch, model.trained)
     if isinstance(study.privacy, LocalPrivacy):
         verdict = verdict.for_batches_alone()
+    elif study.privacy.protects is Unit.NODE:
+        verdict = verdict.for_whole_updates()
     try:
         verdict.refuse()
     except UnsuitableModel as error:
@@ -133,17 +158,19 @@ def make_trainer(
     first: ModelState,
     patients: Patients,
     one_at_a_time: bool = False,
-) -> LocalTrainer | DistributedTrainer:
-    """The trainer of the study's mode.
+) -> LocalTrainer | DistributedTrainer | NodeTrainer:
+    """The trainer of the study's mode and unit.
 
     Args:
         study, index, model, first: as `LocalTrainer`.
         patients: as read, whatever the unit.
-        one_at_a_time: whether `check_training` asks for it; distributed mode alone can do so.
+        one_at_a_time: whether `check_training` asks for it; `DistributedTrainer` alone can do so.
     """
     privacy = study.privacy
     if isinstance(privacy, LocalPrivacy):
         return LocalTrainer(study, index, model, first, patients)
+    if privacy.protects is Unit.NODE:
+        return NodeTrainer(study, index, model, first, patients)
     units = record_by_record(patients) if privacy.protects is Unit.RECORD else patients
     return DistributedTrainer(study, index, model, first, units, one_at_a_time)
 

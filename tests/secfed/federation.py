@@ -43,8 +43,8 @@ def identities(count: int) -> list[Identity]:
     return [Identity(digest("federation", bytes([node]))) for node in range(count)]
 
 
-def study_values(count: int = 5, **changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A legal study of `count` nodes; `changes` are merged into its sections."""
+def study_values(count: int = 5, **changes: Any) -> dict[str, Any]:
+    """A legal study of `count` nodes; `changes` are merged into its sections, and another roster takes its place."""
     values: dict[str, Any] = {
         "name": "formula",
         "purpose": "A test",
@@ -67,7 +67,7 @@ def study_values(count: int = 5, **changes: Mapping[str, Any]) -> dict[str, Any]
         ],
     }
     for section, change in changes.items():
-        values[section] = {**values[section], **change}
+        values[section] = {**values[section], **change} if isinstance(change, Mapping) else change
     return values
 
 
