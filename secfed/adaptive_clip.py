@@ -52,11 +52,9 @@ def next_clip(study: Study, clip: float, indicators: int, survivors: Sequence[in
     return min(max(moved, privacy.clip / FARTHEST), privacy.clip * FARTHEST)
 
 
-def describe(settings: AdaptiveClip) -> str:
-    """The rule in a few words, for people."""
-    return (
-        f"follows the {settings.quantile:.12g} quantile of gradient norms, learning rate {settings.learning_rate:.12g}"
-    )
+def describe(settings: AdaptiveClip, what: str = "gradient") -> str:
+    """The rule in a few words, for people; `what` is clipped."""
+    return f"follows the {settings.quantile:.12g} quantile of {what} norms, learning rate {settings.learning_rate:.12g}"
 
 
 def _exponential(value: float) -> float:

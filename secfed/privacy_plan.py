@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 
+from dp.events import Unit
 from secfed.account import against_in_short
 from secfed.adaptive_clip import describe as describe_adaptive
 from secfed.algorithms import describe
@@ -28,7 +29,7 @@ def privacy_plan(study: Study, sites: Sequence[Site], model: str, epsilon: float
         sites: the hospitals, read and checked.
         model: what is trained, in a line.
         epsilon: the study's figure of record.
-        simulation: whether one process is to hold every hospital's data.
+        simulation: whether one process is to hold every party's data.
     """
     privacy, size = study.privacy, len(study.roster)
     tolerated = min(site.policy.rules(study).really_tolerated(size) for site in sites)
@@ -40,13 +41,10 @@ def privacy_plan(study: Study, sites: Sequence[Site], model: str, epsilon: float
             f"epsilon {rounded_up(epsilon, 2)} at delta {privacy.delta:g}, {against_in_short(study, simulation)}",
         ),
         ("noise", _noise(study)),
-        (
-            "sampling",
-            f"q = {privacy.sampling_rate:g} in each of T = {study.steps} private steps, {_clip(study)}",
-        ),
+        _work(study),
         (
             "cohort",
-            f"{size} hospitals, quorum {study.cohort_rules().quorum(size)}, up to {tolerated} may drop out, "
+            f"{size} {study.party}s, quorum {study.cohort_rules().quorum(size)}, up to {tolerated} may drop out, "
             f"{study.cohort.colluders} may collude",
         ),
         *(("budget", line) for line in _budgets(study, sites)),
@@ -60,9 +58,20 @@ def _noise(study: Study) -> str:
         return f"sigma = {privacy.noise_multiplier:g} C in every local step of every hospital"
     shares = study.noise_shares
     return (
-        f"sigma = {privacy.noise_multiplier:g} C nominal: every hospital adds "
+        f"sigma = {privacy.noise_multiplier:g} C nominal: every {study.party} adds "
         f"{shares.share(privacy.noise_multiplier):.3g} C, and {shares.honest} of at least {shares.quorum} are counted"
     )
+
+
+def _work(study: Study) -> tuple[str, str]:
+    """What a round is made of, and how it is bounded."""
+    privacy = study.privacy
+    if privacy.protects is not Unit.NODE:
+        sampled = f"q = {privacy.sampling_rate:g} in each of T = {study.steps} private steps"
+        return "sampling", f"{sampled}, {_clip(study)}"
+    plan = study.node_plan()
+    local = f"{plan.steps} plain local steps of {plan.physical_batch} records by {plan.optimizer}"
+    return "a node's part", f"{local} in each of T = {study.steps} rounds, nobody is drawn, {_clip(study)}"
 
 
 def _clip(study: Study) -> str:
@@ -70,7 +79,8 @@ def _clip(study: Study) -> str:
     fixed = f"clip C = {privacy.clip:g}"
     if not isinstance(privacy, DistributedPrivacy) or privacy.adaptive_clip is None:
         return fixed
-    return f"{fixed} at first; it {describe_adaptive(privacy.adaptive_clip)}"
+    what = "update" if privacy.protects is Unit.NODE else "gradient"
+    return f"{fixed} at first; it {describe_adaptive(privacy.adaptive_clip, what)}"
 
 
 def _budgets(study: Study, sites: Sequence[Site]) -> list[str]:
@@ -82,7 +92,7 @@ def _budgets(study: Study, sites: Sequence[Site]) -> list[str]:
         groups.setdefault(f"epsilon {after:f} of {granted:f} will be left", []).append(site.name)
     if len(groups) == 1:
         (line,) = groups
-        return [f"{line} at every hospital"]
+        return [f"{line} at every {study.party}"]
     return [f"{line} at {', '.join(names)}" for line, names in groups.items()]
 
 

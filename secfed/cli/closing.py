@@ -12,6 +12,7 @@ from secfed.figures import rounded_up
 def closing_words(summary: Mapping[str, Any], study: Path, out: Path) -> str:
     """The end of a run's output, as plain text."""
     rounds, hospitals = summary["rounds"], summary["hospitals"]
+    party = "node" if summary["unit"] == "node" else "hospital"
     completed = [each for each in rounds if not each["attempt_void"]]
     agreeing = [each for each in hospitals if each["state_digest"] == summary["state_digest"]]
     up = max((size for each in rounds for size in each["bytes_up"].values()), default=0)
@@ -23,8 +24,8 @@ def closing_words(summary: Mapping[str, Any], study: Path, out: Path) -> str:
         f"each {summary['unit']:<11} epsilon {rounded_up(hospitals[0]['epsilon'], 2)} "
         f"at delta {hospitals[0]['delta']:g}, {summary['against']}",
         f"rounds           {len(completed)} of {len(rounds)} completed, {_dropouts(rounds)}",
-        f"hospitals        {len(agreeing)} of {len(hospitals)} hold the same model, bit for bit",
-        f"sent             at most {up / 1024:.0f} KiB a hospital and round, "
+        f"{party + 's':<16} {len(agreeing)} of {len(hospitals)} hold the same model, bit for bit",
+        f"sent             at most {up / 1024:.0f} KiB a {party} and round, "
         f"{last['dimension']} numbers of {last['ring_bits']} bits under masks",
         f"took             {summary['seconds']:.0f} s",
         f"adapter          {out / 'adapter'}",

@@ -7,26 +7,40 @@ Every assumption says how far this software vouches for it. `checked`: refused a
 from __future__ import annotations
 
 from secfed.figures import rounded_up
-from secfed.privacy import LocalPrivacy
+from secfed.privacy import DistributedPrivacy, LocalPrivacy
+from secfed.reports import node_caveats
 from secfed.reports.risk import Risk
 from secfed.study import Study
 
 
 def assumptions(study: Study, simulation: bool) -> list[dict[str, str]]:
     """Assumption, status (checked, attested or assumed), and how or why."""
-    unit = study.privacy.protects.value
+    privacy = study.privacy
     rows = [
-        *(_local_rows(study) if isinstance(study.privacy, LocalPrivacy) else _distributed_rows(study, simulation)),
+        *(_local_rows(study) if isinstance(privacy, LocalPrivacy) else _distributed_rows(study, privacy, simulation)),
         (
-            "Denominators and weights are public constants",
+            "Denominators and weights are public",
             "checked",
-            "they come from the signed study, never from data",
+            "all nodes weigh the same, and how many are in a sum is in its receipt"
+            if node_caveats.protects_nodes(study)
+            else "they come from the signed study, never from data",
         ),
         (
             "The budget was reserved for the whole study before training, and each round was booked before its upload",
             "checked",
             "the ledger refuses otherwise; its entries are chained and signed",
         ),
+        *(node_caveats.attested_rows() if node_caveats.protects_nodes(study) else _attested_rows(study)),
+    ]
+    if not simulation:
+        reason = "nobody can check another organisation's machine from outside"
+        rows.append((f"Each {study.party} ran this software, unchanged, on a machine of its own", "assumed", reason))
+    return [dict(zip(("assumption", "status", "how"), row, strict=True)) for row in rows]
+
+
+def _attested_rows(study: Study) -> list[tuple[str, str, str]]:
+    unit = study.privacy.protects.value
+    return [
         (
             "One patient is one patient id, at one hospital",
             "attested",
@@ -49,10 +63,6 @@ def assumptions(study: Study, simulation: bool) -> list[dict[str, str]]:
             "they are rounded, and a person checked them at approval",
         ),
     ]
-    if not simulation:
-        reason = "nobody can check another organisation's machine from outside"
-        rows.append(("Each hospital ran this software, unchanged, on a machine of its own", "assumed", reason))
-    return [dict(zip(("assumption", "status", "how"), row, strict=True)) for row in rows]
 
 
 def _local_rows(study: Study) -> list[tuple[str, str, str]]:
@@ -75,16 +85,10 @@ def _local_rows(study: Study) -> list[tuple[str, str, str]]:
     ]
 
 
-def _distributed_rows(study: Study, simulation: bool) -> list[tuple[str, str, str]]:
-    unit, shares = study.privacy.protects.value, study.noise_shares
+def _distributed_rows(study: Study, privacy: DistributedPrivacy, simulation: bool) -> list[tuple[str, str, str]]:
+    shares = study.noise_shares
     rows = [
-        (
-            f"Every {unit} is drawn by an independent secret coin with the same chance at every hospital",
-            "checked",
-            f"the rate is in the signed study; coins are keyed by the {unit}; a test removes one and compares what all "
-            "others contribute, bit for bit",
-        ),
-        *_clip_rows(study),
+        *(node_caveats.mechanism_rows(privacy) if node_caveats.protects_nodes(study) else _drawn_rows(privacy)),
         (
             "The noise has the distribution that is accounted for",
             "checked",
@@ -100,13 +104,13 @@ def _distributed_rows(study: Study, simulation: bool) -> list[tuple[str, str, st
     if not simulation:
         rows += [
             (
-                f"At most {shares.colluders} of the hospitals in a sum leak their noise, or fail to add it",
+                f"At most {shares.colluders} of the {study.party}s in a sum leak their noise, or fail to add it",
                 "assumed",
                 "noise is not proven: an organisation's machine cannot be checked from outside; section 1 says what "
                 "more failures would cost",
             ),
             (
-                "Nobody sees a hospital's upload without its masks",
+                f"Nobody sees a {study.party}'s upload without its masks",
                 "checked",
                 "the protocol's promise: specified, attacked in tests and explored exhaustively for small rosters; "
                 "assumes that nobody breaks X25519 and ML-KEM-768 together, AES-256, SHA-256 or Ed25519",
@@ -115,12 +119,19 @@ def _distributed_rows(study: Study, simulation: bool) -> list[tuple[str, str, st
     return rows
 
 
-def _clip_rows(study: Study) -> list[tuple[str, str, str]]:
-    privacy, unit = study.privacy, study.privacy.protects.value
+def _drawn_rows(privacy: DistributedPrivacy) -> list[tuple[str, str, str]]:
+    unit = privacy.protects.value
+    drawn = (
+        f"Every {unit} is drawn by an independent secret coin with the same chance at every hospital",
+        "checked",
+        f"the rate is in the signed study; coins are keyed by the {unit}; a test removes one and compares what all "
+        "others contribute, bit for bit",
+    )
     once = "the sum over all its records is clipped once, rounded toward zero, and its norm checked in whole numbers"
-    if isinstance(privacy, LocalPrivacy) or privacy.adaptive_clip is None:
-        return [(f"No {unit} contributes a gradient longer than C = {privacy.clip:g}", "checked", once)]
+    if privacy.adaptive_clip is None:
+        return [drawn, (f"No {unit} contributes a gradient longer than C = {privacy.clip:g}", "checked", once)]
     return [
+        drawn,
         (f"No {unit} contributes a gradient longer than C of that step, indicator included", "checked", once),
         (
             "A clipping norm chosen from earlier sums costs nothing more",
@@ -132,7 +143,56 @@ def _clip_rows(study: Study) -> list[tuple[str, str, str]]:
 
 def not_protected(study: Study, risk: Risk, simulation: bool) -> list[dict[str, str]]:
     """What the guarantee does not cover: a heading and a sentence each."""
+    nodes, party = node_caveats.protects_nodes(study), study.party
+    people, who = ("people", "node that") if nodes else ("staff", "patient who")
+    work = "Local training is" if nodes else "Batches and clipping are"
+    whoever = "at every node" if nodes else "whoever is drawn"
     rows = [
+        *(node_caveats.not_protected_people(risk) if nodes else _not_protected_patients(risk)),
+        (
+            f"The {party}'s own {people} and machines",
+            f"Records, identity key and ledger are protected at each {party} by its own means, not by this guarantee.",
+        ),
+        (
+            "What the base model knew before",
+            f"Texts that “{study.model.base}” remembers from its own training, and its tokeniser, are outside this "
+            "account.",
+        ),
+        (
+            "Work outside this software",
+            "Preprocessing, the choice of labels, and tuning runs made elsewhere are not in this ledger.",
+        ),
+        node_caveats.who_takes_part()
+        if nodes
+        else (
+            "Who takes part, and when",
+            "The hospitals' names, their nominal numbers of patients and their attendance are known to all parties.",
+        ),
+        (
+            "Duration and load",
+            f"{work} the same work {whoever}, but how long a machine takes may still depend on its load, and by a "
+            f"little on the numbers. A {party}'s policy can hold its uploads back to a fixed moment "
+            "(pace.upload_after_seconds); this report does not know which do.",
+        ),
+        (
+            "The quality of the model",
+            f"A {party} that sends bad updates on purpose can spoil the model. Its updates are hidden from inspection; "
+            f"{_most(study)}.",
+        ),
+        ("Test figures", "Accuracy on the test set is computed outside the guarantee."),
+        (
+            "Withdrawal of consent",
+            f"A {who} withdraws is left out from then on; what was spent and published stays.",
+        ),
+    ]
+    if simulation:
+        reason = f"This run was a simulation: one process held every {party}'s records, keys and noise."
+        rows.insert(0, ("Anything, from whoever ran this process", reason))
+    return [{"what": what, "why": why} for what, why in rows]
+
+
+def _not_protected_patients(risk: Risk) -> list[tuple[str, str]]:
+    return [
         (
             "Findings about patients in general",
             "What the model learns about a population applies to everyone in it, whether they took part or not.",
@@ -147,44 +207,7 @@ def not_protected(study: Study, risk: Risk, simulation: bool) -> list[dict[str, 
             f"Their epsilon is higher: {rounded_up(risk.epsilon_at_hospitals[1][1], 2)} with records at two hospitals, "
             f"{rounded_up(risk.epsilon_at_hospitals[2][1], 2)} at three.",
         ),
-        (
-            "The hospital's own staff and machines",
-            "Records, identity key and ledger are protected at each hospital by its own means, not by this guarantee.",
-        ),
-        (
-            "What the base model knew before",
-            f"Texts that “{study.model.base}” remembers from its own training, and its tokeniser, are outside this "
-            "account.",
-        ),
-        (
-            "Work outside this software",
-            "Preprocessing, the choice of labels, and tuning runs made elsewhere are not in this ledger.",
-        ),
-        (
-            "Who takes part, and when",
-            "The hospitals' names, their nominal numbers of patients and their attendance are known to all parties.",
-        ),
-        (
-            "Duration and load",
-            "Batches and clipping are the same work whoever is drawn, but how long a machine takes may still depend on "
-            "its load, and by a little on the numbers. A hospital's policy can hold its uploads back to a fixed moment "
-            "(pace.upload_after_seconds); this report does not know which do.",
-        ),
-        (
-            "The quality of the model",
-            "A hospital that sends bad updates on purpose can spoil the model. Its updates are hidden from inspection; "
-            f"{_most(study)}.",
-        ),
-        ("Test figures", "Accuracy on the test set is computed outside the guarantee."),
-        (
-            "Withdrawal of consent",
-            "A patient who withdraws is left out from then on; what was spent and published stays.",
-        ),
     ]
-    if simulation:
-        reason = "This run was a simulation: one process held every hospital's records, keys and noise."
-        rows.insert(0, ("Anything, from whoever ran this process", reason))
-    return [{"what": what, "why": why} for what, why in rows]
 
 
 def _most(study: Study) -> str:

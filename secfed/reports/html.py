@@ -64,26 +64,26 @@ def render_report(report: Mapping[str, Any]) -> str:
         "did": lambda kind: what_it_did(FaultKind[kind.upper().replace("-", "_")]),
     }
     template = environment.from_string(files("secfed.reports").joinpath("report.html.j2").read_text("utf-8"))
-    curves = _curves(report["hospitals"])
+    curves = _curves(report["hospitals"], report["parties"]["called"])
     budgets = sorted({each["budget_epsilon"] for each in report["hospitals"]})
     # The one piece of markup that is not the template's own; `epsilon_plot` escapes what it is given.
     plot = Markup(epsilon_plot(curves, budgets, report["run"]["rounds_planned"]))  # noqa: S704
     return template.render(report=report, plot=plot, cumulative=_cumulative(report["hospitals"]))
 
 
-def _curves(hospitals: Sequence[Mapping[str, Any]]) -> list[Curve]:
+def _curves(hospitals: Sequence[Mapping[str, Any]], party: str) -> list[Curve]:
     """One curve for all hospitals that spent the same after every round, the largest group first."""
     groups: dict[tuple[float, ...], list[str]] = {}
     for each in hospitals:
         groups.setdefault(tuple(each["epsilon_by_round"]), []).append(each["name"])
     if len(groups) == 1:
-        return [Curve("every hospital", next(iter(groups)))]
+        return [Curve(f"every {party}", next(iter(groups)))]
     if len(groups) > _CURVES_MAX:
         ordered = sorted(groups, key=lambda values: values[-1] if values else 0.0)
         return [Curve("most spent", ordered[-1]), Curve("least spent", ordered[0])]
     by_size = sorted(groups.items(), key=lambda group: -len(group[1]))
     return [
-        Curve(" and ".join(names) if len(names) <= _NAMES_MAX else f"{len(names)} hospitals", values)
+        Curve(" and ".join(names) if len(names) <= _NAMES_MAX else f"{len(names)} {party}s", values)
         for values, names in by_size
     ]
 

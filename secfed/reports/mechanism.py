@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dp.delta_terms import DistributedNoise
-from dp.events import NoisedSums
+from dp.events import NoisedSums, Unit
 from dp.step_plan import OVERFLOW_BITS
 from secfed.account import event_of, noise_of
 from secfed.adaptive_clip import describe as describe_adaptive
@@ -15,6 +15,7 @@ from secfed.reports.caveats import assumptions
 from secfed.reports.risk import Risk
 from secfed.study import Study
 
+_OVERFLOW = "steps in which more are drawn than the padded batches hold"
 _Row = tuple[str, str, str, str]
 
 
@@ -25,14 +26,16 @@ def parameters(study: Study, clip: float | None = None) -> list[dict[str, Any]]:
         study: what was signed.
         clip: C after the last round, where it adapts.
     """
-    privacy, unit = study.privacy, study.privacy.protects.value
+    privacy, unit, nodes = study.privacy, study.privacy.protects.value, study.privacy.protects is Unit.NODE
     rows = [
         *_clip_rows(study, clip),
         (
             "Sampling rate",
             "q",
             f"{privacy.sampling_rate:g}",
-            f"chance of each {unit} to be drawn in a step, by a secret coin",
+            "nodes are not drawn by chance: everybody sees that a node takes part, and that hides nothing"
+            if nodes
+            else f"chance of each {unit} to be drawn in a step, by a secret coin",
         ),
         *(_local_rows(study) if isinstance(privacy, LocalPrivacy) else _distributed_rows(study, privacy)),
         ("Strategy", "", describe(study.algorithm), _meaning(study)),
@@ -43,8 +46,10 @@ def parameters(study: Study, clip: float | None = None) -> list[dict[str, Any]]:
 
 
 def _clip_rows(study: Study, clip: float | None) -> list[_Row]:
-    privacy, unit = study.privacy, study.privacy.protects.value
-    longest = f"longest gradient that one {unit} may contribute (L2)"
+    privacy, unit, what = study.privacy, study.privacy.protects.value, "gradient"
+    if privacy.protects is Unit.NODE:
+        what = "update"
+    longest = f"longest {what} that one {unit} may contribute (L2)"
     if isinstance(privacy, LocalPrivacy) or privacy.adaptive_clip is None:
         return [("Clipping norm", "C", f"{privacy.clip:g}", longest)]
     settings = privacy.adaptive_clip
@@ -54,14 +59,14 @@ def _clip_rows(study: Study, clip: float | None) -> list[_Row]:
             "Clipping norm",
             "C",
             f"{privacy.clip:g} at first{last}",
-            f"{longest}; {describe_adaptive(settings)}, by published sums alone; the noise is in proportion",
+            f"{longest}; {describe_adaptive(settings, what)}, by published sums alone; the noise is in proportion",
         ),
         (
             "Clipping indicator",
             "κ",
             f"{settings.indicator:g}",
-            "the element that says whether a gradient was shortened, in units of a vector's largest norm: it is "
-            "clipped and noised together with the gradient, which has √(1 - κ²) of that norm",
+            f"the element that says whether the {what} was shortened, in units of a vector's largest norm: it is "
+            f"clipped and noised together with the {what}, which has √(1 - κ²) of that norm",
         ),
     ]
 
@@ -96,24 +101,36 @@ def _local_rows(study: Study) -> list[_Row]:
 
 
 def _distributed_rows(study: Study, privacy: DistributedPrivacy) -> list[_Row]:
-    shares = study.noise_shares
-    plans = [study.step_plan(index) for index in range(len(study.roster))]
-    batches = sorted({plan.batches for plan in plans})
+    shares, what = study.noise_shares, "updates" if privacy.protects is Unit.NODE else "gradients"
     return [
         (
             "Noise multiplier, nominal",
             "σ",
             f"{privacy.noise_multiplier:g}",
-            f"standard deviation, in units of C, of what is left of {shares.quorum} hospitals' noise when "
+            f"standard deviation, in units of C, of what is left of {shares.quorum} {study.party}s' noise when "
             f"{shares.colluders} give theirs away",
         ),
         (
-            "Noise of one hospital",
+            f"Noise of one {study.party}",
             "",
             f"{shares.share(privacy.noise_multiplier):.4g}",
             f"σ / √(t - c) with t = {shares.quorum} and c = {shares.colluders}, in units of C: discrete Gaussian, "
             "drawn afresh for every element and round",
         ),
+        *(_node_rows(study) if privacy.protects is Unit.NODE else _step_rows(study, privacy)),
+        (
+            "Grid",
+            "",
+            f"{privacy.grid} steps per {'C' if privacy.adaptive_clip is None else 'C / √(1 - κ²)'}",
+            f"{what} are rounded toward zero after the clip; from there everything is whole numbers",
+        ),
+    ]
+
+
+def _step_rows(study: Study, privacy: DistributedPrivacy) -> list[_Row]:
+    """What a step of all hospitals together is made of."""
+    batches = sorted({study.step_plan(index).batches for index in range(len(study.roster))})
+    return [
         ("Private steps", "T", f"{study.steps}", "one step of all hospitals together in a round, all accounted for"),
         (
             "Records per drawn patient and step",
@@ -122,17 +139,26 @@ def _distributed_rows(study: Study, privacy: DistributedPrivacy) -> list[_Row]:
             "chosen at random among the patient's records, anew each time; added up and clipped once",
         ),
         (
-            "Grid",
-            "",
-            f"{privacy.grid} steps per {'C' if privacy.adaptive_clip is None else 'C / √(1 - κ²)'}",
-            "gradients are rounded toward zero after the clip; from there everything is whole numbers",
-        ),
-        (
             "Batches per step",
             "K",
             f"{batches[0]}" if len(batches) == 1 else f"{batches[0]} to {batches[-1]}, by the hospital's nominal size",
             f"always exactly this many, filled up: more are drawn with a chance below 2^-{OVERFLOW_BITS}",
         ),
+    ]
+
+
+def _node_rows(study: Study) -> list[_Row]:
+    """What a node's update comes from."""
+    plan = study.node_plan()
+    return [
+        ("Rounds", "T", f"{study.steps}", "one noised sum of all nodes' updates in each, all accounted for"),
+        (
+            "Local steps",
+            "",
+            f"{plan.steps} in a round, of {plan.physical_batch} records",
+            "without noise: what they come to is clipped as a whole; a node with fewer records repeats them",
+        ),
+        ("Local optimiser", "", f"{plan.optimizer}, {plan.learning_rate:g}", "starts afresh in every round"),
     ]
 
 
@@ -153,6 +179,11 @@ def _model_rows(study: Study) -> list[_Row]:
 def _meaning(study: Study) -> str:
     """What the strategy does with privacy: nothing, in every case, and why."""
     algorithm: Algorithm = study.algorithm
+    if study.privacy.protects is Unit.NODE:
+        mean = "the sum, divided by the number of its nodes, is the mean update; works on published sums only"
+        if isinstance(algorithm, FedProx):
+            return f"{mean}; the proximal term is part of local training, before the clip"
+        return f"{mean}, less the noise's public variance" if isinstance(algorithm, FedOptAdamBC) else mean
     if isinstance(study.privacy, DistributedPrivacy):
         gradient = "the sum, divided by the public q N of its hospitals, is the gradient; works on published sums only"
         return f"{gradient}, less the noise's public variance" if isinstance(algorithm, FedOptAdamBC) else gradient
@@ -174,7 +205,9 @@ def overflow_certificate(study: Study) -> dict[str, Any]:
         sure = "The sum cannot wrap, whoever takes part"
     else:
         units = f"{certificate.magnitude // study.privacy.grid} {study.privacy.protects.value}s"
-        most = f"{size} hospitals × ({units} × {study.privacy.grid} steps + {study.noise_tail} of noise)"
+        if study.privacy.protects is Unit.NODE:
+            units = "one update"
+        most = f"{size} {study.party}s × ({units} × {study.privacy.grid} steps + {study.noise_tail} of noise)"
         sure = "The sum cannot wrap, whoever takes part, but with a chance of 2^-40 for the whole study"
     return {
         "roster_size": size,
@@ -196,17 +229,16 @@ def accounting(study: Study, risk: Risk, simulation: bool, epsilon_prv: float) -
         epsilon_prv: the cross-check by privacy random variables.
     """
     event, noise = event_of(study), noise_of(study)
-    unit = study.privacy.protects.value
+    unit, gaussian = study.privacy.protects.value, f"Gaussian noise σ = {event.noise_multiplier:g}"
+    mechanism = f"add-or-remove one {unit}, Poisson-sampled Gaussian mechanism"
+    released = f"{event.steps} × Poisson sampling at q = {event.sampling_rate:g} of {gaussian}"
+    if study.privacy.protects is Unit.NODE:
+        mechanism = "zero-out one node, Gaussian mechanism without sampling"
+        released = f"{event.steps} × {gaussian}"
     facts: dict[str, Any] = {
-        "method": (
-            f"privacy loss distribution (PLD), add-or-remove one {unit}, Poisson-sampled Gaussian mechanism, "
-            "rounded pessimistically"
-        ),
+        "method": f"privacy loss distribution (PLD), {mechanism}, rounded pessimistically",
         "library": "dp-accounting",
-        "event": (
-            f"{event.steps} × Poisson sampling at q = {event.sampling_rate:g} of "
-            f"Gaussian noise σ = {event.noise_multiplier:g}"
-        ),
+        "event": released,
         "event_tree": str(event.dp_event()),
         "epsilon": risk.epsilon,
         "cross_checks": [
@@ -220,8 +252,8 @@ def accounting(study: Study, risk: Risk, simulation: bool, epsilon_prv: float) -
             },
         ],
         "attendance": (
-            "the figure counts all planned rounds, whether or not a hospital took part in them, and the noise of the "
-            "fewest hospitals: the aggregator's choice of who takes part cannot change it"
+            f"the figure counts all planned rounds, whether or not a {study.party} took part in them, and the noise of "
+            f"the fewest {study.party}s: the aggregator's choice of who takes part cannot change it"
         ),
         "assumptions": assumptions(study, simulation),
     }
@@ -244,7 +276,7 @@ def _noise_facts(event: NoisedSums, noise: DistributedNoise | None, epsilon: flo
             {"of": of, "delta": value}
             for of, value in (
                 ("the sampler's distance from the exact distribution", terms.sampler),
-                ("steps in which more are drawn than the padded batches hold", terms.overflow),
+                *([] if event.unit is Unit.NODE else [(_OVERFLOW, terms.overflow)]),
                 ("a sum of discrete Gaussians is not quite one", terms.convolution),
                 ("a discrete Gaussian stands for a continuous one", terms.discretisation),
             )

@@ -100,6 +100,7 @@ def _parties(study: Study, summary: Mapping[str, Any]) -> dict[str, Any]:
     rules = study.cohort_rules()
     total = len(study.roster)
     return {
+        "called": study.party,
         "roster": [{"name": entry.name, "patients_nominal": entry.patients} for entry in study.roster],
         "engine": summary["engine"],
         "colluders": study.cohort.colluders,
@@ -168,7 +169,7 @@ def _hospital(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def _evidence(study: Study, summary: Mapping[str, Any]) -> list[dict[str, str]]:
     rows = [
-        ("Study (canonical values, signed by every hospital)", summary["study_digest"]),
+        (f"Study (canonical values, signed by every {study.party})", summary["study_digest"]),
         ("Base model", study.model.digest),
         ("Adapter", summary["adapter_digest"]),
     ]

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from dp.events import Unit
+from dp.events import Relation, Unit
+from secfed.account import event_of
 from secfed.figures import scientific
 from secfed.privacy import LocalPrivacy
 from secfed.reports.risk import Risk
 from secfed.study import Study
 
 _PUBLISHED = "anybody who sees what the study published: the adapter and the sums of all rounds"
+_DIFFERENCES = {
+    Relation.ADD_OR_REMOVE: ("add or remove", "it is added or removed"),
+    Relation.ZERO_OUT: ("zero out", "its contribution is replaced by zero (everybody knows that it takes part)"),
+}
 _UNITS = {
     Unit.PATIENT: ("one patient", "with all records that the hospital holds of that patient"),
     Unit.RECORD: ("one record", "of whomever"),
@@ -28,6 +33,7 @@ def guarantee(study: Study, risk: Risk, simulation: bool) -> dict[str, Any]:
     """
     privacy = study.privacy
     unit, extent = _UNITS[privacy.protects]
+    adjacency, difference = _DIFFERENCES[event_of(study).relation]
     against, note = _simulated(study) if simulation else _deployed(study)
     return {
         "mode": privacy.mode,
@@ -37,11 +43,11 @@ def guarantee(study: Study, risk: Risk, simulation: bool) -> dict[str, Any]:
         "unit": f"{unit} {extent}",
         "protected": unit,
         "extent": extent,
-        "adjacency": f"add or remove {unit}",
+        "adjacency": f"{adjacency} {unit}",
         "against": against,
         "sentence": (
             f"Training was differentially private with epsilon at most {privacy.epsilon:g} at delta "
-            f"{scientific(privacy.delta)}, for {unit} {extent}, when it is added or removed, against {against}."
+            f"{scientific(privacy.delta)}, for {unit} {extent}, when {difference}, against {against}."
         ),
         "period": "this study alone; what each population has spent on all studies together is under “Budget”",
         "note": note,
@@ -51,14 +57,14 @@ def guarantee(study: Study, risk: Risk, simulation: bool) -> dict[str, Any]:
 def _simulated(study: Study) -> tuple[str, str]:
     note = (
         "This run was a simulation: one process saw all data. No claim against an aggregator or against another "
-        "hospital is made for this run."
+        f"{study.party} is made for this run."
     )
     if isinstance(study.privacy, LocalPrivacy):
         return _PUBLISHED, note
     shares = study.noise_shares
     return _PUBLISHED, (
-        f"{note} The figure leaves room for {shares.colluders} of the hospitals to give their noise away: it counts "
-        f"the noise of {shares.honest}."
+        f"{note} The figure leaves room for {shares.colluders} of the {study.party}s to give their noise away: it "
+        f"counts the noise of {shares.honest}."
     )
 
 
@@ -70,12 +76,12 @@ def _deployed(study: Study) -> tuple[str, str]:
             "Each hospital adds enough noise on its own, so that this does not depend on secure aggregation, nor on "
             "how any other party behaves. Secure aggregation hides each hospital's update on top of it.",
         )
-    shares = study.noise_shares
+    shares, party = study.noise_shares, study.party
     return (
-        "the public, the aggregator and the other hospitals, as long as at most "
-        f"{shares.colluders} of the hospitals collude with it, leak their noise, or fail to add it, and nobody breaks "
+        f"the public, the aggregator and the other {party}s, as long as at most "
+        f"{shares.colluders} of the {party}s collude with it, leak their noise, or fail to add it, and nobody breaks "
         "the cryptography",
-        f"Every hospital adds a share of the noise, and secure aggregation publishes the noised sum alone. At least "
-        f"{shares.quorum} hospitals are in every sum; the figure counts the noise of {shares.honest} of them. What it "
+        f"Every {party} adds a share of the noise, and secure aggregation publishes the noised sum alone. At least "
+        f"{shares.quorum} {party}s are in every sum; the figure counts the noise of {shares.honest} of them. What it "
         "is when more of them fail is in the table of section 1.",
     )

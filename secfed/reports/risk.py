@@ -1,4 +1,4 @@
-"""What the accounting means for one patient: how well anybody could tell who took part, and other plain figures.
+"""What the accounting means for one patient, record or node: how well anybody could tell who took part, and more.
 
 The figures are those of `dp.accounting` and `dp.tradeoff`, gathered for the report.
 """
@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from dp.accounting import FailingNodes, epsilon_by_failing_nodes, event_epsilon, rdp_epsilon
 from dp.delta_terms import DistributedNoise
-from dp.events import NoisedSums, Relation
+from dp.events import NoisedSums, Relation, Unit
 from dp.tradeoff import membership_bound, privacy_curve
 
 FALSE_POSITIVE_RATES = (0.001, 0.01, 0.1)
@@ -44,7 +44,8 @@ class Risk:
     """The plain figures of one training."""
 
     epsilon: float
-    """The figure of record at the training's delta, for adding or removing a patient."""
+    """The figure of record at the training's delta, for adding or removing a patient; for a node, whose contribution is
+    its data's or zero."""
     epsilon_replace_one: float
     """The same for exchanging one patient's records for other records, such as a changed diagnosis."""
     epsilon_renyi: float
@@ -56,7 +57,7 @@ class Risk:
     gaussian_mu: float
     """No test tells more than one for N(0, 1) against N(mu, 1) does, up to the training's delta."""
     epsilon_at_hospitals: tuple[tuple[int, float], ...]
-    """(k, epsilon) for a patient whose records lie at k hospitals of the study."""
+    """(k, epsilon) for a patient whose records lie at k hospitals of the study; empty where the unit is the node."""
     failing: tuple[FailingNodes, ...]
     """Epsilon against nodes of the smallest round that leak their noise or add none; empty in local mode, where it does
     not depend on them."""
@@ -69,6 +70,7 @@ def assess(training: Training) -> Risk:
     record = event_epsilon(event, delta, noise)
     curve = privacy_curve(event)
     at_hospitals = event.at_separate_hospitals if noise is None else event.at_summed_hospitals
+    hospitals = () if event.unit is Unit.NODE else HOSPITALS_OF_ONE_PATIENT
     figures = (event.sampling_rate, event.noise_multiplier, event.steps, delta)
     return Risk(
         epsilon=record,
@@ -80,8 +82,6 @@ def assess(training: Training) -> Risk:
         ),
         membership_advantage=curve.advantage,
         gaussian_mu=curve.gaussian_mu(delta),
-        epsilon_at_hospitals=tuple(
-            (count, event_epsilon(at_hospitals(count), delta, noise)) for count in HOSPITALS_OF_ONE_PATIENT
-        ),
+        epsilon_at_hospitals=tuple((count, event_epsilon(at_hospitals(count), delta, noise)) for count in hospitals),
         failing=() if noise is None else epsilon_by_failing_nodes(event, delta, noise, noise.shares.quorum),
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -54,9 +55,9 @@ class Silent(Reporter):
 
 
 class Secrets:
-    """Noise secrets in the order in which nodes make them, and the noise that was drawn from each."""
+    """Noise secrets in the order in which nodes make them, and the noise that training in `where` drew from each."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, where: ModuleType = dp.distributed) -> None:
         self.made = 0
         self.noises: list[np.ndarray] = []
         draw = dp.distributed.draw_noise
@@ -65,7 +66,7 @@ class Secrets:
             self.noises.append(draw(*arguments))
             return self.noises[-1]
 
-        monkeypatch.setattr(dp.distributed, "draw_noise", recorded)
+        monkeypatch.setattr(where, "draw_noise", recorded)
         monkeypatch.setattr(secfed.node, "NoiseSecret", self.make)
 
     def make(self) -> NoiseSecret:
