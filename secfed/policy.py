@@ -1,21 +1,25 @@
 """What a site's owner allows: a local TOML file that no study can override. It never leaves the site.
 
 A policy can only refuse. It never changes a value that goes into a derivation, or two honest nodes would derive
-different sessions. Whatever it does not mention it does not allow; a file that cannot be read allows nothing.
+different sessions. It must say which base models may be loaded, how small a round may be, and what each population of
+patients may spend; what else it says narrows that further. A file that cannot be read allows nothing.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dp.budgets import Grant
 from protocols.errors import ParameterError
 from protocols.parameters import HONEST_MIN, CohortRules
 from secfed.errors import UserError
-from secfed.study import HexDigest, Study, first_problem
-from secfed.toml_files import read_toml
+from secfed.study import HexDigest, Study, TaskSection, first_problem
+from secfed.toml_files import as_json, read_toml
+
+_IdentityKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Section(BaseModel):
@@ -37,6 +41,8 @@ class BudgetPolicy(_Section):
     epsilon: float
     delta: float
     disjoint: str = ""
+    epsilon_per_study: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """The most that one study may take of `epsilon`. No limit beside the budget itself when absent."""
 
     @model_validator(mode="after")
     def _can_be_granted(self) -> BudgetPolicy:
@@ -50,9 +56,15 @@ class BudgetPolicy(_Section):
 
 
 class AllowPolicy(_Section):
-    """Base models that may be loaded here, by digest."""
+    """What may be done here, and with whom. An empty list allows nothing; one that is absent, where it may be, any."""
 
     base_models: tuple[HexDigest, ...]
+    """Base models that may be loaded, by digest: never by a name, which a study is free to choose."""
+    tasks: tuple[TaskSection, ...] | None = None
+    """What may be learnt: `[task]` tables, as they stand in a study. All values must be the same: which column names
+    the patient decides who is protected."""
+    members: tuple[_IdentityKey, ...] | None = None
+    """Public identities that may be on a roster, this site's own included. Names do not count."""
 
 
 class PacePolicy(_Section):
@@ -64,7 +76,7 @@ class PacePolicy(_Section):
 
 
 class Policy(_Section):
-    """One site's policy."""
+    """One site's policy, for the population that a study is trained on."""
 
     cohort: CohortPolicy
     budget: BudgetPolicy
@@ -81,18 +93,8 @@ class Policy(_Section):
         Raises:
             UserError: says which rule of the policy refuses.
         """
-        if study.model.digest not in self.allow.base_models:
-            raise UserError(
-                f"the policy of {site} does not allow this study's base model",
-                f"If the site's owner agrees, add {study.model.digest} to allow.base_models in its policy.toml",
-            )
-        nominal, most = study.roster[study.index_of(site)].patients, self.budget.patients
-        if nominal > most:
-            raise UserError(
-                f"the study counts {nominal} patients at {site}, whose policy grants a budget for {most}",
-                "Have a study signed that counts no more, or have the site's owner correct budget.patients in its "
-                "policy.toml before anything is granted",
-            )
+        self._check_allowed(study, site)
+        self._check_budget(study, site)
         try:
             rules = self.rules(study)
         except ParameterError as error:
@@ -106,8 +108,108 @@ class Policy(_Section):
                 "Enrol more nodes, or have the site's owner lower cohort.minimum in its policy.toml",
             )
 
+    def _check_allowed(self, study: Study, site: str) -> None:
+        allow = self.allow
+        if study.model.digest not in allow.base_models:
+            raise UserError(
+                f"the policy of {site} does not allow this study's base model",
+                f"If the site's owner agrees, add {study.model.digest} to allow.base_models in its policy.toml",
+            )
+        if allow.tasks is not None and study.task not in allow.tasks:
+            raise UserError(
+                f"the policy of {site} does not allow this study's task: to learn {study.task.label_column} from "
+                f"{study.task.text_column}, with these {len(study.task.labels)} labels and patients by "
+                f"{study.task.patient_column}",
+                "If the site's owner agrees, copy the study's [task] table into its policy.toml as [[allow.tasks]]",
+            )
+        strangers = [entry for entry in study.roster if entry.identity not in (allow.members or ())]
+        if allow.members is not None and strangers:
+            more = f" (and {len(strangers) - 1} more)" if len(strangers) > 1 else ""
+            raise UserError(
+                f"the policy of {site} does not allow {strangers[0].name}{more} on a roster",
+                f"If the site's owner knows that organisation and has compared its fingerprint by telephone, add "
+                f"{strangers[0].identity} to allow.members in its policy.toml",
+            )
 
-def load_policy(path: Path, site: str) -> Policy:
+    def _check_budget(self, study: Study, site: str) -> None:
+        budget = self.budget
+        nominal, most = study.roster[study.index_of(site)].patients, budget.patients
+        if nominal > most:
+            raise UserError(
+                f"the study counts {nominal} patients at {site}, whose policy grants a budget for {most}",
+                "Have a study signed that counts no more, or have the site's owner correct budget.patients in its "
+                "policy.toml before anything is granted",
+            )
+        ceiling = budget.epsilon_per_study
+        if ceiling is not None and study.privacy.epsilon > ceiling:
+            raise UserError(
+                f"the study promises epsilon {study.privacy.epsilon:g}, and the policy of {site} allows one study at "
+                f"most {ceiling:g} of the budget of {budget.population}",
+                "Have a study signed that costs less, or have the site's owner raise budget.epsilon_per_study in its "
+                "policy.toml",
+            )
+
+
+class PolicyFile(_Section):
+    """What a policy's file says: as `Policy`, with a budget for each population of patients, or none yet."""
+
+    cohort: CohortPolicy
+    budget: tuple[BudgetPolicy, ...] = ()
+    """`[budget]` for one population, `[[budget]]` for each of several."""
+    allow: AllowPolicy
+    pace: PacePolicy = PacePolicy()
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return [value] if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _each_population_once(self) -> PolicyFile:
+        populations = [budget.population for budget in self.budget]
+        if len(set(populations)) != len(populations):
+            raise ValueError("two budgets are for the same population")
+        return self
+
+    def budget_of(self, population: str) -> BudgetPolicy | None:
+        """A population's budget, if it has one."""
+        return next((budget for budget in self.budget if budget.population == population), None)
+
+    def policy(self, budget: BudgetPolicy) -> Policy:
+        """The policy for the population of this budget."""
+        return Policy(cohort=self.cohort, budget=budget, allow=self.allow, pace=self.pace)
+
+
+def load_policy(path: Path, site: str, population: str | None = None) -> Policy:
+    """Read a site's policy for one population of patients.
+
+    Args:
+        path: the file.
+        site: whose it is, for the error's text.
+        population: whose patients are trained on; the only one of the policy when absent.
+
+    Raises:
+        UserError: it is missing, not a policy, or grants this population nothing.
+    """
+    file = load_policy_file(path, site)
+    if population is not None:
+        budget = file.budget_of(population)
+        if budget is None:
+            raise UserError(
+                f"the policy of {site} grants no budget to {population}",
+                f"If the site's owner agrees, add a [[budget]] table for this population to {path}",
+            )
+        return file.policy(budget)
+    if len(file.budget) != 1:
+        raise UserError(
+            f"the policy of {site} has budgets for {len(file.budget)} populations, and it takes one to know which is "
+            "meant",
+            f"Leave one [budget] in {path}",
+        )
+    return file.policy(file.budget[0])
+
+
+def load_policy_file(path: Path, site: str) -> PolicyFile:
     """Read a site's policy. Raises UserError when it is missing or not a policy."""
     try:
         values = read_toml(path)
@@ -117,6 +219,9 @@ def load_policy(path: Path, site: str) -> Policy:
             "Every site needs a policy.toml; copy one from the demo and adapt it",
         ) from error
     try:
-        return Policy.model_validate(values)
+        return PolicyFile.model_validate_json(as_json(values, path))
     except ValidationError as error:
-        raise UserError(f"{path}: {first_problem(error)}", "Mend it in the policy file; nothing was started") from error
+        problem = first_problem(error)
+        if isinstance(values.get("budget"), dict):  # the file has no list
+            problem = problem.replace("budget.0", "budget", 1)
+        raise UserError(f"{path}: {problem}", "Mend it in the policy file; nothing was started") from error

@@ -29,7 +29,7 @@ from secfed.algorithms import STRATEGIES, Algorithm, FedProx, check_fits
 from secfed.errors import UserError
 from secfed.privacy import MODES, DistributedPrivacy, LocalPrivacy, Privacy
 from secfed.sections import Section
-from secfed.toml_files import read_toml
+from secfed.toml_files import TOML_BYTES_MAX, as_json, parse_toml
 
 _CHOICES: dict[str, Container[str]] = {"algorithm": STRATEGIES, "privacy": MODES}
 """Tables of which there are several kinds, and their names."""
@@ -346,28 +346,24 @@ def load_study(path: Path) -> Study:
     Raises:
         UserError: the file is missing, too large, no TOML, or says something that a study does not say.
     """
+    return read_study_file(path)[0]
+
+
+def read_study_file(path: Path) -> tuple[Study, bytes]:
+    """As `load_study`, with the very bytes that it was read from: people read and sign those, comments included."""
     try:
-        values = read_toml(path)
+        with path.open("rb") as file:
+            data = file.read(TOML_BYTES_MAX + 1)
     except OSError as error:
         raise UserError(
             f"the study file {path} cannot be read ({error.strerror})",
-            "Give the path of a study.toml; `secfed demo` writes one that you can copy",
+            "Give the path of a study.toml; `secfed study init` writes one to start from",
         ) from error
+    values = parse_toml(data, path)
     try:
-        return Study.model_validate_json(_as_json(values))
+        return Study.model_validate_json(as_json(values, path)), data
     except ValidationError as error:
         raise UserError(f"{path}: {first_problem(error)}", "Mend it in the study file; nothing was started") from error
-
-
-def _as_json(values: object) -> str:
-    import json
-
-    try:
-        return json.dumps(values, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"the study holds a value that no study has ({error})", "Use text, numbers, lists and tables only"
-        ) from error
 
 
 def first_problem(error: ValidationError) -> str:

@@ -6,8 +6,10 @@ parts, and lets a few errors through that are not its own.
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,19 @@ def read_toml(path: Path) -> dict[str, Any]:
         UserError: it is larger than 1 MiB, or no TOML that can be read here.
     """
     with path.open("rb") as file:
-        data = file.read(TOML_BYTES_MAX + 1)
+        return parse_toml(file.read(TOML_BYTES_MAX + 1), path)
+
+
+def parse_toml(data: bytes, path: Path) -> dict[str, Any]:
+    """The table in a file's bytes.
+
+    Args:
+        data: at most one byte more than the largest file that is read.
+        path: where they are from, for the error's text.
+
+    Raises:
+        UserError: as `read_toml`.
+    """
     if len(data) > TOML_BYTES_MAX:
         raise UserError(f"the file {path} is larger than 1 MiB", "Check that it is the right file")
     try:
@@ -39,3 +53,22 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not TOML: nested too deeply", "Write it without nested lists") from error
     except ValueError as error:  # a number of thousands of digits is no TOMLDecodeError
         raise UserError(f"{path} is not TOML: {error}", "Mend that place and run the command again") from error
+
+
+def toml_text(value: str) -> str:
+    """A text as TOML writes it, on one line."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def as_json(values: Mapping[str, Any], path: Path) -> str:
+    """The same table as JSON, whose types are checked strictly: it has no dates, and no infinities.
+
+    Raises:
+        UserError: it holds a value that JSON does not have.
+    """
+    try:
+        return json.dumps(values, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path} holds a value that has no meaning there ({error})", "Use text, numbers, lists and tables only"
+        ) from error
