@@ -222,6 +222,11 @@ class Ledger:
         """Whether a round's commit, or its release, is recorded."""
         return find(self.entries(), kind, _name(study), round_number) is not None
 
+    def reservation(self, study: bytes) -> Entry | None:
+        """The reservation that a study holds; None if it has none, or was withdrawn."""
+        entries, name = self.entries(), _name(study)
+        return None if find(entries, "withdraw", name) is not None else find(entries, "reserve", name)
+
     @property
     def sequence(self) -> int:
         """The number of entries. It never falls; peers remember it."""

@@ -17,6 +17,7 @@ from secfed.errors import UserError
 
 if TYPE_CHECKING:
     from dp.sampling import Patients
+    from secfed.study import Study
 
 LINE_BYTES_MAX = 1 << 20
 """A longer line is refused: a record is one note, not a file without line breaks."""
@@ -43,6 +44,41 @@ class Record:
     text: str
     label: int
     """Index in the study's list of labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What is in a data file, for its owner's eyes."""
+
+    patients: int
+    records: int
+    most_records: int
+    """Of one patient."""
+    labels: tuple[str, ...]
+    """All that occur, sorted."""
+
+
+def columns(study: Study) -> Columns:
+    """The names of a record's fields."""
+    task = study.task
+    return Columns(task.patient_column, task.text_column, task.label_column)
+
+
+def survey(path: Path, columns: Columns) -> Survey:
+    """Read a whole data file as `read_patients` does, before there is a study that lists its labels.
+
+    Raises:
+        DataError: the file cannot be read, holds no record, or a line is no record.
+    """
+    counts: dict[str, int] = {}
+    labels: set[str] = set()
+    for number, line in _lines(path):
+        patient, _, label = _fields(f"{path}, line {number}", line, columns)
+        counts[patient] = counts.get(patient, 0) + 1
+        labels.add(label)
+    if not counts:
+        raise DataError(f"{path} holds no record", "Point it at a file with one JSON object a line")
+    return Survey(len(counts), sum(counts.values()), max(counts.values()), tuple(sorted(labels)))
 
 
 def read_patients(path: Path, columns: Columns, labels: Sequence[str], owner: str) -> dict[str, list[Record]]:
@@ -128,6 +164,18 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _parse(where: str, line: bytes, columns: Columns, index_of: Mapping[str, int]) -> tuple[str, Record]:
+    patient, text, name = _fields(where, line, columns)
+    label = index_of.get(name)
+    if label is None:
+        raise DataError(
+            f'{where} has a label in "{columns.label}" that the study does not list',
+            "Use the labels of task.labels, or ask for a study that lists this one",
+        )
+    return patient, Record(text, label)
+
+
+def _fields(where: str, line: bytes, columns: Columns) -> tuple[str, str, str]:
+    """Patient, text and label of one line."""
     # `from None` throughout: a decoding error carries the line itself, and tracebacks get passed on.
     try:
         values = json.loads(line)
@@ -135,15 +183,8 @@ def _parse(where: str, line: bytes, columns: Columns, index_of: Mapping[str, int
         raise DataError(f"{where} is not JSON", "Write one JSON object a line, in UTF-8") from None
     if not isinstance(values, dict):
         raise DataError(f"{where} is not a JSON object", "Write one JSON object a line")
-    patient = _text(where, values, columns.patient)
-    text = _text(where, values, columns.text)
-    label = index_of.get(_text(where, values, columns.label))
-    if label is None:
-        raise DataError(
-            f'{where} has a label in "{columns.label}" that the study does not list',
-            "Use the labels of task.labels, or ask for a study that lists this one",
-        )
-    return patient, Record(text, label)
+    patient, text = _text(where, values, columns.patient), _text(where, values, columns.text)
+    return patient, text, _text(where, values, columns.label)
 
 
 def _text(where: str, values: dict[str, Any], column: str) -> str:

@@ -23,21 +23,21 @@ from dp.ledger_copy import write_copy
 from secfed import account, run_folder
 from secfed.chain import Chain
 from secfed.coordinator import Coordinator, RoundRecord
-from secfed.data import Record, read_test_set, tokenise
+from secfed.data import Record, columns, read_test_set, tokenise
 from secfed.engines.embedded import ENGINE, EmbeddedChannel, Simulation, load_simulation
 from secfed.errors import UserError
 from secfed.journal import Journal
 from secfed.node import Node, NodeParts, Trainer
 from secfed.privacy_plan import privacy_plan
 from secfed.progress import LocalStep, Note, OwnerTold, Reporter
-from secfed.sites import LEDGER_FILE, STORE_FILE, Site, read_site
+from secfed.sites import LEDGER_FILE, STORE_FILE, Site, read_site, reserve
 from secfed.store import NodeStore
 from secfed.study import Study, load_study
 from secfed.summary import summarise
+from secfed.trainers import open_study_model, progress_steps, trainer_for
 
 if TYPE_CHECKING:
     from secfed.models import AdapterModel
-    from secfed.strategies import ModelState
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def prepare(study_path: Path, out: Path) -> Plan:
         UserError, DPError: with what is wrong and the next step.
     """
     study = load_study(study_path)
-    from secfed.training import columns, find_base  # loads torch
+    from secfed.training import find_base  # loads torch
 
     folder = study_path.parent
     if (out / run_folder.SUMMARY).exists() or (out / run_folder.RECEIPTS).exists():
@@ -102,15 +102,11 @@ def execute(plan: Plan, reporter: Reporter, confirmed: Callable[[], bool] = lamb
     Raises:
         UserError: no step of this model is private, or the plan was not confirmed.
     """
-    from secfed.models import load_tokenizer
-    from secfed.training import check_training, load_study_model
-
     started, clock = datetime.now(UTC), time.monotonic()
     study = plan.study
-    model, first = load_study_model(study, plan.base)
-    tokenizer = load_tokenizer(plan.base, model.vocabulary)
-    verdict = check_training(study, model)
-    for mended in verdict.mended:
+    opened = open_study_model(study, plan.base)
+    model, first = opened.model, opened.first
+    for mended in opened.verdict.mended:
         reporter.show(Note(f"the model: {mended}"))
     reporter.show(
         Note(
@@ -120,10 +116,10 @@ def execute(plan: Plan, reporter: Reporter, confirmed: Callable[[], bool] = lamb
     if not confirmed():
         raise UserError("the plan was not confirmed", "Nothing was started and nothing is spent")
     _lay_out(plan)
-    test_set = tokenise(plan.test_set, tokenizer, study.model.max_length)
+    test_set = tokenise(plan.test_set, opened.tokenizer, study.model.max_length)
     before = model.accuracy(test_set)
     with ExitStack() as stack:
-        trainers = _make_trainers(plan, model, first, tokenizer, verdict.one_at_a_time)
+        trainers = [trainer_for(study, index, opened, site.patients) for index, site in enumerate(plan.sites)]
         nodes = _start_nodes(plan, trainers, stack, reporter)
         _write_agreement(plan, nodes)
         channel = EmbeddedChannel(
@@ -176,30 +172,12 @@ def _reserve(plan: Plan, ledgers: list[Ledger]) -> None:
     study, reserved = plan.study, []
     try:
         for site, ledger in zip(plan.sites, ledgers, strict=True):
-            budget = site.policy.budget
-            ledger.grant(budget.grant)
-            amounts = study.privacy.epsilon, study.privacy.delta
-            ledger.reserve(budget.population, study.digest, *amounts, study.algorithm.rounds)
+            reserve(study, site, ledger)
             reserved.append(ledger)
     except DPError:
         for ledger in reserved:
             ledger.withdraw(study.digest)
         raise
-
-
-def _make_trainers(
-    plan: Plan, model: AdapterModel, first: ModelState, tokenizer: Any, one_at_a_time: bool
-) -> list[Trainer]:
-    """Every hospital's trainer, in roster order. They share the model, whose state is set before every use."""
-    from secfed.training import make_trainer
-
-    study = plan.study
-    return [
-        make_trainer(
-            study, index, model, first, tokenise(site.patients, tokenizer, study.model.max_length), one_at_a_time
-        )
-        for index, site in enumerate(plan.sites)
-    ]
 
 
 def _start_nodes(plan: Plan, trainers: list[Trainer], stack: ExitStack, reporter: Reporter) -> list[Node]:
@@ -209,8 +187,7 @@ def _start_nodes(plan: Plan, trainers: list[Trainer], stack: ExitStack, reporter
     _reserve(plan, ledgers)
     nodes = []
     for index, (site, ledger, trainer) in enumerate(zip(plan.sites, ledgers, trainers, strict=True)):
-        local = study.algorithm.local
-        steps = local.steps if local else study.step_plan(index).batches
+        steps = progress_steps(study, index)
         store = stack.enter_context(NodeStore(site.records / STORE_FILE))
         nodes.append(
             Node(

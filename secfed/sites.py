@@ -1,9 +1,12 @@
-"""One hospital's folder: its identity key, its policy, its patients; and, in a run's folder, its ledger and memory.
+"""One hospital as a study needs it: its identity key, its policy, its patients; and where its ledger and memory lie.
+
+For a run in one process:
 
     <study's folder>/sites/<name>/      what the hospital brings: identity.key, policy.toml, patients.jsonl
     <run's folder>/sites/<name>/        what it remembers: ledger.sqlite, node.sqlite
 
-`read_site` looks and refuses; it writes nothing, so that bad input leaves no trace.
+A node of its own has a home instead (`secfed.home`). `read_site` and `check_site` look and refuse; they write nothing,
+so that bad input leaves no trace.
 """
 
 from __future__ import annotations
@@ -67,12 +70,59 @@ def read_site(study: Study, name: str, source: Path, records: Path, columns: Col
             "Use the enrolled key, or have a new study with this one signed",
         )
     policy = load_policy(source / "policy.toml", name)
-    policy.check(study, name)
-    patients = read_patients(source / "patients.jsonl", columns, study.task.labels, name)
-    _check_size(study, name, patients)
-    site = Site(name, identity, policy, patients, records)
-    _check_budget(study, site)
+    site = check_site(study, name, identity, policy, source / "patients.jsonl", records, columns)
+    check_budget(study, site)
     return site
+
+
+def check_site(
+    study: Study, name: str, identity: Identity, policy: Policy, data: Path, records: Path, columns: Columns
+) -> Site:
+    """Check policy and data against the study; the budget is a question of its own.
+
+    Args:
+        study, name, records, columns: as `read_site`.
+        identity: the key that the roster pins for this name.
+        policy: of the population whose records these are.
+        data: its JSON lines.
+
+    Raises:
+        UserError: the policy does not allow the study, or the data is not what it describes.
+    """
+    policy.check(study, name)
+    patients = read_patients(data, columns, study.task.labels, name)
+    _check_size(study, name, patients)
+    return Site(name, identity, policy, patients, records)
+
+
+def reserve(study: Study, site: Site, ledger: Ledger) -> None:
+    """Grant what the policy grants, and reserve the whole study.
+
+    Raises:
+        DPError: the ledger refuses; nothing is reserved.
+    """
+    budget, privacy = site.policy.budget, study.privacy
+    ledger.grant(budget.grant)
+    ledger.reserve(budget.population, study.digest, privacy.epsilon, privacy.delta, study.algorithm.rounds)
+
+
+def reserve_once(study: Study, site: Site, ledger: Ledger) -> None:
+    """As `reserve`; where the study holds its reservation already, that it is what the policy still grants.
+
+    Raises:
+        UserError: the study was reserved for other patients than those it would be trained on now.
+        DPError: the ledger refuses.
+    """
+    held, budget = ledger.reservation(study.digest), site.policy.budget
+    if held is None:
+        reserve(study, site, ledger)
+        return
+    ledger.grant(budget.grant)
+    if held.body["population"] != budget.population:
+        raise UserError(
+            f"this study's budget is reserved for {held.body['population']}, and its data are of {budget.population}",
+            "Put the data back that the study was approved with",
+        )
 
 
 def _check_size(study: Study, name: str, patients: Mapping[str, list[Record]]) -> None:
@@ -98,7 +148,12 @@ def _check_size(study: Study, name: str, patients: Mapping[str, list[Record]]) -
         )
 
 
-def _check_budget(study: Study, site: Site) -> None:
+def check_budget(study: Study, site: Site) -> None:
+    """Refuse a study that the budget does not pay for, or that was reserved before. Writes nothing.
+
+    Raises:
+        UserError: with what the ledger says.
+    """
     grant, privacy = site.policy.budget.grant, study.privacy
     if (site.records / LEDGER_FILE).exists():
         with site.open_ledger() as ledger:
