@@ -120,15 +120,16 @@ class Policy(_Section):
                 f"the policy of {site} does not allow this study's task: to learn {study.task.label_column} from "
                 f"{study.task.text_column}, with these {len(study.task.labels)} labels and patients by "
                 f"{study.task.patient_column}",
-                "If the site's owner agrees, copy the study's [task] table into its policy.toml as [[allow.tasks]]",
+                "If the site's owner agrees, copy the study's [task] table into its policy.toml as [[allow.tasks]], in "
+                "place of an empty list of tasks",
             )
         strangers = [entry for entry in study.roster if entry.identity not in (allow.members or ())]
         if allow.members is not None and strangers:
             more = f" (and {len(strangers) - 1} more)" if len(strangers) > 1 else ""
             raise UserError(
                 f"the policy of {site} does not allow {strangers[0].name}{more} on a roster",
-                f"If the site's owner knows that organisation and has compared its fingerprint by telephone, add "
-                f"{strangers[0].identity} to allow.members in its policy.toml",
+                "If the site's owner knows them and has compared their fingerprints by telephone, add the identities "
+                "that `secfed study show` lists to allow.members in its policy.toml",
             )
 
     def _check_budget(self, study: Study, site: str) -> None:

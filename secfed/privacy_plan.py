@@ -87,20 +87,25 @@ def _budgets(study: Study, sites: Sequence[Site]) -> list[str]:
     """What each ledger will have left; hospitals with the same figures on one line."""
     groups: dict[str, list[str]] = {}
     for site in sites:
-        granted, left = _balance(site)
-        after = left - Decimal(repr(study.privacy.epsilon))
+        granted, after = _balance(study, site)
         groups.setdefault(f"epsilon {after:f} of {granted:f} will be left", []).append(site.name)
+    if len(sites) == 1:
+        return [f"{line} to {sites[0].policy.budget.population}" for line in groups]
     if len(groups) == 1:
         (line,) = groups
         return [f"{line} at every {study.party}"]
     return [f"{line} at {', '.join(names)}" for line, names in groups.items()]
 
 
-def _balance(site: Site) -> tuple[Decimal, Decimal]:
-    """Epsilon granted to this site's population, and what is left of it."""
-    granted = Decimal(repr(site.policy.budget.epsilon))
+def _balance(study: Study, site: Site) -> tuple[Decimal, Decimal]:
+    """Epsilon granted to this site's population, and what is left of it once the study is reserved."""
+    granted, cost = Decimal(repr(site.policy.budget.epsilon)), Decimal(repr(study.privacy.epsilon))
     if not (site.records / LEDGER_FILE).exists():
-        return granted, granted
+        return granted, granted - cost
     with site.open_ledger() as ledger:
         balance = ledger.balance(site.policy.budget.population)
-    return (balance.granted_epsilon, balance.left_epsilon) if balance.granted_epsilon else (granted, granted)
+        if ledger.reservation(study.digest) is not None:
+            return balance.granted_epsilon, balance.left_epsilon
+    return (
+        (balance.granted_epsilon, balance.left_epsilon - cost) if balance.granted_epsilon else (granted, granted - cost)
+    )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from secfed.cli.questions import ask
 
 if TYPE_CHECKING:
     from secfed.progress import Reporter
@@ -48,15 +49,11 @@ def _always() -> bool:
 
 
 def _ask() -> bool:
-    """The person at the terminal; where there is none, nobody has said yes."""
-    if not sys.stdin.isatty():
-        from secfed.errors import UserError
-
-        raise UserError(
-            "nobody is there to confirm the privacy plan",
-            "Nothing was started. Read the plan, and give --yes to run without the question",
-        )
-    return typer.confirm("Run this study, and spend this budget?", err=True)
+    return ask(
+        "Run this study, and spend this budget?",
+        "the privacy plan",
+        "Nothing was started. Read the plan, and give --yes to run without the question",
+    )
 
 
 def run_study(

@@ -89,9 +89,9 @@ def test_an_empty_list_of_tasks_allows_none(tmp_path: Path) -> None:
 def test_a_roster_of_members_is_allowed_and_one_with_a_stranger_is_not(tmp_path: Path) -> None:
     keys = identities(5)
     load(tmp_path, COHORT + BUDGET + ALLOW + members([*keys, Identity(bytes(32))])).check(make_study(), NAME)
-    text = refusal(load(tmp_path, COHORT + BUDGET + ALLOW + members(keys[:4])), make_study())
-    assert "does not allow hospital-4 on a roster" in text
-    assert keys[4].public.raw.hex() in text
+    assert "does not allow hospital-4 on a roster" in refusal(
+        load(tmp_path, COHORT + BUDGET + ALLOW + members(keys[:4])), make_study()
+    )
     assert "hospital-0 (and 4 more)" in refusal(
         load(tmp_path, COHORT + BUDGET + ALLOW + "members = []\n"), make_study()
     )

@@ -1,0 +1,138 @@
+"""One hospital's approval of a study: a signature over its values and over the bytes of its file, as a file to hand on.
+
+A node makes it once its owner has said yes; the organiser gathers one from every node of the roster, checks all of
+them, and writes `signatures.json` (`secfed.run_folder`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from crypto.identity import Identity, PublicIdentity
+from secfed.errors import UserError
+from secfed.node import APPROVAL_LABEL
+from secfed.run_folder import json_text, signatures_text, study_file_digest
+from secfed.sections import Section
+from secfed.study import Name, Study, first_problem, read_study_file
+
+_FILE_BYTES_MAX = 4096
+_Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Approval(Section):
+    """What the file holds. Nothing in it is secret, and nothing but the signature is to be believed."""
+
+    format: int = Field(default=1, ge=1, le=1)
+    study_digest: _Digest
+    study_file_sha256: _Digest
+    name: Name
+    identity: _Digest
+    """The signer's public key."""
+    signature: str = Field(pattern=r"^[0-9a-f]{128}$")
+    approved: str = Field(max_length=40, pattern=r"^[0-9T:+-]+$")
+    """When, by the signer's clock."""
+
+    def holds(self, study: Study, study_file: bytes, identity: PublicIdentity) -> bool:
+        """Whether this identity signed this study, with exactly these bytes as its file."""
+        digests = study.digest, study_file_digest(study_file)
+        return identity.verifies(bytes.fromhex(self.signature), APPROVAL_LABEL, *digests)
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFile:
+    """A study and the very bytes that people read."""
+
+    study: Study
+    data: bytes
+
+    @classmethod
+    def read(cls, path: Path) -> StudyFile:
+        """Raises UserError when it is no study."""
+        return cls(*read_study_file(path))
+
+
+def sign_study(identity: Identity, name: str, file: StudyFile, now: datetime) -> Approval:
+    """Sign as a node does (`secfed.node.Node.approve`)."""
+    digests = file.study.digest, study_file_digest(file.data)
+    return Approval(
+        study_digest=digests[0].hex(),
+        study_file_sha256=digests[1].hex(),
+        name=name,
+        identity=identity.public.raw.hex(),
+        signature=identity.sign(APPROVAL_LABEL, *digests).hex(),
+        approved=now.isoformat(timespec="seconds"),
+    )
+
+
+def approval_text(approval: Approval) -> str:
+    """The text of `approval.json`."""
+    return json_text(approval.model_dump(mode="json"))
+
+
+def read_approval(path: Path) -> Approval:
+    """Read an approval; whether it holds is another question.
+
+    Raises:
+        UserError: the file cannot be read, or is no approval.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(_FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise UserError(
+            f"the approval {path} cannot be read ({error.strerror})",
+            "Give the approval.json that `secfed node approve` wrote at a hospital",
+        ) from error
+    next_step = "Ask that hospital for the approval.json that `secfed node approve` wrote"
+    if len(data) > _FILE_BYTES_MAX:
+        raise UserError(f"{path} is no approval: it is longer than any is", next_step)
+    try:
+        return Approval.model_validate_json(data)
+    except (ValidationError, RecursionError) as error:
+        problem = first_problem(error) if isinstance(error, ValidationError) else "nested too deeply"
+        raise UserError(f"{path} is no approval: {problem}", next_step) from error
+
+
+def gather(file: StudyFile, paths: Sequence[Path]) -> str:
+    """The text of `signatures.json` from one approval of every node of the roster.
+
+    Raises:
+        UserError: an approval is not of this study, not by its roster, or missing.
+    """
+    study, signatures = file.study, dict[str, bytes]()
+    for path in paths:
+        approval = read_approval(path)
+        entry = next((entry for entry in study.roster if entry.identity == approval.identity), None)
+        if entry is None:
+            raise UserError(
+                f"{path} was signed with a key that is not on the roster of {study.name}: {approval.identity}",
+                "Leave it out, or have a study with this key on its roster approved",
+            )
+        if not approval.holds(study, file.data, PublicIdentity(bytes.fromhex(entry.identity))):
+            raise UserError(f"{path} is not a valid approval of this study: {_why(approval, file)}", _mend(entry.name))
+        signatures[entry.name] = bytes.fromhex(approval.signature)
+    missing = [entry.name for entry in study.roster if entry.name not in signatures]
+    if missing:
+        raise UserError(
+            f"{len(signatures)} of {len(study.roster)} approvals are there; missing: {', '.join(missing)}",
+            "Give one approval.json of every hospital of the roster; nothing was written",
+        )
+    return signatures_text(study, file.data, [signatures[entry.name] for entry in study.roster])
+
+
+def _why(approval: Approval, file: StudyFile) -> str:
+    if approval.study_digest != file.study.digest.hex():
+        return "what its hospital approved has other values"
+    if approval.study_file_sha256 != study_file_digest(file.data).hex():
+        return "the values are the same, and the text of the file is not: comments are signed, too"
+    return "its signature is not that key's"
+
+
+def _mend(name: str) -> str:
+    return f"Send {name} the study as it is now, and have it approved there; `secfed study diff` shows what differs"

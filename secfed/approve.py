@@ -1,0 +1,143 @@
+"""A node's owner looks at a study and approves it: everything that can be checked is checked before the question.
+
+Approving reserves the study's whole budget in the ledger, then signs, then stores. A crash in between leaves the budget
+reserved and nothing signed; approving again goes on from there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from secfed import account
+from secfed.approvals import StudyFile, sign_study
+from secfed.errors import UserError
+from secfed.home import MODELS, Approved, Home
+from secfed.node_file import Dataset
+from secfed.privacy_plan import privacy_plan
+from secfed.sites import LEDGER_FILE, LEDGER_LABEL, Site, check_budget, reserve_once
+from secfed.study import Study
+from secfed.study_diff import differences
+from secfed.study_text import study_text
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A study that this node could take part in, as far as can be known before it starts."""
+
+    file: StudyFile
+    index: int
+    dataset: Dataset
+    site: Site
+    model: str
+    """What is trained, in a line."""
+    epsilon: float
+    """What it costs, by this node's own accountant."""
+    last: Approved | None
+    """The last study that was approved here."""
+
+
+def examine(home: Home, path: Path, data: str | None) -> Candidate:
+    """Check a study as the node will when it runs it. Writes nothing.
+
+    Args:
+        home: the node's.
+        path: the study's file.
+        data: which of the node's data files it would train on; the only one by default.
+
+    Raises:
+        UserError, DPError: what forbids it, and the next step.
+    """
+    from secfed.trainers import open_study_model
+    from secfed.training import find_base_among  # loads torch
+
+    file = StudyFile.read(path)
+    study, index = file.study, home.index_in(file.study)
+    dataset = home.node.dataset(data)
+    site = home.site(study, dataset)
+    if not _holds_reservation(home, study):
+        check_budget(study, site)
+    epsilon = account.check_noise(study)
+    opened = open_study_model(study, find_base_among(study, home.path / MODELS))
+    return Candidate(file, index, dataset, site, opened.model.describe(), epsilon, last_approved(home))
+
+
+def earlier_approval(home: Home, path: Path) -> Approved | None:
+    """The approval of this study, if it was given before.
+
+    Raises:
+        UserError: the same values were approved with another text around them, or what is stored is not what was
+            approved.
+    """
+    file = StudyFile.read(path)
+    if not home.study_folder(file.study.digest).exists():
+        return None
+    kept = home.stored(file.study.digest)
+    if kept.file.data != file.data:
+        raise UserError(
+            f"a study with the same values and another text was approved here on {kept.approval.approved}",
+            f"Use that text, which is what was signed: {kept.folder / 'study.toml'}",
+        )
+    return kept
+
+
+def last_approved(home: Home) -> Approved | None:
+    """The study that was approved last, of those whose approval still holds."""
+    kept = []
+    for digest in home.digests():
+        try:
+            kept.append(home.stored(digest))
+        except UserError:
+            continue  # `secfed doctor` and `secfed node status` say so
+    return max(kept, key=lambda each: datetime.fromisoformat(each.approval.approved), default=None)
+
+
+def approval_screen(candidate: Candidate) -> str:
+    """What the owner is shown: the study, the data, the cost, and what is new."""
+    study, site, dataset = candidate.file.study, candidate.site, candidate.dataset
+    records = sum(len(own) for own in site.patients.values())
+    parts = [
+        study_text(study, candidate.index),
+        f"  {'your data':<14}{dataset.name} ({dataset.file}): {len(site.patients)} patients with {records} records, of "
+        f"{dataset.population}. This is shown here and to nobody else",
+        privacy_plan(study, [site], candidate.model, candidate.epsilon, simulation=False),
+        _what_is_new(candidate.last, study),
+    ]
+    return "\n".join(parts)
+
+
+def _what_is_new(last: Approved | None, study: Study) -> str:
+    if last is None:
+        return "no study was approved here before"
+    name, day = last.study.name, last.approval.approved[:10]
+    lines = [f"  {line}" for line in differences(last.study, study)]
+    return "\n".join([f"different from {name}, approved here on {day}:", *lines])
+
+
+def approve(home: Home, candidate: Candidate, now: datetime) -> Approved:
+    """Reserve the budget, sign, store.
+
+    Raises:
+        UserError: the store cannot be written.
+        DPError: the ledger refuses after all.
+    """
+    with home.open_ledger() as ledger:
+        ledger.verify(lambda entry, signature: home.identity.public.verifies(signature, LEDGER_LABEL, entry))
+        reserve_once(candidate.file.study, candidate.site, ledger)
+    approval = sign_study(home.identity, candidate.site.name, candidate.file, now)
+    try:
+        home.keep(candidate.file, approval, candidate.dataset.name)
+    except OSError as error:
+        raise UserError(
+            f"the approval cannot be stored in {home.path} ({error.strerror})",
+            "Its budget is reserved; make room on the disk and approve it again",
+        ) from error
+    return home.stored(candidate.file.study.digest)
+
+
+def _holds_reservation(home: Home, study: Study) -> bool:
+    if not (home.path / LEDGER_FILE).exists():
+        return False
+    with home.open_ledger() as ledger:
+        return ledger.reservation(study.digest) is not None

@@ -1,0 +1,230 @@
+"""`secfed node`: a hospital's own node, from its key to what its owner approves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from secfed.approve import Candidate
+    from secfed.home import Approved, Home
+
+INIT_EXAMPLE = "Example: secfed node init harbour-clinic"
+ADD_EXAMPLE = (
+    "Example: secfed node data add letters.jsonl --population 'patients of harbour-clinic' --patients 2000 "
+    "--epsilon 8 --delta 1e-5"
+)
+APPROVE_EXAMPLE = "Example: secfed node approve study.toml"
+STATUS_EXAMPLE = "Example: secfed node status --json"
+
+app = typer.Typer(
+    help="A hospital's own node: its key, its data, its policy, and the studies that its owner approves.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="The data that the node may train on.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+HomeFolder = Annotated[
+    Path | None,
+    typer.Option("--home", metavar="DIR", help="The node's folder; SECFED_HOME or ~/.secfed if not given."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="The result as one JSON object.")]
+
+
+@app.callback()
+def _group() -> None:
+    """Commands of a node's owner."""
+
+
+@data_app.callback()
+def _data_group() -> None:
+    """Commands about data."""
+
+
+@app.command(name="init", epilog=INIT_EXAMPLE)
+def init(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the node is called: as rosters are to call it.")],
+    home: HomeFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a node: a fresh identity key, and a policy that allows nothing yet.
+
+    Prints the identity for the organiser's roster, and its fingerprint, which both read out over the telephone.
+    """
+    from secfed.enrol import make_home
+    from secfed.home import KEY, POLICY
+
+    made = make_home(_folder(home), name)
+    identity, fingerprint = made.identity.public.raw.hex(), made.identity.public.fingerprint()
+    if as_json:
+        _print({"name": name, "home": str(made.path), "identity": identity, "fingerprint": fingerprint})
+        return
+    lines = [
+        f"{name} is set up in {made.path}",
+        f"  identity      {identity}",
+        f"  fingerprint   {fingerprint}",
+        "",
+        "1. Send the organiser the identity, and read out the fingerprint over the telephone.",
+        f"2. Back up {made.path / KEY} where nobody else can read it: it is made once.",
+        "3. Register data with `secfed node data add FILE`.",
+        f"4. Say in {made.path / POLICY} what this node allows. As it stands that is nothing.",
+    ]
+    typer.echo("\n".join(lines))
+
+
+@data_app.command(name="add", epilog=ADD_EXAMPLE)
+def add(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines, one record a line.")],
+    population: Annotated[
+        str, typer.Option("--population", metavar="NAME", help="Whose records these are: whose budget pays for them.")
+    ],
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="What to call the data here; FILE's name by default.")
+    ] = None,
+    patients: Annotated[
+        int | None, typer.Option("--patients", metavar="N", help="Roughly how many patients the population has.")
+    ] = None,
+    epsilon: Annotated[
+        float | None, typer.Option("--epsilon", metavar="E", help="What all studies together may spend of them.")
+    ] = None,
+    delta: Annotated[float | None, typer.Option("--delta", metavar="D", help="Likewise; at most 1 / (10 N).")] = None,
+    disjoint: Annotated[
+        str,
+        typer.Option(
+            "--disjoint", metavar="TEXT", help="For a second population: your word that no patient is in both, and why."
+        ),
+    ] = "",
+    patient_column: Annotated[
+        str, typer.Option("--patient-column", metavar="NAME", help="The field that says whose record it is.")
+    ] = "patient",
+    text_column: Annotated[str, typer.Option("--text-column", metavar="NAME", help="A field with text.")] = "text",
+    label_column: Annotated[
+        str, typer.Option("--label-column", metavar="NAME", help="A field with a label.")
+    ] = "label",
+    home: HomeFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Register a data file and the population of patients that it belongs to.
+
+    A population that is new here gets a budget in policy.toml: give --patients, --epsilon and --delta. Files of the
+    same patients are paid from one budget. What was found in the file is printed here and goes nowhere else.
+    """
+    from secfed.data import Columns
+    from secfed.enrol import NewBudget, register
+
+    columns = Columns(patient_column, text_column, label_column)
+    called = file.stem if name is None else name
+    budget = NewBudget(patients, epsilon, delta, disjoint)
+    opened, seen = register(_open(home), file, called, population, columns, budget)
+    if as_json:
+        found = {"patients": seen.patients, "records": seen.records, "labels": list(seen.labels)}
+        _print({"name": called, "population": population, **found, "most_records": seen.most_records})
+        return
+    from secfed.errors import printable
+
+    labels = ", ".join(f'"{label}"' for label in seen.labels[:5]) + (", ..." if len(seen.labels) > 5 else "")
+    lines = [
+        f"{called} is registered at {opened.name}, for {population}",
+        f"  patients      {seen.patients}, with {seen.records} records; at most {seen.most_records} of one patient",
+        f"  labels        {len(seen.labels)}: {labels}",
+        "This is shown here and to nobody else.",
+    ]
+    typer.echo("\n".join(printable(line) for line in lines))
+
+
+@app.command(name="approve", epilog=APPROVE_EXAMPLE)
+def approve(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The study's file, as the organiser sent it.")],
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="NAME", help="Which of the node's data it trains on, if several.")
+    ] = None,
+    home: HomeFolder = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether you approve what is shown.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The screen, and then the result, as JSON lines.")] = False,
+) -> None:
+    """Look at a study, and approve it: reserve its budget, sign it, and let the node run it.
+
+    Shows what is trained, on which data, what it costs and what stays, who takes part, and what differs from the study
+    approved last. Everything is checked before the question: policy, data, budget, noise, base model.
+    """
+    from secfed.cli.run import settle_libraries
+
+    settle_libraries()
+    from secfed.approve import approval_screen, earlier_approval, examine
+
+    opened = _open(home)
+    kept = earlier_approval(opened, study)
+    if kept is None:
+        candidate = examine(opened, study, data)
+        screen = approval_screen(candidate)
+        if as_json:
+            _print({"event": "note", "text": screen})
+        else:
+            typer.echo(screen)
+        kept = _confirm(opened, candidate, yes)
+    _tell_approved(kept, as_json)
+
+
+@app.command(name="status", epilog=STATUS_EXAMPLE)
+def status(home: HomeFolder = None, as_json: AsJson = False) -> None:
+    """What the node has: budgets granted, reserved, spent and left; studies approved, and their rounds."""
+    from secfed.node_status import node_status, status_text
+
+    found = node_status(_open(home))
+    if as_json:
+        _print(found)
+    else:
+        typer.echo(status_text(found))
+
+
+def _confirm(home: Home, candidate: Candidate, yes: bool) -> Approved:
+    from datetime import UTC, datetime
+
+    from secfed.approve import approve
+    from secfed.cli.questions import ask
+    from secfed.errors import UserError
+
+    confirmed = yes or ask(
+        "Approve this study, and reserve this budget?",
+        "the study",
+        "Nothing was signed. Read the screen, and give --yes to approve without the question",
+    )
+    if not confirmed:
+        raise UserError("the study was not approved", "Nothing was signed and nothing is reserved")
+    return approve(home, candidate, datetime.now(UTC))
+
+
+def _tell_approved(kept: Approved, as_json: bool) -> None:
+    from secfed.home import APPROVAL
+
+    path = kept.folder / APPROVAL
+    if as_json:
+        digest, when = kept.study.digest.hex(), kept.approval.approved
+        _print({"event": "approved", "study": kept.study.name, "digest": digest, "at": when, "approval": str(path)})
+        return
+    lines = [
+        f"{kept.study.name} is approved here since {kept.approval.approved}, and its budget is reserved",
+        f"send the organiser   {path}",
+    ]
+    typer.echo("\n".join(lines))
+
+
+def _open(home: Path | None) -> Home:
+    from secfed.home import Home
+
+    return Home.open(_folder(home))
+
+
+def _folder(home: Path | None) -> Path:
+    from secfed.home import default_home
+
+    return default_home() if home is None else home
+
+
+def _print(value: dict[str, Any]) -> None:
+    typer.echo(json.dumps(value))

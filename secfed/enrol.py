@@ -1,0 +1,183 @@
+"""A hospital gets a node: its home with a key and a policy that allows nothing, and then its data."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from crypto.identity import Identity
+from secfed.data import Columns, Survey, survey
+from secfed.errors import UserError
+from secfed.files import write_whole
+from secfed.home import KEY, MODELS, NODE, POLICY, STUDIES, Home
+from secfed.keys import write_identity
+from secfed.node_file import Dataset, NodeFile, write_node_file
+from secfed.policy import BudgetPolicy, PolicyFile
+from secfed.study import first_problem
+from secfed.toml_files import TOML_BYTES_MAX, parse_toml, toml_text
+
+
+@dataclass(frozen=True, slots=True)
+class NewBudget:
+    """What the owner says about a population that has no budget yet."""
+
+    patients: int | None
+    epsilon: float | None
+    delta: float | None
+    disjoint: str
+
+
+def make_home(path: Path, name: str) -> Home:
+    """Make a node's home with a fresh identity: whole, or not at all.
+
+    Args:
+        path: the new folder; an empty one may be there.
+        name: what the node is called.
+
+    Raises:
+        UserError: there is something, the name is none, or the folder cannot be written.
+    """
+    try:
+        node = NodeFile(name=name)
+    except ValidationError as error:
+        raise UserError(
+            f"{name} is no name for a node", "Use small letters, digits and hyphens, as in harbour-clinic"
+        ) from error
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(
+            f"{path} exists and is not empty", "Give a new folder with --home; a node's key is made once and kept"
+        )
+    beside = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=".secfed-", dir=path.parent))  # mode 0700
+        write_identity(beside / KEY, Identity.generate())
+        write_whole(beside / POLICY, files("secfed").joinpath("node_policy.toml").read_bytes())
+        write_node_file(beside / NODE, node)
+        for folder in (STUDIES, MODELS):
+            (beside / folder).mkdir(mode=0o700)
+        beside.rename(path)
+    except OSError as error:
+        if beside is not None:
+            shutil.rmtree(beside, ignore_errors=True)
+        raise UserError(
+            f"the node's folder {path} cannot be made ({error.strerror})", "Check the folder above it, or take another"
+        ) from error
+    return Home.open(path)
+
+
+def register(
+    home: Home, file: Path, name: str, population: str, columns: Columns, budget: NewBudget
+) -> tuple[Home, Survey]:
+    """Register a data file, and the budget of its population where the policy has none.
+
+    Args:
+        home: the node's.
+        file: JSON lines.
+        name: what the owner calls the file.
+        population: whose records these are.
+        columns: the fields of a record; only which of them names the patient is kept.
+        budget: for a population that is new here.
+
+    Returns:
+        The home as it is now, and what is in the file, for the owner's eyes.
+
+    Raises:
+        UserError: the file cannot be read as records, or does not fit the population; nothing is written.
+    """
+    seen = survey(file, columns)
+    node = _with_dataset(home.node, file, name, population, columns)
+    policy = home.policy()
+    held = policy.budget_of(population)
+    agreed = held or _agreed(population, budget)
+    if held is not None:
+        _refuse_other(held, budget)
+    if seen.patients > agreed.patients + agreed.patients // 10:
+        raise UserError(
+            f"{file} holds {seen.patients} patients, and the budget of {population} is for {agreed.patients}. This is "
+            "told here and to nobody else",
+            "Say how many patients the population has, rounded, with --patients; delta may be at most 1/(10 N)",
+        )
+    try:
+        if held is None:
+            _append_budget(home.path / POLICY, policy, agreed)
+        write_node_file(home.path / NODE, node)
+    except OSError as error:
+        raise UserError(f"{home.path} cannot be written ({error.strerror})", "Check its disk") from error
+    return Home.open(home.path), seen
+
+
+def _with_dataset(node: NodeFile, file: Path, name: str, population: str, columns: Columns) -> NodeFile:
+    try:
+        new = Dataset(
+            name=name,
+            file=str(file.absolute()),
+            population=population,
+            patient_column=columns.patient,
+        )
+        return NodeFile(name=node.name, data=(*node.data, new))
+    except ValidationError as error:
+        raise UserError(
+            f"this data cannot be registered: {first_problem(error)}", "Give another --name or --population"
+        ) from error
+
+
+def _agreed(population: str, new: NewBudget) -> BudgetPolicy:
+    if new.patients is None or new.epsilon is None or new.delta is None:
+        raise UserError(
+            f"the population {population} has no budget in policy.toml yet",
+            "Say what it may spend, once and for all: give --patients, --epsilon and --delta",
+        )
+    try:
+        return BudgetPolicy(
+            population=population,
+            patients=new.patients,
+            epsilon=new.epsilon,
+            delta=new.delta,
+            disjoint=new.disjoint,
+        )
+    except ValidationError as error:
+        raise UserError(
+            f"this is no budget: {first_problem(error)}", "Give other figures; nothing was written"
+        ) from error
+
+
+def _refuse_other(held: BudgetPolicy, new: NewBudget) -> None:
+    """Figures that are given again must be those that the policy has."""
+    for name in ("patients", "epsilon", "delta"):
+        if getattr(new, name) not in (None, getattr(held, name)):
+            raise UserError(
+                f"the policy gives {held.population} a {name} of {getattr(held, name):g} already",
+                f"Leave --{name} out; before anything is granted, the owner can change it in policy.toml",
+            )
+
+
+def _append_budget(path: Path, policy: PolicyFile, budget: BudgetPolicy) -> None:
+    """Add a table to the policy's end; every comment in it stays."""
+    if policy.budget and not budget.disjoint:
+        raise UserError(
+            f"this node has a budget for {policy.budget[0].population} already, and {budget.population} is another",
+            "Name the same population if a patient may be in both; if none is, attest it with --disjoint TEXT",
+        )
+    lines = [
+        f"population = {toml_text(budget.population)}",
+        f"patients = {budget.patients}",
+        f"epsilon = {budget.epsilon!r}",
+        f"delta = {budget.delta!r}",
+        *([f"disjoint = {toml_text(budget.disjoint)}"] if budget.disjoint else []),
+    ]
+    text = path.read_text().rstrip("\n") + "\n\n" + "\n".join(["[[budget]]", *lines]) + "\n"
+    data = text.encode()
+    try:
+        parse_toml(data[: TOML_BYTES_MAX + 1], path)
+    except UserError as error:
+        raise UserError(
+            f"the budget of {budget.population} cannot be added to {path}, which has its budget in another form",
+            "Write [[budget]] there instead of [budget], and run the command again",
+        ) from error
+    write_whole(path, data)

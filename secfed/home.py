@@ -1,0 +1,283 @@
+"""A node's home: the folder that its hospital controls, with all that the node is and remembers.
+
+    identity.key                 the hospital's signing key
+    policy.toml                  what its owner allows
+    node.toml                    its name and its data files
+    models/                      base models, each in a folder of its own, found by digest
+    studies/<digest>/            one for each study that its owner approved: study.toml, approval.json, choice.json
+    ledger.sqlite, node.sqlite   what is spent, and what was joined and signed
+
+A node runs what is in its own `studies/`, and nothing else: whoever asks it to run something gives a digest. A study
+counts as approved if this node's own signature over its values and its file verifies; so a file that was changed, or
+put there by somebody else, approves nothing.
+
+Everything here can be done again after a crash at any moment: what is reserved stays reserved, once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from crypto.identity import Identity
+from dp.ledger import Ledger
+from secfed.approvals import Approval, StudyFile, approval_text, read_approval
+from secfed.data import columns
+from secfed.errors import UserError
+from secfed.files import sync_folder, write_whole
+from secfed.keys import read_identity
+from secfed.node import Node, NodeParts
+from secfed.node_file import Dataset, NodeFile, read_node_file
+from secfed.policy import PolicyFile, load_policy, load_policy_file
+from secfed.run_folder import json_text
+from secfed.sections import Section
+from secfed.sites import LEDGER_FILE, LEDGER_LABEL, STORE_FILE, Site, check_budget, check_site, reserve_once
+from secfed.store import NodeStore
+from secfed.study import Name, Study
+
+VARIABLE = "SECFED_HOME"
+KEY, POLICY, NODE, MODELS, STUDIES = "identity.key", "policy.toml", "node.toml", "models", "studies"
+STUDY, APPROVAL, CHOICE, LOCK = "study.toml", "approval.json", "choice.json", "lock"
+_CHOICE_BYTES_MAX = 4096
+
+
+def default_home() -> Path:
+    """Where a node's home is if nobody says otherwise: the variable SECFED_HOME, or ~/.secfed."""
+    named = os.environ.get(VARIABLE)
+    return Path(named) if named else Path.home() / ".secfed"
+
+
+class _Choice(Section):
+    """What the owner chose for a study. It stays here: the approval beside it is handed on."""
+
+    format: Literal[1] = 1
+    data: Name
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """A study that this node's owner approved."""
+
+    file: StudyFile
+    approval: Approval
+    data: str
+    """The data file that it trains on, by its name in `node.toml`."""
+    folder: Path
+
+    @property
+    def study(self) -> Study:
+        """Its values."""
+        return self.file.study
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """A node's home, opened."""
+
+    path: Path
+    identity: Identity
+    node: NodeFile
+
+    @classmethod
+    def open(cls, path: Path) -> Home:
+        """Open a home and check that it is its owner's alone.
+
+        Raises:
+            UserError: there is none, others can use it, or a file in it is missing or wrong.
+        """
+        try:
+            mode = path.stat().st_mode
+        except OSError as error:
+            raise UserError(
+                f"there is no node in {path} ({error.strerror})",
+                "Set one up with `secfed node init NAME`, or name another folder with --home",
+            ) from error
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise UserError(
+                f"the node's folder {path} can be used by others than its owner (mode {stat.S_IMODE(mode):04o})",
+                f"Run `chmod 700 {path}`",
+            )
+        home = cls(path, read_identity(path / KEY), read_node_file(path / NODE))
+        home.policy()
+        return home
+
+    @property
+    def name(self) -> str:
+        """What this node is called."""
+        return self.node.name
+
+    def policy(self) -> PolicyFile:
+        """What its owner allows, as the file says now. Raises UserError when it says nothing that can be read."""
+        return load_policy_file(self.path / POLICY, self.name)
+
+    def index_in(self, study: Study) -> int:
+        """This node's place in a study's roster, by its key.
+
+        Raises:
+            UserError: it has none.
+        """
+        own = self.identity.public.raw.hex()
+        for index, entry in enumerate(study.roster):
+            if entry.identity == own:
+                return index
+        raise UserError(
+            f"the key of this node, {self.name}, is not on the roster of {study.name}",
+            f"Have a study drawn up with this identity on its roster: {own}",
+        )
+
+    def study_folder(self, digest: bytes) -> Path:
+        """Where a study is kept once it is approved."""
+        return self.path / STUDIES / digest.hex()
+
+    def stored(self, digest: bytes) -> Approved:
+        """A study that this node's owner approved.
+
+        Raises:
+            UserError: the store has no such study, or what it has is not what was approved.
+        """
+        folder = self.study_folder(digest)
+        if not folder.is_dir():
+            raise UserError(
+                f"no study {digest.hex()[:16]} is approved at {self.name}",
+                "If its owner agrees to it, have it approved with `secfed node approve STUDY`",
+            )
+        file, approval = StudyFile.read(folder / STUDY), read_approval(folder / APPROVAL)
+        if file.study.digest != digest or not approval.holds(file.study, file.data, self.identity.public):
+            raise UserError(
+                f"what is kept in {folder} is not what was approved here",
+                f"Move {folder} away as evidence, and have the study approved anew if its owner agrees to it",
+            )
+        return Approved(file, approval, _read_choice(folder / CHOICE), folder)
+
+    def approved(self, digest: bytes) -> Study | None:
+        """The study of this digest, if its owner approved it here and nothing of it was changed since."""
+        try:
+            return self.stored(digest).study
+        except UserError:
+            return None
+
+    def approval(self, digest: bytes) -> bytes:
+        """This node's signature under an approved study. Raises UserError where it is none."""
+        return bytes.fromhex(self.stored(digest).approval.signature)
+
+    def digests(self) -> tuple[bytes, ...]:
+        """Of all studies in the store, whether they are still what was approved or not."""
+        folder = self.path / STUDIES
+        names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        return tuple(bytes.fromhex(name) for name in names if len(name) == 64 and set(name) <= set("0123456789abcdef"))
+
+    def keep(self, file: StudyFile, approval: Approval, data: str) -> Path:
+        """Put an approved study into the store, whole or not at all. Gives its folder.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        target = self.study_folder(file.study.digest)
+        beside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))  # mode 0700
+        write_whole(beside / STUDY, file.data)
+        write_whole(beside / CHOICE, json_text(_Choice(data=data).model_dump()).encode())
+        write_whole(beside / APPROVAL, approval_text(approval).encode())
+        beside.rename(target)
+        sync_folder(target.parent)
+        return target
+
+    def open_ledger(self) -> Ledger:
+        """This node's ledger, made on first use."""
+        return Ledger(self.path / LEDGER_FILE, lambda entry: self.identity.sign(LEDGER_LABEL, entry))
+
+    def site(self, study: Study, dataset: Dataset) -> Site:
+        """Read the data and check it, and the policy as it is now, against a study. The budget is not looked at.
+
+        Raises:
+            UserError: something does not fit.
+        """
+        name = study.roster[self.index_in(study)].name
+        policy = load_policy(self.path / POLICY, name, dataset.population)
+        if study.task.patient_column != dataset.patient_column:
+            raise UserError(
+                f"the study takes a patient for what {study.task.patient_column} says, and in {dataset.name} it is "
+                f"{dataset.patient_column} that does",
+                "Have a study signed whose task.patient_column names the patients of this hospital",
+            )
+        return check_site(study, name, self.identity, policy, Path(dataset.file), self.path, columns(study))
+
+    @contextmanager
+    def open_node(
+        self,
+        digest: bytes,
+        *,
+        on_step: Callable[[str, int], None] | None = None,
+        tell_owner: Callable[[str, str], None] | None = None,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> Iterator[Node]:
+        """The node, ready for an approved study: its data read, its model loaded, its budget reserved.
+
+        It can be opened again after whatever ended the last one: a study that holds its reservation keeps it.
+
+        Args:
+            digest: the study's.
+            on_step, tell_owner, pause: as `secfed.node.Node` has them.
+
+        Raises:
+            UserError: the study is not approved, another process runs it, or policy, data or model forbid it.
+            DPError: the ledger refuses, or is not intact.
+        """
+        from secfed import account
+        from secfed.trainers import open_study_model, trainer_for
+        from secfed.training import find_base_among  # loads torch
+
+        kept = self.stored(digest)
+        study, index = kept.study, self.index_in(kept.study)
+        with _alone(kept.folder / LOCK), self.open_ledger() as ledger:
+            ledger.verify(lambda entry, signature: self.identity.public.verifies(signature, LEDGER_LABEL, entry))
+            site = self.site(study, self.node.dataset(kept.data))
+            if ledger.reservation(digest) is None:
+                check_budget(study, site)
+            account.check_noise(study)
+            opened = open_study_model(study, find_base_among(study, self.path / MODELS))
+            trainer = trainer_for(study, index, opened, site.patients)
+            reserve_once(study, site, ledger)
+            with NodeStore(self.path / STORE_FILE) as store:
+                parts = NodeParts(site.name, self.identity, site.policy, ledger, store, trainer)
+                yield Node(study, parts, on_step=on_step, tell_owner=tell_owner, pause=pause)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process runs a study at a time. The lock goes with its process, however that ends.
+
+    Raises:
+        UserError: another one holds it.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                "another process of this node runs this study already", "End that one first, or let it go on"
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _read_choice(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return _Choice.model_validate_json(file.read(_CHOICE_BYTES_MAX)).data
+    except (OSError, ValidationError) as error:
+        raise UserError(
+            f"{path} does not say which data this study trains on",
+            "Move the study's folder away, and have the study approved anew",
+        ) from error

@@ -1,0 +1,111 @@
+"""What a node has and has done, for its owner: from its ledger, its store of approved studies, and its policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from dp.entries import EXACT, Entry, balance_of
+from secfed.errors import UserError
+from secfed.home import Home
+from secfed.policy import BudgetPolicy
+from secfed.sites import LEDGER_FILE
+
+
+def node_status(home: Home) -> dict[str, Any]:
+    """All of it, for machines; `status_text` makes it readable.
+
+    Raises:
+        LedgerCorrupt: the ledger's chain is broken.
+    """
+    entries: Sequence[Entry] = ()
+    if (home.path / LEDGER_FILE).exists():
+        with home.open_ledger() as ledger:
+            entries = ledger.entries()
+    policy = home.policy()
+    granted = [entry.body["population"] for entry in entries if entry.kind == "grant"]
+    populations = dict.fromkeys([*(budget.population for budget in policy.budget), *granted])
+    return {
+        "name": home.name,
+        "home": str(home.path),
+        "identity": home.identity.public.raw.hex(),
+        "fingerprint": home.identity.public.fingerprint(),
+        "data": [{"name": each.name, "file": each.file, "population": each.population} for each in home.node.data],
+        "budgets": [_budget(entries, name, policy.budget_of(name)) for name in populations],
+        "studies": [_study(home, entries, digest) for digest in home.digests()],
+    }
+
+
+def _budget(entries: Sequence[Entry], population: str, policy: BudgetPolicy | None) -> dict[str, Any]:
+    """granted = reserved + spent + left. A study's whole budget is spent from its first commit on."""
+    balance, begun = balance_of(entries, population), _begun(entries)
+    spent = Decimal(0)
+    for entry in entries:
+        if entry.kind == "reserve" and entry.body["population"] == population and entry.body["study"] in begun:
+            spent = EXACT.add(spent, Decimal(entry.body["epsilon"]))
+    in_ledger = bool(balance.granted_epsilon)
+    planned = Decimal(repr(policy.epsilon)) if policy is not None else Decimal(0)
+    return {
+        "population": population,
+        "granted": float(balance.granted_epsilon if in_ledger else planned),
+        "reserved": float(EXACT.subtract(balance.reserved_epsilon, spent)),
+        "spent": float(spent),
+        "left": float(balance.left_epsilon if in_ledger else planned),
+        "in_ledger": in_ledger,
+    }
+
+
+def _begun(entries: Sequence[Entry]) -> set[str]:
+    return {entry.body["study"] for entry in entries if entry.kind == "commit"}
+
+
+def _study(home: Home, entries: Sequence[Entry], digest: bytes) -> dict[str, Any]:
+    name = digest.hex()
+    try:
+        kept = home.stored(digest)
+    except UserError as error:
+        return {"digest": name, "state": "not as approved", "problem": str(error)}
+    own = [entry for entry in entries if entry.body.get("study") == name]
+    return {
+        "digest": name,
+        "name": kept.study.name,
+        "approved": kept.approval.approved,
+        "data": kept.data,
+        "epsilon": kept.study.privacy.epsilon,
+        "rounds": kept.study.algorithm.rounds,
+        "committed": sum(entry.kind == "commit" for entry in own),
+        "released": sum(entry.kind == "release" for entry in own),
+        "state": _state({entry.kind for entry in own}),
+    }
+
+
+def _state(kinds: set[str]) -> str:
+    if "withdraw" in kinds:
+        return "withdrawn"
+    if "commit" in kinds:
+        return "begun"
+    return "reserved" if "reserve" in kinds else "approved"
+
+
+def status_text(status: Mapping[str, Any]) -> str:
+    """The same for people."""
+    lines = [f"{status['name']} in {status['home']}", f"  fingerprint   {status['fingerprint']}"]
+    for each in status["data"]:
+        lines.append(f"  data          {each['name']}: {each['file']}, of {each['population']}")
+    for each in status["budgets"]:
+        planned = "" if each["in_ledger"] else " (by the policy; it is granted with the first study)"
+        amounts = ", ".join(f"{each[kind]:g} {kind}" for kind in ("granted", "reserved", "spent", "left"))
+        lines.append(f"  budget        {each['population']}: epsilon {amounts}{planned}")
+    lines += [_study_line(each) for each in status["studies"]] or ["  study         none is approved"]
+    return "\n".join(lines)
+
+
+def _study_line(study: Mapping[str, Any]) -> str:
+    if "problem" in study:
+        return f"  study         {study['digest'][:16]}: {study['problem']}"
+    return (
+        f"  study         {study['name']} {study['digest'][:16]}, approved {study['approved'][:10]}, {study['state']}: "
+        f"epsilon {study['epsilon']:g}, {study['committed']} of {study['rounds']} rounds committed, "
+        f"{study['released']} with a receipt"
+    )

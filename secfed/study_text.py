@@ -1,0 +1,55 @@
+"""A study as people read it before they sign: every value that decides something, and who is on the roster."""
+
+from __future__ import annotations
+
+from secfed.algorithms import describe
+from secfed.errors import printable
+from secfed.figures import scientific
+from secfed.study import Study
+
+_LABELS_SHOWN = 8
+_WIDTH = 14
+
+
+def study_text(study: Study, this_node: int | None = None) -> str:
+    """The study as plain text; what it costs is the privacy plan's matter (`secfed.privacy_plan`).
+
+    Args:
+        study: what is shown.
+        this_node: the reader's place in its roster, if it has one.
+    """
+    lora, task, privacy = study.lora, study.task, study.privacy
+    layers = "all layers" if lora.layers is None else f"layers {', '.join(map(str, lora.layers))}"
+    lines = [
+        ("digest", study.digest.hex()),
+        ("purpose", study.purpose),
+        ("base model", f"{study.model.base}, {study.model.digest}"),
+        ("task", f'learn "{task.label_column}" from "{task.text_column}", patients by "{task.patient_column}"'),
+        ("labels", _labels(task.labels)),
+        ("records", f"cut or padded to {study.model.max_length} tokens"),
+        ("adapter", f"LoRA rank {lora.rank}, alpha {lora.alpha}, on {', '.join(lora.targets)} in {layers}"),
+        ("moved by", f"{describe(study.algorithm)}, {study.algorithm.rounds} rounds"),
+        (
+            "promise",
+            f"epsilon {privacy.epsilon:g} at delta {scientific(privacy.delta)} to each {privacy.protects.value}",
+        ),
+        ("roster", f"{len(study.roster)} hospitals. Compare the fingerprints by telephone"),
+    ]
+    text = [f"study {study.name}", *(f"  {name:<{_WIDTH}}{line}" for name, line in lines)]
+    return "\n".join(printable(line) for line in [*text, *_roster(study, this_node)])
+
+
+def _labels(labels: tuple[str, ...]) -> str:
+    shown = ", ".join(f'"{label}"' for label in labels[:_LABELS_SHOWN])
+    more = f" and {len(labels) - _LABELS_SHOWN} more" if len(labels) > _LABELS_SHOWN else ""
+    return f"{len(labels)}: {shown}{more}"
+
+
+def _roster(study: Study, this_node: int | None) -> list[str]:
+    lines = []
+    for index, (entry, identity) in enumerate(zip(study.roster, study.identities, strict=True)):
+        mark = " (this node)" if index == this_node else ""
+        lines.append(f"    {entry.name}{mark}, about {entry.patients} {study.privacy.protects.value}s")
+        lines.append(f"      fingerprint {identity.fingerprint()}")
+        lines.append(f"      identity    {entry.identity}")
+    return lines

@@ -1,0 +1,63 @@
+"""Hospitals with homes of their own, set up as their owners would, and a small study that all of them can approve."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from secfed.approve import approve, examine
+from secfed.data import Columns
+from secfed.demo import DemoSettings, prepare_demo
+from secfed.enrol import NewBudget, make_home, register
+from secfed.home import MODELS, Home
+from secfed.study import Study, load_study
+
+SMALL = DemoSettings(patients=400, test_records_per_chapter=3, layers=(0, 1), max_length=12, steps=2, rank=2)
+COLUMNS = Columns("patient", "text", "label")
+
+
+@dataclass(frozen=True, slots=True)
+class Hospitals:
+    """What `make_hospitals` gives."""
+
+    study_path: Path
+    homes: tuple[Home, ...]
+    """In roster order."""
+
+    @property
+    def study(self) -> Study:
+        return load_study(self.study_path)
+
+
+def make_hospitals(folder: Path, base: Path, settings: DemoSettings = SMALL) -> Hospitals:
+    """Homes in `folder/homes`, whose keys the study's roster pins, and a policy in each that allows the study."""
+    workspace = folder / "workspace"
+    path = prepare_demo(workspace, base=base, settings=settings)
+    study = load_study(path)
+    text, homes = path.read_text(), []
+    for entry in study.roster:
+        home = make_home(folder / "homes" / entry.name, entry.name)
+        text = text.replace(entry.identity, home.identity.public.raw.hex())
+        budget = NewBudget(entry.patients, study.privacy.epsilon, study.privacy.delta, "")
+        data = workspace / "sites" / entry.name / "patients.jsonl"
+        register(home, data, "letters", f"patients of {entry.name}", COLUMNS, budget)
+        allow_all(home, study)
+        shutil.copytree(workspace / "model", home.path / MODELS / "model")
+        homes.append(Home.open(home.path))
+    path.write_text(text)
+    return Hospitals(path, tuple(homes))
+
+
+def allow_all(home: Home, study: Study) -> None:
+    """The owner allows this study's base model, and does not narrow tasks and members."""
+    path = home.path / "policy.toml"
+    text = path.read_text().replace("base_models = []", f'base_models = ["{study.model.digest}"]')
+    path.write_text(re.sub(r"^(tasks|members) = \[\]\n", "", text, flags=re.MULTILINE))
+
+
+def approve_at(home: Home, study: Path) -> None:
+    """The owner looks and says yes."""
+    approve(home, examine(home, study, None), datetime.now(UTC))
