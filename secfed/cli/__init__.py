@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from secfed import __version__
-from secfed.cli import demo, node, run, verify
+from secfed.cli import demo, node, run, study, verify
 from secfed.errors import UserError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.command(name="demo", epilog=demo.EXAMPLE)(demo.command)
 app.command(name="run", epilog=run.EXAMPLE)(run.command)
 app.command(name="verify", epilog=verify.EXAMPLE)(verify.command)
 app.add_typer(node.app, name="node")
+app.add_typer(study.app, name="study")
 # Rooms above this one add their command groups from outside: nothing here may know them.
 for _group in entry_points(group="secfed.commands"):
     app.add_typer(_group.load(), name=_group.name)

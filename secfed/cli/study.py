@@ -1,0 +1,169 @@
+"""`secfed study`: draw a study up, show it to people, compare two, and gather the hospitals' approvals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+INIT_EXAMPLE = "Example: secfed study init icd-chapters --model model"
+ROSTER_EXAMPLE = "Example: secfed study roster add study.toml harbour-clinic $IDENTITY --patients 2000"
+SIGN_EXAMPLE = "Example: secfed study sign study.toml approvals/*.json"
+SHOW_EXAMPLE = "Example: secfed study show study.toml"
+DIFF_EXAMPLE = "Example: secfed study diff last-year/study.toml study.toml"
+
+app = typer.Typer(
+    help="A study: what is trained, how privately, by whom. Draw one up, show it, compare it, gather its approvals.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+roster_app = typer.Typer(help="The hospitals of a study.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(roster_app, name="roster")
+
+StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="The study's file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="The result as one JSON object.")]
+
+
+@app.callback()
+def _group() -> None:
+    """Commands of whoever organises a study."""
+
+
+@roster_app.callback()
+def _roster_group() -> None:
+    """Commands about who takes part."""
+
+
+@app.command(name="init", epilog=INIT_EXAMPLE)
+def init(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The study's name: small letters, digits, hyphens.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The new file.")] = Path("study.toml"),
+    model: Annotated[
+        Path | None, typer.Option("--model", metavar="DIR", help="The base model's folder, whose digest is filled in.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a commented study.toml to fill in; its figures are the demo's.
+
+    What is to be filled in is marked TO DO: the labels, the roster, and without --model the model's digest. A study is
+    refused until they are there.
+    """
+    from secfed.cli.run import settle_libraries
+    from secfed.study_draft import write_draft
+
+    settle_libraries()
+    write_draft(out, name, model)
+    if as_json:
+        _print({"study": name, "file": str(out)})
+    else:
+        typer.echo(f"{out} is to be filled in where it says TO DO; then check it with `secfed study show {out}`")
+
+
+@roster_app.command(name="add", epilog=ROSTER_EXAMPLE)
+def add(
+    study: StudyPath,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The hospital's name.")],
+    identity: Annotated[str, typer.Argument(metavar="IDENTITY", help="64 digits, as `secfed node init` prints them.")],
+    patients: Annotated[int, typer.Option("--patients", metavar="N", help="Roughly how many patients it has.")],
+    as_json: AsJson = False,
+) -> None:
+    """Put a hospital on a study's roster. The rest of the file stays as it is, comments included."""
+    from secfed.study_draft import add_to_roster
+
+    fingerprint = add_to_roster(study, name, identity, patients).fingerprint()
+    if as_json:
+        _print({"name": name, "identity": identity, "fingerprint": fingerprint, "patients": patients})
+        return
+    lines = [
+        f"{name} is on the roster of {study}, with about {patients} patients",
+        f"  fingerprint   {fingerprint}",
+        "Have the hospital read its fingerprint out over the telephone, and compare.",
+    ]
+    typer.echo("\n".join(lines))
+
+
+@app.command(name="sign", epilog=SIGN_EXAMPLE)
+def sign(
+    study: StudyPath,
+    approvals: Annotated[
+        list[Path], typer.Argument(metavar="APPROVAL...", help="The approval.json of each hospital of the roster.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Gather the hospitals' approvals into signatures.json beside the study, once all of them are there and valid.
+
+    A hospital makes its approval with `secfed node approve`.
+    """
+    from secfed.approvals import StudyFile, gather
+    from secfed.errors import UserError
+    from secfed.files import write_whole
+    from secfed.run_folder import SIGNATURES
+
+    file = StudyFile.read(study)
+    text, target = gather(file, approvals), study.parent / SIGNATURES
+    try:
+        write_whole(target, text.encode(), 0o644)
+    except OSError as error:
+        raise UserError(f"{target} cannot be written ({error.strerror})", "Check the study's folder") from error
+    if as_json:
+        _print({"study_digest": file.study.digest.hex(), "signatures": len(file.study.roster), "file": str(target)})
+    else:
+        typer.echo(f"all {len(file.study.roster)} hospitals of {file.study.name} approved exactly this file: {target}")
+
+
+@app.command(name="show", epilog=SHOW_EXAMPLE)
+def show(study: StudyPath, as_json: AsJson = False) -> None:
+    """Show a study to people: what is trained, how, by whom, and what it costs each patient.
+
+    A study whose noise does not keep its promise is refused, with the smallest noise that does.
+    """
+    from secfed.cli.run import settle_libraries
+
+    settle_libraries()
+    from secfed.account import check_noise, smallest_noise
+    from secfed.figures import rounded_up
+    from secfed.study import load_study
+    from secfed.study_text import study_text
+
+    loaded = load_study(study)
+    if not as_json:
+        typer.echo(study_text(loaded))
+    epsilon, smallest = check_noise(loaded), smallest_noise(loaded)
+    if as_json:
+        prints = {entry.name: key.fingerprint() for entry, key in zip(loaded.roster, loaded.identities, strict=True)}
+        values = {"study": loaded.model_dump(mode="json"), "digest": loaded.digest.hex(), "fingerprints": prints}
+        _print({**values, "epsilon": epsilon, "smallest_noise_multiplier": smallest})
+        return
+    noise = loaded.privacy.noise_multiplier
+    typer.echo(
+        f"  cost          epsilon {rounded_up(epsilon, 2)} by this program's account, with noise {noise:g}; "
+        f"{smallest:g} would do"
+    )
+
+
+@app.command(name="diff", epilog=DIFF_EXAMPLE)
+def diff(
+    before: Annotated[Path, typer.Argument(metavar="A", help="A study's file.")],
+    after: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say in words what differs between two studies: values by their place, hospitals by name."""
+    from secfed.approvals import StudyFile
+    from secfed.study_diff import differences
+
+    one, other = StudyFile.read(before), StudyFile.read(after)
+    found = differences(one.study, other.study)
+    if as_json:
+        _print({"differences": list(found), "same_text": one.data == other.data})
+    elif found:
+        typer.echo("\n".join(found))
+    else:
+        same = "they are the same, byte for byte" if one.data == other.data else "comments or layout differ, no value"
+        typer.echo(same)
+
+
+def _print(value: dict[str, Any]) -> None:
+    typer.echo(json.dumps(value))
