@@ -34,6 +34,12 @@ class NodeStore:
         self._database.execute("PRAGMA synchronous = FULL")
         self._database.executescript(_SCHEMA)
 
+    def check(self) -> None:
+        """Read through the whole file. Raises sqlite3.DatabaseError where it is damaged."""
+        (told,) = self._database.execute("PRAGMA integrity_check(1)").fetchone()
+        if told != "ok":
+            raise sqlite3.DatabaseError(told)
+
     def floor(self, study: bytes) -> int:
         """The highest round number that this node ever joined; 0 before the first."""
         row = self._database.execute("SELECT round FROM floor WHERE study = ?", (study,)).fetchone()

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from secfed import __version__
-from secfed.cli import demo, node, run, study, verify
+from secfed.cli import demo, doctor, node, run, study, verify
 from secfed.errors import UserError
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app = typer.Typer(
 app.command(name="demo", epilog=demo.EXAMPLE)(demo.command)
 app.command(name="run", epilog=run.EXAMPLE)(run.command)
 app.command(name="verify", epilog=verify.EXAMPLE)(verify.command)
+app.command(name="doctor", epilog=doctor.EXAMPLE)(doctor.command)
 app.add_typer(node.app, name="node")
 app.add_typer(study.app, name="study")
 # Rooms above this one add their command groups from outside: nothing here may know them.

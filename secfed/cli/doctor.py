@@ -1,0 +1,84 @@
+"""`secfed doctor`: what is not well at a node or at the aggregator, and what to do about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from secfed.errors import UserError
+
+if TYPE_CHECKING:
+    from secfed.findings import Finding
+    from secfed.tls_check import Server
+
+EXAMPLE = "Example: secfed doctor --server fl.example.org:8002 --ca rootCA.pem --cert client.crt --key client.key"
+_STATE_WIDTH, _CHECK_WIDTH = 13, 24
+
+
+def command(
+    home: Annotated[
+        Path | None,
+        typer.Option("--home", metavar="DIR", help="The node's folder; SECFED_HOME or ~/.secfed if not given."),
+    ] = None,
+    aggregator: Annotated[
+        Path | None, typer.Option("--aggregator", metavar="DIR", help="Look at an aggregator's folder instead.")
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option("--server", metavar="HOST:PORT", help="Try to connect to the server.")
+    ] = None,
+    ca: Annotated[
+        Path | None, typer.Option("--ca", metavar="FILE", help="The certificate that the server's is checked with.")
+    ] = None,
+    cert: Annotated[
+        Path | None, typer.Option("--cert", metavar="FILE", help="This node's certificate, where the server wants one.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="Its key.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The findings as one JSON object.")] = False,
+) -> None:
+    """Look at everything that a round needs, and say how to mend what is not well. Changes nothing.
+
+    Python and libraries, disk, clock, keys and their permissions, policy, data, base models, ledger, budget, memory,
+    and TLS to the server. Ends with 0 when nothing failed and with 1 when something did.
+    """
+    from secfed.cli.run import settle_libraries
+
+    settle_libraries()
+    from secfed.doctor import examine_aggregator, examine_node
+    from secfed.home import default_home
+
+    if aggregator is not None and home is not None:
+        raise UserError("a node and an aggregator were named", "Give one of --home and --aggregator")
+    where = _server(server, ca, cert, key)
+    if aggregator is not None:
+        findings = examine_aggregator(aggregator, where)
+    else:
+        findings = examine_node(default_home() if home is None else home, where)
+    failed = sum(each.state == "failed" for each in findings)
+    if as_json:
+        typer.echo(json.dumps({"ok": not failed, "findings": [dataclasses.asdict(each) for each in findings]}))
+    else:
+        typer.echo("\n".join([*map(_line, findings), f"{failed} of {len(findings)} checks failed"]))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _server(address: str | None, ca: Path | None, cert: Path | None, key: Path | None) -> Server | None:
+    from secfed.tls_check import Server, parse_address
+
+    if address is None:
+        return None
+    if ca is None or (cert is None) != (key is None):
+        raise UserError(
+            "a server is tried with --ca, and with both of --cert and --key or neither", "Give what is missing"
+        )
+    return Server(*parse_address(address), ca, cert, key)
+
+
+def _line(finding: Finding) -> str:
+    state = "FAILED" if finding.state == "failed" else finding.state
+    line = f"{state:<{_STATE_WIDTH}}{finding.check:<{_CHECK_WIDTH}}{finding.text}"
+    return f"{line}. {finding.fix}" if finding.fix else line

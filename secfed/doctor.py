@@ -1,0 +1,255 @@
+"""A check-up of a node or an aggregator: everything that a round needs, looked at one by one, each with its fix.
+
+It changes nothing. What it finds in the data is for the node's owner, on the node's own screen; it is sent nowhere.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from dp.entries import Entry
+from secfed.data import Columns, survey
+from secfed.errors import UserError
+from secfed.findings import Finding, NotChecked, look
+from secfed.home import KEY, MODELS, NODE, POLICY, STUDIES, Approved, Home
+from secfed.keys import read_identity
+from secfed.machine import Machine, check_clock, check_machine
+from secfed.node_file import Dataset, read_node_file
+from secfed.policy import PolicyFile, load_policy_file
+from secfed.run_folder import SIGNATURES
+from secfed.sites import LEDGER_FILE, LEDGER_LABEL, STORE_FILE, reserve_once
+from secfed.store import NodeStore
+from secfed.study import Study, load_study
+from secfed.tls_check import Server, greet
+
+_SEE_LEDGER = "See to the ledger; where the budget was changed in policy.toml, put back what was granted"
+_NOTHING_YET = "there is none yet: it is made when the first study is approved"
+
+
+def examine_node(path: Path, server: Server | None, machine: Machine | None = None) -> tuple[Finding, ...]:
+    """Look at a node's home.
+
+    Args:
+        path: the home.
+        server: where the node connects to, if that is to be tried.
+        machine: what it runs on.
+    """
+    machine = machine or Machine()
+    findings = [*check_machine(machine, path), look("home folder", lambda: _folder(path, private=True))]
+    key = look("identity key", lambda: f"fingerprint {read_identity(path / KEY).public.fingerprint()}")
+    node = look("node.toml", lambda: f"this is {read_node_file(path / NODE).name}")
+    policy = look("policy", lambda: _told_policy(load_policy_file(path / POLICY, path.name)))
+    findings += [key, node, policy]
+    own: list[tuple[str, datetime]] = []
+    if all(each.state == "ok" for each in (key, node, policy)):
+        home = Home(path, read_identity(path / KEY), read_node_file(path / NODE))
+        findings += _inside(home, own)
+    tls, time = _server(server)
+    return (*findings, tls, check_clock(machine, time, own))
+
+
+def examine_aggregator(path: Path, server: Server | None, machine: Machine | None = None) -> tuple[Finding, ...]:
+    """Look at an aggregator's folder: `studies/<digest>/study.toml` and the base models that they name.
+
+    Args:
+        path, server, machine: as `examine_node`.
+    """
+    machine = machine or Machine()
+    findings = [*check_machine(machine, path), look("folder", lambda: _folder(path, private=False))]
+    folders = sorted(each for each in (path / STUDIES).glob("*") if each.is_dir()) if path.is_dir() else []
+    for folder in folders:
+        findings.append(look(f"study {folder.name[:16]}", partial(_studied, folder)))
+        findings.append(look(f"base of {folder.name[:16]}", partial(_based, folder, path / MODELS)))
+    if not folders:
+        findings.append(Finding("studies", "not checked", "no study is there yet"))
+    tls, time = _server(server)
+    return (*findings, tls, check_clock(machine, time, _file_times(path)))
+
+
+def _folder(path: Path, private: bool) -> str:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror})", "Name the right folder, or set a node up: `secfed node init`"
+        ) from error
+    mode, forbidden = stat.S_IMODE(status.st_mode), 0o077 if private else 0o022
+    if status.st_uid != os.geteuid():
+        raise UserError(f"{path} belongs to another user", "Run this as the user that the service runs as")
+    if mode & forbidden:
+        what = "used" if private else "written"
+        raise UserError(
+            f"{path} can be {what} by others than its owner (mode {mode:04o})",
+            f"Run `chmod {'700' if private else 'go-w'} {path}`",
+        )
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UserError(f"{path} cannot be written", f"Run `chmod u+rwx {path}`")
+    return f"{path} is its owner's alone to {'use' if private else 'write'}"
+
+
+def _told_policy(policy: PolicyFile) -> str:
+    models = len(policy.allow.base_models)
+    return f"allows {models} base models, and has budgets for {len(policy.budget)} populations"
+
+
+def _inside(home: Home, own: list[tuple[str, datetime]]) -> list[Finding]:
+    """What can be looked at once key, name and policy are there. Adds what was written last to `own`."""
+    findings = [look(f"data {each.name}", partial(_data, each)) for each in home.node.data]
+    if not home.node.data:
+        findings.append(Finding("data", "not checked", "none is registered yet", "`secfed node data add FILE`"))
+    entries: list[Entry] = []
+    findings.append(look("ledger", lambda: _ledger(home, entries), "Stop, and restore the ledger's newest copy"))
+    findings.append(look("store", lambda: _store(home, entries)))
+    own += [("the ledger's last entry", _time(entry.time)) for entry in entries[-1:]]
+    kept: list[Approved] = []
+    for digest in home.digests():
+        findings.append(look(f"study {digest.hex()[:16]}", partial(_study, home, digest, kept), _SEE_LEDGER))
+    for each in kept:
+        own.append((f"the approval of {each.study.name}", datetime.fromisoformat(each.approval.approved)))
+        findings.append(look(f"base of {each.study.name}", partial(_base, each.study, home.path / MODELS)))
+    if entries:
+        findings.append(look("budget", lambda: _budget(home)))
+    return findings
+
+
+def _data(dataset: Dataset) -> str:
+    column = dataset.patient_column  # what else a record has is a study's matter
+    seen = survey(Path(dataset.file), Columns(column, column, column))
+    return f"{seen.patients} patients with {seen.records} records"
+
+
+def _ledger(home: Home, into: list[Entry]) -> str:
+    if not (home.path / LEDGER_FILE).exists():
+        if home.digests():
+            raise UserError(
+                f"the ledger of {home.name} is gone, and studies were approved here",
+                "Stop, and put back its newest copy: without it nobody knows what was spent",
+            )
+        return _NOTHING_YET
+    with home.open_ledger() as ledger:
+        ledger.verify(lambda entry, signature: home.identity.public.verifies(signature, LEDGER_LABEL, entry))
+        into += ledger.entries()
+    return f"{len(into)} entries in one chain, each signed by this node"
+
+
+def _store(home: Home, entries: Sequence[Entry]) -> str:
+    path = home.path / STORE_FILE
+    committed: dict[str, int] = {}
+    for entry in entries:
+        if entry.kind == "commit":
+            committed[entry.body["study"]] = max(committed.get(entry.body["study"], 0), entry.body["round"])
+    if not path.exists():
+        if committed:
+            raise UserError(
+                f"{path} is gone, and rounds were committed",
+                "Put back its newest copy, and raise the round floor to the highest round that other sites have seen",
+            )
+        return "there is none yet: it is made when the first study runs"
+    try:
+        with NodeStore(path) as store:
+            store.check()
+            behind = [name for name, number in committed.items() if store.floor(bytes.fromhex(name)) < number]
+    except sqlite3.Error as error:
+        raise UserError(
+            f"{path} is not the node's memory as it was written ({error})",
+            "Stop the node and keep the file; put back its newest copy, and raise the round floor before it starts",
+        ) from error
+    if behind:
+        raise UserError(
+            f"{path} is older than the ledger: it has forgotten rounds of study {behind[0][:16]} that were committed",
+            "Ask the other sites for the highest round that they have seen, and raise the round floor to it",
+        )
+    return "readable, and not older than the ledger"
+
+
+def _study(home: Home, digest: bytes, kept: list[Approved]) -> str:
+    """An approval holds, and policy and data still fit the study."""
+    stored = home.stored(digest)
+    kept.append(stored)
+    site = home.site(stored.study, home.node.dataset(stored.data))
+    if not (home.path / LEDGER_FILE).exists():
+        raise NotChecked("there is no ledger to compare it with")
+    with home.open_ledger() as ledger:
+        if ledger.reservation(digest) is None:
+            raise UserError(
+                f"{stored.study.name} is approved and has no budget reserved, or was withdrawn",
+                "Approve it again; a study that was withdrawn does not come back",
+            )
+        reserve_once(stored.study, site, ledger)  # it is reserved: this only checks that the policy still says so
+    return f"{stored.study.name}: approved, allowed by the policy, and its data is there"
+
+
+def _base(study: Study, models: Path) -> str:
+    from secfed.training import find_base_among  # loads torch
+
+    return f"{find_base_among(study, models)} has the digest that the study pins"
+
+
+def _budget(home: Home) -> str:
+    """What is left, or that studies which were paid for still have rounds to go."""
+    from secfed.node_status import node_status
+
+    status = node_status(home)
+    done = all(each.get("committed") == each.get("rounds") for each in status["studies"])
+    spent = [each["population"] for each in status["budgets"] if each["left"] <= 0 and each["in_ledger"]]
+    if spent and done:
+        raise UserError(
+            f"nothing is left of the budget of {spent[0]}, and every study that it paid for is over",
+            "No further study can be trained on these patients; what was spent does not come back",
+        )
+    return ", ".join(
+        f"epsilon {each['left']:g} of {each['granted']:g} left to {each['population']}" for each in status["budgets"]
+    )
+
+
+def _server(server: Server | None) -> tuple[Finding, datetime | None]:
+    if server is None:
+        return Finding("server", "not checked", "no server was named", "Give --server HOST:PORT and --ca FILE"), None
+    times: list[datetime | None] = [None]
+
+    def connect() -> str:
+        text, times[0] = greet(server)
+        return text
+
+    return look("server", connect), times[0]
+
+
+def _studied(folder: Path) -> str:
+    study = load_study(folder / "study.toml")
+    if study.digest.hex() != folder.name:
+        raise UserError(
+            f"the study in {folder} is another one: its digest is {study.digest.hex()}",
+            "Put it in a folder with its own digest for a name, as the hospitals signed it",
+        )
+    if (folder / SIGNATURES).exists():
+        from secfed.verify.approval import check_approval
+        from secfed.verify.evidence import Broken
+
+        try:
+            check_approval(folder)
+        except Broken as problem:
+            raise UserError(
+                f"{folder}: {problem}", "Gather the hospitals' approvals anew with `secfed study sign`"
+            ) from problem
+        return f"{study.name}, signed by all {len(study.roster)} hospitals"
+    raise NotChecked(f"{study.name} has no signatures.json", "Gather them with `secfed study sign`")
+
+
+def _based(folder: Path, models: Path) -> str:
+    return _base(load_study(folder / "study.toml"), models)
+
+
+def _file_times(path: Path) -> list[tuple[str, datetime]]:
+    """When the files of a folder were written last."""
+    files = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else []
+    return [(each.name, datetime.fromtimestamp(each.stat().st_mtime, UTC)) for each in files]
+
+
+def _time(text: str) -> datetime:
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)

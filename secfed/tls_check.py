@@ -1,0 +1,163 @@
+"""Whether the server answers with the certificate that it should have, and takes this node's. For `secfed doctor`.
+
+Nothing but a greeting is sent. What an HTTP server says the time is, is taken; a server that speaks something else,
+as an engine's does, does not say.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+from secfed.errors import UserError
+
+_CONNECT_SECONDS = 10.0
+_ANSWER_SECONDS = 3.0
+_ANSWER_BYTES_MAX = 16_384
+_GIVE_CERTIFICATE = (
+    "Give this node's own certificate and key of the start-up kit, with --cert and --key; where they are given, check "
+    "that they are of this server's federation and not expired"
+)
+
+
+class _ClosedAtOnce(Exception):
+    """The server has taken the handshake and says nothing: this is how some refuse a client's certificate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where the server is, and who this node is to it."""
+
+    host: str
+    port: int
+    ca: Path
+    """The certificate under which the server's was made, from the start-up kit."""
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """HOST:PORT. Raises UserError when it is not."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not port.isascii() or len(port) > 5 or not 0 < int(port) < 1 << 16:
+        raise UserError(f"{text} is no address of a server", "Give it as --server HOST:PORT")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def greet(server: Server) -> tuple[str, datetime | None]:
+    """Connect with TLS.
+
+    Returns:
+        What is well, in a line, and the server's clock if it says what it is.
+
+    Raises:
+        UserError: what is not well, and the next step.
+    """
+    context = _context(server)
+    where = f"{server.host}:{server.port}"
+    try:
+        connection = socket.create_connection((server.host, server.port), timeout=_CONNECT_SECONDS)
+    except OSError as error:
+        raise UserError(
+            f"there is no connection to {where} ({error.strerror or error})",
+            "Check the address, that the server runs, and that the firewall and proxy let this machine out to it",
+        ) from error
+    with connection:
+        try:
+            with context.wrap_socket(connection, server_hostname=server.host) as secure:
+                told = f"{secure.version()} with {where}, until {_expiry(secure)}"
+                return told, _time_of(secure, server.host)
+        except ssl.SSLCertVerificationError as error:
+            raise UserError(f"the certificate of {where} is refused: {error.verify_message}", _mend(error)) from error
+        except ssl.SSLError as error:
+            raise UserError(f"{where} breaks TLS off ({_reason(error)})", _GIVE_CERTIFICATE) from error
+        except _ClosedAtOnce as error:
+            raise UserError(f"{where} closes the connection after the TLS handshake", _GIVE_CERTIFICATE) from error
+        except OSError as error:
+            raise UserError(
+                f"{where} does not finish the TLS handshake ({error.strerror or error})",
+                "Check that this is the server's TLS port, and that no proxy is in between",
+            ) from error
+
+
+def _context(server: Server) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    try:
+        context.load_verify_locations(server.ca)
+    except OSError as error:  # an SSLError is one, too
+        raise UserError(
+            f"{server.ca} holds no certificate that a server's can be checked with ({error.strerror or error})",
+            "Give rootCA.pem of this node's start-up kit with --ca",
+        ) from error
+    if server.certificate is None or server.key is None:
+        return context
+    try:
+        mode = server.key.stat().st_mode
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise UserError(
+                f"the TLS key {server.key} can be used by others than its owner (mode {stat.S_IMODE(mode):04o})",
+                f"Run `chmod 600 {server.key}`, and get a new one if somebody may have read it",
+            )
+        context.load_cert_chain(server.certificate, server.key)
+    except OSError as error:
+        raise UserError(
+            f"{server.certificate} and {server.key} are no certificate with its key ({error.strerror or error})",
+            "Give client.crt and client.key of this node's start-up kit",
+        ) from error
+    return context
+
+
+def _mend(error: ssl.SSLCertVerificationError) -> str:
+    message = error.verify_message.lower()
+    if "expired" in message:
+        return "Check this machine's clock; if it is right, have the server's certificate renewed"
+    if "not yet valid" in message:
+        return "Check this machine's clock: by it, the certificate is from the future"
+    if "hostname" in message or "ip address" in message:
+        return "Connect to the name that the certificate is for, or have one made for this name"
+    return "Give the CA of the federation's own start-up kit; if it is that one, somebody else answers: stop and ask"
+
+
+def _reason(error: ssl.SSLError) -> str:
+    return (error.reason or str(error)).lower().replace("_", " ")
+
+
+def _expiry(secure: ssl.SSLSocket) -> str:
+    until = (secure.getpeercert() or {}).get("notAfter", "")
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(until)), UTC).strftime("%Y-%m-%d")
+
+
+def _time_of(secure: ssl.SSLSocket, host: str) -> datetime | None:
+    """The server's clock. In TLS 1.3 a server that refuses this node's certificate says so only in its first answer."""
+    for line in _first_answer(secure, host).split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.strip().lower() == b"date":
+            with suppress(ValueError, TypeError):
+                return parsedate_to_datetime(value.strip().decode("ascii", "replace")).astimezone(UTC)
+    return None
+
+
+def _first_answer(secure: ssl.SSLSocket, host: str) -> bytes:
+    """What the server says of itself (HTTP/2), or to a greeting in HTTP; nothing where it waits for something else."""
+    secure.settimeout(_ANSWER_SECONDS)
+    speaks_first = secure.selected_alpn_protocol() == "h2"
+    answer = b""
+    with suppress(TimeoutError):
+        if not speaks_first:
+            secure.sendall(f"HEAD / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        while len(answer) < _ANSWER_BYTES_MAX and b"\r\n\r\n" not in answer:
+            part = secure.recv(4096)
+            if not part and not answer:
+                raise _ClosedAtOnce
+            answer += part
+            if not part or speaks_first:
+                break
+    return answer
