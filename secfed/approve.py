@@ -1,4 +1,6 @@
-"""A node's owner looks at a study and approves it: everything that can be checked is checked before the question.
+"""A node's owner looks at a study and approves it, or withdraws what was approved.
+
+Everything that can be checked is checked before the question.
 
 Approving reserves the study's whole budget in the ledger, then signs, then stores. A crash in between leaves the budget
 reserved and nothing signed; approving again goes on from there.
@@ -16,7 +18,8 @@ from secfed.errors import UserError
 from secfed.home import MODELS, Approved, Home
 from secfed.node_file import Dataset
 from secfed.privacy_plan import privacy_plan
-from secfed.sites import LEDGER_FILE, LEDGER_LABEL, Site, check_budget, reserve_once
+from secfed.sites import LEDGER_FILE, LEDGER_LABEL, STORE_FILE, Site, check_budget, reserve_once
+from secfed.store import NodeStore
 from secfed.study import Study
 from secfed.study_diff import differences
 from secfed.study_text import study_text
@@ -134,6 +137,31 @@ def approve(home: Home, candidate: Candidate, now: datetime) -> Approved:
             "Its budget is reserved; make room on the disk and approve it again",
         ) from error
     return home.stored(candidate.file.study.digest)
+
+
+def withdraw(home: Home, digest: bytes) -> None:
+    """Give back the budget of a study that has not begun, for good: it cannot be approved again.
+
+    Raises:
+        DPError: it has begun, or holds no reservation.
+    """
+    with home.open_ledger() as ledger:
+        ledger.withdraw(digest)
+
+
+def raise_floor(home: Home, digest: bytes, round_number: int) -> None:
+    """Note that this home was put back from a copy: the node is held to all rounds up to this one.
+
+    Raises:
+        UserError: the node itself knows of a later round.
+    """
+    try:
+        with NodeStore(home.path / STORE_FILE) as store:
+            store.raise_floor(digest, round_number)
+    except ValueError as error:
+        raise UserError(
+            str(error), "Ask every other site for the highest round that it has seen, and give that"
+        ) from error
 
 
 def _holds_reservation(home: Home, study: Study) -> bool:

@@ -148,7 +148,7 @@ def _store(home: Home, entries: Sequence[Entry]) -> str:
         if committed:
             raise UserError(
                 f"{path} is gone, and rounds were committed",
-                "Put back its newest copy, and raise the round floor to the highest round that other sites have seen",
+                "Put back its newest copy, and say so with `secfed node restored`",
             )
         return "there is none yet: it is made when the first study runs"
     try:
@@ -158,12 +158,13 @@ def _store(home: Home, entries: Sequence[Entry]) -> str:
     except sqlite3.Error as error:
         raise UserError(
             f"{path} is not the node's memory as it was written ({error})",
-            "Stop the node and keep the file; put back its newest copy, and raise the round floor before it starts",
+            "Stop the node and keep the file; put back its newest copy, and say so with `secfed node restored`",
         ) from error
     if behind:
         raise UserError(
             f"{path} is older than the ledger: it has forgotten rounds of study {behind[0][:16]} that were committed",
-            "Ask the other sites for the highest round that they have seen, and raise the round floor to it",
+            "Ask the other sites for the highest round R that they have seen, and run `secfed node restored "
+            f"{behind[0][:16]} --highest-round R`",
         )
     return "readable, and not older than the ledger"
 

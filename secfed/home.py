@@ -176,6 +176,20 @@ class Home:
         names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
         return tuple(bytes.fromhex(name) for name in names if len(name) == 64 and set(name) <= set("0123456789abcdef"))
 
+    def digest_of(self, beginning: str) -> bytes:
+        """The study in the store whose digest begins so, in hexadecimal digits.
+
+        Raises:
+            UserError: there is none, or there are several.
+        """
+        found = [digest for digest in self.digests() if digest.hex().startswith(beginning)] if beginning else []
+        if len(found) != 1:
+            raise UserError(
+                f"{len(found)} studies of {self.name} have a digest that begins with {beginning}",
+                "Give more of it; `secfed node status --json` lists them whole",
+            )
+        return found[0]
+
     def keep(self, file: StudyFile, approval: Approval, data: str) -> Path:
         """Put an approved study into the store, whole or not at all. Gives its folder.
 

@@ -20,6 +20,9 @@ ADD_EXAMPLE = (
 APPROVE_EXAMPLE = "Example: secfed node approve study.toml"
 STATUS_EXAMPLE = "Example: secfed node status --json"
 
+WITHDRAW_EXAMPLE = "Example: secfed node withdraw 4f1c9a02"
+RESTORED_EXAMPLE = "Example: secfed node restored 4f1c9a02 --highest-round 17"
+
 app = typer.Typer(
     help="A hospital's own node: its key, its data, its policy, and the studies that its owner approves.",
     no_args_is_help=True,
@@ -32,6 +35,9 @@ app.add_typer(data_app, name="data")
 HomeFolder = Annotated[
     Path | None,
     typer.Option("--home", metavar="DIR", help="The node's folder; SECFED_HOME or ~/.secfed if not given."),
+]
+StudyDigest = Annotated[
+    str, typer.Argument(metavar="DIGEST", help="The study's digest, or the beginning of it; see `secfed node status`.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="The result as one JSON object.")]
 
@@ -180,6 +186,57 @@ def status(home: HomeFolder = None, as_json: AsJson = False) -> None:
         _print(found)
     else:
         typer.echo(status_text(found))
+
+
+@app.command(name="withdraw", epilog=WITHDRAW_EXAMPLE)
+def withdraw(
+    study: StudyDigest,
+    home: HomeFolder = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether you mean it.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give back the budget of a study that has not begun here. It is for good: it cannot be approved again."""
+    from secfed.approve import withdraw as give_back
+    from secfed.cli.questions import ask
+    from secfed.errors import UserError
+
+    opened = _open(home)
+    kept = opened.stored(opened.digest_of(study))
+    if not yes and not ask(
+        f"Withdraw {kept.study.name} for good?", "it", "Nothing was withdrawn. Give --yes to do it without the question"
+    ):
+        raise UserError("nothing was withdrawn", "The study stays approved")
+    give_back(opened, kept.study.digest)
+    if as_json:
+        _print({"study": kept.study.name, "digest": kept.study.digest.hex(), "state": "withdrawn"})
+    else:
+        typer.echo(f"{kept.study.name} is withdrawn, and epsilon {kept.study.privacy.epsilon:g} is given back")
+
+
+@app.command(name="restored", epilog=RESTORED_EXAMPLE)
+def restored(
+    study: StudyDigest,
+    highest_round: Annotated[
+        int,
+        typer.Option("--highest-round", metavar="R", help="The highest round that any other site has seen opened."),
+    ],
+    home: HomeFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say that this node was put back from a backup, before it runs again. Do so for each of its studies.
+
+    It may have signed rounds that it has forgotten. It takes part again once there is a receipt of round R or a later
+    one, and counts all rounds up to R as spent. Ask the other sites for R, and not the aggregator.
+    """
+    from secfed.approve import raise_floor
+
+    opened = _open(home)
+    digest = opened.digest_of(study)
+    raise_floor(opened, digest, highest_round)
+    if as_json:
+        _print({"digest": digest.hex(), "highest_round": highest_round})
+    else:
+        typer.echo(f"{opened.name} keeps still in study {digest.hex()[:16]} until a receipt has passed {highest_round}")
 
 
 def _confirm(home: Home, candidate: Candidate, yes: bool) -> Approved:

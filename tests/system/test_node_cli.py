@@ -16,6 +16,7 @@ from secfed.demo import prepare_demo
 from secfed.home import Home
 from secfed.node import APPROVAL_LABEL
 from secfed.run_folder import study_file_digest
+from secfed.store import NodeStore
 from secfed.study import load_study
 from tests.homes import SMALL, Hospitals, make_hospitals
 
@@ -252,6 +253,40 @@ def test_nobody_at_the_terminal_approves_nothing(
     assert not (home.path / "ledger.sqlite").exists()
 
 
+def test_a_study_that_has_not_begun_gives_its_budget_back_and_is_not_run_again(
+    cli: Cli, tmp_path: Path, base: Path
+) -> None:
+    hospitals = make_hospitals(tmp_path, base)
+    home = hospitals.homes[0]
+    cli("node", "approve", hospitals.study_path, "--home", home.path, "--yes")
+    digest = home.digests()[0]
+    assert cli("node", "withdraw", digest.hex()[:8], "--home", home.path, "--yes")[0] == 0
+    status = json.loads(cli("node", "status", "--home", home.path, "--json")[1])
+    assert status["studies"][0]["state"] == "withdrawn"
+    assert status["budgets"][0]["left"] == 8.0
+    code, _, error = cli("node", "withdraw", digest.hex()[:8], "--home", home.path, "--yes")
+    assert code == 2
+    assert "was withdrawn" in error
+    for none in ("", "g", "0" * 64):
+        assert cli("node", "withdraw", none, "--home", home.path, "--yes")[0] == 2
+
+
+def test_a_node_that_was_put_back_from_a_copy_is_held_to_the_rounds_that_others_have_seen(
+    cli: Cli, tmp_path: Path, base: Path
+) -> None:
+    hospitals = make_hospitals(tmp_path, base)
+    home = hospitals.homes[0]
+    cli("node", "approve", hospitals.study_path, "--home", home.path, "--yes")
+    digest = home.digests()[0]
+    restored = ["node", "restored", digest.hex()[:8], "--home", home.path, "--highest-round"]
+    assert cli(*restored, 2)[0] == 0
+    with NodeStore(home.path / "node.sqlite") as store:
+        assert (store.floor(digest), store.raised_floor(digest)) == (2, 2)
+    code, _, error = cli(*restored, 1)
+    assert code == 2
+    assert "is not the highest" in error
+
+
 def test_two_studies_are_compared_in_words(cli: Cli, tmp_path: Path, workspace: Path) -> None:
     study, other = workspace / "study.toml", tmp_path / "other.toml"
     other.write_text(study.read_text() + "# words\n")
@@ -270,6 +305,9 @@ def test_two_studies_are_compared_in_words(cli: Cli, tmp_path: Path, workspace: 
         ["node", "data", "add"],
         ["node", "approve"],
         ["node", "status"],
+        ["node", "withdraw"],
+        ["node", "restored"],
+        ["doctor"],
         ["study", "init"],
         ["study", "roster", "add"],
         ["study", "sign"],
