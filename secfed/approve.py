@@ -17,7 +17,7 @@ from secfed.approvals import StudyFile, sign_study
 from secfed.errors import UserError
 from secfed.home import MODELS, Approved, Home
 from secfed.node_file import Dataset
-from secfed.privacy_plan import privacy_plan
+from secfed.privacy_plan import in_columns, privacy_plan
 from secfed.sites import LEDGER_FILE, LEDGER_LABEL, STORE_FILE, Site, check_budget, reserve_once
 from secfed.store import NodeStore
 from secfed.study import Study
@@ -100,10 +100,13 @@ def approval_screen(candidate: Candidate) -> str:
     """What the owner is shown: the study, the data, the cost, and what is new."""
     study, site, dataset = candidate.file.study, candidate.site, candidate.dataset
     records = sum(len(own) for own in site.patients.values())
+    data = (
+        f"{dataset.name} ({dataset.file}): {len(site.patients)} patients with {records} records, of "
+        f"{dataset.population}. This is shown here and to nobody else"
+    )
     parts = [
         study_text(study, candidate.index),
-        f"  {'your data':<14}{dataset.name} ({dataset.file}): {len(site.patients)} patients with {records} records, of "
-        f"{dataset.population}. This is shown here and to nobody else",
+        *in_columns([("your data", data)]),
         privacy_plan(study, [site], candidate.model, candidate.epsilon, simulation=False),
         _what_is_new(candidate.last, study),
     ]

@@ -94,8 +94,8 @@ def _folder(path: Path, private: bool) -> str:
 
 
 def _told_policy(policy: PolicyFile) -> str:
-    models = len(policy.allow.base_models)
-    return f"allows {models} base models, and has budgets for {len(policy.budget)} populations"
+    populations = ", ".join(budget.population for budget in policy.budget) or "no population yet"
+    return f"base models allowed: {len(policy.allow.base_models)}; budgets for {populations}"
 
 
 def _inside(home: Home, own: list[tuple[str, datetime]]) -> list[Finding]:
@@ -198,7 +198,11 @@ def _budget(home: Home) -> str:
 
     status = node_status(home)
     done = all(each.get("committed") == each.get("rounds") for each in status["studies"])
-    spent = [each["population"] for each in status["budgets"] if each["left"] <= 0 and each["in_ledger"]]
+    spent = [
+        each["population"]
+        for each in status["budgets"]
+        if each["in_ledger"] and 0 in (each["left"], each["left_delta"])
+    ]
     if spent and done:
         raise UserError(
             f"nothing is left of the budget of {spent[0]}, and every study that it paid for is over",

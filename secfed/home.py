@@ -243,7 +243,8 @@ class Home:
             on_step, tell_owner, pause: as `secfed.node.Node` has them.
 
         Raises:
-            UserError: the study is not approved, another process runs it, or policy, data or model forbid it.
+            UserError: the study is not approved, another process runs it, or policy, data or model forbid it. The text
+                is for the owner: it may tell how many patients there are.
             DPError: the ledger refuses, or is not intact.
         """
         from secfed import account

@@ -8,6 +8,7 @@ from typing import Any
 
 from dp.entries import EXACT, Entry, balance_of
 from secfed.errors import UserError
+from secfed.figures import scientific
 from secfed.home import Home
 from secfed.policy import BudgetPolicy
 from secfed.sites import LEDGER_FILE
@@ -46,12 +47,15 @@ def _budget(entries: Sequence[Entry], population: str, policy: BudgetPolicy | No
             spent = EXACT.add(spent, Decimal(entry.body["epsilon"]))
     in_ledger = bool(balance.granted_epsilon)
     planned = Decimal(repr(policy.epsilon)) if policy is not None else Decimal(0)
+    planned_delta = Decimal(repr(policy.delta)) if policy is not None else Decimal(0)
     return {
         "population": population,
         "granted": float(balance.granted_epsilon if in_ledger else planned),
         "reserved": float(EXACT.subtract(balance.reserved_epsilon, spent)),
         "spent": float(spent),
         "left": float(balance.left_epsilon if in_ledger else planned),
+        "granted_delta": float(balance.granted_delta if in_ledger else planned_delta),
+        "left_delta": float(balance.left_delta if in_ledger else planned_delta),
         "in_ledger": in_ledger,
     }
 
@@ -96,7 +100,8 @@ def status_text(status: Mapping[str, Any]) -> str:
     for each in status["budgets"]:
         planned = "" if each["in_ledger"] else " (by the policy; it is granted with the first study)"
         amounts = ", ".join(f"{each[kind]:g} {kind}" for kind in ("granted", "reserved", "spent", "left"))
-        lines.append(f"  budget        {each['population']}: epsilon {amounts}{planned}")
+        delta = f"delta {scientific(each['left_delta'])} of {scientific(each['granted_delta'])} left"
+        lines.append(f"  budget        {each['population']}: epsilon {amounts}; {delta}{planned}")
     lines += [_study_line(each) for each in status["studies"]] or ["  study         none is approved"]
     return "\n".join(lines)
 

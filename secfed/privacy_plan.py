@@ -31,8 +31,8 @@ def privacy_plan(study: Study, sites: Sequence[Site], model: str, epsilon: float
         epsilon: the study's figure of record.
         simulation: whether one process is to hold every party's data.
     """
-    privacy, size = study.privacy, len(study.roster)
-    tolerated = min(site.policy.rules(study).really_tolerated(size) for site in sites)
+    privacy = study.privacy
+    tolerated = min(site.policy.rules(study).really_tolerated(len(study.roster)) for site in sites)
     lines = [
         ("model", model),
         ("moved by", f"{describe(study.algorithm)}, {study.algorithm.rounds} rounds"),
@@ -40,6 +40,21 @@ def privacy_plan(study: Study, sites: Sequence[Site], model: str, epsilon: float
             f"each {privacy.protects.value}",
             f"epsilon {rounded_up(epsilon, 2)} at delta {privacy.delta:g}, {against_in_short(study, simulation)}",
         ),
+        *how_it_is_kept(study, tolerated),
+        *(("budget", line) for line in _budgets(study, sites)),
+    ]
+    return "\n".join([f"privacy plan of {study.name}", *in_columns(lines)])
+
+
+def how_it_is_kept(study: Study, tolerated: int) -> list[tuple[str, str]]:
+    """Noise, sampling and cohort, as lines of a screen.
+
+    Args:
+        study: gives the figures.
+        tolerated: how many hospitals may drop out of a round.
+    """
+    privacy, size = study.privacy, len(study.roster)
+    return [
         ("noise", _noise(study)),
         _work(study),
         (
@@ -47,9 +62,12 @@ def privacy_plan(study: Study, sites: Sequence[Site], model: str, epsilon: float
             f"{size} {study.party}s, quorum {study.cohort_rules().quorum(size)}, up to {tolerated} may drop out, "
             f"{study.cohort.colluders} may collude",
         ),
-        *(("budget", line) for line in _budgets(study, sites)),
     ]
-    return "\n".join([f"privacy plan of {study.name}", *(f"  {name:<{_NAME_WIDTH}}{text}" for name, text in lines)])
+
+
+def in_columns(lines: Sequence[tuple[str, str]]) -> list[str]:
+    """Lines of a screen: a name, and what is said of it."""
+    return [f"  {name:<{_NAME_WIDTH}}{text}" for name, text in lines]
 
 
 def _noise(study: Study) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from secfed.algorithms import describe
 from secfed.errors import printable
 from secfed.figures import scientific
+from secfed.privacy_plan import in_columns
 from secfed.study import Study
 
 _LABELS_SHOWN = 8
-_WIDTH = 14
 
 
 def study_text(study: Study, this_node: int | None = None) -> str:
@@ -27,7 +27,10 @@ def study_text(study: Study, this_node: int | None = None) -> str:
         ("task", f'learn "{task.label_column}" from "{task.text_column}", patients by "{task.patient_column}"'),
         ("labels", _labels(task.labels)),
         ("records", f"cut or padded to {study.model.max_length} tokens"),
-        ("adapter", f"LoRA rank {lora.rank}, alpha {lora.alpha}, on {', '.join(lora.targets)} in {layers}"),
+        (
+            "adapter",
+            f"LoRA rank {lora.rank}, alpha {lora.alpha}, on {', '.join(lora.targets)} in {layers}, {lora.variant}",
+        ),
         ("moved by", f"{describe(study.algorithm)}, {study.algorithm.rounds} rounds"),
         (
             "promise",
@@ -35,7 +38,7 @@ def study_text(study: Study, this_node: int | None = None) -> str:
         ),
         ("roster", f"{len(study.roster)} hospitals. Compare the fingerprints by telephone"),
     ]
-    text = [f"study {study.name}", *(f"  {name:<{_WIDTH}}{line}" for name, line in lines)]
+    text = [f"study {study.name}", *in_columns(lines)]
     return "\n".join(printable(line) for line in [*text, *_roster(study, this_node)])
 
 

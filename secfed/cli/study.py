@@ -125,12 +125,14 @@ def show(study: StudyPath, as_json: AsJson = False) -> None:
     settle_libraries()
     from secfed.account import check_noise, smallest_noise
     from secfed.figures import rounded_up
+    from secfed.privacy_plan import how_it_is_kept, in_columns
     from secfed.study import load_study
     from secfed.study_text import study_text
 
     loaded = load_study(study)
     if not as_json:
-        typer.echo(study_text(loaded))
+        tolerated = loaded.cohort_rules().really_tolerated(len(loaded.roster))
+        typer.echo("\n".join([study_text(loaded), *in_columns(how_it_is_kept(loaded, tolerated))]))
     epsilon, smallest = check_noise(loaded), smallest_noise(loaded)
     if as_json:
         prints = {entry.name: key.fingerprint() for entry, key in zip(loaded.roster, loaded.identities, strict=True)}
@@ -138,10 +140,8 @@ def show(study: StudyPath, as_json: AsJson = False) -> None:
         _print({**values, "epsilon": epsilon, "smallest_noise_multiplier": smallest})
         return
     noise = loaded.privacy.noise_multiplier
-    typer.echo(
-        f"  cost          epsilon {rounded_up(epsilon, 2)} by this program's account, with noise {noise:g}; "
-        f"{smallest:g} would do"
-    )
+    cost = f"epsilon {rounded_up(epsilon, 2)} by this program's account, with noise {noise:g}; {smallest:g} would do"
+    typer.echo("\n".join(in_columns([("cost", cost)])))
 
 
 @app.command(name="diff", epilog=DIFF_EXAMPLE)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,9 +20,11 @@ from dp.errors import LedgerCorrupt
 from dp.ledger_copy import read_copy, write_copy
 from secfed import run_folder
 from secfed.adapter import CONFIG_FILE, WEIGHTS_FILE
+from secfed.approvals import StudyFile, approval_text, read_approval, sign_study
 from secfed.engines.embedded import load_simulation
 from secfed.errors import UserError
 from secfed.keys import read_identity
+from secfed.node_file import NodeFile, read_node_file, write_node_file
 from secfed.policy import load_policy
 from secfed.sites import LEDGER_LABEL
 from secfed.study import Study, load_study
@@ -59,8 +63,19 @@ population = "test"
 patients = 10000
 epsilon = 8.0
 delta = 1e-5
+epsilon_per_study = 8.0
 [allow]
 base_models = ["sha256:5555555555555555555555555555555555555555555555555555555555555555"]
+[[allow.tasks]]
+labels = ["no", "yes"]
+"""
+_NODE = b"""\
+name = "hospital-0"
+[[data]]
+name = "letters"
+file = "/srv/letters.jsonl"
+population = "test"
+patient_column = "patient"
 """
 _SIMULATION = b"""\
 [[cut]]
@@ -224,7 +239,18 @@ def setting_targets(run: RunFolder, base: Path) -> Iterator[Target]:
         base, "simulation.toml", lambda path: load_simulation(path, run.study), None, (_SIMULATION,), toml_mutator
     )
     yield simulation
+    yield _setting(base, "node.toml", read_node_file, _writes_again, (_NODE,), toml_mutator)
+    file = StudyFile(run.study, study_text)
+    approval = approval_text(sign_study(identities(1)[0], "hospital-0", file, datetime.now(UTC)))
+    yield _setting(base, "approval.json", read_approval, None, (approval.encode(),), mutate_bytes)
     yield _setting(base, "identity.key", read_identity, None, (key,), mutate_bytes)
+
+
+def _writes_again(node: NodeFile) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "node.toml"
+        write_node_file(path, node)
+        need(read_node_file(path) == node, "a node file that is another one once it is written again")
 
 
 def _setting(

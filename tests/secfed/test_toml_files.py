@@ -9,6 +9,7 @@ import pytest
 
 from secfed.engines.embedded import load_simulation
 from secfed.errors import UserError
+from secfed.node_file import read_node_file
 from secfed.policy import load_policy
 from secfed.study import load_study
 from secfed.toml_files import TOML_BYTES_MAX, read_toml
@@ -31,6 +32,7 @@ HOSTILE = {
 LOADERS: dict[str, Callable[[Path], object]] = {
     "study": load_study,
     "policy": lambda path: load_policy(path, "hospital-0"),
+    "node": read_node_file,
     "simulation": lambda path: load_simulation(path, make_study()),
 }
 

@@ -287,6 +287,27 @@ def test_a_node_that_was_put_back_from_a_copy_is_held_to_the_rounds_that_others_
     assert "is not the highest" in error
 
 
+def test_a_study_is_shown_with_what_it_costs_and_refused_where_its_noise_is_too_small(
+    cli: Cli, tmp_path: Path, workspace: Path
+) -> None:
+    study = load_study(workspace / "study.toml")
+    code, out, _ = cli("study", "show", workspace / "study.toml")
+    assert code == 0
+    assert f"sigma = {study.privacy.noise_multiplier:g} C nominal" in out
+    assert "quorum 4, up to 1 may drop out, 1 may collude" in out
+    assert f"cost          epsilon 8.00 by this program's account, with noise {study.privacy.noise_multiplier:g}" in out
+    told = json.loads(cli("study", "show", workspace / "study.toml", "--json")[1])
+    assert told["digest"] == study.digest.hex()
+    assert told["epsilon"] <= 8.0
+    assert told["fingerprints"][study.roster[0].name] == study.identities[0].fingerprint()
+    less = tmp_path / "less.toml"
+    less.write_text((workspace / "study.toml").read_text())
+    edit(less, f"noise_multiplier = {study.privacy.noise_multiplier}", "noise_multiplier = 0.2")
+    code, _, error = cli("study", "show", less)
+    assert code == 2
+    assert f"Set privacy.noise_multiplier to {study.privacy.noise_multiplier:.4f} or more" in error
+
+
 def test_two_studies_are_compared_in_words(cli: Cli, tmp_path: Path, workspace: Path) -> None:
     study, other = workspace / "study.toml", tmp_path / "other.toml"
     other.write_text(study.read_text() + "# words\n")
