@@ -19,6 +19,7 @@ def study_text(study: Study, this_node: int | None = None) -> str:
         this_node: the reader's place in its roster, if it has one.
     """
     lora, task, privacy = study.lora, study.task, study.privacy
+    unit = privacy.protects.value
     layers = "all layers" if lora.layers is None else f"layers {', '.join(map(str, lora.layers))}"
     lines = [
         ("digest", study.digest.hex()),
@@ -34,7 +35,7 @@ def study_text(study: Study, this_node: int | None = None) -> str:
         ("moved by", f"{describe(study.algorithm)}, {study.algorithm.rounds} rounds"),
         (
             "promise",
-            f"epsilon {privacy.epsilon:g} at delta {scientific(privacy.delta)} to each {privacy.protects.value}",
+            f"epsilon {privacy.epsilon:g} at delta {scientific(privacy.delta)} to each {unit}, {privacy.mode} mode",
         ),
         ("roster", f"{len(study.roster)} hospitals. Compare the fingerprints by telephone"),
     ]
