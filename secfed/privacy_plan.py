@@ -53,7 +53,7 @@ def how_it_is_kept(study: Study, tolerated: int) -> list[tuple[str, str]]:
         study: gives the figures.
         tolerated: how many hospitals may drop out of a round.
     """
-    privacy, size = study.privacy, len(study.roster)
+    size = len(study.roster)
     return [
         ("noise", _noise(study)),
         _work(study),
