@@ -360,8 +360,8 @@ class Node:
             raise LocalError(
                 f"a receipt says that this node took part in round {round_number}, and its files do not know of it. "
                 "Either they were put back from a copy: then ask the other sites for the highest round that they have "
-                "seen, and raise this node's floor to it. Or somebody else holds its key, or the aggregator and other "
-                "nodes lie about who was summed: then tell the other sites, and do not raise the floor"
+                "seen, and raise this node's floor to it (`secfed node restored`). Or somebody else holds its key, or "
+                "the aggregator and other nodes lie about who was summed: then tell the other sites, and do not"
             )
         if not committed:
             ledger.commit(study, round_number)
