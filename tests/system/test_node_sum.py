@@ -20,12 +20,12 @@ from protocols import encoding
 from protocols.receipts import Receipt
 from protocols.wire import Limits, decode
 from secfed.chain import Chain
-from secfed.data import read_patients, tokenise
+from secfed.data import columns, read_patients, tokenise
 from secfed.demo import DemoSettings, prepare_demo
 from secfed.models import load_tokenizer
 from secfed.progress import Event, LocalStep, Note, Reporter
 from secfed.run import execute, prepare
-from secfed.training import columns, load_study_model
+from secfed.training import load_study_model
 from secfed.verify.folder import verify_folder
 from tests.system.test_distributed_sum import Secrets
 from tests.tiny import make_tiny_base
