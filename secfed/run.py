@@ -15,13 +15,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dp.errors import DPError
 from dp.ledger import Ledger
-from dp.ledger_copy import write_copy
 from secfed import account, run_folder
-from secfed.chain import Chain
 from secfed.coordinator import Coordinator, RoundRecord
 from secfed.data import Record, columns, read_test_set, tokenise
 from secfed.engines.embedded import ENGINE, EmbeddedChannel, Simulation, load_simulation
@@ -30,14 +28,12 @@ from secfed.journal import Journal
 from secfed.node import Node, NodeParts, Trainer
 from secfed.privacy_plan import privacy_plan
 from secfed.progress import LocalStep, Note, OwnerTold, Reporter
+from secfed.results import save_adapter, write_first_state, write_results
 from secfed.sites import LEDGER_FILE, STORE_FILE, Site, read_site, reserve
 from secfed.store import NodeStore
 from secfed.study import Study, load_study
-from secfed.summary import summarise
+from secfed.summary import HospitalEnd, summarise
 from secfed.trainers import open_study_model, progress_steps, trainer_for
-
-if TYPE_CHECKING:
-    from secfed.models import AdapterModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +118,7 @@ def execute(plan: Plan, reporter: Reporter, confirmed: Callable[[], bool] = lamb
         trainers = [trainer_for(study, index, opened, site.patients) for index, site in enumerate(plan.sites)]
         nodes = _start_nodes(plan, trainers, stack, reporter)
         _write_agreement(plan, nodes)
+        write_first_state(plan.out, model.layout, first)
         channel = EmbeddedChannel(
             nodes,
             plan.simulation,
@@ -137,12 +134,20 @@ def execute(plan: Plan, reporter: Reporter, confirmed: Callable[[], bool] = lamb
             epsilon_by_round=plan.epsilon_by_round,
         )
         records = tuple(coordinator.run())
-        after = _save_adapter(plan, model, coordinator.chain, test_set)
-        times = (started, datetime.now(UTC), time.monotonic() - clock)
+        after = save_adapter(plan.out, study, model, coordinator.chain, test_set)
+        hospitals = [HospitalEnd.of(node) for node in nodes]
         summary = summarise(
-            plan, records, nodes, coordinator.chain, accuracy=(before, after), times=times, engine=ENGINE
+            study,
+            plan.out,
+            records,
+            hospitals,
+            coordinator.chain,
+            epsilon_by_round=plan.epsilon_by_round,
+            accuracy=(before, after),
+            times=(started, datetime.now(UTC), time.monotonic() - clock),
+            engine=ENGINE,
         )
-    _write_results(plan, summary)
+    write_results(plan.out, study, summary, hospitals)
     return Result(summary, records)
 
 
@@ -201,27 +206,7 @@ def _start_nodes(plan: Plan, trainers: list[Trainer], stack: ExitStack, reporter
 
 
 def _write_agreement(plan: Plan, nodes: list[Node]) -> None:
-    """Who signed the study, and the state from which all of them start."""
+    """Who signed the study."""
     study_file = (plan.out / run_folder.STUDY).read_bytes()
     approvals = [node.approve(run_folder.study_file_digest(study_file)) for node in nodes]
     (plan.out / run_folder.SIGNATURES).write_text(run_folder.signatures_text(plan.study, study_file, approvals))
-    start = nodes[0].parts.trainer
-    first = run_folder.first_state_bytes(start.layout, start.first_state())
-    (plan.out / run_folder.FIRST_STATE).write_bytes(first)
-
-
-def _save_adapter(plan: Plan, model: AdapterModel, chain: Chain, test_set: Any) -> float:
-    model.set_state(chain.state.adapter)
-    model.save(plan.out / run_folder.ADAPTER, plan.study.model.base)
-    return model.accuracy(test_set)
-
-
-def _write_results(plan: Plan, summary: Mapping[str, Any]) -> None:
-    from secfed.reports.html import write_report
-    from secfed.reports.privacy import build_report
-
-    for site in plan.sites:
-        with site.open_ledger() as ledger:
-            (plan.out / run_folder.ledger_file(site.name)).write_bytes(write_copy(ledger.entries()))
-    (plan.out / run_folder.SUMMARY).write_text(run_folder.json_text(summary))
-    write_report(plan.out, build_report(plan.study, summary))

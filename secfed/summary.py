@@ -3,32 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dp.ledger import Ledger
+from dp.entries import Entry, balance_of
 from secfed.account import against_in_short, is_simulation
 from secfed.adapter import ADAPTER_FILES, files_digest
 from secfed.chain import Chain
 from secfed.coordinator import RoundRecord
 from secfed.faults import told_claim
-from secfed.node import Node
 from secfed.run_folder import ADAPTER
 from secfed.study import Study
 
 if TYPE_CHECKING:
-    from secfed.run import Plan
+    from secfed.node import Node
 
 _LIBRARIES = ("secfed", "torch", "opacus", "peft", "transformers", "dp-accounting", "cryptography", "numpy")
 
 
+@dataclass(frozen=True, slots=True)
+class HospitalEnd:
+    """Where one hospital stands after the last round."""
+
+    index: int
+    """Its place in the roster."""
+    entries: tuple[Entry, ...]
+    """Its whole ledger."""
+    state: bytes
+    """Digest of the model's state that it holds."""
+
+    @classmethod
+    def of(cls, node: Node) -> HospitalEnd:
+        """Of a node in this process."""
+        return cls(node.index, node.parts.ledger.entries(), node.chain.state.digest(node.chain.layout))
+
+    def population(self, study: Study) -> str:
+        """Whose budget paid for the study. Raises ValueError when its ledger reserved nothing for it."""
+        for entry in self.entries:
+            if entry.kind == "reserve" and entry.body["study"] == study.digest.hex():
+                return str(entry.body["population"])
+        raise ValueError(f"the ledger of {study.roster[self.index].name} holds no reservation for the study")
+
+
 def summarise(
-    plan: Plan,
+    study: Study,
+    out: Path,
     records: Sequence[RoundRecord],
-    nodes: Sequence[Node],
+    hospitals: Sequence[HospitalEnd],
     chain: Chain,
     *,
+    epsilon_by_round: tuple[float, ...],
     accuracy: tuple[float, float],
     times: tuple[datetime, datetime, float],
     engine: str,
@@ -36,69 +63,73 @@ def summarise(
     """All of it.
 
     Args:
-        plan: what was run.
+        study: what was run.
+        out: the run's folder; the adapter is there already.
         records: every round.
-        nodes: the hospitals, after the last round.
+        hospitals: every hospital, after the last round, in roster order.
         chain: the coordinator's chain.
+        epsilon_by_round: nominal epsilon after each round.
         accuracy: on the held-out set, before and after.
         times: start, end, seconds.
         engine: what carried the messages.
     """
     started, finished, seconds = times
     return {
-        "study": plan.study.name,
-        "study_digest": plan.study.digest.hex(),
-        "adapter_digest": files_digest(plan.out / ADAPTER, ADAPTER_FILES),
+        "study": study.name,
+        "study_digest": study.digest.hex(),
+        "adapter_digest": files_digest(out / ADAPTER, ADAPTER_FILES),
         "state_digest": chain.state.digest(chain.layout).hex(),
         "engine": engine,
-        "mode": plan.study.privacy.mode,
-        "unit": plan.study.privacy.protects.value,
-        "against": against_in_short(plan.study, is_simulation(engine)),
+        "mode": study.privacy.mode,
+        "unit": study.privacy.protects.value,
+        "against": against_in_short(study, is_simulation(engine)),
         "clip": chain.state.clip,
         "accuracy_before": accuracy[0],
         "accuracy_after": accuracy[1],
         "seconds": round(seconds, 2),
-        "hospitals": [_hospital(plan, node, records) for node in nodes],
-        "rounds": [_round(record, chain, plan.study) for record in records],
+        "hospitals": [_hospital(study, hospital, records, epsilon_by_round) for hospital in hospitals],
+        "rounds": [_round(record, chain, study) for record in records],
         "versions": {library: version(library) for library in _LIBRARIES},
         "started": started.isoformat(timespec="seconds"),
         "finished": finished.isoformat(timespec="seconds"),
     }
 
 
-def _hospital(plan: Plan, node: Node, records: Sequence[RoundRecord]) -> Mapping[str, Any]:
-    ledger = node.parts.ledger
-    population = node.parts.policy.budget.population
-    balance = ledger.balance(population)
-    committed = _rounds_of(plan.study, ledger, "commit")
+def _hospital(
+    study: Study, hospital: HospitalEnd, records: Sequence[RoundRecord], epsilon_by_round: tuple[float, ...]
+) -> Mapping[str, Any]:
+    entries, entry = hospital.entries, study.roster[hospital.index]
+    population = hospital.population(study)
+    balance = balance_of(entries, population)
+    committed = _rounds_of(study, entries, "commit")
     # Before the first commit nothing is spent; after k commits, what k rounds cost.
-    curve = (0.0, *plan.epsilon_by_round)
+    curve = (0.0, *epsilon_by_round)
     spent = [curve[sum(number <= record.number for number in committed)] for record in records]
     return {
-        "name": node.parts.name,
-        "index": node.index,
+        "name": entry.name,
+        "index": hospital.index,
         "population": population,
-        "patients_nominal": plan.study.roster[node.index].patients,
-        "epsilon": plan.epsilon_by_round[-1],
-        "delta": plan.study.privacy.delta,
+        "patients_nominal": entry.patients,
+        "epsilon": epsilon_by_round[-1],
+        "delta": study.privacy.delta,
         "epsilon_by_round": spent,
-        "noise_multiplier": plan.study.privacy.noise_multiplier,
+        "noise_multiplier": study.privacy.noise_multiplier,
         "budget_epsilon": float(balance.granted_epsilon),
         "budget_delta": float(balance.granted_delta),
         "left_epsilon": float(balance.left_epsilon),
         "left_delta": float(balance.left_delta),
         "rounds_committed": len(committed),
-        "rounds_released": len(_rounds_of(plan.study, ledger, "release")),
-        "ledger_sequence": ledger.sequence,
-        "ledger_head": ledger.head.hex(),
-        "state_digest": node.chain.state.digest(node.chain.layout).hex(),
+        "rounds_released": len(_rounds_of(study, entries, "release")),
+        "ledger_sequence": len(entries),
+        "ledger_head": entries[-1].digest.hex(),
+        "state_digest": hospital.state.hex(),
     }
 
 
-def _rounds_of(study: Study, ledger: Ledger, kind: str) -> set[int]:
+def _rounds_of(study: Study, entries: Sequence[Entry], kind: str) -> set[int]:
     """The rounds of this study with an entry of this kind."""
-    entries = (entry for entry in ledger.entries() if entry.kind == kind)
-    return {int(entry.body["round"]) for entry in entries if entry.body["study"] == study.digest.hex()}
+    found = (entry for entry in entries if entry.kind == kind)
+    return {int(entry.body["round"]) for entry in found if entry.body["study"] == study.digest.hex()}
 
 
 def _round(record: RoundRecord, chain: Chain, study: Study) -> Mapping[str, Any]:

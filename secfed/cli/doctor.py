@@ -44,7 +44,7 @@ def command(
     Python and libraries, disk, clock, keys and their permissions, policy, data, base models, ledger, budget, memory,
     and TLS to the server. Ends with 0 when nothing failed and with 1 when something did.
     """
-    from secfed.cli.run import settle_libraries
+    from secfed.libraries import settle_libraries
 
     settle_libraries()
     from secfed.doctor import examine_aggregator, examine_node

@@ -158,7 +158,7 @@ def approve(
     Shows what is trained, on which data, what it costs and what stays, who takes part, and what differs from the study
     approved last. Everything is checked before the question: policy, data, budget, noise, base model.
     """
-    from secfed.cli.run import settle_libraries
+    from secfed.libraries import settle_libraries
 
     settle_libraries()
     from secfed.approve import approval_screen, earlier_approval, examine

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from secfed.cli.questions import ask
+from secfed.libraries import settle_libraries
 
 if TYPE_CHECKING:
     from secfed.progress import Reporter
@@ -77,20 +78,3 @@ def run_study(
         from secfed.cli.closing import closing_words
 
         typer.echo(closing_words(result.summary, study, out))
-
-
-def settle_libraries() -> None:
-    """Set up the heavy libraries, before they are imported.
-
-    Model libraries draw progress bars and warn about what this program does on purpose: not on a user's screen. And
-    threads that wait for work must not spin: on a machine with other work that makes training several times slower.
-    """
-    import logging
-    import os
-
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    for name in ("transformers", "peft", "opacus", "absl"):
-        logging.getLogger(name).setLevel(logging.ERROR)

@@ -51,7 +51,7 @@ def init(
     What is to be filled in is marked TO DO: the labels, the roster, and without --model the model's digest. A study is
     refused until they are there.
     """
-    from secfed.cli.run import settle_libraries
+    from secfed.libraries import settle_libraries
     from secfed.study_draft import write_draft
 
     settle_libraries()
@@ -120,7 +120,7 @@ def show(study: StudyPath, as_json: AsJson = False) -> None:
 
     A study whose noise does not keep its promise is refused, with the smallest noise that does.
     """
-    from secfed.cli.run import settle_libraries
+    from secfed.libraries import settle_libraries
 
     settle_libraries()
     from secfed.account import check_noise, smallest_noise

@@ -15,12 +15,11 @@ from protocols.wire import encode
 from secfed import run_folder
 from secfed.account import epsilon_by_round
 from secfed.adapter import CONFIG_FILE, WEIGHTS_FILE, frozen_start
-from secfed.engines.embedded import ENGINE, Cut, Simulation
+from secfed.engines.embedded import ENGINE, Cut
 from secfed.reports.html import write_report
 from secfed.reports.privacy import build_report
-from secfed.run import Plan
 from secfed.study import load_study
-from secfed.summary import summarise
+from secfed.summary import HospitalEnd, summarise
 from tests.secfed.federation import Federation, FormulaTrainer, study_values
 
 FROZEN = "base_model.model.layer.lora_A.weight"
@@ -63,13 +62,14 @@ def write_run(out: Path, work: Path, cuts: tuple[Cut, ...] = (), **changes: Any)
         (out / run_folder.sum_file(number)).write_bytes(packed)
     write_adapter(out, federation, coordinator.chain.state.adapter)
     write_ledgers(out, federation)
-    plan = Plan(study, out / run_folder.STUDY, out, out, (), {}, Simulation(cut=cuts), epsilon_by_round(study))
     now = datetime.now(UTC)
     summary = summarise(
-        plan,
+        study,
+        out,
         records,
-        federation.nodes,
+        [HospitalEnd.of(node) for node in federation.nodes],
         coordinator.chain,
+        epsilon_by_round=epsilon_by_round(study),
         accuracy=(0.25, 0.75),
         times=(now, now, 1.0),
         engine=ENGINE,
