@@ -15,8 +15,8 @@ from typing import ClassVar, Protocol
 
 from crypto.identity import SIGNATURE_BYTES
 from crypto.kdf import DIGEST_BYTES
-from protocols.complaints import NO_FAULTS, Faults
-from protocols.messages import FROM_AGGREGATOR, Advertise, Opening, Signature
+from protocols.complaints import NO_FAULTS, Complaint, Faults
+from protocols.messages import FROM_AGGREGATOR, FROM_NODE, Advertise, Opening, Signature
 from protocols.receipts import Receipt, Statement
 from protocols.wire import (
     Index,
@@ -109,6 +109,18 @@ def most_request_bytes(limits: Limits) -> int:
 def most_answer_bytes(limits: Limits) -> int:
     """The most bytes that a node's first answer in a round may have."""
     kinds: tuple[type[Message], ...] = (Advertise, Standing, Offer)
+    return max(most_map_bytes(kind, limits) for kind in kinds)
+
+
+def most_reply_bytes(roster_size: int, packed_bytes: int) -> int:
+    """The most bytes that any answer of a node has.
+
+    Args:
+        roster_size: N.
+        packed_bytes: the size of a packed vector.
+    """
+    limits = Limits(roster_size, packed_bytes)
+    kinds: tuple[type[Message], ...] = (*FROM_NODE, Standing, Offer, Complaint)
     return max(most_map_bytes(kind, limits) for kind in kinds)
 
 

@@ -60,6 +60,7 @@ _PURPOSE = (
 class DemoSettings:
     """The study of the demo, and how its data is made. Tests make it smaller."""
 
+    hospitals: int = len(_NAMES)
     patients: int = 8000
     """Patients of all hospitals together."""
     test_records_per_chapter: int = 60
@@ -241,16 +242,16 @@ def _split_codes(
 
 
 def _hospitals(settings: DemoSettings, generator: np.random.Generator) -> list[_Hospital]:
-    """Five hospitals of uneven sizes (Dirichlet), each with at least a twentieth of the patients."""
+    """Hospitals of uneven sizes (Dirichlet), each with at least a twentieth of the patients."""
     floor = settings.patients // 20
-    shares = generator.dirichlet(np.full(len(_NAMES), _SIZE_CONCENTRATION))
-    spread = settings.patients - floor * len(_NAMES)
+    shares = generator.dirichlet(np.full(settings.hospitals, _SIZE_CONCENTRATION))
+    spread = settings.patients - floor * settings.hospitals
     bounds = np.rint(np.cumsum(shares) * spread).astype(int)
     sizes = floor + np.diff(bounds, prepend=0)
     step = settings.size_step
     return [
         _Hospital(name, Identity.generate(), int(size), max(step, round(int(size) / step) * step))
-        for name, size in zip(_NAMES, sizes, strict=True)
+        for name, size in zip(_NAMES[: settings.hospitals], sizes, strict=True)
     ]
 
 

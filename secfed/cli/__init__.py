@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from secfed import __version__
-from secfed.cli import demo, doctor, node, run, study, verify
+from secfed.cli import demo, doctor, federation, node, run, study, verify
 from secfed.errors import UserError
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app.command(name="verify", epilog=verify.EXAMPLE)(verify.command)
 app.command(name="doctor", epilog=doctor.EXAMPLE)(doctor.command)
 app.add_typer(node.app, name="node")
 app.add_typer(study.app, name="study")
+app.add_typer(federation.app, name="federation")
 # Rooms above this one add their command groups from outside: nothing here may know them.
 for _group in entry_points(group="secfed.commands"):
     app.add_typer(_group.load(), name=_group.name)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,16 @@ def closing_words(summary: Mapping[str, Any], study: Path, out: Path) -> str:
         f"run again        secfed run {study} --out {out.with_name(out.name + '-again')}",
     ]
     return "\n".join(lines)
+
+
+def overhead_words(seconds: Sequence[float]) -> str:
+    """What carrying a round between processes costs, as one line of plain text."""
+    if not seconds:
+        return "engine           no round was completed"
+    return (
+        f"engine           {statistics.median(seconds):.2f} s of a round are not the slowest hospital's training "
+        f"(median of {len(seconds)}; at most {max(seconds):.2f} s)"
+    )
 
 
 def _dropouts(rounds: list[Mapping[str, Any]]) -> str:

@@ -37,6 +37,19 @@ def command(
 def _workspace(out: Path, reporter: Reporter) -> Path:
     """A fresh workspace. Only a folder that an earlier demo made is ever replaced."""
     from secfed.demo import prepare_demo
+
+    mark = fresh_folder(out, "five hospitals", reporter)
+    study = prepare_demo(out)
+    mark.touch()
+    return study
+
+
+def fresh_folder(out: Path, who: str, reporter: Reporter) -> Path:
+    """Remove an earlier demo, and say what is made instead. Gives the file that says that the folder is a demo's.
+
+    Raises:
+        UserError: the folder holds something else.
+    """
     from secfed.errors import UserError
     from secfed.progress import Note
 
@@ -44,7 +57,5 @@ def _workspace(out: Path, reporter: Reporter) -> Path:
         shutil.rmtree(out)
     elif out.exists() and any(out.iterdir()):
         raise UserError(f"{out} exists and holds something else than a demo", "Give another folder with --out")
-    reporter.show(Note(f"making five hospitals, their patients and a study in {out}"))
-    study = prepare_demo(out)
-    (out / _MARK).touch()
-    return study
+    reporter.show(Note(f"making {who}, their patients and a study in {out}"))
+    return out / _MARK

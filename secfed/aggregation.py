@@ -1,0 +1,240 @@
+"""A study at the aggregator, from its files and over whatever channel, to the finished run's folder; crash or no crash.
+
+The nodes are elsewhere. Before every round they are asked whether they are there, so that rounds do not burn while the
+network is down; after the last, each hands over what the folder needs (`secfed.handover`). Started again over the same
+folder it goes on where it was (`secfed.journal`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from protocols.wire import encode
+from secfed import account, run_folder
+from secfed.aggregator_home import AggregatorHome, Deadlines
+from secfed.chain import Chain
+from secfed.channel import Channel
+from secfed.coordinator import Coordinator
+from secfed.data import columns, read_test_set, tokenise
+from secfed.errors import UserError
+from secfed.handover import AttendanceRequest, HandoverRequest, read_attendance, read_handover
+from secfed.journal import Journal, write_durably
+from secfed.progress import Event, Note
+from secfed.results import save_adapter, write_first_state, write_results
+from secfed.study import Study
+from secfed.summary import HospitalEnd, summarise
+
+if TYPE_CHECKING:
+    from dp.sampling import Patients
+    from secfed.trainers import StudyModel
+
+GATHERING, HANDOVER = "gathering", "handover"
+"""Stages of a channel beside the coordinator's own."""
+_PAUSE_SECONDS = 1.0
+_Got = TypeVar("_Got")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A study as the aggregator has loaded it."""
+
+    study: Study
+    study_file: bytes
+    """The file's very bytes."""
+    opened: StudyModel
+    test_set: Patients
+    epsilon_by_round: tuple[float, ...]
+    out: Path
+    deadlines: Deadlines
+
+    @property
+    def file_digest(self) -> bytes:
+        """What the nodes signed beside the values."""
+        return run_folder.study_file_digest(self.study_file)
+
+    @property
+    def packed_bytes(self) -> int:
+        """The size of a packed sum."""
+        return Chain(self.study, self.opened.model.layout, self.opened.first).shape.packed_bytes
+
+
+def load(home: AggregatorHome, digest: bytes) -> Work:
+    """Read everything that the aggregator needs for a study: for the first state, the last adapter and the summary.
+
+    Raises:
+        UserError: something is missing or not what the study says.
+    """
+    from secfed.trainers import open_study_model
+    from secfed.training import find_base_among  # loads torch
+
+    study = home.study(digest)
+    patients = read_test_set(home.test_set(digest), columns(study), study.task.labels)
+    opened = open_study_model(study, find_base_among(study, home.models))
+    return Work(
+        study=study,
+        study_file=home.study_file(digest).read_bytes(),
+        opened=opened,
+        test_set=tokenise(patients, opened.tokenizer, study.model.max_length),
+        epsilon_by_round=account.epsilon_by_round(study),
+        out=home.run(digest),
+        deadlines=home.deadlines(),
+    )
+
+
+class Aggregation:
+    """One study's run at the aggregator."""
+
+    def __init__(
+        self, work: Work, channel: Channel, show: Callable[[Event], None], pause: Callable[[float], None] = time.sleep
+    ) -> None:
+        """
+        Args:
+            work: what `load` gave.
+            channel: reaches the nodes.
+            show: told what happens.
+            pause: waits for so many seconds.
+        """
+        self._work = work
+        self._channel = channel
+        self._show = show
+        self._pause = pause
+        self._journal = Journal(work.out)
+        self._approvals: dict[int, bytes] = {}
+        self._present: set[int] = set()
+
+    def run(self, engine: str) -> Mapping[str, Any]:
+        """All rounds that were not opened yet, then the closing, the handover and the results.
+
+        Args:
+            engine: what carries the messages, for the summary.
+
+        Returns:
+            The summary, as it stands in the run's folder.
+
+        Raises:
+            UserError: a site did not hand over what the folder needs; run it again once it is there.
+        """
+        work, model, first = self._work, self._work.opened.model, self._work.opened.first
+        self._lay_out()
+        before = model.accuracy(work.test_set)
+        coordinator = Coordinator(
+            work.study,
+            model.layout,
+            first,
+            self._channel,
+            show=self._show,
+            keep=self._journal.keep,
+            epsilon_by_round=work.epsilon_by_round,
+            opens=self._open_round,
+            closes=self._journal.close_round,
+        )
+        past = self._journal.read(work.study, work.packed_bytes)
+        if past.opened:
+            self._show(Note(f"going on after round {past.opened} of {work.study.algorithm.rounds}"))
+        coordinator.resume(past.links, past.records)
+        self._gather(0)
+        records = coordinator.run()
+        hospitals = self._take_over()
+        after = save_adapter(work.out, work.study, model, coordinator.chain, work.test_set)
+        summary = summarise(
+            work.study,
+            work.out,
+            records,
+            hospitals,
+            coordinator.chain,
+            epsilon_by_round=work.epsilon_by_round,
+            accuracy=(before, after),
+            times=self._times(),
+            engine=engine,
+        )
+        write_results(work.out, work.study, summary, hospitals)
+        return summary
+
+    def _lay_out(self) -> None:
+        work = self._work
+        for name in (run_folder.RECEIPTS, run_folder.SUMS, run_folder.LEDGERS):
+            (work.out / name).mkdir(parents=True, exist_ok=True)
+        if not (work.out / run_folder.STUDY).exists():
+            write_durably(work.out / run_folder.STUDY, work.study_file)
+        write_first_state(work.out, work.opened.model.layout, work.opened.first)
+
+    def _open_round(self, number: int) -> None:
+        self._gather(number)
+        self._journal.open_round(number)
+
+    def _gather(self, number: int) -> None:
+        """Wait until enough nodes for a round are there: and for those that were there before, for a while."""
+        study, patience = self._work.study, self._work.deadlines.gathering_seconds
+        everybody = set(range(len(study.roster)))
+        fewest = study.cohort_rules().fewest_survivors
+        # Before the first round all are waited for; who has not come by then is expected no more until it comes.
+        expected = self._present or everybody
+        request, read = encode(AttendanceRequest(study.digest)), self._read_attendance
+        present: dict[int, bytes] = {}
+        waiting_since, told = time.monotonic(), False
+        while True:
+            present |= self._ask(everybody - set(present), request, read, number, GATHERING)
+            waited = time.monotonic() - waiting_since
+            if expected <= set(present) or (waited >= patience and len(present) >= fewest):
+                break
+            if not told and waited >= patience:
+                self._show(Note(f"  waiting for sites: {len(present)} of {len(everybody)} are there, {fewest} needed"))
+                told = True
+            self._pause(_PAUSE_SECONDS)
+        self._present = set(present)
+        self._approvals |= present
+
+    def _read_attendance(self, node: int, answer: bytes) -> bytes | None:
+        return read_attendance(self._work.study, self._work.file_digest, node, answer)
+
+    def _take_over(self) -> Sequence[HospitalEnd]:
+        """Every node's signature and ledger, for the run's folder.
+
+        Raises:
+            UserError: after the deadline, naming who is missing.
+        """
+        study, deadline = self._work.study, time.monotonic() + self._work.deadlines.handover_seconds
+        everybody = set(range(len(study.roster)))
+        attend, end = encode(AttendanceRequest(study.digest)), encode(HandoverRequest(study.digest))
+        ends: dict[int, HospitalEnd] = {}
+        last = study.algorithm.rounds
+        while True:
+            missing = everybody - set(self._approvals)
+            self._approvals |= self._ask(missing, attend, self._read_attendance, last, HANDOVER)
+            ends |= self._ask(everybody - set(ends), end, self._read_handover, last, HANDOVER)
+            absent = everybody - (set(ends) & set(self._approvals))
+            if not absent:
+                break
+            if time.monotonic() >= deadline:
+                names = ", ".join(study.roster[node].name for node in sorted(absent))
+                raise UserError(
+                    f"the rounds are over, and {names} did not hand over a signature and a ledger that hold",
+                    "Nothing is lost: submit the study again once they are there, and it goes on with this step",
+                )
+            self._pause(_PAUSE_SECONDS)
+        approvals = [self._approvals[node] for node in sorted(self._approvals)]
+        text = run_folder.signatures_text(study, self._work.study_file, approvals)
+        write_durably(self._work.out / run_folder.SIGNATURES, text.encode())
+        return [ends[node] for node in sorted(ends)]
+
+    def _read_handover(self, node: int, answer: bytes) -> HospitalEnd | None:
+        return read_handover(self._work.study, node, answer)
+
+    def _ask(
+        self, nodes: set[int], request: bytes, read: Callable[[int, bytes], _Got | None], number: int, stage: str
+    ) -> dict[int, _Got]:
+        """What these nodes answer, as far as it is right."""
+        answers = self._channel.exchange(dict.fromkeys(sorted(nodes), request), round_number=number, stage=stage)
+        found = {node: read(node, answer) for node, answer in answers.items()}
+        return {node: got for node, got in found.items() if got is not None}
+
+    def _times(self) -> tuple[datetime, datetime, float]:
+        """From the laying out of the run's folder, restarts included, until now."""
+        now = datetime.now(UTC)
+        started = datetime.fromtimestamp((self._work.out / run_folder.STUDY).stat().st_mtime, UTC)
+        return started, now, (now - started).total_seconds()

@@ -1,0 +1,142 @@
+"""The aggregator's home: the folder from which a server runs the studies that its operator put there.
+
+    aggregator.toml              deadlines, if they are to be others than the usual ones
+    models/                      base models, each in a folder of its own, found by digest
+    studies/<digest>/            study.toml, and test.jsonl: the held-out records
+    runs/<digest>/               what comes of it: a run's folder (`secfed.run_folder`)
+
+Nothing in it is secret from the operator, and nothing in it is believed by a node. A job names a study by its digest;
+what is run is the file here, and only if it has that digest.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from secfed.errors import UserError
+from secfed.journal import write_durably
+from secfed.run_folder import STUDY
+from secfed.sections import Section
+from secfed.study import Study, first_problem, load_study
+from secfed.toml_files import as_json, read_toml
+
+VARIABLE = "SECFED_AGGREGATOR"
+SETTINGS, MODELS, STUDIES, RUNS, TEST_SET = "aggregator.toml", "models", "studies", "runs", "test.jsonl"
+
+
+class Deadlines(Section):
+    """How long the aggregator waits. Nothing but liveness depends on it: whoever is late is absent."""
+
+    stage_seconds: float = Field(default=60.0, gt=0, le=86_400)
+    """For any answer that needs no training."""
+    training_seconds: float = Field(default=3600.0, gt=0, le=7 * 86_400)
+    """For the masked input: more than a round's training takes at the slowest site, and more than its fixed moment."""
+    gathering_seconds: float = Field(default=30.0, ge=0, le=86_400)
+    """Before a round, for a site that took part before and does not answer now. It goes on without it then, and waits
+    without end only while too few are there for any round."""
+    handover_seconds: float = Field(default=600.0, ge=0, le=86_400)
+    """At the end, for the ledgers of all sites."""
+
+
+class _Settings(Section):
+    """The whole file."""
+
+    deadlines: Deadlines = Deadlines()
+
+
+def default_home() -> Path:
+    """Where it is if nobody says otherwise: the variable SECFED_AGGREGATOR, or ~/.secfed-aggregator."""
+    named = os.environ.get(VARIABLE)
+    return Path(named) if named else Path.home() / ".secfed-aggregator"
+
+
+@dataclass(frozen=True, slots=True)
+class AggregatorHome:
+    """An aggregator's home."""
+
+    path: Path
+
+    def deadlines(self) -> Deadlines:
+        """How long to wait. Raises UserError when aggregator.toml says nothing that can be read."""
+        path = self.path / SETTINGS
+        if not path.exists():
+            return Deadlines()
+        try:
+            return _Settings.model_validate_json(as_json(read_toml(path), path)).deadlines
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror})", "Check its permissions") from error
+        except ValidationError as error:
+            raise UserError(f"{path}: {first_problem(error)}", "Mend it there; nothing was started") from error
+
+    @property
+    def models(self) -> Path:
+        """Holds the base models."""
+        return self.path / MODELS
+
+    def study_file(self, digest: bytes) -> Path:
+        """Where the study of this digest is kept."""
+        return self.path / STUDIES / digest.hex() / STUDY
+
+    def test_set(self, digest: bytes) -> Path:
+        """Where the study's held-out records are."""
+        return self.path / STUDIES / digest.hex() / TEST_SET
+
+    def run(self, digest: bytes) -> Path:
+        """The folder of the study's run."""
+        return self.path / RUNS / digest.hex()
+
+    def study(self, digest: bytes) -> Study:
+        """The study of this digest.
+
+        Raises:
+            UserError: it is not kept here, or what is kept is another study.
+        """
+        path = self.study_file(digest)
+        study = load_study(path)
+        if study.digest != digest:
+            raise UserError(
+                f"{path} is another study than its folder says: its digest is {study.digest.hex()}",
+                "Put the study there again with `secfed federation submit`",
+            )
+        return study
+
+    def add(self, study_path: Path) -> Study:
+        """Put a study here, with the test set and the base model that lie beside it. The same study twice is no harm.
+
+        Raises:
+            UserError: it is no study, its test set or its model is missing, or another file of it is here already.
+        """
+        study = load_study(study_path)
+        test_set, base = study_path.parent / TEST_SET, study_path.parent / study.model.base
+        target = self.study_file(study.digest)
+        data = study_path.read_bytes()
+        if target.exists() and target.read_bytes() != data:
+            raise UserError(
+                f"{target} has the same values as {study_path} and other comments or layout: it is another file to "
+                "those who signed it",
+                "Submit the file that the hospitals signed",
+            )
+        if not test_set.is_file():
+            raise UserError(f"{test_set} is missing", "Put the held-out records beside the study, as JSON lines")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.models.mkdir(parents=True, exist_ok=True)
+            kept = self.models / study.model.digest.removeprefix("sha256:")
+            if base.is_dir() and not kept.exists():
+                part = kept.with_name(f".{kept.name}.part")
+                shutil.rmtree(part, ignore_errors=True)
+                shutil.copytree(base, part)
+                part.rename(kept)
+            write_durably(self.test_set(study.digest), test_set.read_bytes())
+            write_durably(target, data)
+        except OSError as error:
+            raise UserError(
+                f"the aggregator's folder {self.path} cannot be written ({error.strerror})",
+                "Check its permissions and the space on its disk, and submit again",
+            ) from error
+        return study

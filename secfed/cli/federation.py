@@ -1,0 +1,334 @@
+"""`secfed federation`: connecting the sites of a study, and running it on an aggregator of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from secfed.errors import UserError
+
+if TYPE_CHECKING:
+    from secfed.engines.flare.authority import Participant, Profile
+
+PROVISION = "Example: secfed federation provision study.toml --server aggregator.example:8002 --out federation"
+REQUEST = "Example: secfed federation request harbour-clinic --federation federation.json --out request"
+APPROVE = "Example: secfed federation approve harbour-clinic.request.zip --federation federation"
+KIT = "Example: secfed federation kit harbour-clinic.signed.zip --request request --fingerprint SHA256:86:... --out kit"
+START = "Example: secfed federation start kit"
+SUBMIT = "Example: secfed federation submit study.toml --kit federation/operator"
+STATUS = "Example: secfed federation status --kit federation/operator"
+DEMO = "Example: secfed federation demo --out runs/demo-flare"
+ABORT = "Example: secfed federation abort study.toml --kit federation/operator"
+
+app = typer.Typer(
+    help="Hospitals on their own machines: certificates, start-up kits, and studies on an aggregator.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+AsJson = Annotated[bool, typer.Option("--json", help="The result as one JSON object.")]
+OperatorsKit = Annotated[Path, typer.Option("--kit", metavar="DIR", help="The operator's kit.")]
+AggregatorFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--aggregator",
+        metavar="DIR",
+        help="The aggregator's folder; SECFED_AGGREGATOR or ~/.secfed-aggregator if not given.",
+    ),
+]
+StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="The study's file.", exists=False)]
+
+
+@app.callback()
+def _group() -> None:
+    """Commands of those who connect sites, and of the aggregator's operator."""
+    if importlib.util.find_spec("nvflare") is None:
+        raise UserError("NVIDIA FLARE is not installed", "Install it: `pip install 'secfed[flare]'`")
+
+
+@app.command(name="provision", epilog=PROVISION)
+def provision(
+    study: StudyPath,
+    server: Annotated[
+        str, typer.Option("--server", metavar="HOST:PORT", help="The aggregator, as the sites are to dial it.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder for authority and kits.")],
+    with_keys: Annotated[
+        bool,
+        typer.Option(
+            "--with-keys", help="Make the sites' kits here, too, private keys included: for a trial on one machine."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make the federation's certificate authority, and the start-up kits of the server and its operator.
+
+    Sites keep their private keys: send each `federation.json`, have it run `secfed federation request`, approve what
+    comes back, and read the fingerprint out over the telephone. In every kit jobs may name the classes of secfed alone,
+    and no job brings code.
+    """
+    from secfed.study import load_study
+
+    loaded, (host, port) = load_study(study), _host_and_port(server)
+    names = tuple(entry.name for entry in loaded.roster)
+    _check_new(out)
+    if with_keys:
+        from secfed.engines.flare.kits import Federation, make_kits
+
+        kits = make_kits(Federation(loaded.name, host, port, names), out)
+        _tell(
+            as_json,
+            {"kits": {name: str(kit) for name, kit in kits.items()}},
+            [f"{name:<24} {kit}" for name, kit in kits.items()]
+            + ["", "These kits hold the sites' private keys: for a trial on one machine only."],
+        )
+        return
+    from secfed.engines.flare import authority
+
+    profile = authority.found(authority.Profile(project=loaded.name, host=host, port=port, sites=names), out)
+    kits = {name: _own_kit(profile, out, name, each) for name, each in _aggregators(host).items()}
+    _tell(
+        as_json,
+        {"profile": str(out / authority.PROFILE), "fingerprint": profile.fingerprint}
+        | {"kits": {name: str(kit) for name, kit in kits.items()}},
+        [
+            f"authority        {out / authority.AUTHORITY}: keep it apart from the server, and backed up",
+            *(f"{name + ' kit':<16} {kit}" for name, kit in kits.items()),
+            f"for the sites    {out / authority.PROFILE}",
+            f"fingerprint      {profile.fingerprint}",
+            "",
+            "Each site runs `secfed federation request NAME --federation federation.json` and sends you what it made;",
+            "`secfed federation approve` signs it. Read the fingerprint out over the telephone.",
+        ],
+    )
+
+
+@app.command(name="request", epilog=REQUEST)
+def request(
+    site: Annotated[str, typer.Argument(metavar="NAME", help="The site's name on the roster.")],
+    federation: Annotated[Path, typer.Option("--federation", metavar="FILE", help="The organiser's federation.json.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder; the private key stays in it.")],
+    as_json: AsJson = False,
+) -> None:
+    """At a site: make a private key, which stays here, and a request for a certificate."""
+    from secfed.engines.flare import authority
+
+    profile = authority.read_profile(federation)
+    if site not in profile.sites:
+        raise UserError(
+            f"{site} is not among the sites of {federation}: {', '.join(profile.sites)}",
+            "Give the name that the roster has for this site",
+        )
+    made = authority.request(profile, _site(site), out)
+    _tell(as_json, {"request": str(made)}, [f"send to the organiser   {made}", f"stays here              {out}"])
+
+
+@app.command(name="approve", epilog=APPROVE)
+def approve(
+    request_file: Annotated[Path, typer.Argument(metavar="REQUEST", help="The NAME.request.zip of a site.")],
+    federation: Annotated[Path, typer.Option("--federation", metavar="DIR", help="The folder of `provision`.")],
+    as_json: AsJson = False,
+) -> None:
+    """At the organiser: sign a site's request, once, if the study's roster has the site."""
+    from secfed.engines.flare import authority
+
+    signed = authority.approve(federation, request_file)
+    fingerprint = authority.read_profile(federation / authority.PROFILE).fingerprint
+    _tell(
+        as_json,
+        {"signed": str(signed), "fingerprint": fingerprint},
+        [f"send back to the site            {signed}", f"read out over the telephone      {fingerprint}"],
+    )
+
+
+@app.command(name="kit", epilog=KIT)
+def kit(
+    signed: Annotated[Path, typer.Argument(metavar="SIGNED", help="The NAME.signed.zip from the organiser.")],
+    request_folder: Annotated[Path, typer.Option("--request", metavar="DIR", help="The folder of `request`.")],
+    fingerprint: Annotated[
+        str, typer.Option("--fingerprint", metavar="SHA256:...", help="As the organiser read it over the telephone.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder for the kit.")],
+    as_json: AsJson = False,
+) -> None:
+    """At a site: make the start-up kit from the signed request and the key that stayed here."""
+    from secfed.engines.flare import authority
+
+    made = authority.assemble(signed, request_folder, fingerprint, out)
+    _tell(as_json, {"kit": str(made)}, [f"kit        {made}", f"start it   secfed federation start {made}"])
+
+
+@app.command(name="start", epilog=START)
+def start(
+    kit_folder: Annotated[Path, typer.Argument(metavar="KIT", help="A server's or a site's kit.")],
+    home: Annotated[
+        Path | None,
+        typer.Option("--home", metavar="DIR", help="The node's folder, or the aggregator's, if not the usual one."),
+    ] = None,
+) -> None:
+    """Run the server or a site from its kit, in this process, until it is ended. Sites dial out only."""
+    from secfed import aggregator_home
+    from secfed import home as node_home
+    from secfed.engines.flare.kits import narrow
+    from secfed.engines.flare.processes import command, environment, is_server
+
+    usual = aggregator_home.default_home() if is_server(kit_folder) else node_home.default_home()
+    narrow(kit_folder)  # a kit that was moved has its stores elsewhere; one that was made by hand has not our rules
+    program = command(kit_folder)
+    os.execve(program[0], program, environment(kit_folder, home or usual))  # noqa: S606 - our own interpreter
+
+
+@app.command(name="submit", epilog=SUBMIT)
+def submit(
+    study: StudyPath, kit_folder: OperatorsKit, aggregator: AggregatorFolder = None, as_json: AsJson = False
+) -> None:
+    """Put a study into the aggregator's folder, and have the server run it: from the start, or from where it was.
+
+    The job names installed classes and the study's digest, and nothing else. Sites that are connected now take part, if
+    their owners have approved the study.
+    """
+    from secfed.aggregator_home import AggregatorHome, default_home
+    from secfed.engines.flare.jobs import connect
+
+    home = AggregatorHome(aggregator or default_home())
+    added = home.add(study)
+    with connect(kit_folder) as operator:
+        sites, job = operator.sites(), operator.submit(added)
+    missing = [entry.name for entry in added.roster if entry.name not in sites]
+    _tell(
+        as_json,
+        {"job": job, "study": added.digest.hex(), "run": str(home.run(added.digest)), "not_connected": missing},
+        [
+            f"submitted    {added.name}, {added.digest.hex()[:16]}, as job {job}",
+            f"connected    {len(added.roster) - len(missing)} of {len(added.roster)} sites"
+            + (f"; not {', '.join(missing)}" if missing else ""),
+            f"the run      {home.run(added.digest)}",
+        ],
+    )
+
+
+@app.command(name="status", epilog=STATUS)
+def status(kit_folder: OperatorsKit, aggregator: AggregatorFolder = None, as_json: AsJson = False) -> None:
+    """Who is connected, which jobs there are, and how far each study has come."""
+    from secfed.aggregator_home import AggregatorHome, default_home
+    from secfed.engines.flare.jobs import connect
+    from secfed.engines.flare.progress import how_far
+
+    home = AggregatorHome(aggregator or default_home())
+    with connect(kit_folder) as operator:
+        sites, jobs = operator.sites(), operator.jobs()
+    told = [
+        {
+            "job": job.id,
+            "study": job.study,
+            "status": job.status,
+            "progress": how_far(home.run(bytes.fromhex(job.study))),
+        }
+        for job in jobs
+    ]
+    lines = [f"connected    {', '.join(sites) or 'nobody'}"]
+    lines += [f"{each['study'][:16]}  {each['status']:<20} {each['progress']}" for each in told]
+    _tell(as_json, {"connected": sites, "jobs": told}, lines if told else [*lines, "no study was submitted yet"])
+
+
+@app.command(name="abort", epilog=ABORT)
+def abort(study: StudyPath, kit_folder: OperatorsKit, as_json: AsJson = False) -> None:
+    """End a study's job. What its rounds have spent stays spent; submitted again, it goes on after its last receipt."""
+    from secfed.engines.flare.jobs import connect
+    from secfed.study import load_study
+
+    loaded = load_study(study)
+    with connect(kit_folder) as operator:
+        ended = operator.abort(loaded.digest)
+    if not ended:
+        raise UserError(f"no job of {loaded.name} is running", "Look at `secfed federation status`")
+    _tell(as_json, {"aborted": ended}, [f"ended    job {job} of {loaded.name}" for job in ended])
+
+
+@app.command(name="demo", epilog=DEMO)
+def demo(
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Where the demo lives; an earlier demo there is replaced.")
+    ] = Path("runs/demo-flare"),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Progress as JSON lines, the summary as the last one.")
+    ] = False,
+) -> None:
+    """A server and four hospitals as processes of this machine, over mutual TLS: the demo's study, fewer rounds."""
+    import signal
+
+    from secfed.cli.demo import fresh_folder
+    from secfed.libraries import settle_libraries
+    from secfed.progress import choose_reporter
+
+    settle_libraries()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: every process is ended with this one
+    reporter = choose_reporter(as_json)
+    try:
+        mark = fresh_folder(out, "four hospitals", reporter)
+        try:
+            from secfed.flare_demo import run_demo
+
+            outcome = run_demo(out, reporter)
+        finally:
+            if out.exists():
+                mark.touch()  # a demo that was cut short can be replaced, too
+    except KeyboardInterrupt:
+        raise UserError(
+            "the demo was stopped, and every process of it ended", f"Remove {out}, or start it again"
+        ) from None
+    finally:
+        reporter.close()
+    if as_json:
+        typer.echo(json.dumps({"event": "summary", **outcome.summary, "overhead_seconds": outcome.overheads}))
+        return
+    from secfed.cli.closing import closing_words, overhead_words
+
+    typer.echo(closing_words(outcome.summary, out / "study.toml", out))
+    typer.echo(overhead_words(outcome.overheads))
+
+
+def _aggregators(host: str) -> dict[str, Participant]:
+    from secfed.engines.flare.authority import Participant
+    from secfed.engines.flare.kits import OPERATOR, ORGANISATION, ROLE
+
+    return {
+        "server": Participant(host, "server", ORGANISATION),
+        "operator": Participant(OPERATOR, "admin", ORGANISATION, ROLE),
+    }
+
+
+def _site(name: str) -> Participant:
+    from secfed.engines.flare.authority import Participant
+
+    return Participant(name, "client", name.replace("-", "_"))
+
+
+def _own_kit(profile: Profile, out: Path, name: str, participant: Participant) -> Path:
+    """The kit of a participant that is on this machine: request, signature and kit in one."""
+    from secfed.engines.flare import authority
+
+    made = authority.request(profile, participant, out / "requests" / name)
+    signed = authority.approve(out, made)
+    return authority.assemble(signed, out / "requests" / name, profile.fingerprint, out / name)
+
+
+def _check_new(folder: Path) -> None:
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} exists and is not empty", "Choose a new folder with --out")
+
+
+def _host_and_port(server: str) -> tuple[str, int]:
+    host, colon, port = server.rpartition(":")
+    if not colon or not host or not port.isdecimal() or not 1 <= int(port) <= 65_535:
+        raise UserError(f"{server!r} is no host and port", "Write it as aggregator.example:8002")
+    return host, int(port)
+
+
+def _tell(as_json: bool, values: dict[str, Any], lines: list[str]) -> None:
+    typer.echo(json.dumps(values) if as_json else "\n".join(lines))

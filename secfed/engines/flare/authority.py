@@ -1,0 +1,205 @@
+"""Certificates for participants that keep their private keys: FLARE's distributed provisioning. No nvflare imported.
+
+    organiser   found      makes the federation's certificate authority, and the profile that all of them share
+    site        request    makes a key, which stays here, and a request for a certificate
+    organiser   approve    signs the request, if the roster has the site
+    site        assemble   makes the kit from it, once the authority's fingerprint has been compared by telephone
+
+FLARE's own command line does the work (`nvflare cert`, `nvflare package`), in a process of its own; what it says is
+read as JSON. The kit gets our rules at last (`kits.narrow`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from secfed.errors import UserError
+from secfed.run_folder import json_text
+from secfed.sections import Section
+from secfed.study import Name, first_problem
+
+PROFILE, AUTHORITY = "federation.json", "authority"
+_SECONDS = 120.0
+_SIZE_MAX = 1 << 20
+_REQUEST_NAME = re.compile(r"[A-Za-z0-9@.-]{1,100}\.request\.zip")
+
+
+class Profile(Section):
+    """What every participant has to know, as the file `federation.json`. Nothing in it is secret."""
+
+    format: int = Field(default=1, ge=1, le=1)
+    project: Name
+    host: str = Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9.-]+$")
+    port: int = Field(ge=1, le=65_535)
+    sites: tuple[Name, ...] = Field(min_length=1)
+    """The names of the study's roster."""
+    fingerprint: str = Field(default="", max_length=200)
+    """Of the authority's certificate, to be compared by telephone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Participant:
+    """Who asks for a certificate."""
+
+    name: str
+    kind: str
+    """FLARE's: server, client or admin."""
+    organisation: str
+    role: str = ""
+
+    def definition(self, profile: Profile) -> dict[str, Any]:
+        """As FLARE reads it."""
+        endpoint = {"host": profile.host, "fed_learn_port": profile.port, "admin_port": profile.port}
+        entry: dict[str, Any] = {"name": self.name, "type": self.kind, "org": self.organisation}
+        if self.kind == "server":
+            entry |= {"default_host": profile.host, "fed_learn_port": profile.port, "admin_port": profile.port}
+        else:
+            entry |= {"server": endpoint} | ({"role": self.role} if self.role else {})
+        return {"name": profile.project, "participants": [entry]}
+
+
+def read_profile(path: Path) -> Profile:
+    """Read `federation.json`. Raises UserError when it is none."""
+    try:
+        with path.open("rb") as file:
+            return Profile.model_validate_json(file.read(_SIZE_MAX))
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror})", "Ask the federation's organiser for it, or give its path"
+        ) from error
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_problem(error)}", "Ask the federation's organiser for it again") from error
+
+
+def found(profile: Profile, folder: Path) -> Profile:
+    """Make the certificate authority in `folder/authority`, and the profile beside it. Gives it with the fingerprint.
+
+    Raises:
+        UserError: FLARE refuses.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    authority = folder / AUTHORITY
+    shared = _write_shared(profile, folder)
+    # Without --org: in 2.9.0 it stands in the authority's name and not in what it signs, and no such chain verifies.
+    made = _nvflare("cert", "init", "--profile", str(shared), "-o", str(authority))
+    authority.chmod(0o700)
+    whole = profile.model_copy(update={"fingerprint": str(made["rootca_fingerprint_sha256"])})
+    (folder / PROFILE).write_text(json_text(whole.model_dump(mode="json")))
+    return whole
+
+
+def request(profile: Profile, participant: Participant, folder: Path) -> Path:
+    """Make a key and a request for a certificate in a new folder. Gives the request; the key is beside it, and stays.
+
+    Raises:
+        UserError: the folder is in use, or FLARE refuses.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} exists and is not empty", "Choose a new folder for the key and the request")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(prefix="secfed-") as scratch:
+        definition = Path(scratch) / "participant.yaml"
+        definition.write_text(json.dumps(participant.definition(profile)))  # JSON is YAML
+        made = _nvflare("cert", "request", "-p", str(definition), "--out", str(folder), "--force")
+    return Path(str(made["request_zip"]))
+
+
+def approve(folder: Path, request_file: Path) -> Path:
+    """Sign a request with the authority in this folder. Gives the signed file, to be sent back.
+
+    Raises:
+        UserError: it comes from nobody on the roster, was signed already, or FLARE refuses it.
+    """
+    profile = read_profile(folder / PROFILE)
+    if not _REQUEST_NAME.fullmatch(request_file.name) or not request_file.is_file():
+        raise UserError(f"{request_file} is no request for a certificate", "Give the NAME.request.zip that a site sent")
+    with tempfile.TemporaryDirectory(prefix="secfed-") as scratch:
+        signed = Path(scratch) / request_file.name.replace(".request.zip", ".signed.zip")
+        shared = str(folder / "profile.yaml")
+        command = ["cert", "approve", str(request_file), "-c", str(folder / AUTHORITY), "--profile", shared]
+        made = _nvflare(*command, "--out", str(signed))
+        name = str(made["name"])
+        if made["kind"] == "site" and name not in profile.sites:
+            raise UserError(
+                f"{request_file} asks for a certificate for {name}, which is not on the study's roster",
+                "Ask who sent it; nothing was signed for it that left this command",
+            )
+        kept = folder / "signed" / f"{name}.signed.zip"
+        if kept.exists():
+            raise UserError(
+                f"{name} has a certificate already: {kept}",
+                "Ask that site whether it lost its key; then move the file away, and approve again",
+            )
+        kept.parent.mkdir(exist_ok=True)
+        shutil.copyfile(signed, kept)
+    return kept
+
+
+def assemble(signed: Path, request_folder: Path, fingerprint: str, target: Path) -> Path:
+    """Make the kit from what the organiser signed and the key that stayed here, with our rules in it.
+
+    Args:
+        signed: NAME.signed.zip.
+        request_folder: where `request` put the key.
+        fingerprint: of the authority, as the organiser read it over the telephone.
+        target: a new folder for the kit.
+
+    Raises:
+        UserError: the fingerprint is another one, the files do not belong together, or FLARE refuses.
+    """
+    from secfed.engines.flare.kits import narrow
+
+    if target.exists():
+        raise UserError(f"{target} exists already", "Choose a new folder for the kit")
+    with tempfile.TemporaryDirectory(prefix="secfed-", dir=_parent(target)) as scratch:
+        command = ["package", str(signed), "-w", scratch, "--request-dir", str(request_folder)]
+        made = _nvflare(*command, "--fingerprint", fingerprint)
+        Path(str(made["output_dir"])).rename(target)
+    narrow(target)
+    return target
+
+
+def _parent(target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target.parent
+
+
+def _write_shared(profile: Profile, folder: Path) -> Path:
+    """The profile as FLARE reads it."""
+    path = folder / "profile.yaml"
+    server = {"host": profile.host, "fed_learn_port": profile.port, "admin_port": profile.port}
+    values = {"name": profile.project, "scheme": "grpc", "connection_security": "mtls", "server": server}
+    path.write_text(json.dumps(values))  # JSON is YAML
+    return path
+
+
+def _nvflare(*arguments: str) -> dict[str, Any]:
+    """Run FLARE's command line. Gives the data of its answer.
+
+    Raises:
+        UserError: it refuses, with its own words.
+    """
+    command: Sequence[str] = (sys.executable, "-m", "nvflare.cli", *arguments, "--format", "json")
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)  # noqa: S603 - no shell
+        answer = json.loads(done.stdout.splitlines()[-1])
+    except (subprocess.TimeoutExpired, ValueError, IndexError) as error:
+        raise UserError(
+            f"`nvflare {arguments[0]} {arguments[1]}` gave no answer that can be read ({type(error).__name__})",
+            "Run it by hand to see why, and check that nvflare is installed: `pip install 'secfed[flare]'`",
+        ) from error
+    if answer.get("status") != "ok":
+        said = " ".join(str(answer[key]) for key in ("message", "detail") if answer.get(key))
+        raise UserError(f"FLARE refuses: {said}", str(answer.get("hint") or "Mend that, and try again").rstrip("."))
+    return dict(answer["data"])

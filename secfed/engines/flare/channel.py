@@ -1,0 +1,79 @@
+"""The channel over FLARE's auxiliary messages: a request to each site's job process, one answer each, and a deadline.
+
+A site that is gone, late, or answers anything but our bytes is absent. FLARE drops what comes after the deadline, and
+nothing is asked twice here. Sites are known to FLARE by the names that they have on the roster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from nvflare.apis.shareable import Shareable
+
+from protocols.aggregator import Stage
+from secfed.aggregation import GATHERING
+from secfed.aggregator_home import Deadlines
+from secfed.channel import most_reply_bytes
+from secfed.engines.flare.envelope import read_answer, request_of
+from secfed.handover import most_handover_bytes
+from secfed.study import Study
+
+_GATHERING_SECONDS = 5.0
+"""For a site's word that it is there. It is asked again soon enough."""
+Send = Callable[[str, Shareable, float], Any]
+"""Sends one site a request; gives what came back within so many seconds."""
+
+
+class StudyAborted(Exception):
+    """The operator ended the job."""
+
+
+class FlareChannel:
+    """Reaches the sites of one study."""
+
+    def __init__(
+        self, study: Study, packed_bytes: int, deadlines: Deadlines, send: Send, aborted: Callable[[], bool]
+    ) -> None:
+        """
+        Args:
+            study: names the sites.
+            packed_bytes: the size of a packed vector, which bounds the answers.
+            deadlines: how long to wait.
+            send: FLARE's call.
+            aborted: whether the job was ended meanwhile.
+        """
+        self._study = study
+        self._most_bytes = max(most_reply_bytes(len(study.roster), packed_bytes), most_handover_bytes(study))
+        self._deadlines = deadlines
+        self._send = send
+        self._aborted = aborted
+
+    def exchange(self, requests: Mapping[int, bytes], *, round_number: int, stage: str) -> Mapping[int, bytes]:
+        """As `secfed.channel.Channel` has it.
+
+        Raises:
+            StudyAborted: the job was ended.
+        """
+        if not requests:
+            return {}
+        roster = self._study.roster
+        seconds = self._deadline(stage)
+
+        def ask(node: int) -> bytes | None:
+            container = request_of(self._study.digest, requests[node])
+            return read_answer(self._send(roster[node].name, container, seconds), self._most_bytes)
+
+        # FLARE's call for several sites with a request each fails in 2.9.0, and the one with one for all waits for all.
+        with ThreadPoolExecutor(len(requests), "secfed exchange") as pool:
+            answers = dict(zip(requests, pool.map(ask, requests), strict=True))
+        if self._aborted():
+            raise StudyAborted("the job was ended")
+        return {node: answer for node, answer in answers.items() if answer is not None}
+
+    def _deadline(self, stage: str) -> float:
+        if stage == Stage.MASKED_INPUT.value:
+            return self._deadlines.training_seconds
+        most = self._deadlines.stage_seconds
+        return min(most, _GATHERING_SECONDS) if stage == GATHERING else most

@@ -1,0 +1,67 @@
+"""A site's side of a job: the hospital's node, as far as the hospital's own home approves the study that the job names.
+
+The job says one thing, the study's digest. What is run is the study in the node's own store (`secfed.home`), whatever
+the server sent. The node works on a thread of its own; nothing but its answers leaves this process, and an answer is
+the node's bytes or nothing. Reasons go to the owner's log in the node's home.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+from nvflare.apis.event_type import EventType
+from nvflare.apis.executor import Executor
+from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.apis.signal import Signal
+
+from secfed.engines.flare.envelope import TOPIC, answer_of, read_request
+from secfed.engines.flare.settings import study_digest
+from secfed.engines.flare.worker import NodeWorker, OwnersLog
+from secfed.home import Home, default_home
+from secfed.libraries import settle_libraries
+from secfed.node import Node
+
+_STOP_SECONDS = 5.0
+
+
+class NodeExecutor(Executor):  # type: ignore[misc]
+    """Runs this site's node in one study."""
+
+    def __init__(self, study: str) -> None:
+        """
+        Args:
+            study: its digest, as 64 hexadecimal digits.
+        """
+        super().__init__()
+        self._digest = study_digest(study)
+        self._worker: NodeWorker | None = None
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Open the node when the run starts, close it when it ends."""
+        if event_type == EventType.START_RUN:
+            settle_libraries()
+            self._worker = NodeWorker(self._open_node, self._approval, OwnersLog(default_home()))
+            self._worker.start()
+            fl_ctx.get_engine().register_aux_message_handler(TOPIC, self._answer)
+        elif event_type in (EventType.END_RUN, EventType.ABORT_TASK) and self._worker is not None:
+            self._worker.stop(_STOP_SECONDS)
+
+    def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+        """No tasks are used here: every one is unknown."""
+        return make_reply(ReturnCode.TASK_UNKNOWN)
+
+    def _answer(self, topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
+        worker = self._worker
+        if worker is None:
+            return answer_of(b"")
+        data = read_request(request, self._digest, worker.most_request_bytes)
+        return answer_of(b"" if data is None else worker.ask(data))
+
+    def _open_node(self) -> AbstractContextManager[Node]:
+        tell = OwnersLog(default_home())
+        return Home.open(default_home()).open_node(self._digest, tell_owner=lambda _, text: tell(text))
+
+    def _approval(self) -> bytes:
+        return Home.open(default_home()).approval(self._digest)

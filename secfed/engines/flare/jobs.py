@@ -1,0 +1,178 @@
+"""Jobs, as the server's operator submits, follows and aborts them: configuration that names installed classes only."""
+
+from __future__ import annotations
+
+import io
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nvflare.fuel.flare_api.api_spec import (
+    AuthenticationError,
+    AuthorizationError,
+    InternalError,
+    InvalidJobDefinition,
+    JobNotFound,
+    JobNotRunning,
+    NoConnection,
+)
+from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
+
+from secfed.engines.flare.kits import OPERATOR
+from secfed.engines.flare.settings import CONTROLLER, EXECUTOR, job_name, study_of_job
+from secfed.errors import UserError
+from secfed.run_folder import json_text
+from secfed.study import Study
+
+_APP = "study"
+_CONNECT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job at the server."""
+
+    id: str
+    study: str
+    """The study's digest, as hexadecimal digits."""
+    status: str
+    submitted: str
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it will not go on."""
+        return self.status.upper().startswith(("FINISHED", "FAILED", "ABANDONED"))
+
+
+def write_job(folder: Path, study: Study) -> Path:
+    """Write a study's job as FLARE takes it: three files, in which nothing but the digest is of the study."""
+    config = folder / job_name(study.digest) / _APP / "config"
+    config.mkdir(parents=True)
+    digest = {"study": study.digest.hex()}
+    (config / "config_fed_server.json").write_text(
+        json_text({"format_version": 2, "workflows": [{"id": "study", "path": CONTROLLER, "args": digest}]})
+    )
+    (config / "config_fed_client.json").write_text(
+        json_text(
+            {"format_version": 2, "executors": [{"tasks": ["*"], "executor": {"path": EXECUTOR, "args": digest}}]}
+        )
+    )
+    job = config.parent.parent
+    (job / "meta.json").write_text(
+        json_text(
+            {
+                "name": job.name,
+                "resource_spec": {},
+                "deploy_map": {_APP: ["server", *(entry.name for entry in study.roster)]},
+                "min_clients": study.cohort_rules().fewest_survivors,
+            }
+        )
+    )
+    return job
+
+
+class Operator:
+    """A session of the server's operator."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def sites(self) -> list[str]:
+        """The sites that are connected."""
+        return sorted(client.name for client in self._session.get_system_info().client_info)
+
+    def jobs(self) -> list[Job]:
+        """Every job of a study, the newest first."""
+        found = [_job(meta) for meta in self._session.list_jobs(detailed=True)]
+        return sorted((job for job in found if job is not None), key=lambda job: job.submitted, reverse=True)
+
+    def submit(self, study: Study) -> str:
+        """Submit a study's job. Gives the job's id.
+
+        Raises:
+            UserError: a job of this study is not over, or the server refuses.
+        """
+        running = [job for job in self.jobs() if job.study == study.digest.hex() and not job.is_over]
+        if running:
+            raise UserError(
+                f"study {study.name} is at the server already, as job {running[0].id}",
+                "Follow it with `secfed federation status`, or end it with `secfed federation abort`",
+            )
+        folder = Path(tempfile.mkdtemp(prefix="secfed-job-"))
+        try:
+            return str(self._session.submit_job(str(write_job(folder, study))))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def submit_folder(self, job: Path) -> str:
+        """Submit any job's folder: what the server says to it is its matter."""
+        return str(self._session.submit_job(str(job)))
+
+    def meta(self, job: str) -> dict[str, Any]:
+        """All that the server says about a job."""
+        return dict(self._session.get_job_meta(job))
+
+    def abort(self, study: bytes) -> list[str]:
+        """End what runs of a study. Gives the jobs' ids."""
+        ended = [job.id for job in self.jobs() if job.study == study.hex() and not job.is_over]
+        for job in ended:
+            self._session.abort_job(job)
+        return ended
+
+
+@contextmanager
+def connect(kit: Path) -> Iterator[Operator]:
+    """A session with the server, from the operator's kit.
+
+    Raises:
+        UserError: the kit is none, the server does not answer, or it refuses; from inside the session, too.
+    """
+    if not (kit / "startup" / "fed_admin.json").exists():
+        raise UserError(f"{kit} is no operator's kit", "Give the folder `operator` that provisioning made")
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # FLARE's own words about its connections; what matters is in its exceptions
+    session = None
+    try:
+        session = _log_in(kit)
+        yield Operator(session)
+    except InvalidJobDefinition as error:
+        raise UserError(
+            f"the server refuses the job: {error}", "Submit a study with `secfed federation submit`"
+        ) from error
+    except (AuthenticationError, AuthorizationError) as error:
+        raise UserError(
+            f"the server does not let its operator do that ({error})", "Use the operator's own kit"
+        ) from error
+    except (NoConnection, JobNotFound, JobNotRunning, InternalError) as error:
+        raise UserError(f"the server says: {error}", "Look at `secfed federation status`") from error
+    finally:
+        if session is not None:
+            session.close()
+        logging.disable(level)
+
+
+def _log_in(kit: Path) -> Session:
+    try:
+        with redirect_stdout(io.StringIO()):  # it prints, too
+            return new_secure_session(OPERATOR, str(kit), timeout=_CONNECT_SECONDS, auto_login_max_tries=1)
+    except NoConnection as error:
+        raise UserError("the server does not answer", "Check that it runs, and host, port and firewall") from error
+    except (AuthenticationError, AuthorizationError) as error:
+        raise UserError(f"the server does not accept this operator ({error})", "Use its operator's kit") from error
+    except Exception as error:  # FLARE raises whatever its transport and its cryptography do
+        raise UserError(
+            f"no session with the server could be set up ({type(error).__name__}: {error})",
+            "Check that the kit is the operator's of this very server, whole and still valid",
+        ) from error
+
+
+def _job(meta: dict[str, Any]) -> Job | None:
+    digest = study_of_job(str(meta.get("name", meta.get("job_name", ""))))
+    if digest is None:
+        return None
+    return Job(str(meta["job_id"]), digest.hex(), str(meta.get("status", "")), str(meta.get("submit_time", "")))

@@ -1,0 +1,77 @@
+"""A study whose server died is submitted again by the server that is started after it.
+
+FLARE leaves the job of a server that was killed as it was, and never runs it again. The aggregator's folder knows how
+far the study came (`secfed.journal`), so the same job, submitted anew, goes on from there. A job that ended by its own
+word, or by the operator's, stays ended.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_component import FLComponent
+from nvflare.apis.fl_constant import SystemComponents
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.job_def import Job, JobMetaKey, RunStatus
+from nvflare.apis.utils.job_utils import get_event_job_id
+from nvflare.private.fed.server.job_cmds import CLONED_META_KEYS
+
+from secfed.aggregator_home import AggregatorHome, default_home
+from secfed.engines.flare.progress import END, read_log, starts_in_vain
+from secfed.engines.flare.settings import study_of_job
+
+_SITES_SECONDS = 60.0
+"""For the sites to connect again."""
+_STARTS_MAX = 10
+"""In a row that came to no round: then something else is wrong, and a person has to look."""
+_KEPT = (*CLONED_META_KEYS, "submitter_name", "submitter_org", "submitter_role")
+
+
+class StudyKeeper(FLComponent):  # type: ignore[misc]
+    """Submits a study's job again after its server, or its server's job process, was killed."""
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """At the server's start, and when a job is over."""
+        if event_type == EventType.SYSTEM_START:
+            manager = self._manager(fl_ctx)
+            for job in manager.get_jobs_by_status([RunStatus.RUNNING, RunStatus.DISPATCHED], fl_ctx):
+                manager.set_status(job.job_id, RunStatus.ABANDONED, fl_ctx)
+                self._keep(job, fl_ctx.get_engine())
+        elif event_type == EventType.JOB_COMPLETED:
+            manager = self._manager(fl_ctx)
+            job = manager.get_job(get_event_job_id(fl_ctx), fl_ctx)
+            if job is not None and job.meta.get(JobMetaKey.STATUS.value) != RunStatus.FINISHED_ABORTED.value:
+                self._keep(job, fl_ctx.get_engine())
+
+    @staticmethod
+    def _manager(fl_ctx: FLContext) -> Any:
+        return fl_ctx.get_engine().get_component(SystemComponents.JOB_MANAGER)
+
+    def _keep(self, job: Job, engine: Any) -> None:
+        digest = study_of_job(str(job.meta.get(JobMetaKey.JOB_NAME.value, "")))
+        if digest is None:
+            return
+        events = list(read_log(AggregatorHome(default_home()).run(digest)))
+        if not events or events[-1]["event"] == END:
+            return
+        if starts_in_vain(events) >= _STARTS_MAX:
+            self.logger.error(f"study {digest.hex()[:16]} came to no round in {_STARTS_MAX} starts: not started again")
+            return
+        threading.Thread(target=self._submit_again, args=(job, engine), daemon=True).start()
+
+    def _submit_again(self, job: Job, engine: Any) -> None:
+        # Those that the job is for: whoever is not connected when it is submitted takes no part in it.
+        wanted = {site for sites in job.meta[JobMetaKey.DEPLOY_MAP.value].values() for site in sites} - {"server"}
+        waiting_since = time.monotonic()
+        while time.monotonic() - waiting_since < _SITES_SECONDS:
+            if wanted <= {client.name for client in engine.get_clients()}:
+                break
+            time.sleep(1.0)
+        with engine.new_context() as fl_ctx:
+            meta = {key: job.meta[key] for key in _KEPT if key in job.meta}
+            meta[JobMetaKey.CLONED_FROM.value] = job.job_id
+            created = self._manager(fl_ctx).clone(from_jid=job.job_id, meta=meta, fl_ctx=fl_ctx)
+            self.logger.info(f"job {job.job_id} was cut short; submitted again as {created[JobMetaKey.JOB_ID.value]}")

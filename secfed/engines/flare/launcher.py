@@ -1,0 +1,116 @@
+"""A site's job process is started again when it dies, by the site itself. FLARE's own way is another.
+
+In FLARE a job process that ends badly at one site fails the whole job, and a site that was restarted does not take up
+the jobs that it had: one hospital's crash would end everybody's study, and a crashed node would stay a dropout to the
+end. A hospital's node is made to be killed at any moment and opened again. So this launcher starts the process again
+when it was killed, tells the server of no exit code but the one that says that the job's configuration is not allowed
+here, and takes up, when the site's FLARE client itself is started anew, what was running when it stopped. What the
+server no longer runs is ended by FLARE's heartbeat.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey, FLMetaKey, JobConstants
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.job_launcher_spec import JobReturnCode
+from nvflare.apis.workspace import Workspace
+from nvflare.app_common.job_launcher.client_process_launcher import ClientProcessJobLauncher
+from nvflare.app_common.job_launcher.process_launcher import ProcessHandle
+from nvflare.fuel.common.exit_codes import ProcessExitCode
+from nvflare.utils.job_launcher_utils import get_credential_env
+from nvflare.utils.process_utils import ProcessAdapter, spawn_process
+
+_MARK = "secfed-running"
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 2.0, 60.0
+_FINAL = frozenset({0, int(ProcessExitCode.UNSAFE_COMPONENT), int(ProcessExitCode.CONFIG_ERROR)})
+"""Exit codes that starting again would give again."""
+
+
+class KeptAlive(ProcessHandle):  # type: ignore[misc]
+    """A job process that is started again until it ends by itself, or is told to."""
+
+    def __init__(self, start: Callable[[], ProcessAdapter], folder: Path, pause: Callable[[float], Any]) -> None:
+        """
+        Args:
+            start: starts the process.
+            folder: the job's folder at this site.
+            pause: waits for so many seconds, or until the job is told to end.
+        """
+        super().__init__(process_adapter=start())
+        self.adapter: ProcessAdapter
+        self._start = start
+        self._folder = folder
+        self._pause = pause
+        self._ending = False
+        self._lock = threading.Lock()
+        (folder / _MARK).touch()
+
+    def terminate(self, heartbeat_cleanup: bool = False) -> None:
+        """End the process, for good."""
+        with self._lock:
+            self._ending = True
+            self.adapter.terminate()
+
+    def wait(self) -> None:
+        """Until the job is over here, over all restarts of its process."""
+        seconds = _FIRST_PAUSE_SECONDS
+        while True:
+            self.adapter.wait()
+            if self._ending or self.adapter.poll() in _FINAL:
+                break
+            self._pause(seconds)
+            seconds = min(2 * seconds, _LONGEST_PAUSE_SECONDS)
+            with self._lock:
+                if self._ending:
+                    break
+                self.adapter = self._start()
+        (self._folder / _MARK).unlink(missing_ok=True)
+        # FLARE would report what is in this file. It is not the server's business how a process of ours ended.
+        (self._folder / FLMetaKey.PROCESS_RC_FILE).unlink(missing_ok=True)
+
+    def poll(self) -> int:
+        """FLARE's code for how it ended: that of a job that is not allowed here, success, or nothing to report."""
+        code = self.adapter.poll()
+        if code in (0, int(ProcessExitCode.UNSAFE_COMPONENT)):
+            return int(code)
+        return int(JobReturnCode.UNKNOWN)
+
+
+class NodeLauncher(ClientProcessJobLauncher):  # type: ignore[misc]
+    """Starts the processes of jobs at a site, and keeps them."""
+
+    def launch_job(self, job_meta: dict[str, Any], fl_ctx: FLContext) -> KeptAlive:
+        """Start a job's process. It gets no folder of a job on its path: what it runs is installed here."""
+        workspace: Workspace = fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT)
+        environment = os.environ.copy()
+        environment.update(get_credential_env(fl_ctx.get_prop(FLContextKey.JOB_PROCESS_ARGS) or {}))
+        command = shlex.split(self.get_command(job_meta, fl_ctx), True)
+        folder = Path(workspace.get_run_dir(job_meta.get(JobConstants.JOB_ID)))
+        return KeptAlive(lambda: spawn_process(command, environment), folder, threading.Event().wait)
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """As FLARE's launchers, and once this site is connected, take up what was running."""
+        super().handle_event(event_type, fl_ctx)
+        if event_type == EventType.SYSTEM_START:
+            self._take_up(fl_ctx)
+
+    def _take_up(self, fl_ctx: FLContext) -> None:
+        engine = fl_ctx.get_engine()
+        workspace: Workspace = fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT)
+        for mark in sorted(Path(workspace.get_root_dir()).glob(f"*/{_MARK}")):
+            job = mark.parent.name
+            try:
+                job_meta = json.loads(Path(workspace.get_job_meta_path(job)).read_text())
+                self.logger.info(f"taking up job {job}: {engine.start_app(job, job_meta)}")
+            except (OSError, ValueError, RuntimeError) as error:
+                mark.unlink(missing_ok=True)
+                self.logger.warning(f"job {job} was running here and cannot be taken up ({type(error).__name__})")

@@ -1,0 +1,172 @@
+"""A node on a thread of its own: it is opened there, answers there, one request at a time, and is closed there.
+
+Its ledger and its store belong to that thread. Whoever asks waits for the answer; FLARE's own threads, and so its
+heartbeats, go on meanwhile. A request that comes while another is being answered gets silence, not a queue: by the time
+its turn came nobody would wait for it. What goes wrong is told to the owner alone, and the answer is silence.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from protocols.errors import ProtocolError
+from protocols.wire import Limits, message_type, most_map_bytes
+from secfed.channel import most_request_bytes
+from secfed.errors import UserError
+from secfed.handover import AttendanceRequest, HandoverRequest, attendance, handover
+from secfed.node import Node
+
+OPENING_PAUSE_SECONDS = 5.0
+"""Between two attempts to open the node: an earlier process may still hold it."""
+_NO_LIMITS = Limits(0, 0)
+_SMALL_BYTES = max(most_map_bytes(kind, _NO_LIMITS) for kind in (AttendanceRequest, HandoverRequest))
+"""Of the two requests that are not the node's own."""
+OWNERS_LOG = "node.log"
+
+
+@dataclass
+class _Asked:
+    """One request, and where its answer goes."""
+
+    request: bytes
+    answer: bytes = b""
+    answered: threading.Event = field(default_factory=threading.Event)
+
+
+class NodeWorker:
+    """Runs one node for one study."""
+
+    def __init__(
+        self,
+        open_node: Callable[[], AbstractContextManager[Node]],
+        approval: Callable[[], bytes],
+        tell_owner: Callable[[str], None],
+    ) -> None:
+        """
+        Args:
+            open_node: opens the node; called on the worker's thread, and again after it failed.
+            approval: the node's signature under the study.
+            tell_owner: gets the reason, in a line, whenever something goes wrong.
+        """
+        self._open_node = open_node
+        self._approval = approval
+        self._tell_owner = tell_owner
+        self._ending = threading.Event()
+        self._busy = threading.Lock()
+        self._requests: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
+        self._ready = threading.Event()
+        self._most_bytes = 0
+        self._thread = threading.Thread(target=self._run, name="secfed node", daemon=True)
+
+    def start(self) -> None:
+        """Begin to open the node, and return at once."""
+        self._thread.start()
+
+    def stop(self, patience: float) -> None:
+        """Close the node once its present request is answered; wait for that at most so many seconds."""
+        self._ending.set()
+        self._requests.put(None)
+        self._thread.join(patience)
+
+    @property
+    def most_request_bytes(self) -> int:
+        """A longer request is none. 0 while the node is not open."""
+        return self._most_bytes if self._ready.is_set() else 0
+
+    def ask(self, request: bytes) -> bytes:
+        """The node's answer; empty while it is not open, or busy, and when it refuses."""
+        if not self._ready.is_set() or self._ending.is_set() or not self._busy.acquire(blocking=False):
+            return b""
+        try:
+            asked = _Asked(request)
+            self._requests.put(asked)
+            while not asked.answered.wait(1.0):
+                if not self._thread.is_alive():
+                    return b""
+            return asked.answer
+        finally:
+            self._busy.release()
+
+    def _run(self) -> None:
+        told = ""
+        while not self._ending.is_set():
+            try:
+                with self._open_node() as node:
+                    self._tell_owner("the node is open for the study")
+                    self._serve(node)
+                return
+            except Exception as error:  # whatever it is, it is the owner's matter alone, and no reason to end
+                self._ready.clear()
+                reason = _reason(error)
+                if reason != told:
+                    self._tell_owner(f"the node takes no part for now: {reason}")
+                    told = reason
+            self._ending.wait(OPENING_PAUSE_SECONDS)
+
+    def _serve(self, node: Node) -> None:
+        approval = self._approval()
+        self._most_bytes = _most_bytes(node)
+        self._ready.set()
+        while (asked := self._requests.get()) is not None:
+            started = time.monotonic()
+            try:
+                asked.answer = answer_of(node, approval, asked.request)
+                if asked.answer:
+                    self._tell_owner(f"answered in {time.monotonic() - started:.3f} s")
+            except Exception as error:  # a refusal, or a fault of ours: to the aggregator both are silence
+                self._tell_owner(f"no answer to a request after {time.monotonic() - started:.1f} s: {_reason(error)}")
+            finally:
+                asked.answered.set()
+        self._ready.clear()
+
+
+def answer_of(node: Node, approval: bytes, request: bytes) -> bytes:
+    """A node's answer to any request of the coordinator.
+
+    Args:
+        node: the node.
+        approval: its signature under the study.
+        request: what came.
+
+    Raises:
+        ProtocolError, DPError: the node takes no part; for its owner only.
+    """
+    if len(request) <= _SMALL_BYTES:
+        kind = message_type(request, _SMALL_BYTES, None)
+        if kind == AttendanceRequest.TYPE:
+            return attendance(node, approval, request)
+        if kind == HandoverRequest.TYPE:
+            return handover(node, request)
+    return node.handle(request)
+
+
+def _most_bytes(node: Node) -> int:
+    return max(_SMALL_BYTES, most_request_bytes(Limits(len(node.study.roster), node.chain.shape.packed_bytes)))
+
+
+def _reason(error: Exception) -> str:
+    """For the owner: our own errors are written for people; of others the kind is said, too."""
+    if isinstance(error, UserError | ProtocolError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+class OwnersLog:
+    """Tells the owner by a line in a file of the node's home, which only the owner reads."""
+
+    def __init__(self, home: Path) -> None:
+        self._path = home / OWNERS_LOG
+
+    def __call__(self, text: str) -> None:
+        line = f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {' '.join(text.splitlines())}\n"
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(descriptor, "a") as file:
+            file.write(line)

@@ -1,0 +1,171 @@
+"""The demo between processes: a server and four hospitals, each with a key and a home of its own, over mutual TLS.
+
+The same study as the demo's in one process (`secfed.demo`), with one hospital and many rounds fewer. Everything runs on
+this machine's loopback, and every process is ended with the demo. What the run leaves has the layout of the demo's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from secfed import run_folder
+from secfed.aggregator_home import SETTINGS, AggregatorHome
+from secfed.approve import approve, examine
+from secfed.demo import DemoSettings, prepare_demo
+from secfed.engines.flare.jobs import connect
+from secfed.engines.flare.kits import Federation, make_kits
+from secfed.engines.flare.loopback import HOST, OPERATOR, SERVER, Loopback, free_port
+from secfed.engines.flare.progress import END, event_of, read_log
+from secfed.engines.flare.worker import OWNERS_LOG
+from secfed.errors import UserError
+from secfed.home import MODELS, NODE, STUDIES, Home
+from secfed.node_file import Dataset, NodeFile, write_node_file
+from secfed.policy import load_policy_file
+from secfed.progress import Note, Reporter
+from secfed.study import Study, load_study
+
+DEMO = DemoSettings(hospitals=4, minimum=3, steps=8)
+_START_SECONDS, _RUN_SECONDS = 120.0, 3600.0
+_DEADLINES = "[deadlines]\nstage_seconds = 60.0\ntraining_seconds = 600.0\ngathering_seconds = 120.0\n"
+_ANSWERED = re.compile(r"(\S+) answered in (\d+\.\d+) s")
+_DISTANCE = timedelta(seconds=0.5)
+"""Between a moment in one log and the same in another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a demo over FLARE came to."""
+
+    summary: Mapping[str, Any]
+    overheads: tuple[float, ...]
+    """For each completed round, in seconds: its time, less that of the slowest site's training."""
+
+
+def run_demo(out: Path, reporter: Reporter, base: Path | None = None, settings: DemoSettings = DEMO) -> Outcome:
+    """Make the hospitals, start everything, run the study, end everything.
+
+    Args:
+        out: a new or empty folder.
+        reporter: is shown the progress.
+        base: a base model's folder; the `demo` extra's when absent.
+        settings: the study's figures.
+
+    Raises:
+        UserError: something does not start, or the run does not end well; with the folder of the logs.
+    """
+    study_path = prepare_demo(out, base=base, settings=settings)
+    study = load_study(study_path)
+    homes = make_homes(study_path)
+    reporter.show(Note(f"the owners of {len(homes)} hospitals approve the study, each for its own home"))
+    for home in homes:
+        approve(home, examine(home, study_path, None), datetime.now(UTC))
+    aggregator = AggregatorHome(out / "aggregator")
+    aggregator.add(study_path)
+    (aggregator.path / SETTINGS).write_text(_DEADLINES)
+    names = tuple(entry.name for entry in study.roster)
+    kits = make_kits(Federation(study.name, HOST, free_port(), names), out / "kits")
+    folders = {SERVER: aggregator.path, **{home.name: home.path for home in homes}}
+    with Loopback(kits, folders, out / "logs") as processes:
+        for name in (SERVER, *names):
+            processes.start(name)
+        reporter.show(
+            Note(f"a server and {len(names)} hospitals are started, each in its own process, over mutual TLS")
+        )
+        submit_when_connected(kits[OPERATOR], study, processes)
+        ending = follow(aggregator.run(study.digest), reporter, processes)
+    if ending["how"] != "completed":
+        raise UserError(f"the run ended early: {ending['text']}", f"Look at the logs in {out / 'logs'}")
+    shutil.copytree(aggregator.run(study.digest), out, dirs_exist_ok=True)
+    summary = json.loads((out / run_folder.SUMMARY).read_text())
+    return Outcome(summary, overheads(out, homes))
+
+
+def make_homes(study_path: Path) -> tuple[Home, ...]:
+    """Make each site's folder of a demo's workspace a node's home. Roster order."""
+    study, homes = load_study(study_path), []
+    for entry in study.roster:
+        folder = study_path.parent / "sites" / entry.name
+        budget = load_policy_file(folder / "policy.toml", entry.name).budget[0]
+        data = Dataset(
+            name="records",
+            file=str((folder / "patients.jsonl").resolve()),
+            population=budget.population,
+            patient_column=study.task.patient_column,
+        )
+        (folder / STUDIES).mkdir(mode=0o700)
+        write_node_file(folder / NODE, NodeFile(name=entry.name, data=(data,)))
+        shutil.copytree(study_path.parent / study.model.base, folder / MODELS / Path(study.model.base).name)
+        homes.append(Home.open(folder))
+    return tuple(homes)
+
+
+def submit_when_connected(kit: Path, study: Study, processes: Loopback, seconds: float = _START_SECONDS) -> str:
+    """Submit the study as soon as all its sites are connected. Gives the job's id.
+
+    Raises:
+        UserError: they are not, after so many seconds, or a process has ended.
+    """
+    end = time.monotonic() + seconds
+    wanted = {entry.name for entry in study.roster}
+    while True:
+        processes.check()
+        try:
+            with connect(kit) as operator:
+                if wanted <= set(operator.sites()):
+                    return operator.submit(study)
+        except UserError:
+            if time.monotonic() >= end:
+                raise
+        if time.monotonic() >= end:
+            raise UserError(
+                f"not all sites were connected within {seconds:.0f} s", "Look at the logs of the server and the sites"
+            )
+        time.sleep(0.5)
+
+
+def follow(run: Path, reporter: Reporter, processes: Loopback, seconds: float = _RUN_SECONDS) -> Mapping[str, Any]:
+    """Show a run's events as they come. Gives the last one, which says how it ended.
+
+    Raises:
+        UserError: it has not ended after so many seconds, or a process has.
+    """
+    end, seen = time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        processes.check()
+        for line in read_log(run, seen):
+            seen += 1
+            event = event_of(line)
+            if event is not None:
+                reporter.show(event)
+            if line["event"] == END:
+                return line
+        time.sleep(0.1)
+    raise UserError(f"the run has not ended within {seconds:.0f} s", f"Look at {run} and at the logs")
+
+
+def overheads(out: Path, homes: Sequence[Home]) -> tuple[float, ...]:
+    """Each completed round's time, less that of the slowest site's longest answer, which is its training.
+
+    What sites take is in their owners' logs alone: only a demo, where all owners are one, can put them together.
+    """
+    answered = [
+        (datetime.fromisoformat(moment), float(seconds))
+        for home in homes
+        for moment, seconds in _ANSWERED.findall((home.path / OWNERS_LOG).read_text())
+    ]
+    found = []
+    for line in read_log(out):
+        if line["event"] == "round-closed":
+            until = datetime.fromisoformat(line["time"]) + _DISTANCE
+            since = until - timedelta(seconds=line["seconds"]) - 2 * _DISTANCE
+            training = max((seconds for moment, seconds in answered if since <= moment <= until), default=0.0)
+            found.append(line["seconds"] - training)
+    return tuple(found)

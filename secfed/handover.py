@@ -1,0 +1,139 @@
+"""What a node hands over for a run's folder where it does not share a process with the aggregator: strict messages.
+
+Before the first round it says that it is there, with its signature under the study. After the last it gives a copy of
+its ledger and says which state it holds. Parsed as strictly as the protocol's own messages (`protocols.wire`), bounded
+in size, and checked by whoever takes them: neither promises anything that its signatures do not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from crypto.identity import SIGNATURE_BYTES
+from crypto.kdf import DIGEST_BYTES
+from dp.entries import Entry
+from dp.errors import LedgerCorrupt
+from dp.ledger_copy import read_copy, write_copy
+from protocols.errors import ProtocolError
+from protocols.wire import AnyMessage, Index, Limits, Message, Octets, decode, encode, exactly, most_map_bytes, wired
+from secfed.node import APPROVAL_LABEL, Node
+from secfed.sites import LEDGER_LABEL
+from secfed.study import Study
+from secfed.summary import HospitalEnd
+
+LEDGER_BYTES_MAX = 16 << 20
+"""Of a ledger's copy: about twenty thousand rounds of all studies together."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttendanceRequest(Message):
+    """Coordinator: are you there for this study?"""
+
+    TYPE: ClassVar[str] = "attendance-request"
+    study: bytes = exactly(DIGEST_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Attendance(Message):
+    """Node: yes, and this is my signature under it."""
+
+    TYPE: ClassVar[str] = "attendance"
+    sender: int = wired(Index())
+    study: bytes = exactly(DIGEST_BYTES)
+    approval: bytes = exactly(SIGNATURE_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class HandoverRequest(Message):
+    """Coordinator: the study is over; what is to be kept of you?"""
+
+    TYPE: ClassVar[str] = "handover-request"
+    study: bytes = exactly(DIGEST_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Handover(Message):
+    """Node: a copy of my ledger, and the digest of the state that I hold."""
+
+    TYPE: ClassVar[str] = "handover"
+    sender: int = wired(Index())
+    study: bytes = exactly(DIGEST_BYTES)
+    state: bytes = exactly(DIGEST_BYTES)
+    ledger: bytes = wired(Octets(lambda _: LEDGER_BYTES_MAX, exact=False))
+
+
+def limits_of(study: Study) -> Limits:
+    """Bounds of these messages; none of them holds a vector."""
+    return Limits(len(study.roster), 0)
+
+
+def most_handover_bytes(study: Study) -> int:
+    """The most bytes that any answer of a node to these requests has."""
+    return max(most_map_bytes(kind, limits_of(study)) for kind in (Attendance, Handover))
+
+
+def attendance(node: Node, approval: bytes, request: bytes) -> bytes:
+    """A node's answer to an `AttendanceRequest`.
+
+    Raises:
+        ProtocolError: the request is none, or about another study.
+    """
+    asked = decode(AttendanceRequest, request, limits_of(node.study), None)
+    return encode(Attendance(node.index, asked.study, approval)) if asked.study == node.study.digest else b""
+
+
+def handover(node: Node, request: bytes) -> bytes:
+    """A node's answer to a `HandoverRequest`.
+
+    Raises:
+        ProtocolError: the request is none, or about another study.
+    """
+    asked = decode(HandoverRequest, request, limits_of(node.study), None)
+    if asked.study != node.study.digest:
+        return b""
+    state = node.chain.state.digest(node.chain.layout)
+    return encode(Handover(node.index, asked.study, state, write_copy(node.parts.ledger.entries())))
+
+
+def read_attendance(study: Study, study_file: bytes, node: int, answer: bytes) -> bytes | None:
+    """The signature in a node's answer, if it is one of that node under this study and this very file.
+
+    Args:
+        study: what the node was asked about.
+        study_file: digest of the file's bytes (`secfed.run_folder.study_file_digest`).
+        node: its place in the roster.
+        answer: what came.
+    """
+    message = _read(Attendance, study, node, answer)
+    if message is None:
+        return None
+    digests = study.digest, study_file
+    return message.approval if study.identities[node].verifies(message.approval, APPROVAL_LABEL, *digests) else None
+
+
+def read_handover(study: Study, node: int, answer: bytes) -> HospitalEnd | None:
+    """What a node handed over, if every entry of the ledger is that node's and the study is paid for from it."""
+    message = _read(Handover, study, node, answer)
+    if message is None:
+        return None
+    try:
+        end = HospitalEnd(node, _entries(study, node, message.ledger), message.state)
+        end.population(study)
+    except (LedgerCorrupt, ValueError):
+        return None
+    return end
+
+
+def _entries(study: Study, node: int, copy: bytes) -> tuple[Entry, ...]:
+    identity = study.identities[node]
+    return read_copy(copy, lambda message, signature: identity.verifies(signature, LEDGER_LABEL, message))
+
+
+def _read(kind: type[AnyMessage], study: Study, node: int, answer: bytes) -> AnyMessage | None:
+    try:
+        message = decode(kind, answer, limits_of(study), node)
+    except ProtocolError:
+        return None
+    fits = getattr(message, "sender", None) == node and getattr(message, "study", None) == study.digest
+    return message if fits else None
