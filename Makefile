@@ -5,24 +5,30 @@ BIN := $(VENV)/bin
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: help setup demo test fuzz lint format clean
+.PHONY: help setup demo demo-flare test test-flare fuzz lint format clean
 
 help: ## Show these targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 setup: $(VENV)/.installed ## Make .venv with secfed and everything it needs
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev,flare]'
 	touch $@
 
 demo: setup ## Five hospitals fine-tune a language model together (about six minutes)
 	$(BIN)/secfed demo
 
+demo-flare: setup ## A server and four hospitals as processes, over mutual TLS (about five minutes)
+	$(BIN)/secfed federation demo
+
 test: setup ## The whole test suite
 	$(BIN)/python -m pytest
+
+test-flare: setup ## A federation of real processes: kills, strangers, refused jobs (about ten minutes)
+	$(BIN)/python -m pytest -m flare
 
 fuzz: setup ## Fuzz every parser, FUZZ_SECONDS=60 each; findings in runs/fuzz
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)

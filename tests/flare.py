@@ -1,0 +1,120 @@
+"""A small federation of real processes over mutual TLS: a server and four hospitals with homes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from secfed.aggregator_home import SETTINGS, AggregatorHome
+from secfed.engines.flare.kits import Federation, make_kits
+from secfed.engines.flare.loopback import HOST, OPERATOR, SERVER, Loopback, free_port
+from secfed.engines.flare.progress import read_log
+from secfed.home import Home
+from secfed.study import Study
+from tests.homes import SMALL, approve_at, make_hospitals
+from tests.tiny import make_tiny_base
+
+ROOT = Path(__file__).parents[1]
+CANARY = "zebrafinch"
+"""Stands in a patient's name and in a record of every hospital, and nowhere else."""
+PACE = "\n[pace]\nupload_after_seconds = 3.0\n"
+SETTINGS_TEXT = """\
+[deadlines]
+stage_seconds = 15.0
+training_seconds = 60.0
+gathering_seconds = 120.0
+handover_seconds = 120.0
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """A federation that was set up; nothing of it runs at first but what a test starts."""
+
+    folder: Path
+    study_path: Path
+    study: Study
+    homes: tuple[Home, ...]
+    kits: Mapping[str, Path]
+    aggregator: AggregatorHome
+    loopback: Loopback
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(entry.name for entry in self.study.roster)
+
+    @property
+    def operator(self) -> Path:
+        return self.kits[OPERATOR]
+
+    @property
+    def run(self) -> Path:
+        return self.aggregator.run(self.study.digest)
+
+    def start(self) -> None:
+        for name in (SERVER, *self.names):
+            self.loopback.start(name)
+
+    def until(self, holds: Callable[[dict[str, Any]], bool], seconds: float = 240.0) -> dict[str, Any]:
+        """The first event of the run's log for which this holds, as soon as it is there."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for event in read_log(self.run):
+                if holds(event):
+                    return event
+            time.sleep(0.005)
+        raise TimeoutError(f"not within {seconds} s; the last events: {list(read_log(self.run))[-5:]}")
+
+    def at_stage(self, number: int, stage: str) -> dict[str, Any]:
+        return self.until(lambda event: (event.get("round_number"), event.get("stage")) == (number, stage))
+
+    def closed(self, number: int) -> dict[str, Any]:
+        """The event that a round is over, with a receipt or without."""
+        kinds = ("round-closed", "round-void")
+        return self.until(lambda event: event["event"] in kinds and event["round_number"] == number)
+
+
+@contextmanager
+def federation(folder: Path, rounds: int) -> Iterator[Processes]:
+    """Set it up in this folder; whatever was started is ended with it."""
+    base = make_tiny_base(folder / "base")
+    hospitals = make_hospitals(folder, base, replace(SMALL, hospitals=4, minimum=3, steps=rounds))
+    for home in hospitals.homes:
+        with (home.path / "policy.toml").open("a") as policy:
+            policy.write(PACE)  # long enough in the masked input for a kill to find it there
+        plant(folder / "workspace" / "sites" / home.name / "patients.jsonl")
+        approve_at(home, hospitals.study_path)
+    study = hospitals.study
+    names = tuple(entry.name for entry in study.roster)
+    kits = make_kits(Federation("loopback", HOST, free_port(), names), folder / "kits")
+    aggregator = AggregatorHome(folder / "aggregator")
+    aggregator.add(hospitals.study_path)
+    (aggregator.path / SETTINGS).write_text(SETTINGS_TEXT)
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str(ROOT)  # the processes are to run this code, wherever another copy is installed
+    homes = {SERVER: aggregator.path, **{home.name: home.path for home in hospitals.homes}}
+    try:
+        with Loopback(kits, homes, folder / "logs") as loopback:
+            yield Processes(folder, hospitals.study_path, study, hospitals.homes, kits, aggregator, loopback)
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+def plant(patients: Path) -> None:
+    """Put the canary into the first record: its patient's name and its text."""
+    lines = patients.read_text().splitlines()
+    first = json.loads(lines[0])
+    renamed = {**first, "patient": f"{CANARY} {first['patient']}"}
+    own = [json.loads(line) for line in lines]
+    changed = [renamed | {"text": each["text"]} if each["patient"] == first["patient"] else each for each in own]
+    changed[0]["text"] = f"{CANARY} {changed[0]['text']}"
+    patients.write_text("".join(json.dumps(each) + "\n" for each in changed))

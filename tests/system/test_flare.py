@@ -1,0 +1,159 @@
+"""A federation of real processes over mutual TLS survives kills, refuses what is not its study, and leaks nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("nvflare")
+
+from secfed.engines.flare.jobs import connect, write_job
+from secfed.engines.flare.kits import Federation, make_kits
+from secfed.engines.flare.loopback import HOST, SERVER, Loopback
+from secfed.engines.flare.settings import CONTROLLER, EXECUTOR
+from secfed.errors import UserError
+from secfed.flare_demo import submit_when_connected
+from secfed.journal import Journal
+from secfed.verify.folder import verify_folder
+from tests.flare import CANARY, Processes, federation
+
+pytestmark = [pytest.mark.flare, pytest.mark.timeout(900)]
+ROUNDS = 7
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    """Server and sites are connected; no job has been submitted."""
+    with federation(tmp_path_factory.mktemp("flare"), ROUNDS) as processes:
+        processes.start()
+        wait_for_sites(processes)
+        yield processes
+
+
+def wait_for_sites(processes: Processes, seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        processes.loopback.check()
+        try:
+            with connect(processes.operator) as operator:
+                if set(processes.names) <= set(operator.sites()):
+                    return
+        except UserError:
+            if time.monotonic() > end:
+                raise
+        assert time.monotonic() < end, "not all sites are connected"
+        time.sleep(0.5)
+
+
+def outcome(processes: Processes, job: Path, seconds: float = 90.0) -> str:
+    """What becomes of a job's folder: what the server says when it is submitted, or its status once it is over."""
+    try:
+        with connect(processes.operator) as operator:
+            identity = operator.submit_folder(job)
+    except UserError as error:
+        return str(error)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with connect(processes.operator) as operator:
+            status = str(operator.meta(identity)["status"]).upper()
+        if status.startswith(("FINISHED", "FAILED", "ABANDONED")):
+            return status
+        time.sleep(1.0)
+    raise TimeoutError(f"job {identity} is not over: {status}")
+
+
+def test_a_job_with_code_of_its_own_is_refused(running: Processes, tmp_path: Path) -> None:
+    job, ran = write_job(tmp_path, running.study), tmp_path / "ran"
+    (job / "study" / "custom").mkdir()
+    (job / "study" / "custom" / "sitecustomize.py").write_text(f"open({str(ran)!r}, 'w').close()\n")
+    assert outcome(running, job).endswith("FAILED_TO_RUN")
+    assert "BYOC not permitted" in (running.folder / "logs" / f"{SERVER}.log").read_text()
+    assert not ran.exists()
+    assert not list(running.folder.glob("kits/*/*/**/sitecustomize.py"))
+
+
+@pytest.mark.parametrize(
+    ("file", "ours", "other"),
+    [
+        (
+            "config_fed_server.json",
+            CONTROLLER,
+            "nvflare.app_common.workflows.scatter_and_gather.ScatterAndGather",
+        ),
+        ("config_fed_client.json", EXECUTOR, "nvflare.app_common.np.np_trainer.NPTrainer"),
+    ],
+)
+def test_a_job_that_names_another_installed_class_is_refused(
+    running: Processes, tmp_path: Path, file: str, ours: str, other: str
+) -> None:
+    job = write_job(tmp_path, running.study)
+    path = job / "study" / "config" / file
+    path.write_text(path.read_text().replace(ours, other))
+    assert "COMPLETED" not in outcome(running, job)
+    logs = [path.read_text() for path in (running.folder / "logs").iterdir()]
+    assert any(f"{other!r}" in text and "is not in allow_list" in text for text in logs)
+
+
+def test_a_site_with_a_certificate_of_another_authority_is_not_let_in(running: Processes, tmp_path: Path) -> None:
+    port = int(
+        json.loads((running.kits[SERVER] / "startup" / "fed_server.json").read_text())["servers"][0]["admin_port"]
+    )
+    stranger, registered = running.names[0], "Successfully registered"
+    assert registered in (running.folder / "logs" / f"{stranger}.log").read_text(), "what the right certificate gives"
+    others = make_kits(Federation("loopback", HOST, port, (stranger,)), tmp_path / "kits")
+    shutil.copy(running.kits[stranger] / "startup" / "rootCA.pem", others[stranger] / "startup" / "rootCA.pem")
+    with Loopback({stranger: others[stranger]}, {stranger: tmp_path}, tmp_path / "logs") as loopback:
+        loopback.start(stranger)
+        time.sleep(20.0)
+        assert loopback.is_running(stranger), "it goes on trying"
+        log = (tmp_path / "logs" / f"{stranger}.log").read_text()
+    assert f"localhost:{port}" in log, "it dialled the server"
+    assert registered not in log
+
+
+def test_a_study_survives_kills_of_sites_and_server(running: Processes) -> None:
+    victim, other = running.names[1], running.names[2]
+    submit_when_connected(running.operator, running.study, running.loopback)
+    running.at_stage(2, "masked input")
+    assert running.loopback.kill_job(victim), "no job process to kill"
+    assert running.closed(2)["event"] == "round-closed"
+    running.at_stage(4, "masked input")
+    running.loopback.kill(other)
+    running.loopback.start(other)
+    assert running.closed(4)["event"] == "round-closed"
+    running.at_stage(5, "masked input")
+    running.loopback.kill(SERVER)
+    running.loopback.start(SERVER)
+    running.until(lambda event: event["event"] == "end" and event["how"] == "completed", seconds=400.0)
+    verdict = verify_folder(running.run)
+    assert verdict.problem is None, verdict.problem
+    summary = json.loads((running.run / "summary.json").read_text())
+    by_number = {each["number"]: each for each in summary["rounds"]}
+    assert sorted(by_number) == list(range(1, ROUNDS + 1))
+    assert victim not in by_number[2]["survivors"]
+    assert victim in by_number[3]["survivors"]
+    assert other not in by_number[4]["survivors"]
+    assert by_number[5]["attempt_void"], "the server died before its sum was published"
+    assert {each["state_digest"] for each in summary["hospitals"]} == {summary["state_digest"]}
+    past = Journal(running.run).read(running.study, 1 << 24)
+    assert past.opened == ROUNDS
+
+
+def test_nothing_of_a_patient_reached_the_server(running: Processes) -> None:
+    """Runs last: everything that the server's processes wrote by then, logs and stores included."""
+    seen = [
+        path
+        for folder in (running.kits[SERVER], running.aggregator.path, running.folder / "logs")
+        for path in folder.rglob("*")
+        if path.is_file() and (folder.name != "logs" or path.name.startswith(SERVER))
+    ]
+    assert len(seen) > 20
+    found = [path for path in seen if CANARY.encode() in path.read_bytes()]
+    assert not found
+    planted = [home for home in running.homes if CANARY in Path(home.node.data[0].file).read_text()]
+    assert len(planted) == len(running.homes), "the canaries are not where they could leak from"
