@@ -1,9 +1,12 @@
-"""Set up the heavy libraries, before they are imported."""
+"""Set up the heavy libraries, and ask for the optional one, before they are imported."""
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
+
+from secfed.errors import UserError
 
 
 def settle_libraries() -> None:
@@ -17,3 +20,9 @@ def settle_libraries() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     for name in ("transformers", "peft", "opacus", "absl"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def require_flare() -> None:
+    """Raise UserError where the engine between machines is not installed."""
+    if importlib.util.find_spec("nvflare") is None:
+        raise UserError("NVIDIA FLARE is not installed", "Install it: `pip install 'secfed[flare]'`")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from secfed.errors import UserError
+from secfed.libraries import require_flare
 
 if TYPE_CHECKING:
     from secfed.engines.flare.authority import Participant, Profile
@@ -19,7 +18,7 @@ PROVISION = "Example: secfed federation provision study.toml --server aggregator
 REQUEST = "Example: secfed federation request harbour-clinic --federation federation.json --out request"
 APPROVE = "Example: secfed federation approve harbour-clinic.request.zip --federation federation"
 KIT = "Example: secfed federation kit harbour-clinic.signed.zip --request request --fingerprint SHA256:86:... --out kit"
-START = "Example: secfed federation start kit"
+START = "Example: secfed federation start federation/server"
 SUBMIT = "Example: secfed federation submit study.toml --kit federation/operator"
 STATUS = "Example: secfed federation status --kit federation/operator"
 DEMO = "Example: secfed federation demo --out runs/demo-flare"
@@ -47,8 +46,7 @@ StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="The study's fi
 @app.callback()
 def _group() -> None:
     """Commands of those who connect sites, and of the aggregator's operator."""
-    if importlib.util.find_spec("nvflare") is None:
-        raise UserError("NVIDIA FLARE is not installed", "Install it: `pip install 'secfed[flare]'`")
+    require_flare()
 
 
 @app.command(name="provision", epilog=PROVISION)
@@ -160,27 +158,21 @@ def kit(
     from secfed.engines.flare import authority
 
     made = authority.assemble(signed, request_folder, fingerprint, out)
-    _tell(as_json, {"kit": str(made)}, [f"kit        {made}", f"start it   secfed federation start {made}"])
+    _tell(as_json, {"kit": str(made)}, [f"kit        {made}", f"start it   secfed node run {made}"])
 
 
 @app.command(name="start", epilog=START)
 def start(
-    kit_folder: Annotated[Path, typer.Argument(metavar="KIT", help="A server's or a site's kit.")],
-    home: Annotated[
-        Path | None,
-        typer.Option("--home", metavar="DIR", help="The node's folder, or the aggregator's, if not the usual one."),
-    ] = None,
+    kit_folder: Annotated[Path, typer.Argument(metavar="KIT", help="The server's kit.")],
+    aggregator: AggregatorFolder = None,
 ) -> None:
-    """Run the server or a site from its kit, in this process, until it is ended. Sites dial out only."""
-    from secfed import aggregator_home
-    from secfed import home as node_home
-    from secfed.engines.flare.kits import narrow
-    from secfed.engines.flare.processes import command, environment, is_server
+    """Run the server from its kit, in this process, until it is ended. A site is run by `secfed node run`."""
+    from secfed.aggregator_home import default_home
+    from secfed.engines.flare.processes import become, is_server
 
-    usual = aggregator_home.default_home() if is_server(kit_folder) else node_home.default_home()
-    narrow(kit_folder)  # a kit that was moved has its stores elsewhere; one that was made by hand has not our rules
-    program = command(kit_folder)
-    os.execve(program[0], program, environment(kit_folder, home or usual))  # noqa: S606 - our own interpreter
+    if not is_server(kit_folder):
+        raise UserError(f"{kit_folder} is the kit of a site", f"Run it there with `secfed node run {kit_folder}`")
+    become(kit_folder, aggregator or default_home())
 
 
 @app.command(name="submit", epilog=SUBMIT)

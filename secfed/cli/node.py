@@ -20,6 +20,7 @@ ADD_EXAMPLE = (
 APPROVE_EXAMPLE = "Example: secfed node approve study.toml"
 STATUS_EXAMPLE = "Example: secfed node status --json"
 
+RUN_EXAMPLE = "Example: secfed node run kit"
 WITHDRAW_EXAMPLE = "Example: secfed node withdraw 4f1c9a02"
 RESTORED_EXAMPLE = "Example: secfed node restored 4f1c9a02 --highest-round 17"
 
@@ -186,6 +187,29 @@ def status(home: HomeFolder = None, as_json: AsJson = False) -> None:
         _print(found)
     else:
         typer.echo(status_text(found))
+
+
+@app.command(name="run", epilog=RUN_EXAMPLE)
+def run(
+    kit: Annotated[
+        Path, typer.Argument(metavar="KIT", help="This site's start-up kit; see `secfed federation request`.")
+    ],
+    home: HomeFolder = None,
+) -> None:
+    """Connect to the aggregator and take part in the studies that were approved here, until it is ended.
+
+    The node dials out and listens nowhere. What it says to its owner is in node.log in its folder.
+    """
+    from secfed.engines.flare.processes import become, is_server
+    from secfed.errors import UserError
+    from secfed.libraries import require_flare
+
+    require_flare()
+
+    opened = _open(home)
+    if is_server(kit):
+        raise UserError(f"{kit} is the server's kit", "Give this site's own; the server is run by its operator")
+    become(kit, opened.path)
 
 
 @app.command(name="withdraw", epilog=WITHDRAW_EXAMPLE)

@@ -10,11 +10,27 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 from secfed import aggregator_home
 from secfed.errors import UserError
 
 _RUN = ("-u", "-m")
+
+
+def become(kit: Path, home: Path) -> NoReturn:
+    """Run a kit's program in the place of this one, until it is ended.
+
+    Args:
+        kit: the server's, or a site's. Its rules are narrowed first: one that was moved has its stores elsewhere, and
+            one that was made by hand has not our rules.
+        home: the aggregator's home, or the node's.
+    """
+    from secfed.engines.flare.kits import narrow  # loads nvflare
+
+    narrow(kit)
+    program = command(kit)
+    os.execve(program[0], program, environment(kit, home))  # noqa: S606 - our own interpreter
 
 
 def is_server(kit: Path) -> bool:
