@@ -22,8 +22,9 @@ from secfed.channel import Channel
 from secfed.coordinator import Coordinator
 from secfed.data import columns, read_test_set, tokenise
 from secfed.errors import UserError
+from secfed.files import READABLE, write_whole
 from secfed.handover import AttendanceRequest, HandoverRequest, read_attendance, read_handover
-from secfed.journal import Journal, write_durably
+from secfed.journal import Journal
 from secfed.progress import Event, Note
 from secfed.results import save_adapter, write_first_state, write_results
 from secfed.study import Study
@@ -160,7 +161,7 @@ class Aggregation:
         for name in (run_folder.RECEIPTS, run_folder.SUMS, run_folder.LEDGERS):
             (work.out / name).mkdir(parents=True, exist_ok=True)
         if not (work.out / run_folder.STUDY).exists():
-            write_durably(work.out / run_folder.STUDY, work.study_file)
+            write_whole(work.out / run_folder.STUDY, work.study_file, READABLE)
         write_first_state(work.out, work.opened.model.layout, work.opened.first)
 
     def _open_round(self, number: int) -> None:
@@ -219,7 +220,7 @@ class Aggregation:
             self._pause(_PAUSE_SECONDS)
         approvals = [self._approvals[node] for node in sorted(self._approvals)]
         text = run_folder.signatures_text(study, self._work.study_file, approvals)
-        write_durably(self._work.out / run_folder.SIGNATURES, text.encode())
+        write_whole(self._work.out / run_folder.SIGNATURES, text.encode(), READABLE)
         return [ends[node] for node in sorted(ends)]
 
     def _read_handover(self, node: int, answer: bytes) -> HospitalEnd | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from secfed.errors import UserError
-from secfed.journal import write_durably
+from secfed.files import READABLE, write_whole
 from secfed.run_folder import STUDY
 from secfed.sections import Section
 from secfed.study import Study, first_problem, load_study
@@ -132,8 +132,8 @@ class AggregatorHome:
                 shutil.rmtree(part, ignore_errors=True)
                 shutil.copytree(base, part)
                 part.rename(kept)
-            write_durably(self.test_set(study.digest), test_set.read_bytes())
-            write_durably(target, data)
+            write_whole(self.test_set(study.digest), test_set.read_bytes(), READABLE)
+            write_whole(target, data, READABLE)
         except OSError as error:
             raise UserError(
                 f"the aggregator's folder {self.path} cannot be written ({error.strerror})",

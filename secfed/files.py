@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+READABLE = 0o644
+"""The mode of what everybody may read: a run's folder is for auditors."""
+
 
 def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Put these bytes in a file, new or not: after a crash it holds the old ones or the new ones, and nothing between.

@@ -25,6 +25,7 @@ from secfed.channel import Link
 from secfed.coordinator import RoundRecord
 from secfed.errors import UserError
 from secfed.faults import Claim
+from secfed.files import READABLE, sync_folder, write_whole
 from secfed.run_folder import JOURNAL, RECEIPTS, SUMS, receipt_file, sum_file
 from secfed.study import Study
 
@@ -64,11 +65,11 @@ class Journal:
     def keep(self, receipt: Receipt, packed: bytes) -> None:
         """Write a receipt, after the sum that it covers."""
         number = receipt.statement.round_number
-        write_durably(self._folder / sum_file(number), packed)
-        write_durably(self._folder / receipt_file(number), encode(receipt))
+        write_whole(self._folder / sum_file(number), packed, READABLE)
+        write_whole(self._folder / receipt_file(number), encode(receipt), READABLE)
 
     def read(self, study: Study, packed_bytes: int) -> Past:
-        """What happened before. Sums without a receipt are removed.
+        """What happened before. Sums without a receipt are removed, and what a crash left half written.
 
         Args:
             study: whose rounds these are.
@@ -80,6 +81,9 @@ class Journal:
         opened, closed = self._read_lines()
         links = {}
         limits = Limits(len(study.roster), packed_bytes)
+        for path in (self._folder / RECEIPTS).iterdir():
+            if path.suffix != ".cbor":
+                path.unlink()
         for path in sorted((self._folder / SUMS).iterdir()):
             receipt_path = self._folder / RECEIPTS / f"{path.stem}.cbor"
             if path.suffix != ".bin" or not receipt_path.exists():
@@ -103,7 +107,7 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
         if new:
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
 
     def _read_lines(self) -> tuple[int, dict[int, RoundRecord]]:
         """The highest number opened, and the last record of each round."""
@@ -119,25 +123,6 @@ class Journal:
             except (ValueError, TypeError, KeyError, AttributeError):
                 continue  # cut short: what it would have said shows in the receipts, or is lost with the round
         return opened, closed
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a file that is whole or not there, and on disk when this returns."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read_link(receipt_path: Path, sum_path: Path, limits: Limits) -> Link:

@@ -142,7 +142,7 @@ def written_late(write: str, after: bool) -> bool:
 def stop_at(write: str, number: int, after: bool, patched: pytest.MonkeyPatch) -> None:
     """Let the coordinator stop at this write of this round."""
     owner: Any = Journal if write in {"open_round", "close_round"} else journal_module
-    name = write if owner is Journal else "write_durably"
+    name = write if owner is Journal else "write_whole"
     real: Callable[..., None] = getattr(owner, name)
 
     def stopping(*arguments: Any) -> None:
@@ -215,6 +215,17 @@ def test_a_sum_without_its_receipt_is_removed(tmp_path: Path) -> None:
     (tmp_path / receipt_file(3)).unlink()
     assert len(past_of(federation, tmp_path).links) == 2
     assert not (tmp_path / sum_file(3)).exists()
+
+
+def test_what_a_crash_left_half_written_is_removed(tmp_path: Path) -> None:
+    """The verifier takes every file in a run's folder at its word."""
+    federation = federation_in(tmp_path)
+    start(federation, tmp_path)[0].run()
+    left = [(tmp_path / place).with_name(".0004.part") for place in (receipt_file(1), sum_file(1))]
+    for path in left:
+        path.write_bytes(b"half")
+    assert len(past_of(federation, tmp_path).links) == 3
+    assert not any(path.exists() for path in left)
 
 
 def test_a_damaged_receipt_is_named(tmp_path: Path) -> None:
