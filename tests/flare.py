@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from secfed.aggregator_home import SETTINGS, AggregatorHome
+from secfed.engines.flare.jobs import connect
 from secfed.engines.flare.kits import Federation, make_kits
 from secfed.engines.flare.loopback import HOST, OPERATOR, SERVER, Loopback, free_port
 from secfed.engines.flare.progress import read_log
+from secfed.errors import UserError
 from secfed.home import Home
 from secfed.study import Study
 from tests.homes import SMALL, approve_at, make_hospitals
@@ -60,6 +62,21 @@ class Processes:
     def start(self) -> None:
         for name in (SERVER, *self.names):
             self.loopback.start(name)
+
+    def wait_for_sites(self, seconds: float = 120.0) -> None:
+        """Until every site of the study is connected."""
+        end = time.monotonic() + seconds
+        while True:
+            self.loopback.check()
+            try:
+                with connect(self.operator) as operator:
+                    if set(self.names) <= set(operator.sites()):
+                        return
+            except UserError:
+                if time.monotonic() > end:
+                    raise
+            assert time.monotonic() < end, "not all sites are connected"
+            time.sleep(0.5)
 
     def until(self, holds: Callable[[dict[str, Any]], bool], seconds: float = 240.0) -> dict[str, Any]:
         """The first event of the run's log for which this holds, as soon as it is there."""

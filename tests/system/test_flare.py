@@ -31,23 +31,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
     """Server and sites are connected; no job has been submitted."""
     with federation(tmp_path_factory.mktemp("flare"), ROUNDS) as processes:
         processes.start()
-        wait_for_sites(processes)
+        processes.wait_for_sites()
         yield processes
-
-
-def wait_for_sites(processes: Processes, seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while True:
-        processes.loopback.check()
-        try:
-            with connect(processes.operator) as operator:
-                if set(processes.names) <= set(operator.sites()):
-                    return
-        except UserError:
-            if time.monotonic() > end:
-                raise
-        assert time.monotonic() < end, "not all sites are connected"
-        time.sleep(0.5)
 
 
 def outcome(processes: Processes, job: Path, seconds: float = 90.0) -> str:

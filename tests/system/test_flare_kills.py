@@ -1,0 +1,61 @@
+"""SIGKILL at each of the six stages, to a site and to the server: the study goes on, and all of it holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("nvflare")
+
+from protocols.aggregator import Stage
+from secfed.engines.flare.loopback import SERVER
+from secfed.flare_demo import submit_when_connected
+from secfed.journal import Journal
+from secfed.verify.folder import verify_folder
+from tests.flare import Processes, federation
+
+pytestmark = [pytest.mark.flare, pytest.mark.timeout(1800)]
+STAGES = [stage.value for stage in Stage]
+SITES, SERVERS = len(STAGES), 2 * len(STAGES)
+"""Rounds in which a site is killed, and then the server: there every other round completes, because nodes join only
+three on one state of the model."""
+ROUNDS = SITES + SERVERS + 2
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Processes]:
+    with federation(tmp_path, ROUNDS) as processes:
+        processes.start()
+        processes.wait_for_sites()
+        yield processes
+
+
+def test_a_study_survives_a_kill_at_each_stage_of_a_site_and_of_the_server(running: Processes) -> None:
+    assert len(STAGES) == 6
+    submit_when_connected(running.operator, running.study, running.loopback)
+    for number, stage in enumerate(STAGES, start=1):
+        running.at_stage(number, stage)
+        assert running.loopback.kill_job(running.names[number % 4]), "no job process to kill"
+        assert running.closed(number)["event"] == "round-closed", stage
+    for number, stage in zip(range(SITES + 1, SITES + SERVERS, 2), STAGES, strict=True):
+        running.at_stage(number, stage)
+        running.loopback.kill(SERVER)
+        running.loopback.start(SERVER)
+        running.closed(number + 1)
+    running.until(lambda event: event["event"] == "end" and event["how"] == "completed", seconds=600.0)
+    verdict = verify_folder(running.run)
+    assert verdict.problem is None, verdict.problem
+    summary = json.loads((running.run / "summary.json").read_text())
+    rounds = {each["number"]: each for each in summary["rounds"]}
+    assert sorted(rounds) == list(range(1, ROUNDS + 1))
+    assert not any(rounds[number]["attempt_void"] for number in range(1, SITES + 1)), "a site is a dropout"
+    assert {each["state_digest"] for each in summary["hospitals"]} == {summary["state_digest"]}
+    for each in summary["hospitals"]:
+        assert each["rounds_released"] <= each["rounds_committed"] <= ROUNDS
+    past = Journal(running.run).read(running.study, 1 << 24)
+    assert past.opened == ROUNDS
+    # One number a kill may be void, and the one that is used up where a round is finished late.
+    assert len(past.links) >= ROUNDS - len(STAGES)
