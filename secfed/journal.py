@@ -100,10 +100,12 @@ class Journal:
     def _append(self, line: Mapping[str, Any]) -> None:
         path = self._folder / JOURNAL
         new = not path.exists()
-        # A line that a crash cut short must not run into the next one.
-        torn = not new and path.read_bytes()[-1:] != b"\n"
-        with path.open("ab") as file:
-            file.write((b"\n" if torn else b"") + json.dumps(line).encode() + b"\n")
+        with path.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # a line that a crash cut short must not run into the next one
+                    file.write(b"\n")
+            file.write(json.dumps(line).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
         if new:

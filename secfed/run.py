@@ -33,7 +33,7 @@ from secfed.sites import LEDGER_FILE, STORE_FILE, Site, read_site, reserve
 from secfed.store import NodeStore
 from secfed.study import Study, load_study
 from secfed.summary import HospitalEnd, summarise
-from secfed.trainers import open_study_model, progress_steps, trainer_for
+from secfed.trainers import StudyModel, open_study_model, progress_steps, trainer_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +102,7 @@ def execute(plan: Plan, reporter: Reporter, confirmed: Callable[[], bool] = lamb
     study = plan.study
     opened = open_study_model(study, plan.base)
     model, first = opened.model, opened.first
-    for mended in opened.verdict.mended:
-        reporter.show(Note(f"the model: {mended}"))
-    reporter.show(
-        Note(
-            privacy_plan(study, plan.sites, model.describe(), plan.epsilon_by_round[-1], account.is_simulation(ENGINE))
-        )
-    )
+    _show_plan(plan, opened, reporter)
     if not confirmed():
         raise UserError("the plan was not confirmed", "Nothing was started and nothing is spent")
     _lay_out(plan)
@@ -149,6 +143,14 @@ def execute(plan: Plan, reporter: Reporter, confirmed: Callable[[], bool] = lamb
         )
     write_results(plan.out, study, summary, hospitals)
     return Result(summary, records)
+
+
+def _show_plan(plan: Plan, opened: StudyModel, reporter: Reporter) -> None:
+    """What the guards mended, and the privacy plan."""
+    for mended in opened.verdict.mended:
+        reporter.show(Note(f"the model: {mended}"))
+    epsilon, simulation = plan.epsilon_by_round[-1], account.is_simulation(ENGINE)
+    reporter.show(Note(privacy_plan(plan.study, plan.sites, opened.model.describe(), epsilon, simulation)))
 
 
 def _refuse_second_run(study: Study, out: Path) -> None:

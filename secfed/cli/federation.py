@@ -71,8 +71,9 @@ def provision(
     and no job brings code.
     """
     from secfed.study import load_study
+    from secfed.tls_check import parse_address
 
-    loaded, (host, port) = load_study(study), _host_and_port(server)
+    loaded, (host, port) = load_study(study), parse_address(server)
     names = tuple(entry.name for entry in loaded.roster)
     _check_new(out)
     if with_keys:
@@ -313,13 +314,6 @@ def _own_kit(profile: Profile, out: Path, name: str, participant: Participant) -
 def _check_new(folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} exists and is not empty", "Choose a new folder with --out")
-
-
-def _host_and_port(server: str) -> tuple[str, int]:
-    host, colon, port = server.rpartition(":")
-    if not colon or not host or not port.isdecimal() or not 1 <= int(port) <= 65_535:
-        raise UserError(f"{server!r} is no host and port", "Write it as aggregator.example:8002")
-    return host, int(port)
 
 
 def _tell(as_json: bool, values: dict[str, Any], lines: list[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.homes import Hospitals, approve_at, make_hospitals
 from tests.secfed.federation import Federation, cut, make_study
 from tests.secfed.run_folders import write_run
 
@@ -28,3 +29,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Federation]:
 def folder(made: tuple[Path, Federation], tmp_path: Path) -> Path:
     """A copy to damage."""
     return Path(shutil.copytree(made[0], tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def hospitals(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Hospitals:
+    hospitals = make_hospitals(tmp_path_factory.mktemp("hospitals"), base)
+    approve_at(hospitals.homes[0], hospitals.study_path)
+    return hospitals

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sqlite3
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,8 +17,7 @@ import pytest
 
 from crypto.identity import Identity
 from dp.ledger import Ledger
-from secfed.cli import main
-from secfed.doctor import examine_aggregator, examine_node
+from secfed.doctor import examine_node
 from secfed.errors import UserError
 from secfed.findings import Finding
 from secfed.home import Home
@@ -28,15 +25,10 @@ from secfed.machine import Machine
 from secfed.sites import LEDGER_LABEL
 from secfed.store import NodeStore
 from secfed.tls_check import Server, parse_address
-from tests.homes import Hospitals, approve_at, make_hospitals
+from tests.command_line import exit_code
+from tests.homes import Hospitals
+from tests.secfed.findings import failed, states
 from tests.tls import DAY, Authority, serving
-
-
-@pytest.fixture(scope="module")
-def hospitals(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Hospitals:
-    hospitals = make_hospitals(tmp_path_factory.mktemp("hospitals"), base)
-    approve_at(hospitals.homes[0], hospitals.study_path)
-    return hospitals
 
 
 @pytest.fixture
@@ -48,18 +40,6 @@ def home(hospitals: Hospitals, tmp_path: Path) -> Home:
     file = tmp_path / "home" / "node.toml"
     file.write_text(file.read_text().replace(hospitals.homes[0].node.data[0].file, str(data)))
     return Home.open(tmp_path / "home")
-
-
-def states(findings: tuple[Finding, ...]) -> set[str]:
-    return {f"{each.check}: {each.text}" for each in findings if each.state == "failed"}
-
-
-def failed(findings: tuple[Finding, ...]) -> list[Finding]:
-    found = [each for each in findings if each.state == "failed"]
-    for each in found:
-        assert each.text.isprintable()
-        assert each.fix
-    return found
 
 
 def test_a_healthy_node_has_no_finding_that_failed(home: Home) -> None:
@@ -369,85 +349,17 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         parse_address(text)
 
 
-@pytest.fixture
-def aggregator(hospitals: Hospitals, tmp_path: Path) -> Path:
-    folder = tmp_path / "aggregator"
-    study = folder / "studies" / hospitals.study.digest.hex()
-    study.mkdir(parents=True)
-    shutil.copy(hospitals.study_path, study / "study.toml")
-    shutil.copytree(hospitals.homes[0].path / "models", folder / "models")
-    return folder
-
-
-def test_a_healthy_aggregator_has_no_finding_that_failed(aggregator: Path) -> None:
-    assert states(examine_aggregator(aggregator, None)) == set()
-
-
-def wrong_folder(aggregator: Path) -> None:
-    (study,) = (aggregator / "studies").iterdir()
-    study.rename(study.with_name("0" * 64))
-
-
-def no_base(aggregator: Path) -> None:
-    shutil.rmtree(aggregator / "models")
-
-
-def open_folder(aggregator: Path) -> None:
-    aggregator.chmod(0o777)
-
-
-def no_study(aggregator: Path) -> None:
-    (study,) = (aggregator / "studies").iterdir()
-    (study / "study.toml").write_text("format = 2\n")
-
-
-def false_signatures(aggregator: Path) -> None:
-    (study,) = (aggregator / "studies").iterdir()
-    (study / "signatures.json").write_text('{"signatures": {}}')
-
-
-def file_from_tomorrow(aggregator: Path) -> None:
-    os.utime(aggregator / "models" / "model" / "config.json", (time.time() + 86_400,) * 2)
-
-
-@pytest.mark.parametrize(
-    ("plant", "check", "text", "fix"),
-    [
-        (wrong_folder, "study", "is another one", "its own digest for a name"),
-        (no_base, "base of", "none of 0 base models", "copy its folder"),
-        (open_folder, "folder", "mode 0777", "chmod go-w"),
-        (no_study, "study", "study.toml", "Mend it"),
-        (false_signatures, "study", "not the study that the nodes signed", "secfed study sign"),
-        (file_from_tomorrow, "clock", "config.json was written here at", "NTP"),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
-def test_a_fault_at_the_aggregator_is_found_with_its_fix(
-    aggregator: Path, plant: Callable[[Path], None], check: str, text: str, fix: str
-) -> None:
-    plant(aggregator)
-    found = [each for each in failed(examine_aggregator(aggregator, None)) if each.check.startswith(check)]
-    assert any(text in each.text and fix in each.fix for each in found), found
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["secfed", "doctor", *arguments])
-    with pytest.raises(SystemExit) as ending:
-        main()
-    return int(ending.value.code or 0)
-
-
 def test_the_command_ends_with_0_where_all_is_well_and_with_1_where_something_is_not(
     home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(monkeypatch, "--home", str(home.path)) == 0
+    assert exit_code(monkeypatch, "doctor", "--home", str(home.path)) == 0
     assert "0 of" in capsys.readouterr().out
     open_key(home)
-    assert run(monkeypatch, "--home", str(home.path)) == 1
+    assert exit_code(monkeypatch, "doctor", "--home", str(home.path)) == 1
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAILED")]
     assert len(lines) == 1
     assert f"Run `chmod 600 {home.path / 'identity.key'}`" in lines[0]
-    assert run(monkeypatch, "--home", str(home.path), "--json") == 1
+    assert exit_code(monkeypatch, "doctor", "--home", str(home.path), "--json") == 1
     told = json.loads(capsys.readouterr().out)
     assert not told["ok"]
     assert [each["check"] for each in told["findings"] if each["state"] == "failed"] == ["identity key"]
@@ -460,5 +372,5 @@ def test_the_command_ends_with_0_where_all_is_well_and_with_1_where_something_is
 def test_options_that_do_not_fit_are_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
-    assert run(monkeypatch, *arguments) == 2
+    assert exit_code(monkeypatch, "doctor", *arguments) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -17,9 +17,9 @@ from safetensors.numpy import load_file, save_file
 
 from protocols.wire import canonical
 from secfed import run_folder
-from secfed.cli import main
 from secfed.run_folder import sum_file
 from secfed.verify.evidence import read_file
+from tests.command_line import exit_code
 from tests.secfed.verified import WEIGHTS, problem_in
 
 # What is claimed about the run.
@@ -72,17 +72,10 @@ def test_a_summary_that_leaves_a_round_out_is_found(folder: Path) -> None:
 # The command.
 
 
-def run_cli(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["secfed", "verify", *arguments])
-    with pytest.raises(SystemExit) as ending:
-        main()
-    return int(ending.value.code or 0)
-
-
 def test_the_command_says_what_it_checked_and_ends_0(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_cli(monkeypatch, str(folder)) == 0
+    assert exit_code(monkeypatch, "verify", str(folder)) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[:-1]] == ["study", "receipts", "adapter", "ledgers", "summary", "report"]
     assert lines[-1] == "everything holds"
@@ -92,9 +85,9 @@ def test_the_command_names_the_broken_file_and_ends_1(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / sum_file(2)).write_bytes(bytes(40))
-    assert run_cli(monkeypatch, str(folder)) == 1
+    assert exit_code(monkeypatch, "verify", str(folder)) == 1
     assert "BROKEN     sums/0002.bin: not the sum" in capsys.readouterr().out
-    assert run_cli(monkeypatch, str(folder), "--json") == 1
+    assert exit_code(monkeypatch, "verify", str(folder), "--json") == 1
     result = json.loads(capsys.readouterr().out)
     assert result["ok"] is False
     assert list(result["checked"]) == ["study"]
@@ -110,7 +103,7 @@ def test_a_folder_without_a_run_ends_2(
         folder.mkdir()
     if content == "a study that never ran":
         (folder / "study.toml").write_text("format = 1")
-    assert run_cli(monkeypatch, str(folder)) == 2
+    assert exit_code(monkeypatch, "verify", str(folder)) == 2
     assert "is not the folder of a run" in capsys.readouterr().err
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from secfed.cli import main
 from secfed.demo import DemoSettings, prepare_demo
+from tests.command_line import exit_code
 from tests.tiny import make_tiny_base
 
 SMALL = DemoSettings(patients=400, test_records_per_chapter=3, layers=(0, 1), max_length=12, steps=2, rank=2)
@@ -29,13 +28,6 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def workspace(pristine: Path, tmp_path: Path) -> Path:
     shutil.copytree(pristine, tmp_path / "workspace")
     return tmp_path / "workspace"
-
-
-def run_cli(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["secfed", *arguments])
-    with pytest.raises(SystemExit) as ending:
-        main()
-    return int(ending.value.code or 0)
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -269,7 +261,7 @@ def test_bad_input_is_one_line_exit_2_and_nothing_written(
     spoil(workspace)
     before = sorted(workspace.rglob("*"))
     out = workspace.parent / "out"
-    assert run_cli(monkeypatch, "run", str(workspace / "study.toml"), "--out", str(out), "--yes") == 2
+    assert exit_code(monkeypatch, "run", str(workspace / "study.toml"), "--out", str(out), "--yes") == 2
     complaint = capsys.readouterr().err
     assert complaint.count("\n") == 1
     assert said in complaint
@@ -284,13 +276,13 @@ def test_a_spent_budget_refuses_before_training(
 ) -> None:
     """The hospitals of a finished run, offered another study: their ledgers say what is left."""
     out = workspace.parent / "out"
-    assert run_cli(monkeypatch, "run", str(workspace / "study.toml"), "--out", str(out), "--yes") == 0
+    assert exit_code(monkeypatch, "run", str(workspace / "study.toml"), "--out", str(out), "--yes") == 0
     assert "accuracy" in capsys.readouterr().out
     (out / "summary.json").unlink()
     shutil.rmtree(out / "receipts")
     edit(workspace / "study.toml", 'name = "icd-chapters"', 'name = "second-study"')
     before = {path: path.read_bytes() for path in out.rglob("*.sqlite")}
-    assert run_cli(monkeypatch, "run", str(workspace / "study.toml"), "--out", str(out), "--yes") == 2
+    assert exit_code(monkeypatch, "run", str(workspace / "study.toml"), "--out", str(out), "--yes") == 2
     complaint = capsys.readouterr().err
     assert "privacy budget" in complaint
     assert "secfed: " in complaint
@@ -303,12 +295,12 @@ def test_nothing_starts_before_somebody_has_confirmed_the_privacy_plan(
     before = sorted(workspace.rglob("*"))
     out = workspace.parent / "out"
     arguments = ("run", str(workspace / "study.toml"), "--out", str(out))
-    assert run_cli(monkeypatch, *arguments) == 2  # nobody at a terminal
+    assert exit_code(monkeypatch, *arguments) == 2  # nobody at a terminal
     said = capsys.readouterr()
     assert "privacy plan of icd-chapters" in said.out
     assert "give --yes" in said.err
     monkeypatch.setattr("secfed.cli.run._ask", lambda: False)
-    assert run_cli(monkeypatch, *arguments) == 2
+    assert exit_code(monkeypatch, *arguments) == 2
     assert "the plan was not confirmed. Nothing was started" in capsys.readouterr().err
     assert not out.exists()
     assert sorted(workspace.rglob("*")) == before
@@ -320,14 +312,14 @@ def test_a_folder_that_holds_a_run_is_not_run_over(
     out = workspace.parent / "out"
     out.mkdir()
     (out / "summary.json").write_text("{}")
-    assert run_cli(monkeypatch, "run", str(workspace / "study.toml"), "--out", str(out), "--yes") == 2
+    assert exit_code(monkeypatch, "run", str(workspace / "study.toml"), "--out", str(out), "--yes") == 2
     assert "holds another run" in capsys.readouterr().err
 
 
 def test_errors_can_be_read_by_machines(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_cli(monkeypatch, "run", str(workspace / "nowhere.toml"), "--out", "x", "--json") == 2
+    assert exit_code(monkeypatch, "run", str(workspace / "nowhere.toml"), "--out", "x", "--json") == 2
     captured = capsys.readouterr()
     assert captured.out.startswith('{"event": "error"')
     assert captured.err == ""

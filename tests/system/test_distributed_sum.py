@@ -7,30 +7,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-import dp.distributed
-import secfed.node
-from crypto.kdf import derive
 from crypto.randomness import NoiseSecret
 from dp.distributed import record_gradients
 from dp.patients import draw_patients, patient_vectors
 from dp.sampling import Patients
 from protocols import encoding
-from protocols.receipts import Receipt
-from protocols.wire import Limits, decode
 from secfed.chain import Chain
-from secfed.data import columns, read_patients, tokenise
 from secfed.demo import DemoSettings, prepare_demo
-from secfed.models import AdapterModel, load_tokenizer
+from secfed.models import AdapterModel
 from secfed.progress import Event, Reporter
 from secfed.run import execute, prepare
 from secfed.study import Study
-from secfed.training import load_study_model
+from tests.system.recomputed import Secrets, opened_again, published
 from tests.tiny import make_tiny_base
 
 SETTINGS = DemoSettings(
@@ -52,29 +45,6 @@ class Silent(Reporter):
 
     def close(self) -> None:
         pass
-
-
-class Secrets:
-    """Noise secrets in the order in which nodes make them, and the noise that training in `where` drew from each."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, where: ModuleType = dp.distributed) -> None:
-        self.made = 0
-        self.noises: list[np.ndarray] = []
-        draw = dp.distributed.draw_noise
-
-        def recorded(*arguments: Any) -> np.ndarray:
-            self.noises.append(draw(*arguments))
-            return self.noises[-1]
-
-        monkeypatch.setattr(where, "draw_noise", recorded)
-        monkeypatch.setattr(secfed.node, "NoiseSecret", self.make)
-
-    def make(self) -> NoiseSecret:
-        self.made += 1
-        return self.number(self.made - 1)
-
-    def number(self, at: int) -> NoiseSecret:
-        return NoiseSecret(lambda count: derive(bytes([at]) * 32, "noise of a test", length=count))
 
 
 def alone(model: AdapterModel, patients: Patients, study: Study, index: int, secret: NoiseSecret, number: int) -> Any:
@@ -99,23 +69,10 @@ def test_the_sum_is_that_of_every_patients_rounded_gradient_and_every_hospitals_
     prepare_demo(folder, base=make_tiny_base(tmp_path / "base"), settings=SETTINGS)
     secrets = Secrets(monkeypatch)
     execute(prepare(folder / "study.toml", folder), Silent())
-    plan = prepare(folder / "study.toml", tmp_path / "again")
-    study = plan.study
-    model, first = load_study_model(study, plan.base)
-    tokenizer = load_tokenizer(plan.base, model.vocabulary)
-    hospitals = [
-        tokenise(
-            read_patients(folder / "sites" / entry.name / "patients.jsonl", columns(study), study.task.labels, ""),
-            tokenizer,
-            study.model.max_length,
-        )
-        for entry in study.roster
-    ]
+    study, model, first, hospitals = opened_again(folder, tmp_path / "again")
     chain, at, dropped = Chain(study, model.layout, first), 0, 0
-    limits = Limits(len(study.roster), chain.shape.packed_bytes)
     for number in range(1, study.algorithm.rounds + 1):
-        packed = (folder / "sums" / f"{number:04d}.bin").read_bytes()
-        receipt = decode(Receipt, (folder / "receipts" / f"{number:04d}.cbor").read_bytes(), limits, None)
+        receipt, packed = published(folder, chain, number)
         survivors = receipt.statement.survivors
         dropped += len(study.roster) - len(survivors)
         expected = np.zeros(model.dimension, dtype=np.int64)

@@ -17,17 +17,12 @@ import dp.node_update
 from dp.node_update import local_update
 from dp.patients import clipped_integers, square_sum
 from protocols import encoding
-from protocols.receipts import Receipt
-from protocols.wire import Limits, decode
 from secfed.chain import Chain
-from secfed.data import columns, read_patients, tokenise
 from secfed.demo import DemoSettings, prepare_demo
-from secfed.models import load_tokenizer
 from secfed.progress import Event, LocalStep, Note, Reporter
 from secfed.run import execute, prepare
-from secfed.training import load_study_model
 from secfed.verify.folder import verify_folder
-from tests.system.test_distributed_sum import Secrets
+from tests.system.recomputed import Secrets, opened_again, published
 from tests.tiny import make_tiny_base
 
 SETTINGS = DemoSettings(
@@ -89,24 +84,11 @@ def test_the_sum_is_that_of_every_nodes_clipped_update_and_noise(
     ran: tuple[Path, Secrets, list[Event]], tmp_path: Path
 ) -> None:
     folder, secrets, _ = ran
-    plan = prepare(folder / "study.toml", tmp_path / "again")
-    study = plan.study
-    model, first = load_study_model(study, plan.base)
-    tokenizer = load_tokenizer(plan.base, model.vocabulary)
-    homes = [
-        tokenise(
-            read_patients(folder / "sites" / entry.name / "patients.jsonl", columns(study), study.task.labels, ""),
-            tokenizer,
-            study.model.max_length,
-        )
-        for entry in study.roster
-    ]
+    study, model, first, homes = opened_again(folder, tmp_path / "again")
     assert len({home.records for home in homes}) > 1
     chain, at, dropped, shortened = Chain(study, model.layout, first), 0, 0, 0
-    limits = Limits(len(study.roster), chain.shape.packed_bytes)
     for number in range(1, study.algorithm.rounds + 1):
-        packed = (folder / "sums" / f"{number:04d}.bin").read_bytes()
-        receipt = decode(Receipt, (folder / "receipts" / f"{number:04d}.cbor").read_bytes(), limits, None)
+        receipt, packed = published(folder, chain, number)
         survivors = receipt.statement.survivors
         dropped += len(study.roster) - len(survivors)
         expected = np.zeros(model.dimension, dtype=np.int64)

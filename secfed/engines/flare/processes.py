@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from secfed import aggregator_home
+from secfed import home as node_home
 from secfed.errors import UserError
 
 _RUN = ("-u", "-m")
@@ -84,5 +85,5 @@ def environment(kit: Path, home: Path) -> Mapping[str, str]:
         settings[aggregator_home.VARIABLE] = str(home.resolve())
         settings["NVFL_JOB_STORE_ROOT"] = str(kit.resolve() / "jobs")
     else:
-        settings["SECFED_HOME"] = str(home.resolve())
+        settings[node_home.VARIABLE] = str(home.resolve())
     return settings

@@ -1,0 +1,73 @@
+"""A real run, to be recomputed: its noise secrets, which only tests know, and what it published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dp.distributed
+import secfed.node
+from crypto.kdf import derive
+from crypto.randomness import NoiseSecret
+from dp.sampling import Patients
+from protocols.receipts import Receipt
+from protocols.wire import Limits, decode
+from secfed.chain import Chain
+from secfed.data import columns, read_patients, tokenise
+from secfed.models import AdapterModel, load_tokenizer
+from secfed.run import prepare
+from secfed.run_folder import receipt_file, sum_file
+from secfed.strategies import ModelState
+from secfed.study import Study
+from secfed.training import load_study_model
+
+
+class Secrets:
+    """Noise secrets in the order in which nodes make them, and the noise that training in `where` drew from each."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, where: ModuleType = dp.distributed) -> None:
+        self.made = 0
+        self.noises: list[np.ndarray] = []
+        draw = dp.distributed.draw_noise
+
+        def recorded(*arguments: Any) -> np.ndarray:
+            self.noises.append(draw(*arguments))
+            return self.noises[-1]
+
+        monkeypatch.setattr(where, "draw_noise", recorded)
+        monkeypatch.setattr(secfed.node, "NoiseSecret", self.make)
+
+    def make(self) -> NoiseSecret:
+        self.made += 1
+        return self.number(self.made - 1)
+
+    def number(self, at: int) -> NoiseSecret:
+        return NoiseSecret(lambda count: derive(bytes([at]) * 32, "noise of a test", length=count))
+
+
+def opened_again(folder: Path, out: Path) -> tuple[Study, AdapterModel, ModelState, list[Patients]]:
+    """The study of a workspace, its model at the first state, and every node's records, in roster order."""
+    plan = prepare(folder / "study.toml", out)
+    study = plan.study
+    model, first = load_study_model(study, plan.base)
+    tokenizer = load_tokenizer(plan.base, model.vocabulary)
+    data = [
+        tokenise(
+            read_patients(folder / "sites" / entry.name / "patients.jsonl", columns(study), study.task.labels, ""),
+            tokenizer,
+            study.model.max_length,
+        )
+        for entry in study.roster
+    ]
+    return study, model, first, data
+
+
+def published(folder: Path, chain: Chain, number: int) -> tuple[Receipt, bytes]:
+    """A round's receipt, and its packed sum."""
+    limits = Limits(len(chain.study.roster), chain.shape.packed_bytes)
+    receipt = decode(Receipt, (folder / receipt_file(number)).read_bytes(), limits, None)
+    return receipt, (folder / sum_file(number)).read_bytes()
