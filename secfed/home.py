@@ -159,13 +159,6 @@ class Home:
             )
         return Approved(file, approval, _read_choice(folder / CHOICE), folder)
 
-    def approved(self, digest: bytes) -> Study | None:
-        """The study of this digest, if its owner approved it here and nothing of it was changed since."""
-        try:
-            return self.stored(digest).study
-        except UserError:
-            return None
-
     def approval(self, digest: bytes) -> bytes:
         """This node's signature under an approved study. Raises UserError where it is none."""
         return bytes.fromhex(self.stored(digest).approval.signature)

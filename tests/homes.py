@@ -12,6 +12,7 @@ from secfed.approve import approve, examine
 from secfed.data import Columns
 from secfed.demo import DemoSettings, prepare_demo
 from secfed.enrol import NewBudget, make_home, register
+from secfed.errors import UserError
 from secfed.home import MODELS, Home
 from secfed.study import Study, load_study
 
@@ -61,3 +62,11 @@ def allow_all(home: Home, study: Study) -> None:
 def approve_at(home: Home, study: Path) -> None:
     """The owner looks and says yes."""
     approve(home, examine(home, study, None), datetime.now(UTC))
+
+
+def approved_at(home: Home, digest: bytes) -> Study | None:
+    """The study of this digest, if its owner approved it there and nothing of it was changed since."""
+    try:
+        return home.stored(digest).study
+    except UserError:
+        return None

@@ -25,7 +25,7 @@ from secfed.home import Home
 from secfed.node import APPROVAL_LABEL
 from secfed.run_folder import study_file_digest
 from secfed.training import find_base_among, load_study_model
-from tests.homes import Hospitals, approve_at, make_hospitals
+from tests.homes import Hospitals, approve_at, approved_at, make_hospitals
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_a_home_without_one_of_its_files_is_refused(home: Home, name: str) -> No
 
 def test_what_was_approved_is_stored_as_it_was_read_and_signed_as_a_node_signs(approved: Home, study: Path) -> None:
     digest = digest_of(study)
-    assert approved.approved(digest) == StudyFile.read(study).study
+    assert approved_at(approved, digest) == StudyFile.read(study).study
     assert (approved.study_folder(digest) / "study.toml").read_bytes() == study.read_bytes()
     signature = approved.approval(digest)
     file = study_file_digest(study.read_bytes())
@@ -95,7 +95,7 @@ def test_what_was_approved_is_stored_as_it_was_read_and_signed_as_a_node_signs(a
 
 
 def test_a_study_that_was_not_approved_is_not_run_and_reserves_nothing(home: Home, study: Path) -> None:
-    assert home.approved(digest_of(study)) is None
+    assert approved_at(home, digest_of(study)) is None
     with pytest.raises(UserError, match=r"no study .* is approved at harbour-clinic"), home.open_node(digest_of(study)):
         pass
     assert not (home.path / "ledger.sqlite").exists()
@@ -135,7 +135,7 @@ def test_what_was_changed_in_the_store_is_no_longer_approved(
 ) -> None:
     digest = digest_of(study)
     change(approved.study_folder(digest))
-    assert approved.approved(digest) is None
+    assert approved_at(approved, digest) is None
     with pytest.raises(UserError), approved.open_node(digest):
         pass
     with pytest.raises(UserError):
@@ -146,7 +146,7 @@ def test_an_approved_study_under_another_digest_is_not_approved(approved: Home, 
     digest = digest_of(study)
     other = bytes(32)
     shutil.copytree(approved.study_folder(digest), approved.study_folder(other))
-    assert approved.approved(other) is None
+    assert approved_at(approved, other) is None
 
 
 def test_the_policy_is_read_again_when_the_node_is_opened(approved: Home, study: Path) -> None:
@@ -215,9 +215,9 @@ def test_a_crash_between_reserving_and_storing_is_mended_by_approving_again(
         with pytest.raises(KeyboardInterrupt):
             approve_at(home, study)
     assert kinds(home) == ["grant", "reserve"]
-    assert home.approved(digest_of(study)) is None
+    assert approved_at(home, digest_of(study)) is None
     approve_at(home, study)
-    assert home.approved(digest_of(study)) is not None
+    assert approved_at(home, digest_of(study)) is not None
     assert kinds(home) == ["grant", "reserve"]
 
 

@@ -83,10 +83,6 @@ class Loopback:
         _signal(family, signal.SIGKILL)
         return bool(family)
 
-    def pids(self, name: str) -> list[int]:
-        """The numbers of its processes."""
-        return [process.pid for process in _family(self._processes[name].pid)]
-
     def is_running(self, name: str) -> bool:
         """Whether its program is still there."""
         process = self._processes.get(name)
