@@ -19,7 +19,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -46,13 +46,13 @@ from dp.errors import (
     NotCommitted,
     NotReserved,
 )
+from dp.sqlite_file import open_durable
 
 Sign: TypeAlias = Callable[[bytes], bytes]
 """Signs a message with the node's identity key."""
 Check: TypeAlias = Callable[[bytes, bytes], bool]
 """Whether a signature (second) of a message (first) is the node's."""
 
-_BUSY_SECONDS = 30.0
 _NAME_BYTES_MAX = 64
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
@@ -86,22 +86,18 @@ class Ledger:
         self._sign = sign
         self._clock = clock
         try:
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            # Only where there is none: closing a file gives up every lock that this process has on it.
+            with suppress(FileExistsError):
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         except OSError as error:
             raise LedgerError(
                 f"the ledger {path} cannot be opened ({error.strerror}): check its folder and permissions"
             ) from error
-        # isolation_level=None: transactions are opened by hand, below.
-        self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
         try:
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.executescript(_SCHEMA)
+            self._connection = open_durable(path, _SCHEMA)
         except sqlite3.OperationalError as error:
-            self._connection.close()
             raise LedgerError(f"the ledger {path} cannot be opened ({error}): check its disk") from error
         except sqlite3.DatabaseError as error:
-            self._connection.close()
             raise LedgerCorrupt(f"{path} is not a ledger ({error}): restore it from its newest copy") from error
 
     def __enter__(self) -> Ledger:

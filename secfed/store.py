@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
+from dp.sqlite_file import open_durable
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS floor (study BLOB PRIMARY KEY, round INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS restores (study BLOB PRIMARY KEY, round INTEGER NOT NULL);
@@ -29,10 +31,7 @@ class NodeStore:
     """One node's memory: a SQLite file, every write on disk before the call returns."""
 
     def __init__(self, path: Path) -> None:
-        self._database = sqlite3.connect(path, isolation_level=None)
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = FULL")
-        self._database.executescript(_SCHEMA)
+        self._database = open_durable(path, _SCHEMA)
 
     def check(self) -> None:
         """Read through the whole file. Raises sqlite3.DatabaseError where it is damaged."""

@@ -6,6 +6,7 @@ import hmac
 import multiprocessing
 import sqlite3
 import stat
+import threading
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -264,6 +265,19 @@ def test_amounts_out_of_range_are_refused(ledger: Ledger, epsilon: Any, delta: A
     assert ledger.sequence == 1
 
 
+def test_a_ledger_that_another_process_is_making_is_waited_for(path: Path) -> None:
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE made (first)")
+    other.execute("BEGIN IMMEDIATE")  # for a lock of this kind SQLite itself does not wait when it turns to WAL
+    ends = threading.Timer(0.3, other.execute, ["COMMIT"])
+    ends.start()
+    with Ledger(path, sign) as ledger:
+        ledger.grant(GRANT)
+        assert ledger.sequence == 1
+    ends.join()
+    other.close()
+
+
 def _try_to_reserve(path: Path, study: bytes, start: Any, outcomes: Any) -> None:
     with Ledger(path, sign) as ledger:
         start.wait()
@@ -278,7 +292,7 @@ def test_two_processes_cannot_both_take_the_last_of_the_budget(ledger: Ledger, p
     context = multiprocessing.get_context("spawn")
     start, outcomes = context.Barrier(4), context.Queue()
     processes = [
-        context.Process(target=_try_to_reserve, args=(path, bytes([number]) * 32, start, outcomes))
+        context.Process(target=_try_to_reserve, args=(path, bytes([number]) * 32, start, outcomes), daemon=True)
         for number in range(4)
     ]
     for process in processes:

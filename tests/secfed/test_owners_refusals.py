@@ -149,7 +149,7 @@ def test_two_studies_that_start_at_once_cannot_both_take_the_last_of_the_budgets
     context = multiprocessing.get_context("spawn")
     start, outcomes = context.Barrier(2), context.Queue()
     processes = [
-        context.Process(target=_reserve_in_a_process, args=(tmp_path, purpose, start, outcomes))
+        context.Process(target=_reserve_in_a_process, args=(tmp_path, purpose, start, outcomes), daemon=True)
         for purpose in ("one", "other")
     ]
     for process in processes:
