@@ -1,7 +1,8 @@
 """The demo between processes: a server and four hospitals, each with a key and a home of its own, over mutual TLS.
 
-The same study as the demo's in one process (`secfed.demo`), with one hospital and many rounds fewer. Everything runs on
-this machine's loopback, and every process is ended with the demo. What the run leaves has the layout of the demo's.
+The same study as the demo's in one process (`secfed.demo`), with one hospital and many rounds fewer. Where this machine
+allows it each participant has a network namespace, and else all are on its loopback. Every process is ended with the
+demo. What the run leaves has the layout of the demo's.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +25,7 @@ from secfed.demo import DemoSettings, prepare_demo
 from secfed.engines.flare.jobs import connect
 from secfed.engines.flare.kits import Federation, make_kits
 from secfed.engines.flare.loopback import HOST, OPERATOR, SERVER, Loopback, free_port
+from secfed.engines.flare.namespaces import Namespaces
 from secfed.engines.flare.progress import END, event_of, read_log
 from secfed.engines.flare.worker import OWNERS_LOG
 from secfed.errors import UserError
@@ -71,14 +74,17 @@ def run_demo(out: Path, reporter: Reporter, base: Path | None = None, settings: 
     aggregator.add(study_path)
     (aggregator.path / SETTINGS).write_text(_DEADLINES)
     names = tuple(entry.name for entry in study.roster)
-    kits = make_kits(Federation(study.name, HOST, free_port(), names), out / "kits")
     folders = {SERVER: aggregator.path, **{home.name: home.path for home in homes}}
-    with Loopback(kits, folders, out / "logs") as processes:
+    with ExitStack() as stack:
+        apart = Namespaces.possible()
+        namespaces = stack.enter_context(Namespaces((SERVER, *names))) if apart else None
+        host = namespaces.address(SERVER) if namespaces else HOST
+        kits = make_kits(Federation(study.name, host, free_port(), names), out / "kits")
+        processes = stack.enter_context(Loopback(kits, folders, out / "logs", namespaces))
         for name in (SERVER, *names):
             processes.start(name)
-        reporter.show(
-            Note(f"a server and {len(names)} hospitals are started, each in its own process, over mutual TLS")
-        )
+        where = "a network namespace of its own" if apart else "a process of its own, on this machine's loopback"
+        reporter.show(Note(f"a server and {len(names)} hospitals are started, each in {where}, over mutual TLS"))
         submit_when_connected(kits[OPERATOR], study, processes)
         ending = follow(aggregator.run(study.digest), reporter, processes)
     if ending["how"] != "completed":

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from secfed.aggregator_home import SETTINGS, AggregatorHome
 from secfed.engines.flare.jobs import connect
 from secfed.engines.flare.kits import Federation, make_kits
 from secfed.engines.flare.loopback import HOST, OPERATOR, SERVER, Loopback, free_port
+from secfed.engines.flare.namespaces import Namespaces
 from secfed.engines.flare.progress import read_log
 from secfed.errors import UserError
 from secfed.home import Home
@@ -46,6 +47,7 @@ class Processes:
     kits: Mapping[str, Path]
     aggregator: AggregatorHome
     loopback: Loopback
+    namespaces: Namespaces | None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -98,8 +100,14 @@ class Processes:
 
 
 @contextmanager
-def federation(folder: Path, rounds: int) -> Iterator[Processes]:
-    """Set it up in this folder; whatever was started is ended with it."""
+def federation(folder: Path, rounds: int, *, apart: bool = False) -> Iterator[Processes]:
+    """Set it up in this folder; whatever was started is ended with it.
+
+    Args:
+        folder: a new folder.
+        rounds: of the study.
+        apart: each participant has a network namespace; else all are on the loopback.
+    """
     base = make_tiny_base(folder / "base")
     hospitals = make_hospitals(folder, base, replace(SMALL, hospitals=4, minimum=3, steps=rounds))
     for home in hospitals.homes:
@@ -109,16 +117,26 @@ def federation(folder: Path, rounds: int) -> Iterator[Processes]:
         approve_at(home, hospitals.study_path)
     study = hospitals.study
     names = tuple(entry.name for entry in study.roster)
-    kits = make_kits(Federation("loopback", HOST, free_port(), names), folder / "kits")
     aggregator = AggregatorHome(folder / "aggregator")
     aggregator.add(hospitals.study_path)
     (aggregator.path / SETTINGS).write_text(SETTINGS_TEXT)
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(ROOT)  # the processes are to run this code, wherever another copy is installed
     homes = {SERVER: aggregator.path, **{home.name: home.path for home in hospitals.homes}}
+    with ExitStack() as stack:
+        stack.enter_context(our_code())
+        namespaces = stack.enter_context(Namespaces((SERVER, *names))) if apart else None
+        host = namespaces.address(SERVER) if namespaces else HOST
+        kits = make_kits(Federation("loopback", host, free_port(), names), folder / "kits")
+        loopback = stack.enter_context(Loopback(kits, homes, folder / "logs", namespaces))
+        yield Processes(folder, hospitals.study_path, study, hospitals.homes, kits, aggregator, loopback, namespaces)
+
+
+@contextmanager
+def our_code() -> Iterator[None]:
+    """The processes are to run this code, wherever another copy is installed."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str(ROOT)
     try:
-        with Loopback(kits, homes, folder / "logs") as loopback:
-            yield Processes(folder, hospitals.study_path, study, hospitals.homes, kits, aggregator, loopback)
+        yield
     finally:
         if before is None:
             del os.environ["PYTHONPATH"]

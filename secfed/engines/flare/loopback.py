@@ -1,7 +1,7 @@
-"""A whole federation on this machine's loopback: a server and its sites, each a process of its own. No nvflare.
+"""A whole federation on this machine: a server and its sites, each a process of its own. No nvflare.
 
-For the demo and for tests. Every process is its own session, is ended by its number, and takes the processes of its
-jobs along.
+For the demo and for tests. They meet on the loopback, or each has a network namespace (`namespaces`). Every process is
+its own session, is ended by its number, and takes the processes of its jobs along.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from types import TracebackType
 
 import psutil
 
+from secfed.engines.flare.namespaces import Namespaces
 from secfed.engines.flare.processes import command, environment
 from secfed.errors import UserError
 
@@ -36,16 +37,24 @@ def free_port() -> int:
 class Loopback:
     """Processes that run start-up kits."""
 
-    def __init__(self, kits: Mapping[str, Path], homes: Mapping[str, Path], logs: Path) -> None:
+    def __init__(
+        self,
+        kits: Mapping[str, Path],
+        homes: Mapping[str, Path],
+        logs: Path,
+        namespaces: Namespaces | None = None,
+    ) -> None:
         """
         Args:
             kits: by participant: "server", and each site by its name.
             homes: the aggregator's home by "server", and each node's by its site's name.
             logs: gets what each process prints, in `NAME.log`.
+            namespaces: has one for each of them; else all are on the loopback.
         """
         self._kits = kits
         self._homes = homes
         self._logs = logs
+        self._namespaces = namespaces
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         logs.mkdir(parents=True, exist_ok=True)
 
@@ -60,9 +69,10 @@ class Loopback:
     def start(self, name: str) -> None:
         """Start the server, or a site; after it was killed, too."""
         kit = self._kits[name]
+        inside = self._namespaces.inside(name) if self._namespaces else []
         with (self._logs / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(  # noqa: S603 - our own interpreter, no shell
-                command(kit),
+                [*inside, *command(kit)],
                 env=environment(kit, self._homes[name]),
                 cwd=kit,
                 stdin=subprocess.DEVNULL,
