@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,14 +65,15 @@ class Processes:
         for name in (SERVER, *self.names):
             self.loopback.start(name)
 
-    def wait_for_sites(self, seconds: float = 120.0) -> None:
-        """Until every site of the study is connected."""
+    def wait_for_sites(self, names: Iterable[str] | None = None, seconds: float = 120.0) -> None:
+        """Until these sites, or all of the study, are connected."""
+        wanted = set(self.names if names is None else names)
         end = time.monotonic() + seconds
         while True:
             self.loopback.check()
             try:
                 with connect(self.operator) as operator:
-                    if set(self.names) <= set(operator.sites()):
+                    if wanted <= set(operator.sites()):
                         return
             except UserError:
                 if time.monotonic() > end:
@@ -100,13 +101,14 @@ class Processes:
 
 
 @contextmanager
-def federation(folder: Path, rounds: int, *, apart: bool = False) -> Iterator[Processes]:
+def federation(folder: Path, rounds: int, *, apart: bool = False, hooks: Path | None = None) -> Iterator[Processes]:
     """Set it up in this folder; whatever was started is ended with it.
 
     Args:
         folder: a new folder.
         rounds: of the study.
         apart: each participant has a network namespace; else all are on the loopback.
+        hooks: a folder with a `sitecustomize.py`, which every process is to run at its start.
     """
     base = make_tiny_base(folder / "base")
     hospitals = make_hospitals(folder, base, replace(SMALL, hospitals=4, minimum=3, steps=rounds))
@@ -122,7 +124,7 @@ def federation(folder: Path, rounds: int, *, apart: bool = False) -> Iterator[Pr
     (aggregator.path / SETTINGS).write_text(SETTINGS_TEXT)
     homes = {SERVER: aggregator.path, **{home.name: home.path for home in hospitals.homes}}
     with ExitStack() as stack:
-        stack.enter_context(our_code())
+        stack.enter_context(our_code(hooks))
         namespaces = stack.enter_context(Namespaces((SERVER, *names))) if apart else None
         host = namespaces.address(SERVER) if namespaces else HOST
         kits = make_kits(Federation("loopback", host, free_port(), names), folder / "kits")
@@ -131,10 +133,10 @@ def federation(folder: Path, rounds: int, *, apart: bool = False) -> Iterator[Pr
 
 
 @contextmanager
-def our_code() -> Iterator[None]:
-    """The processes are to run this code, wherever another copy is installed."""
+def our_code(hooks: Path | None) -> Iterator[None]:
+    """The processes are to run this code, wherever another copy is installed, and a test's hooks."""
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(ROOT)
+    os.environ["PYTHONPATH"] = os.pathsep.join(map(str, [ROOT] if hooks is None else [hooks, ROOT]))
     try:
         yield
     finally:

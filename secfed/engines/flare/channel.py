@@ -17,6 +17,7 @@ from secfed.aggregation import GATHERING
 from secfed.aggregator_home import Deadlines
 from secfed.channel import most_reply_bytes
 from secfed.engines.flare.envelope import read_answer, request_of
+from secfed.engines.flare.memory import give_back
 from secfed.handover import most_handover_bytes
 from secfed.study import Study
 
@@ -68,6 +69,7 @@ class FlareChannel:
         # FLARE's call for several sites with a request each fails in 2.9.0, and the one with one for all waits for all.
         with ThreadPoolExecutor(len(requests), "secfed exchange") as pool:
             answers = dict(zip(requests, pool.map(ask, requests), strict=True))
+        give_back()
         if self._aborted():
             raise StudyAborted("the job was ended")
         return {node: answer for node, answer in answers.items() if answer is not None}

@@ -89,14 +89,13 @@ class Loopback:
 
     def kill_job(self, name: str) -> bool:
         """SIGKILL to the job processes of the server, or of a site, alone. False where there is none."""
-        family = _family(self._processes[name].pid)[1:]
+        family = self.family(name)[1:]
         _signal(family, signal.SIGKILL)
         return bool(family)
 
-    def is_running(self, name: str) -> bool:
-        """Whether its program is still there."""
-        process = self._processes.get(name)
-        return process is not None and process.poll() is None
+    def family(self, name: str) -> list[psutil.Process]:
+        """The process of the server, or of a site, first, and those of its jobs."""
+        return _family(self._processes[name].pid)
 
     def check(self) -> None:
         """Raises UserError when one of the programs has ended by itself."""

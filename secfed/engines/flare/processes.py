@@ -80,7 +80,8 @@ def environment(kit: Path, home: Path) -> Mapping[str, str]:
         kit: the kit.
         home: the node's home, or the aggregator's.
     """
-    settings = dict(os.environ, OMP_WAIT_POLICY="PASSIVE")
+    # FLARE starts a thread for nearly everything, and glibc would give every few of them an arena that only grows.
+    settings = dict(os.environ, OMP_WAIT_POLICY="PASSIVE", MALLOC_ARENA_MAX="2")
     if is_server(kit):
         settings[aggregator_home.VARIABLE] = str(home.resolve())
         settings["NVFL_JOB_STORE_ROOT"] = str(kit.resolve() / "jobs")

@@ -20,6 +20,7 @@ from pathlib import Path
 from protocols.errors import ProtocolError
 from protocols.wire import Limits, message_type, most_map_bytes
 from secfed.channel import most_request_bytes
+from secfed.engines.flare.memory import give_back, leave_out_what_is_there
 from secfed.errors import UserError
 from secfed.handover import AttendanceRequest, HandoverRequest, attendance, handover
 from secfed.node import Node
@@ -114,6 +115,7 @@ class NodeWorker:
     def _serve(self, node: Node) -> None:
         approval = self._approval()
         self._most_bytes = _most_bytes(node)
+        leave_out_what_is_there()
         self._ready.set()
         while (asked := self._requests.get()) is not None:
             started = time.monotonic()
@@ -125,6 +127,7 @@ class NodeWorker:
                 self._tell_owner(f"no answer to a request after {time.monotonic() - started:.1f} s: {_reason(error)}")
             finally:
                 asked.answered.set()
+            give_back()
         self._ready.clear()
 
 
