@@ -87,11 +87,20 @@ def load(home: AggregatorHome, digest: bytes) -> Work:
     )
 
 
+class SitesWait(Exception):
+    """Sites have come that this channel does not reach: the run is to go on over one that does. No round is open."""
+
+
 class Aggregation:
     """One study's run at the aggregator."""
 
     def __init__(
-        self, work: Work, channel: Channel, show: Callable[[Event], None], pause: Callable[[float], None] = time.sleep
+        self,
+        work: Work,
+        channel: Channel,
+        show: Callable[[Event], None],
+        pause: Callable[[float], None] = time.sleep,
+        sites_wait: Callable[[], bool] = lambda: False,
     ) -> None:
         """
         Args:
@@ -99,11 +108,13 @@ class Aggregation:
             channel: reaches the nodes.
             show: told what happens.
             pause: waits for so many seconds.
+            sites_wait: whether sites of the roster have come since that the channel does not reach.
         """
         self._work = work
         self._channel = channel
         self._show = show
         self._pause = pause
+        self._sites_wait = sites_wait
         self._journal = Journal(work.out)
         self._approvals: dict[int, bytes] = {}
         self._present: set[int] = set()
@@ -119,6 +130,7 @@ class Aggregation:
 
         Raises:
             UserError: a site did not hand over what the folder needs; run it again once it is there.
+            SitesWait: between two rounds; run it again over a channel that reaches them.
         """
         work, model, first = self._work, self._work.opened.model, self._work.opened.first
         self._lay_out()
@@ -179,6 +191,7 @@ class Aggregation:
         present: dict[int, bytes] = {}
         waiting_since, told = time.monotonic(), False
         while True:
+            self._let_in()
             present |= self._ask(everybody - set(present), request, read, number, GATHERING)
             waited = time.monotonic() - waiting_since
             if expected <= set(present) or (waited >= patience and len(present) >= fewest):
@@ -189,6 +202,10 @@ class Aggregation:
             self._pause(_PAUSE_SECONDS)
         self._present = set(present)
         self._approvals |= present
+
+    def _let_in(self) -> None:
+        if self._sites_wait():
+            raise SitesWait
 
     def _read_attendance(self, node: int, answer: bytes) -> bytes | None:
         return read_attendance(self._work.study, self._work.file_digest, node, answer)
@@ -205,6 +222,7 @@ class Aggregation:
         ends: dict[int, HospitalEnd] = {}
         last = study.algorithm.rounds
         while True:
+            self._let_in()
             missing = everybody - set(self._approvals)
             self._approvals |= self._ask(missing, attend, self._read_attendance, last, HANDOVER)
             ends |= self._ask(everybody - set(ends), end, self._read_handover, last, HANDOVER)

@@ -182,8 +182,8 @@ def submit(
 ) -> None:
     """Put a study into the aggregator's folder, and have the server run it: from the start, or from where it was.
 
-    The job names installed classes and the study's digest, and nothing else. Sites that are connected now take part, if
-    their owners have approved the study.
+    The job names installed classes and the study's digest, and nothing else. Sites take part if their owners have
+    approved the study; one that connects later is let in between two rounds.
     """
     from secfed.aggregator_home import AggregatorHome, default_home
     from secfed.engines.flare.jobs import connect

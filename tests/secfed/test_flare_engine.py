@@ -29,8 +29,10 @@ from protocols.wire import encode
 from secfed.aggregator_home import Deadlines
 from secfed.engines.flare.channel import FlareChannel, StudyAborted
 from secfed.engines.flare.envelope import answer_of, read_answer, read_request, request_of
+from secfed.engines.flare.keeper import LateSites
 from secfed.engines.flare.kits import OPERATOR, ROLE, Federation, make_kits
 from secfed.engines.flare.launcher import KeptAlive
+from secfed.engines.flare.progress import RunLog
 from secfed.engines.flare.settings import EXECUTOR, job_name, study_digest, study_of_job
 from secfed.engines.flare.worker import NodeWorker
 from secfed.handover import AttendanceRequest, HandoverRequest, read_attendance, read_handover
@@ -210,6 +212,27 @@ def test_the_channel_takes_absence_as_absence_and_stops_when_the_job_is_ended(ho
     ending.set()
     with pytest.raises(StudyAborted):
         channel.exchange(requests, round_number=1, stage="share")
+
+
+def test_a_late_site_interrupts_a_study_once_and_not_again_for_a_while() -> None:
+    late = LateSites()
+    assert not late.come(bytes(32), set(), 0.0)
+    assert late.come(bytes(32), {"one"}, 0.0)
+    assert not late.come(bytes(32), {"one"}, 10.0)
+    assert late.come(b"x" * 32, {"one"}, 10.0), "of another study it was not told"
+    assert late.come(bytes(32), {"one", "other"}, 20.0)
+    assert not late.come(bytes(32), {"one"}, 610.0)
+    assert late.come(bytes(32), {"one"}, 621.0)
+
+
+def test_a_job_is_told_that_sites_wait_and_the_one_after_it_is_not(tmp_path: Path) -> None:
+    log = RunLog(tmp_path)
+    log.let_wait("first")
+    assert not log.sites_wait("first"), "there is no run yet"
+    log.start("first")
+    log.let_wait("first")
+    assert log.sites_wait("first")
+    assert not log.sites_wait("second")
 
 
 def child(code: str) -> ProcessAdapter:

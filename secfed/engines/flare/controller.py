@@ -19,10 +19,12 @@ from protocols.errors import ProtocolError
 from secfed.aggregator_home import AggregatorHome, default_home
 from secfed.engines.flare.channel import FlareChannel, StudyAborted
 from secfed.engines.flare.envelope import TOPIC
+from secfed.engines.flare.memory import leave_out_what_is_there
 from secfed.engines.flare.progress import RunLog
 from secfed.engines.flare.settings import ENGINE, study_digest
 from secfed.errors import UserError
 from secfed.libraries import settle_libraries
+from secfed.progress import Note
 
 
 class StudyController(Controller):  # type: ignore[misc]
@@ -42,11 +44,16 @@ class StudyController(Controller):  # type: ignore[misc]
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         """The whole study. What goes wrong is for this server's operator: in the run's log, and in FLARE's."""
         settle_libraries()
+        from secfed.aggregation import SitesWait  # loads torch
+
         home = AggregatorHome(default_home())
         log = RunLog(home.run(self._digest))
         log.start(str(fl_ctx.get_job_id()))
         try:
             self._run(home, log, abort_signal, fl_ctx)
+        except SitesWait:
+            # Without an end in the log the job was cut short, and the server's `StudyKeeper` submits it again.
+            log.show(Note("sites have come that take no part yet: the job is started anew with them"))
         except StudyAborted:
             log.end("aborted", "the job was ended; submit the study again to go on")
         except (UserError, DPError, ProtocolError, OSError) as error:
@@ -65,18 +72,23 @@ class StudyController(Controller):  # type: ignore[misc]
         """There are no tasks: whatever comes is dropped."""
 
     def _run(self, home: AggregatorHome, log: RunLog, abort_signal: Signal, fl_ctx: FLContext) -> None:
-        from secfed.aggregation import Aggregation, load  # loads torch
+        from secfed.aggregation import Aggregation, load
 
         work = load(home, self._digest)
         engine = fl_ctx.get_engine()
 
         def send(site: str, container: Shareable, seconds: float) -> Any:
-            # "optional" keeps FLARE from logging every absent site as an error of this server.
+            # FLARE logs a site that is not in the job, and without "optional" one that is absent, as a server's error.
+            if engine.get_client_from_name(site) is None:
+                return None
             came = engine.send_aux_request([site], TOPIC, container, seconds, fl_ctx, optional=True)
             return came.get(site) if isinstance(came, dict) else None
 
         channel = FlareChannel(
             work.study, work.packed_bytes, work.deadlines, send, aborted=lambda: bool(abort_signal.triggered)
         )
-        summary = Aggregation(work, channel, log.show).run(ENGINE)
+        job = str(fl_ctx.get_job_id())
+        aggregation = Aggregation(work, channel, log.show, sites_wait=lambda: log.sites_wait(job))
+        leave_out_what_is_there()
+        summary = aggregation.run(ENGINE)
         log.end("completed", f"state {summary['state_digest']}")

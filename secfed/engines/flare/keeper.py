@@ -1,30 +1,35 @@
-"""A study whose server died is submitted again by the server that is started after it.
+"""A study whose server died is submitted again by the server that is started after it; sites that come late, too.
 
-FLARE leaves the job of a server that was killed as it was, and never runs it again. The aggregator's folder knows how
-far the study came (`secfed.journal`), so the same job, submitted anew, goes on from there. A job that ended by its own
-word, or by the operator's, stays ended.
+FLARE leaves the job of a server that was killed as it was, and never runs it again; and a site that connects when a job
+runs already takes no part in it. The aggregator's folder knows how far the study came (`secfed.journal`), so the same
+job, submitted anew, goes on from there. For a late site the running job is told, ends between two rounds, and is
+submitted again with everybody. A job that ended by its own word, or by the operator's, stays ended.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import Any
 
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_component import FLComponent
-from nvflare.apis.fl_constant import SystemComponents
+from nvflare.apis.fl_constant import RunProcessKey, SystemComponents
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.job_def import Job, JobMetaKey, RunStatus
 from nvflare.apis.utils.job_utils import get_event_job_id
 from nvflare.private.fed.server.job_cmds import CLONED_META_KEYS
 
 from secfed.aggregator_home import AggregatorHome, default_home
-from secfed.engines.flare.progress import END, read_log, starts_in_vain
+from secfed.engines.flare.progress import END, RunLog, read_log, starts_in_vain
 from secfed.engines.flare.settings import study_of_job
 
 _SITES_SECONDS = 60.0
 """For the sites to connect again."""
+_LOOKS_SECONDS = 5.0
+_AGAIN_SECONDS = 600.0
+"""Before a study is interrupted once more for the same site."""
 _STARTS_MAX = 10
 """In a row that came to no round: then something else is wrong, and a person has to look."""
 _KEPT = (*CLONED_META_KEYS, "submitter_name", "submitter_org", "submitter_role")
@@ -40,6 +45,7 @@ class StudyKeeper(FLComponent):  # type: ignore[misc]
             for job in manager.get_jobs_by_status([RunStatus.RUNNING, RunStatus.DISPATCHED], fl_ctx):
                 manager.set_status(job.job_id, RunStatus.ABANDONED, fl_ctx)
                 self._keep(job, fl_ctx.get_engine())
+            threading.Thread(target=self._look_for_late_sites, args=(fl_ctx.get_engine(),), daemon=True).start()
         elif event_type == EventType.JOB_COMPLETED:
             manager = self._manager(fl_ctx)
             job = manager.get_job(get_event_job_id(fl_ctx), fl_ctx)
@@ -63,8 +69,7 @@ class StudyKeeper(FLComponent):  # type: ignore[misc]
         threading.Thread(target=self._submit_again, args=(job, engine), daemon=True).start()
 
     def _submit_again(self, job: Job, engine: Any) -> None:
-        # Those that the job is for: whoever is not connected when it is submitted takes no part in it.
-        wanted = {site for sites in job.meta[JobMetaKey.DEPLOY_MAP.value].values() for site in sites} - {"server"}
+        wanted = _sites_of(job)
         waiting_since = time.monotonic()
         while time.monotonic() - waiting_since < _SITES_SECONDS:
             if wanted <= {client.name for client in engine.get_clients()}:
@@ -75,3 +80,38 @@ class StudyKeeper(FLComponent):  # type: ignore[misc]
             meta[JobMetaKey.CLONED_FROM.value] = job.job_id
             created = self._manager(fl_ctx).clone(from_jid=job.job_id, meta=meta, fl_ctx=fl_ctx)
             self.logger.info(f"job {job.job_id} was cut short; submitted again as {created[JobMetaKey.JOB_ID.value]}")
+
+    def _look_for_late_sites(self, engine: Any) -> None:
+        late = LateSites()
+        while True:
+            time.sleep(_LOOKS_SECONDS)
+            try:
+                connected = {client.name for client in engine.get_clients()}
+                for identity, process in list(engine.run_processes.items()):
+                    with engine.new_context() as fl_ctx:
+                        job = self._manager(fl_ctx).get_job(identity, fl_ctx)
+                    digest = study_of_job(str(job.meta.get(JobMetaKey.JOB_NAME.value, ""))) if job else None
+                    taking_part = {client.name for client in process[RunProcessKey.PARTICIPANTS].values()}
+                    if digest and late.come(digest, (connected & _sites_of(job)) - taking_part, time.monotonic()):
+                        RunLog(AggregatorHome(default_home()).run(digest)).let_wait(identity)
+            except Exception as error:  # the next look may do better; nothing else depends on it
+                self.logger.warning(f"no look for late sites ({type(error).__name__})")
+
+
+class LateSites:
+    """Which late sites a running job is to be told of: one that FLARE never gets into it must not stop it each time."""
+
+    def __init__(self) -> None:
+        self._told: dict[tuple[bytes, str], float] = {}
+
+    def come(self, study: bytes, sites: set[str], now: float) -> bool:
+        """Whether any of these sites has not been let wait for this study of late. Remembers all of them if so."""
+        new = {site for site in sites if now - self._told.get((study, site), -math.inf) >= _AGAIN_SECONDS}
+        if new:
+            self._told |= {(study, site): now for site in sites}
+        return bool(new)
+
+
+def _sites_of(job: Job) -> set[str]:
+    """Whom a job is for."""
+    return {site for sites in job.meta[JobMetaKey.DEPLOY_MAP.value].values() for site in sites} - {"server"}

@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from secfed.files import READABLE, write_whole
 from secfed.progress import Event, NodeAbsent, Note, RoundClosed, RoundFailed, RoundOpened, StageReached
 
-FILE = "progress.jsonl"
+FILE, WAITING = "progress.jsonl", "sites-wait"
 START, END, ROUND = "start", "end", "round-closed"
 _KINDS: tuple[type[Event], ...] = (Note, RoundOpened, StageReached, NodeAbsent, RoundClosed, RoundFailed)
 _EVENTS = {kind.KIND: kind for kind in _KINDS}
@@ -37,6 +38,17 @@ class RunLog:
     def end(self, how: str, text: str) -> None:
         """Write down how the job ended: completed, stopped, aborted or failed, and why."""
         self._write({"event": END, "how": how, "text": text})
+
+    def let_wait(self, job: str) -> None:
+        """Write down that sites have come which take no part in this job of the study."""
+        path = self._path.with_name(WAITING)
+        if self._path.exists() and not self.sites_wait(job):
+            write_whole(path, job.encode(), READABLE)
+
+    def sites_wait(self, job: str) -> bool:
+        """Whether that was written down of this job."""
+        path = self._path.with_name(WAITING)
+        return path.exists() and path.read_text() == job
 
     def _write(self, line: dict[str, Any]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)

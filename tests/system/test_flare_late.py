@@ -1,0 +1,42 @@
+"""A site that is not connected when a study is submitted is let in between two rounds, and no round is spent on it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("nvflare")
+
+from secfed.aggregator_home import SETTINGS
+from secfed.engines.flare.jobs import connect
+from secfed.engines.flare.loopback import SERVER
+from secfed.verify.folder import verify_folder
+from tests.flare import federation
+
+pytestmark = [pytest.mark.flare, pytest.mark.timeout(900)]
+ROUNDS = 12
+
+
+def test_a_site_that_connects_late_takes_part(tmp_path: Path) -> None:
+    with federation(tmp_path, ROUNDS) as processes:
+        *early, late = processes.names
+        settings = processes.aggregator.path / SETTINGS
+        settings.write_text(settings.read_text().replace("gathering_seconds = 120.0", "gathering_seconds = 5.0"))
+        for name in (SERVER, *early):
+            processes.loopback.start(name)
+        processes.wait_for_sites(early)
+        with connect(processes.operator) as operator:
+            operator.submit(processes.study)
+        processes.closed(1)
+        processes.loopback.start(late)
+        processes.until(lambda event: event["event"] == "end" and event["how"] == "completed", seconds=600.0)
+        verdict = verify_folder(processes.run)
+        assert verdict.problem is None, verdict.problem
+        summary = json.loads((processes.run / "summary.json").read_text())
+        with_it = [late in each["survivors"] for each in summary["rounds"]]
+        assert not any(each["attempt_void"] for each in summary["rounds"])
+        assert not with_it[0]
+        assert with_it[-1]
+        assert {each["state_digest"] for each in summary["hospitals"]} == {summary["state_digest"]}
