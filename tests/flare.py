@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from secfed.engines.flare.kits import Federation, make_kits
 from secfed.engines.flare.loopback import HOST, OPERATOR, SERVER, Loopback, free_port
 from secfed.engines.flare.namespaces import Namespaces
 from secfed.engines.flare.progress import read_log
+from secfed.engines.flare.worker import OWNERS_LOG
+from secfed.enrol import NewBudget
 from secfed.errors import UserError
 from secfed.home import Home
-from secfed.study import Study
-from tests.homes import SMALL, approve_at, make_hospitals
+from secfed.study import Study, load_study
+from tests.homes import SMALL, approve_at, make_hospitals, set_up
 from tests.tiny import make_tiny_base
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +33,7 @@ SETTINGS_TEXT = """\
 [deadlines]
 stage_seconds = 15.0
 training_seconds = 60.0
-gathering_seconds = 120.0
+gathering_seconds = {gathering_seconds}
 handover_seconds = 120.0
 """
 
@@ -48,6 +50,10 @@ class Processes:
     aggregator: AggregatorHome
     loopback: Loopback
     namespaces: Namespaces | None
+    strangers: tuple[Home, ...] = ()
+    """Of sites that the roster does not name, with a certificate of the same federation."""
+    hooks: dict[str, Path] = field(default_factory=dict)
+    """By participant: a folder whose `sitecustomize.py` its processes run first, and nobody else's."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -62,12 +68,26 @@ class Processes:
         return self.aggregator.run(self.study.digest)
 
     def start(self) -> None:
-        for name in (SERVER, *self.names):
+        for name in (SERVER, *self.sites):
+            self.launch(name)
+
+    def launch(self, name: str) -> None:
+        """Start the server, or a site, with its hooks; after it was killed, too."""
+        with python_path(*([self.hooks[name]] if name in self.hooks else []), ROOT):
             self.loopback.start(name)
 
+    def of(self, study_path: Path) -> Processes:
+        """The same processes, looked at for another study."""
+        return replace(self, study_path=study_path, study=load_study(study_path))
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """All that have a certificate."""
+        return (*self.names, *(home.name for home in self.strangers))
+
     def wait_for_sites(self, names: Iterable[str] | None = None, seconds: float = 120.0) -> None:
-        """Until these sites, or all of the study, are connected."""
-        wanted = set(self.names if names is None else names)
+        """Until these sites, or all that have a certificate, are connected."""
+        wanted = set(self.sites if names is None else names)
         end = time.monotonic() + seconds
         while True:
             self.loopback.check()
@@ -91,6 +111,47 @@ class Processes:
             time.sleep(0.005)
         raise TimeoutError(f"not within {seconds} s; the last events: {list(read_log(self.run))[-5:]}")
 
+    def submit(self, job: Path) -> str:
+        """Any job's folder, as its operator submits it. Gives the job's id."""
+        with connect(self.operator) as operator:
+            return operator.submit_folder(job)
+
+    def status(self, identity: str, seconds: float = 90.0) -> str:
+        """The status of a job once it is over."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            with connect(self.operator) as operator:
+                status = str(operator.meta(identity)["status"]).upper()
+            if status.startswith(("FINISHED", "FAILED", "ABANDONED")):
+                return status
+            time.sleep(1.0)
+        raise TimeoutError(f"job {identity} is not over: {status}")
+
+    def outcome(self, job: Path) -> str:
+        """What becomes of a job's folder: what the server says to it, or its status once it is over."""
+        try:
+            identity = self.submit(job)
+        except UserError as error:
+            return str(error)
+        return self.status(identity)
+
+    def abort(self) -> None:
+        """Its operator ends the study's job, and waits until it is over."""
+        with connect(self.operator) as operator:
+            ended = operator.abort(self.study.digest)
+        for identity in ended:
+            self.status(identity)
+
+    def written_by_server(self) -> list[Path]:
+        """Every file of the server's processes, logs and stores included."""
+        folders = (self.kits[SERVER], self.aggregator.path, self.folder / "logs")
+        return [
+            path
+            for folder in folders
+            for path in folder.rglob("*")
+            if path.is_file() and (folder.name != "logs" or path.name.startswith(SERVER))
+        ]
+
     def at_stage(self, number: int, stage: str) -> dict[str, Any]:
         return self.until(lambda event: (event.get("round_number"), event.get("stage")) == (number, stage))
 
@@ -101,42 +162,67 @@ class Processes:
 
 
 @contextmanager
-def federation(folder: Path, rounds: int, *, apart: bool = False, hooks: Path | None = None) -> Iterator[Processes]:
+def federation(
+    folder: Path,
+    rounds: int,
+    *,
+    studies: int = 1,
+    strangers: Sequence[str] = (),
+    gathering_seconds: float = 120.0,
+    hooks: Mapping[str, Path] | None = None,
+    apart: bool = False,
+) -> Iterator[Processes]:
     """Set it up in this folder; whatever was started is ended with it.
 
     Args:
-        folder: a new folder.
+        folder: a new one.
         rounds: of the study.
+        studies: how many like it each hospital's budget pays for.
+        strangers: sites that get a certificate of this federation, and are on no roster.
+        gathering_seconds: how long the aggregator waits for a site that is not there.
+        hooks: as `Processes` has them.
         apart: each participant has a network namespace; else all are on the loopback.
-        hooks: a folder with a `sitecustomize.py`, which every process is to run at its start.
     """
     base = make_tiny_base(folder / "base")
-    hospitals = make_hospitals(folder, base, replace(SMALL, hospitals=4, minimum=3, steps=rounds))
+    hospitals = make_hospitals(folder, base, replace(SMALL, hospitals=4, minimum=3, steps=rounds), studies)
     for home in hospitals.homes:
         with (home.path / "policy.toml").open("a") as policy:
             policy.write(PACE)  # long enough in the masked input for a kill to find it there
         plant(folder / "workspace" / "sites" / home.name / "patients.jsonl")
         approve_at(home, hospitals.study_path)
     study = hospitals.study
-    names = tuple(entry.name for entry in study.roster)
+    outside = tuple(make_stranger(folder / "homes" / name, hospitals.study_path) for name in strangers)
+    names = (*(entry.name for entry in study.roster), *strangers)
     aggregator = AggregatorHome(folder / "aggregator")
     aggregator.add(hospitals.study_path)
-    (aggregator.path / SETTINGS).write_text(SETTINGS_TEXT)
-    homes = {SERVER: aggregator.path, **{home.name: home.path for home in hospitals.homes}}
+    (aggregator.path / SETTINGS).write_text(SETTINGS_TEXT.format(gathering_seconds=gathering_seconds))
+    homes = {SERVER: aggregator.path, **{home.name: home.path for home in (*hospitals.homes, *outside)}}
     with ExitStack() as stack:
-        stack.enter_context(our_code(hooks))
+        # The processes are to run this code, wherever another copy is installed.
+        stack.enter_context(python_path(ROOT))
         namespaces = stack.enter_context(Namespaces((SERVER, *names))) if apart else None
         host = namespaces.address(SERVER) if namespaces else HOST
         kits = make_kits(Federation("loopback", host, free_port(), names), folder / "kits")
         loopback = stack.enter_context(Loopback(kits, homes, folder / "logs", namespaces))
-        yield Processes(folder, hospitals.study_path, study, hospitals.homes, kits, aggregator, loopback, namespaces)
+        yield Processes(
+            folder,
+            hospitals.study_path,
+            study,
+            hospitals.homes,
+            kits,
+            aggregator,
+            loopback,
+            namespaces,
+            outside,
+            dict(hooks or {}),
+        )
 
 
 @contextmanager
-def our_code(hooks: Path | None) -> Iterator[None]:
-    """The processes are to run this code, wherever another copy is installed, and a test's hooks."""
+def python_path(*folders: Path) -> Iterator[None]:
+    """Where processes that are started meanwhile look for modules first."""
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(map(str, [ROOT] if hooks is None else [hooks, ROOT]))
+    os.environ["PYTHONPATH"] = os.pathsep.join(map(str, folders))
     try:
         yield
     finally:
@@ -144,6 +230,28 @@ def our_code(hooks: Path | None) -> Iterator[None]:
             del os.environ["PYTHONPATH"]
         else:
             os.environ["PYTHONPATH"] = before
+
+
+def make_stranger(home: Path, study_path: Path) -> Home:
+    """A hospital that lacks nothing but its name on the roster: it has data, the base model, and a willing policy."""
+    study = load_study(study_path)
+    first = study.roster[0]
+    data = study_path.parent / "sites" / first.name / "patients.jsonl"
+    return set_up(home, study_path, data, NewBudget(first.patients, study.privacy.epsilon, study.privacy.delta, ""))
+
+
+def owners_log(home: Home) -> str:
+    """What a node's owner was told."""
+    path = home.path / OWNERS_LOG
+    return path.read_text() if path.exists() else ""
+
+
+def wait_until_told(home: Home, text: str, seconds: float = 90.0) -> None:
+    """Until a node's owner has been told this."""
+    end = time.monotonic() + seconds
+    while text not in owners_log(home):
+        assert time.monotonic() < end, f"{home.name} was not told {text!r}: {owners_log(home)}"
+        time.sleep(0.1)
 
 
 def plant(patients: Path) -> None:

@@ -33,23 +33,32 @@ class Hospitals:
         return load_study(self.study_path)
 
 
-def make_hospitals(folder: Path, base: Path, settings: DemoSettings = SMALL) -> Hospitals:
-    """Homes in `folder/homes`, whose keys the study's roster pins, and a policy in each that allows the study."""
+def make_hospitals(folder: Path, base: Path, settings: DemoSettings = SMALL, studies: int = 1) -> Hospitals:
+    """Homes in `folder/homes`, whose keys the study's roster pins, and a policy in each that allows the study.
+
+    Each population's budget pays for so many `studies` like it.
+    """
     workspace = folder / "workspace"
     path = prepare_demo(workspace, base=base, settings=settings)
     study = load_study(path)
     text, homes = path.read_text(), []
     for entry in study.roster:
-        home = make_home(folder / "homes" / entry.name, entry.name)
-        text = text.replace(entry.identity, home.identity.public.raw.hex())
-        budget = NewBudget(entry.patients, study.privacy.epsilon, study.privacy.delta, "")
+        budget = NewBudget(entry.patients, studies * study.privacy.epsilon, studies * study.privacy.delta, "")
         data = workspace / "sites" / entry.name / "patients.jsonl"
-        register(home, data, "letters", f"patients of {entry.name}", COLUMNS, budget)
-        allow_all(home, study)
-        shutil.copytree(workspace / "model", home.path / MODELS / "model")
-        homes.append(Home.open(home.path))
+        home = set_up(folder / "homes" / entry.name, path, data, budget)
+        text = text.replace(entry.identity, home.identity.public.raw.hex())
+        homes.append(home)
     path.write_text(text)
     return Hospitals(path, tuple(homes))
+
+
+def set_up(folder: Path, study_path: Path, data: Path, budget: NewBudget) -> Home:
+    """A new home, with these data, the study's base model and a policy that allows the study."""
+    home = make_home(folder, folder.name)
+    register(home, data, "letters", f"patients of {home.name}", COLUMNS, budget)
+    allow_all(home, load_study(study_path))
+    shutil.copytree(study_path.parent / "model", home.path / MODELS / "model")
+    return Home.open(home.path)
 
 
 def allow_all(home: Home, study: Study) -> None:

@@ -67,7 +67,7 @@ def disturb(processes: Processes, what: Disturbance) -> None:
             processes.loopback.kill_job(what.victim)
         case ["kill", *_]:
             processes.loopback.kill(what.victim)
-            processes.loopback.start(what.victim)
+            processes.launch(what.victim)
         case ["cut", *_]:
             assert processes.namespaces is not None
             processes.namespaces.cut(what.victim)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 
 pytest.importorskip("nvflare")
 
-from secfed.engines.flare.jobs import connect, write_job
+from secfed.engines.flare.jobs import write_job
 from secfed.engines.flare.kits import Federation, make_kits
 from secfed.engines.flare.loopback import HOST, SERVER
 from secfed.engines.flare.settings import CONTROLLER, EXECUTOR
@@ -35,28 +34,11 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
         yield processes
 
 
-def outcome(processes: Processes, job: Path, seconds: float = 90.0) -> str:
-    """What becomes of a job's folder: what the server says when it is submitted, or its status once it is over."""
-    try:
-        with connect(processes.operator) as operator:
-            identity = operator.submit_folder(job)
-    except UserError as error:
-        return str(error)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        with connect(processes.operator) as operator:
-            status = str(operator.meta(identity)["status"]).upper()
-        if status.startswith(("FINISHED", "FAILED", "ABANDONED")):
-            return status
-        time.sleep(1.0)
-    raise TimeoutError(f"job {identity} is not over: {status}")
-
-
 def test_a_job_with_code_of_its_own_is_refused(running: Processes, tmp_path: Path) -> None:
     job, ran = write_job(tmp_path, running.study), tmp_path / "ran"
     (job / "study" / "custom").mkdir()
     (job / "study" / "custom" / "sitecustomize.py").write_text(f"open({str(ran)!r}, 'w').close()\n")
-    assert outcome(running, job).endswith("FAILED_TO_RUN")
+    assert running.outcome(job).endswith("FAILED_TO_RUN")
     assert "BYOC not permitted" in (running.folder / "logs" / f"{SERVER}.log").read_text()
     assert not ran.exists()
     assert not list(running.folder.glob("kits/*/*/**/sitecustomize.py"))
@@ -79,7 +61,7 @@ def test_a_job_that_names_another_installed_class_is_refused(
     job = write_job(tmp_path, running.study)
     path = job / "study" / "config" / file
     path.write_text(path.read_text().replace(ours, other))
-    assert "COMPLETED" not in outcome(running, job)
+    assert "COMPLETED" not in running.outcome(job)
     logs = [path.read_text() for path in (running.folder / "logs").iterdir()]
     assert any(f"{other!r}" in text and "is not in allow_list" in text for text in logs)
 
@@ -130,12 +112,7 @@ def test_a_study_survives_kills_of_sites_and_server(running: Processes) -> None:
 
 def test_nothing_of_a_patient_reached_the_server(running: Processes) -> None:
     """Runs last: everything that the server's processes wrote by then, logs and stores included."""
-    seen = [
-        path
-        for folder in (running.kits[SERVER], running.aggregator.path, running.folder / "logs")
-        for path in folder.rglob("*")
-        if path.is_file() and (folder.name != "logs" or path.name.startswith(SERVER))
-    ]
+    seen = running.written_by_server()
     assert len(seen) > 20
     found = [path for path in seen if CANARY.encode() in path.read_bytes()]
     assert not found

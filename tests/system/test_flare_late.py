@@ -9,7 +9,6 @@ import pytest
 
 pytest.importorskip("nvflare")
 
-from secfed.aggregator_home import SETTINGS
 from secfed.engines.flare.jobs import connect
 from secfed.engines.flare.loopback import SERVER
 from secfed.verify.folder import verify_folder
@@ -20,10 +19,8 @@ ROUNDS = 12
 
 
 def test_a_site_that_connects_late_takes_part(tmp_path: Path) -> None:
-    with federation(tmp_path, ROUNDS) as processes:
+    with federation(tmp_path, ROUNDS, gathering_seconds=5.0) as processes:
         *early, late = processes.names
-        settings = processes.aggregator.path / SETTINGS
-        settings.write_text(settings.read_text().replace("gathering_seconds = 120.0", "gathering_seconds = 5.0"))
         for name in (SERVER, *early):
             processes.loopback.start(name)
         processes.wait_for_sites(early)

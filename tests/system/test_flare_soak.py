@@ -39,7 +39,8 @@ _MEASURED_LEAST = 9
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Processes]:
-    with federation(tmp_path, ROUNDS, apart=True, hooks=ROOT / "tests" / "hooks" / "recording") as processes:
+    with federation(tmp_path, ROUNDS, apart=True) as processes:
+        processes.hooks.update(dict.fromkeys(processes.names, ROOT / "tests" / "hooks" / "recording"))
         processes.start()
         processes.wait_for_sites()
         yield processes
