@@ -15,13 +15,16 @@ import pytest
 
 pytest.importorskip("nvflare")
 
-from nvflare.apis.fl_constant import FLMetaKey, ReturnCode
+from nvflare.apis.fl_constant import AdminCommandNames, FLMetaKey, ReturnCode
 from nvflare.apis.fl_exception import UnsafeComponentError
 from nvflare.apis.job_launcher_spec import JobReturnCode
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.app_common.np.np_trainer import NPTrainer
 from nvflare.app_common.widgets.component_path_authorizer import ComponentPathAuthorizer
 from nvflare.fuel.sec.authz import AuthzContext, Person
+from nvflare.private.defs import SysCommandTopic
+from nvflare.private.fed.client.admin_commands import AdminCommands
+from nvflare.private.fed.client.client_req_processors import ClientRequestProcessors
 from nvflare.security.security import FLAuthorizer
 from nvflare.utils.process_utils import ProcessAdapter
 
@@ -31,8 +34,9 @@ from secfed.engines.flare.channel import FlareChannel, StudyAborted
 from secfed.engines.flare.envelope import answer_of, read_answer, read_request, request_of
 from secfed.engines.flare.keeper import LateSites
 from secfed.engines.flare.kits import OPERATOR, ROLE, Federation, make_kits
-from secfed.engines.flare.launcher import KeptAlive
+from secfed.engines.flare.launcher import KeptAlive, NodeLauncher
 from secfed.engines.flare.progress import RunLog
+from secfed.engines.flare.served import OF_A_JOB, OF_A_SITE
 from secfed.engines.flare.settings import EXECUTOR, job_name, study_digest, study_of_job
 from secfed.engines.flare.worker import NodeWorker
 from secfed.handover import AttendanceRequest, HandoverRequest, read_attendance, read_handover
@@ -306,6 +310,24 @@ def test_at_a_site_the_operator_has_rights_that_flares_own_kit_gives_and_ours_do
 
     assert not allows("authorization.json")
     assert allows("authorization.json.default")
+
+
+def test_a_site_and_its_jobs_serve_what_a_job_takes_and_nothing_else_of_what_flare_serves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By whatever right, and whether the request says that rights are to be looked at or not."""
+    monkeypatch.setattr(ClientRequestProcessors, "request_processors", list(ClientRequestProcessors.request_processors))
+    monkeypatch.setattr(AdminCommands, "commands", list(AdminCommands.commands))
+
+    def served() -> set[str]:
+        return {topic for each in ClientRequestProcessors.request_processors for topic in each.get_topics()}
+
+    assert {SysCommandTopic.SHELL, SysCommandTopic.REPORT_ENV} <= served()
+    assert AdminCommands.get_command(AdminCommandNames.SHOW_ERRORS)
+    NodeLauncher()
+    assert served() == OF_A_SITE
+    assert {each.get_command_name() for each in AdminCommands.commands} == OF_A_JOB
+    assert not AdminCommands.get_command(AdminCommandNames.SHOW_ERRORS)
 
 
 def test_a_kit_streams_no_logs_and_keeps_its_job_processes(kits: dict[str, Path]) -> None:

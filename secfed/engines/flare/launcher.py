@@ -29,6 +29,8 @@ from nvflare.fuel.common.exit_codes import ProcessExitCode
 from nvflare.utils.job_launcher_utils import get_credential_env
 from nvflare.utils.process_utils import ProcessAdapter, spawn_process
 
+from secfed.engines.flare.served import serve_jobs_only
+
 _MARK = "secfed-running"
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 2.0, 60.0
 _FINAL = frozenset({0, int(ProcessExitCode.UNSAFE_COMPONENT), int(ProcessExitCode.CONFIG_ERROR)})
@@ -87,6 +89,11 @@ class KeptAlive(ProcessHandle):  # type: ignore[misc]
 
 class NodeLauncher(ClientProcessJobLauncher):  # type: ignore[misc]
     """Starts the processes of jobs at a site, and keeps them."""
+
+    def __init__(self) -> None:
+        """FLARE makes it in the site's client, and in every job's process, before either listens to the server."""
+        super().__init__()
+        serve_jobs_only()
 
     def launch_job(self, job_meta: dict[str, Any], fl_ctx: FLContext) -> KeptAlive:
         """Start a job's process. It gets no folder of a job on its path: what it runs is installed here."""

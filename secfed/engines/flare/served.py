@@ -1,0 +1,36 @@
+"""What a site does for its server: what it takes to start and to end a job, and nothing else.
+
+FLARE 2.9's client serves more: `cat`, `grep` and `ls` of whatever its user can read, statistics, errors, log settings,
+shut-down. It asks the site's rules (`local/authorization.json`) only where a header of the request says so, and that
+header is the server's: one that is compromised leaves it out, and reads records and keys. So what no study needs is
+taken out of the site's processes before they listen. A job's process serves its site's client in the same way, and the
+server can reach it, too.
+"""
+
+from __future__ import annotations
+
+from nvflare.apis.fl_constant import AdminCommandNames
+from nvflare.private.defs import TrainingTopic
+from nvflare.private.fed.client.admin_commands import AdminCommands
+from nvflare.private.fed.client.client_req_processors import ClientRequestProcessors
+
+OF_A_SITE = frozenset(
+    {
+        TrainingTopic.CHECK_RESOURCE,
+        TrainingTopic.CANCEL_RESOURCE,
+        TrainingTopic.DEPLOY,
+        TrainingTopic.START_JOB,
+        TrainingTopic.NOTIFY_JOB_STATUS,
+        TrainingTopic.ABORT,
+    }
+)
+"""Topics of requests."""
+OF_A_JOB = frozenset({AdminCommandNames.CHECK_STATUS, AdminCommandNames.ABORT})
+"""Commands to a job's process."""
+
+
+def serve_jobs_only() -> None:
+    """Take all else out of this process, for good. To be called before FLARE registers what it serves."""
+    processors, commands = ClientRequestProcessors.request_processors, AdminCommands.commands
+    processors[:] = [each for each in processors if OF_A_SITE.issuperset(each.get_topics())]
+    commands[:] = [each for each in commands if each.get_command_name() in OF_A_JOB]

@@ -1,0 +1,188 @@
+"""What tests put into single processes of a federation: a `sitecustomize.py`, which Python runs before the program.
+
+Nothing of it is in the product. The server's make it a compromised one, or write down what comes; a site's make it
+fail.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+_SERVING = """
+import json, pathlib, sys, threading, time
+
+def serve(folder):
+    while True:
+        for path in folder.glob("*.request"):
+            from nvflare.fuel.f3.cellnet.core_cell import CoreCell
+            from nvflare.private.admin_defs import Message
+            from nvflare.private.defs import CellChannel, new_cell_message
+            asked = json.loads(path.read_text())
+            path.unlink()
+            answer = CoreCell.ALL_CELLS["server"].send_request(
+                channel=CellChannel.CLIENT_MAIN,
+                topic=asked["topic"],
+                target=asked["site"],
+                request=new_cell_message({}, Message(asked["topic"], asked["body"])),
+                timeout=20.0,
+            )
+            part = path.with_suffix(".part")
+            part.write_text(json.dumps(getattr(answer.payload, "body", None), default=repr))
+            part.rename(path.with_suffix(".answer"))
+        time.sleep(0.1)
+
+if any("server_train" in each for each in sys.orig_argv):
+    threading.Thread(target=serve, args=(pathlib.Path(FOLDER),), daemon=True).start()
+"""
+
+
+def _write(folder: Path, text: str, **values: object) -> Path:
+    folder.mkdir(parents=True)
+    constants = "".join(f"{name} = {value!r}\n" for name, value in values.items())
+    (folder / "sitecustomize.py").write_text(constants + text)
+    return folder
+
+
+class AskingServer:
+    """A server that sends its sites whatever FLARE's own server would ask them, and never tells them to check it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.hook = _write(folder / "hook", _SERVING, FOLDER=str(folder))
+        self._folder = folder
+        self._count = 0
+
+    def ask(self, site: str, topic: str, body: str, seconds: float = 60.0) -> Any:
+        """The body of the site's answer; None when there is none."""
+        self._count += 1
+        path = self._folder / f"{self._count}.part"
+        path.write_text(json.dumps({"site": site, "topic": topic, "body": body}))
+        path.rename(path.with_suffix(".request"))
+        answer, end = path.with_suffix(".answer"), time.monotonic() + seconds
+        while not answer.exists():
+            assert time.monotonic() < end, f"the server did not ask {site}"
+            time.sleep(0.1)
+        return json.loads(answer.read_text())
+
+
+_RECORDING = """
+import os, sys, threading
+from nvflare.fuel.f3.sfm.conn_manager import SfmFrameReceiver
+
+kind = "job" if any("runner_process" in each for each in sys.orig_argv) else "parent"
+lock, inner = threading.Lock(), SfmFrameReceiver.process_frame
+
+def process_frame(self, frame):
+    data = b"".join(bytes(each) for each in frame) if isinstance(frame, list) else bytes(frame)
+    with lock, open(os.path.join(FOLDER, f"{kind}-{os.getpid()}"), "ab") as file:
+        file.write(data)
+    inner(self, frame)
+
+SfmFrameReceiver.process_frame = process_frame
+"""
+_FAILING = """
+import json, threading
+
+def record():
+    with open(RECORDS) as file:
+        return json.loads(file.readline())
+
+from secfed.engines.flare import worker
+lock, left = threading.Lock(), TIMES
+
+def once():
+    global left
+    with lock:
+        left -= 1
+        return left >= 0
+"""
+_TRAINING = (
+    _FAILING
+    + """
+honest = worker.answer_of
+
+def contribute(self, *args):
+    if once():
+        raise ValueError(f"this record cannot be used: {record()}")
+    return type(self).honest_contribute(self, *args)
+
+def answer_of(node, approval, request):
+    trainer = type(node.parts.trainer)
+    if not hasattr(trainer, "honest_contribute"):
+        trainer.honest_contribute, trainer.contribute = trainer.contribute, contribute
+    return honest(node, approval, request)
+
+worker.answer_of = answer_of
+"""
+)
+_OPENING = (
+    _FAILING
+    + """
+honest = worker.NodeWorker._serve
+
+def serve(self, node):
+    if once():
+        raise KeyError(f"this record cannot be read: {record()}")
+    honest(self, node)
+
+worker.NodeWorker._serve = serve
+"""
+)
+_ANSWERING = (
+    _FAILING
+    + """
+honest = worker.NodeWorker.ask
+
+def ask(self, request):
+    if once():
+        raise RuntimeError(f"this record breaks everything: {record()}")
+    return honest(self, request)
+
+worker.NodeWorker.ask = ask
+"""
+)
+_TELLING = (
+    _FAILING
+    + """
+honest = worker.NodeWorker.ask
+
+def ask(self, request):
+    if once():
+        return bytes(LENGTH) + TEXT.encode()
+    return honest(self, request)
+
+worker.NodeWorker.ask = ask
+"""
+)
+
+
+def recording_server(folder: Path, received: Path) -> Path:
+    """A server whose processes write down every frame that they receive, after TLS, each in a file of its own.
+
+    All of FLARE's drivers hand what they receive to this one object, streams' pieces and replies included, before it is
+    parsed. What a process sends itself does not pass there.
+    """
+    received.mkdir()
+    return _write(folder, _RECORDING, FOLDER=str(received))
+
+
+def failing_in_training(folder: Path, records: Path) -> Path:
+    """A site whose first training raises an exception with a record in it, inside the node."""
+    return _write(folder, _TRAINING, RECORDS=str(records), TIMES=1)
+
+
+def failing_at_opening(folder: Path, records: Path) -> Path:
+    """A site whose node raises an exception with a record in it when it is opened at first."""
+    return _write(folder, _OPENING, RECORDS=str(records), TIMES=1)
+
+
+def failing_outside_the_node(folder: Path, records: Path) -> Path:
+    """A site that raises an exception with a record in it on FLARE's own thread, past everything that we catch."""
+    return _write(folder, _ANSWERING, RECORDS=str(records), TIMES=3)
+
+
+def telling(folder: Path, text: str, length: int) -> Path:
+    """A site that answers the first requests by this text, after so many zeros."""
+    return _write(folder, _TELLING, RECORDS="", TIMES=2, TEXT=text, LENGTH=length)

@@ -1,0 +1,142 @@
+"""A server that follows no rule: its sites run no code of its, and give it nothing but what a job takes.
+
+Every test has the same done to one careless site more, which has FLARE's own rules and not ours: there it succeeds.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("nvflare")
+
+from nvflare.private.defs import InfoCollectorTopic, SysCommandTopic, TrainingTopic
+
+from secfed.engines.flare.jobs import connect, write_job
+from secfed.engines.flare.kits import ROLE
+from secfed.engines.flare.loopback import SERVER
+from secfed.engines.flare.settings import EXECUTOR
+from tests.flare import CANARY, Processes, federation
+from tests.flare_hooks import AskingServer
+
+pytestmark = [pytest.mark.flare, pytest.mark.timeout(900)]
+MARKING = """
+import os, pathlib
+home = pathlib.Path(os.environ.get("SECFED_HOME") or os.environ["SECFED_AGGREGATOR"])
+pathlib.Path(MARKS, home.name).touch()
+"""
+SHIPPED_CLASS = """
+from nvflare.apis.executor import Executor
+from nvflare.apis.shareable import Shareable
+
+class Shipped(Executor):
+    def __init__(self, study):
+        super().__init__()
+
+    def execute(self, task_name, shareable, fl_ctx, abort_signal):
+        return Shareable()
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Compromised:
+    """A federation whose server is the attacker's."""
+
+    processes: Processes
+    server: AskingServer
+
+    @property
+    def honest(self) -> tuple[str, ...]:
+        return self.processes.names[:-1]
+
+    @property
+    def careless(self) -> str:
+        return self.processes.names[-1]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compromised]:
+    folder = tmp_path_factory.mktemp("flare")
+    server = AskingServer(tmp_path_factory.mktemp("server"))
+    with federation(folder, 1, gathering_seconds=10.0, hooks={SERVER: server.hook}) as processes:
+        compromised = Compromised(processes, server)
+        loosen(processes.kits[SERVER] / "local", "resources.json")
+        loosen(processes.kits[compromised.careless] / "local", "resources.json.default")
+        processes.start()
+        processes.wait_for_sites()
+        yield compromised
+
+
+def loosen(local: Path, resources: str) -> None:
+    """Everybody may do everything, and any class may be named."""
+    loose = {**json.loads((local / resources).read_text()), "class_allow_list": ["*"]}
+    (local / "resources.json").write_text(json.dumps(loose))
+    everything = dict.fromkeys((ROLE, "project_admin", "org_admin", "member"), "any")
+    (local / "authorization.json").write_text(json.dumps({"format_version": "1.0", "permissions": everything}))
+
+
+@pytest.mark.parametrize("way", ["as a module that Python runs by itself", "as the class that the job names"])
+def test_code_that_a_job_ships_runs_at_no_site_that_keeps_our_rules(
+    running: Compromised, tmp_path: Path, way: str
+) -> None:
+    processes, marks = running.processes, tmp_path / "marks"
+    marks.mkdir()
+    job = write_job(tmp_path, processes.study)
+    custom = job / "study" / "custom"
+    custom.mkdir()
+    marking = f"MARKS = {str(marks)!r}{MARKING}"
+    if way == "as the class that the job names":
+        (custom / "shipped.py").write_text(marking + SHIPPED_CLASS)
+        config = job / "study" / "config" / "config_fed_client.json"
+        config.write_text(config.read_text().replace(EXECUTOR, "shipped.Shipped"))
+    else:
+        (custom / "sitecustomize.py").write_text(marking)
+    meta = json.loads((job / "meta.json").read_text())
+    (job / "meta.json").write_text(json.dumps({**meta, "min_clients": 1}))
+    identity = processes.submit(job)
+    end = time.monotonic() + 120.0
+    while running.careless not in {path.name for path in marks.iterdir()}:
+        assert time.monotonic() < end, "the code does not even run where everything is allowed"
+        time.sleep(0.5)
+    with connect(processes.operator) as operator:
+        said = operator.meta(identity)["job_deploy_detail"]
+    processes.abort()
+    assert not {path.name for path in marks.iterdir()} & set(running.honest)
+    for site in running.honest:
+        assert any(each.startswith(f"{site}: ") and "BYOC not permitted" in each for each in said), said
+        assert not [path for path in processes.kits[site].rglob("*") if path.name in ("shipped.py", "sitecustomize.py")]
+
+
+def test_a_server_reads_no_file_of_a_site(running: Compromised) -> None:
+    """FLARE's client runs `cat`, and looks into its rules only if the server's request says so."""
+    for home in running.processes.homes:
+        records = home.node.data[0].file
+        answer = running.server.ask(home.name, SysCommandTopic.SHELL, f"cat {records}")
+        if home.name == running.careless:
+            assert CANARY in answer
+        else:
+            assert answer == "invalid_request"
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        SysCommandTopic.REPORT_ENV,
+        SysCommandTopic.SYS_INFO,
+        SysCommandTopic.CONFIGURE_SITE_LOG,
+        InfoCollectorTopic.SHOW_ERRORS,
+        InfoCollectorTopic.SHOW_STATS,
+        TrainingTopic.CHECK_STATUS,
+        TrainingTopic.CONFIGURE_JOB_LOG,
+        TrainingTopic.DELETE_RUN,
+    ],
+)
+def test_a_site_serves_no_request_that_no_job_needs(running: Compromised, topic: str) -> None:
+    assert running.server.ask(running.honest[0], topic, "") == "invalid_request"
+    assert running.server.ask(running.careless, topic, "") != "invalid_request"
+    assert running.server.ask(running.honest[0], TrainingTopic.CANCEL_RESOURCE, "") != "invalid_request"
