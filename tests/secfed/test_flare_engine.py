@@ -9,12 +9,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 pytest.importorskip("nvflare")
 
+from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import AdminCommandNames, FLMetaKey, ReturnCode
 from nvflare.apis.fl_exception import UnsafeComponentError
 from nvflare.apis.job_launcher_spec import JobReturnCode
@@ -32,14 +34,16 @@ from protocols.wire import encode
 from secfed.aggregator_home import Deadlines
 from secfed.engines.flare.channel import FlareChannel, StudyAborted
 from secfed.engines.flare.envelope import answer_of, read_answer, read_request, request_of
+from secfed.engines.flare.executor import NodeExecutor
 from secfed.engines.flare.keeper import LateSites
 from secfed.engines.flare.kits import OPERATOR, ROLE, Federation, make_kits
 from secfed.engines.flare.launcher import KeptAlive, NodeLauncher
 from secfed.engines.flare.progress import RunLog
 from secfed.engines.flare.served import OF_A_JOB, OF_A_SITE
 from secfed.engines.flare.settings import EXECUTOR, job_name, study_digest, study_of_job
-from secfed.engines.flare.worker import NodeWorker
+from secfed.engines.flare.worker import OWNERS_LOG, NodeWorker
 from secfed.handover import AttendanceRequest, HandoverRequest, read_attendance, read_handover
+from secfed.home import VARIABLE, Home
 from secfed.node import Node
 from secfed.run_folder import study_file_digest
 from tests.secfed.federation import Federation as Hospitals
@@ -192,6 +196,31 @@ def test_a_request_is_read_for_its_own_study_only() -> None:
     assert read_request(request_of(other, b"x"), study, 10) is None
     assert read_request(request_of(study, b"x" * 11), study, 10) is None
     assert read_request(Shareable({"data": b"x"}), study, 10) is None
+
+
+def test_an_owner_is_told_once_that_a_job_asks_about_another_study(
+    hospitals: Hospitals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, study, handlers = hospitals.nodes[0], hospitals.study, []
+    home = SimpleNamespace(
+        open_node=lambda digest, tell_owner: opened(node), approval=lambda digest: node.approve(FILE)
+    )
+    engine = SimpleNamespace(register_aux_message_handler=lambda topic, handler: handlers.append(handler))
+    context: Any = SimpleNamespace(get_engine=lambda: engine)
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    monkeypatch.setattr(Home, "open", lambda path: home)
+    executor = NodeExecutor(study.digest.hex())
+    executor.handle_event(EventType.START_RUN, context)
+    ask = handlers[0]
+    asked = encode(AttendanceRequest(study.digest))
+    while not ask("", request_of(study.digest, asked), context)["data"]:
+        threading.Event().wait(0.01)
+    log = tmp_path / OWNERS_LOG
+    assert "was dropped" not in log.read_text()
+    for _ in range(3):
+        assert ask("", request_of(bytes(32), asked), context) == answer_of(b"")
+    assert log.read_text().count("a request that is not about this study was dropped") == 1
+    executor.handle_event(EventType.END_RUN, context)
 
 
 def test_the_channel_takes_absence_as_absence_and_stops_when_the_job_is_ended(hospitals: Hospitals) -> None:

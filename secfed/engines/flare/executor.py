@@ -24,6 +24,10 @@ from secfed.libraries import settle_libraries
 from secfed.node import Node
 
 _STOP_SECONDS = 5.0
+_ANOTHERS = (
+    "a request that is not about this study was dropped, and so will be the next: the server may run another study, or "
+    "a changed one, in this study's job. Ask its operator"
+)
 
 
 class NodeExecutor(Executor):  # type: ignore[misc]
@@ -37,6 +41,7 @@ class NodeExecutor(Executor):  # type: ignore[misc]
         super().__init__()
         self._digest = study_digest(study)
         self._worker: NodeWorker | None = None
+        self._told_of_others = False
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Open the node when the run starts, close it when it ends."""
@@ -56,8 +61,14 @@ class NodeExecutor(Executor):  # type: ignore[misc]
         worker = self._worker
         if worker is None:
             return answer_of(b"")
-        data = read_request(request, self._digest, worker.most_request_bytes)
-        return answer_of(b"" if data is None else worker.ask(data))
+        most = worker.most_request_bytes
+        data = read_request(request, self._digest, most)
+        if data is not None:
+            return answer_of(worker.ask(data))
+        if most and not self._told_of_others:  # once: whoever sends such things must not fill the owner's disk
+            self._told_of_others = True
+            OwnersLog(default_home())(_ANOTHERS)
+        return answer_of(b"")
 
     def _open_node(self) -> AbstractContextManager[Node]:
         tell = OwnersLog(default_home())
