@@ -23,6 +23,7 @@ from nvflare.apis.job_launcher_spec import JobReturnCode
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.app_common.np.np_trainer import NPTrainer
 from nvflare.app_common.widgets.component_path_authorizer import ComponentPathAuthorizer
+from nvflare.fuel.common.exit_codes import ProcessExitCode
 from nvflare.fuel.sec.authz import AuthzContext, Person
 from nvflare.private.defs import SysCommandTopic
 from nvflare.private.fed.client.admin_commands import AdminCommands
@@ -280,13 +281,26 @@ def test_a_killed_job_process_is_started_again_and_nothing_of_its_end_is_reporte
         started.append(child(next(codes)))
         return started[-1]
 
-    kept = KeptAlive(start, tmp_path, lambda seconds: None)
+    kept = KeptAlive(start, tmp_path, lambda seconds: None, Owner())
     assert list(tmp_path.iterdir())
     (tmp_path / FLMetaKey.PROCESS_RC_FILE).write_text("1")
     kept.wait()
     assert len(started) == 3
     assert kept.poll() == 0
     assert not list(tmp_path.iterdir()), "FLARE would report this exit code, or take the job up again"
+
+
+@pytest.mark.parametrize("code", [ProcessExitCode.UNSAFE_COMPONENT, ProcessExitCode.CONFIG_ERROR])
+def test_a_job_that_is_not_allowed_is_started_once_and_its_owner_is_told(tmp_path: Path, code: int) -> None:
+    owner, started = Owner(), []
+
+    def start() -> ProcessAdapter:
+        started.append(child(f"raise SystemExit({int(code)})"))
+        return started[-1]
+
+    KeptAlive(start, tmp_path, lambda seconds: None, owner).wait()
+    assert len(started) == 1
+    assert [text for text in owner.told if "a job of the server was not run" in text]
 
 
 def test_a_job_process_that_was_told_to_end_is_not_started_again(tmp_path: Path) -> None:
@@ -297,7 +311,7 @@ def test_a_job_process_that_was_told_to_end_is_not_started_again(tmp_path: Path)
         started.append(ProcessAdapter(process=process))
         return started[-1]
 
-    kept = KeptAlive(start, tmp_path, lambda seconds: None)
+    kept = KeptAlive(start, tmp_path, lambda seconds: None, Owner())
     waiting = threading.Thread(target=kept.wait)
     waiting.start()
     kept.terminate()

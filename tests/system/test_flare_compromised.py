@@ -21,7 +21,7 @@ from secfed.engines.flare.jobs import connect, write_job
 from secfed.engines.flare.kits import ROLE
 from secfed.engines.flare.loopback import SERVER
 from secfed.engines.flare.settings import EXECUTOR
-from tests.flare import CANARY, Processes, federation
+from tests.flare import CANARY, Processes, federation, owners_log
 from tests.flare_hooks import AskingServer
 
 pytestmark = [pytest.mark.flare, pytest.mark.timeout(900)]
@@ -80,6 +80,13 @@ def loosen(local: Path, resources: str) -> None:
     (local / "authorization.json").write_text(json.dumps({"format_version": "1.0", "permissions": everything}))
 
 
+def wait_for_mark(marks: Path, site: str) -> None:
+    end = time.monotonic() + 120.0
+    while not (marks / site).exists():
+        assert time.monotonic() < end, "it does not even run where everything is allowed"
+        time.sleep(0.5)
+
+
 @pytest.mark.parametrize("way", ["as a module that Python runs by itself", "as the class that the job names"])
 def test_code_that_a_job_ships_runs_at_no_site_that_keeps_our_rules(
     running: Compromised, tmp_path: Path, way: str
@@ -99,17 +106,47 @@ def test_code_that_a_job_ships_runs_at_no_site_that_keeps_our_rules(
     meta = json.loads((job / "meta.json").read_text())
     (job / "meta.json").write_text(json.dumps({**meta, "min_clients": 1}))
     identity = processes.submit(job)
-    end = time.monotonic() + 120.0
-    while running.careless not in {path.name for path in marks.iterdir()}:
-        assert time.monotonic() < end, "the code does not even run where everything is allowed"
-        time.sleep(0.5)
+    wait_for_mark(marks, running.careless)
     with connect(processes.operator) as operator:
         said = operator.meta(identity)["job_deploy_detail"]
     processes.abort()
     assert not {path.name for path in marks.iterdir()} & set(running.honest)
+    for home in processes.homes[:-1]:
+        assert "a job of the server was not taken: BYOC not permitted" in owners_log(home)
     for site in running.honest:
         assert any(each.startswith(f"{site}: ") and "BYOC not permitted" in each for each in said), said
         assert not [path for path in processes.kits[site].rglob("*") if path.name in ("shipped.py", "sitecustomize.py")]
+
+
+def test_a_class_that_a_job_names_starts_no_program_at_a_site_that_keeps_our_rules(
+    running: Compromised, tmp_path: Path
+) -> None:
+    """No code is shipped: Python's own class is enough."""
+    processes, marks = running.processes, tmp_path / "marks"
+    marks.mkdir()
+    command = ["sh", "-c", f'touch {marks}/"$(basename "$SECFED_HOME")"']
+
+    def job_at(*sites: str) -> Path:
+        job = write_job(tmp_path / sites[0], processes.study)
+        config, meta = job / "study" / "config" / "config_fed_client.json", job / "meta.json"
+        named = {"id": "program", "path": "subprocess.Popen", "args": {"args": command}}
+        config.write_text(json.dumps({**json.loads(config.read_text()), "components": [named]}))
+        told = {"min_clients": 1, "deploy_map": {"study": [SERVER, *sites]}}
+        meta.write_text(json.dumps({**json.loads(meta.read_text()), **told}))
+        return job
+
+    assert "COMPLETED" not in processes.outcome(job_at(*running.honest))
+    processes.submit(job_at(running.careless))
+    wait_for_mark(marks, running.careless)
+    processes.abort()
+    assert [path.name for path in marks.iterdir()] == [running.careless]
+    # Once one site has refused, the server ends the job, and the others' processes maybe before they have said so.
+    told = [owners_log(home) for home in processes.homes[:-1]]
+    assert any("it names a class that is not allowed here" in text for text in told)
+    for home in processes.homes[:-1]:
+        log = (processes.folder / "logs" / f"{home.name}.log").read_text()
+        assert "'subprocess.Popen'" in log
+        assert "is not in allow_list" in log
 
 
 def test_a_server_reads_no_file_of_a_site(running: Compromised) -> None:

@@ -7,7 +7,8 @@ FLARE makes them (`nvflare.lighter`). Here they get rules of ours:
 - no job brings code: "byoc" is nobody's right;
 - the server's operator may submit, abort and look at jobs at the server; at a site it has no right but that of a job
   to be there: no shell, no logs, no statistics, no errors, no restart;
-- a site streams no logs; its job processes are kept by the site (`launcher`), a cut-short job by the server (`keeper`).
+- a site serves no request but those of a job (`served`), tells its owner which jobs it refuses (`deployer`), streams no
+  logs, and keeps its job processes itself (`launcher`); a cut-short job is kept by the server (`keeper`).
 
 The rules lie in a kit's `local/`, which is its owner's. No certificate is touched.
 """
@@ -27,7 +28,7 @@ from nvflare.lighter.prov_utils import prepare_builders
 from nvflare.lighter.provision import prepare_project
 from nvflare.lighter.provisioner import Provisioner
 
-from secfed.engines.flare.settings import CLIENT_LAUNCHER, CONTROLLER, EXECUTOR, KEEPER
+from secfed.engines.flare.settings import CLIENT_DEPLOYER, CLIENT_LAUNCHER, CONTROLLER, EXECUTOR, KEEPER
 from secfed.errors import UserError
 from secfed.run_folder import json_text
 
@@ -173,7 +174,11 @@ def _site_resources(resources: dict[str, Any]) -> dict[str, Any]:
         "class_list_enforcement_mode": "enforce",
         "class_allow_list": [EXECUTOR],
         "allow_log_streaming": False,
-        "components": [*kept, {"id": "process_launcher", "path": CLIENT_LAUNCHER, "args": {}}],
+        "components": [
+            *kept,
+            {"id": "process_launcher", "path": CLIENT_LAUNCHER, "args": {}},
+            {"id": "app_deployer", "path": CLIENT_DEPLOYER, "args": {}},
+        ],
     }
 
 

@@ -30,28 +30,42 @@ from nvflare.utils.job_launcher_utils import get_credential_env
 from nvflare.utils.process_utils import ProcessAdapter, spawn_process
 
 from secfed.engines.flare.served import serve_jobs_only
+from secfed.engines.flare.worker import OwnersLog
+from secfed.home import default_home
 
 _MARK = "secfed-running"
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 2.0, 60.0
-_FINAL = frozenset({0, int(ProcessExitCode.UNSAFE_COMPONENT), int(ProcessExitCode.CONFIG_ERROR)})
+_REFUSALS = {
+    int(ProcessExitCode.UNSAFE_COMPONENT): "a job of the server was not run: it names a class that is not allowed here",
+    int(ProcessExitCode.CONFIG_ERROR): "a job of the server was not run: its configuration cannot be used",
+}
+_FINAL = frozenset({0, *_REFUSALS})
 """Exit codes that starting again would give again."""
 
 
 class KeptAlive(ProcessHandle):  # type: ignore[misc]
     """A job process that is started again until it ends by itself, or is told to."""
 
-    def __init__(self, start: Callable[[], ProcessAdapter], folder: Path, pause: Callable[[float], Any]) -> None:
+    def __init__(
+        self,
+        start: Callable[[], ProcessAdapter],
+        folder: Path,
+        pause: Callable[[float], Any],
+        tell_owner: Callable[[str], None],
+    ) -> None:
         """
         Args:
             start: starts the process.
             folder: the job's folder at this site.
             pause: waits for so many seconds, or until the job is told to end.
+            tell_owner: gets the reason when the job is not allowed here.
         """
         super().__init__(process_adapter=start())
         self.adapter: ProcessAdapter
         self._start = start
         self._folder = folder
         self._pause = pause
+        self._tell_owner = tell_owner
         self._ending = False
         self._lock = threading.Lock()
         (folder / _MARK).touch()
@@ -75,6 +89,9 @@ class KeptAlive(ProcessHandle):  # type: ignore[misc]
                 if self._ending:
                     break
                 self.adapter = self._start()
+        refusal = _REFUSALS.get(self.adapter.poll())
+        if refusal is not None:
+            self._tell_owner(f"{refusal}. Ask its operator; {self._folder / 'log.txt'} says more")
         (self._folder / _MARK).unlink(missing_ok=True)
         # FLARE would report what is in this file. It is not the server's business how a process of ours ended.
         (self._folder / FLMetaKey.PROCESS_RC_FILE).unlink(missing_ok=True)
@@ -102,7 +119,9 @@ class NodeLauncher(ClientProcessJobLauncher):  # type: ignore[misc]
         environment.update(get_credential_env(fl_ctx.get_prop(FLContextKey.JOB_PROCESS_ARGS) or {}))
         command = shlex.split(self.get_command(job_meta, fl_ctx), True)
         folder = Path(workspace.get_run_dir(job_meta.get(JobConstants.JOB_ID)))
-        return KeptAlive(lambda: spawn_process(command, environment), folder, threading.Event().wait)
+        return KeptAlive(
+            lambda: spawn_process(command, environment), folder, threading.Event().wait, OwnersLog(default_home())
+        )
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """As FLARE's launchers, and once this site is connected, take up what was running."""

@@ -9,6 +9,7 @@ _PACKAGE = "secfed.engines.flare"
 CONTROLLER = f"{_PACKAGE}.controller.StudyController"
 EXECUTOR = f"{_PACKAGE}.executor.NodeExecutor"
 CLIENT_LAUNCHER = f"{_PACKAGE}.launcher.NodeLauncher"
+CLIENT_DEPLOYER = f"{_PACKAGE}.deployer.NodeDeployer"
 KEEPER = f"{_PACKAGE}.keeper.StudyKeeper"
 _JOB_PREFIX = "secfed-"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
