@@ -152,7 +152,7 @@ class Aggregation:
         coordinator.resume(past.links, past.records)
         self._gather(0)
         records = coordinator.run()
-        hospitals = self._take_over()
+        hospitals = self._take_over(coordinator)
         after = save_adapter(work.out, work.study, model, coordinator.chain, work.test_set)
         summary = summarise(
             work.study,
@@ -210,14 +210,14 @@ class Aggregation:
     def _read_attendance(self, node: int, answer: bytes) -> bytes | None:
         return read_attendance(self._work.study, self._work.file_digest, node, answer)
 
-    def _take_over(self) -> Sequence[HospitalEnd]:
-        """Every node's signature and ledger, for the run's folder.
+    def _take_over(self, coordinator: Coordinator) -> Sequence[HospitalEnd]:
+        """Every node's signature and ledger, for the run's folder; a node that stands behind gets the last receipts.
 
         Raises:
             UserError: after the deadline, naming who is missing.
         """
         study, deadline = self._work.study, time.monotonic() + self._work.deadlines.handover_seconds
-        everybody = set(range(len(study.roster)))
+        everybody, reached = set(range(len(study.roster))), coordinator.chain.state.digest(coordinator.chain.layout)
         attend, end = encode(AttendanceRequest(study.digest)), encode(HandoverRequest(study.digest))
         ends: dict[int, HospitalEnd] = {}
         last = study.algorithm.rounds
@@ -227,14 +227,19 @@ class Aggregation:
             self._approvals |= self._ask(missing, attend, self._read_attendance, last, HANDOVER)
             ends |= self._ask(everybody - set(ends), end, self._read_handover, last, HANDOVER)
             absent = everybody - (set(ends) & set(self._approvals))
-            if not absent:
+            behind = {node for node, each in ends.items() if each.state != reached}
+            late = time.monotonic() >= deadline
+            if not absent and (late or not behind):
                 break
-            if time.monotonic() >= deadline:
+            if late:
                 names = ", ".join(study.roster[node].name for node in sorted(absent))
                 raise UserError(
                     f"the rounds are over, and {names} did not hand over a signature and a ledger that hold",
                     "Nothing is lost: submit the study again once they are there, and it goes on with this step",
                 )
+            if behind:
+                coordinator.close_study()
+                ends = {node: each for node, each in ends.items() if node not in behind}
             self._pause(_PAUSE_SECONDS)
         approvals = [self._approvals[node] for node in sorted(self._approvals)]
         text = run_folder.signatures_text(study, self._work.study_file, approvals)

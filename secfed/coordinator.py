@@ -149,7 +149,7 @@ class Coordinator:
             else:
                 epsilon = self._epsilon_by_round[number - 1]
                 self._show(RoundClosed(number, len(record.survivors), len(self.study.roster), record.seconds, epsilon))
-        self._close_study(rounds)
+        self.close_study()
         return self._records
 
     def _run_round(self, number: int) -> RoundRecord:
@@ -350,9 +350,12 @@ class Coordinator:
             traffic.up[node] = traffic.up.get(node, 0) + len(answer)
         return answers
 
-    def _close_study(self, rounds: int) -> None:
-        """The closing header: every node adopts the last receipt, and says where it stands."""
-        finished = True
+    def close_study(self) -> None:
+        """The closing header: every node that is there adopts the last receipt, and says where it stands.
+
+        For those that were not there when `run` sent it: again, as often as one likes.
+        """
+        rounds, finished = self.study.algorithm.rounds, True
         while finished:
             last = tuple(Link(link.receipt, b"") for link in self.links[-1:])
             closing = encode(StudyClosing(last, self._faults.for_nodes()))
