@@ -27,7 +27,7 @@ demo-flare: setup ## A server and four hospitals as processes, over mutual TLS (
 test: setup ## The whole test suite
 	$(BIN)/python -m pytest
 
-test-flare: setup ## A federation of real processes: kills, strangers, refusals, leaks (about half an hour)
+test-flare: setup ## A federation of real processes: kills, cuts, strangers, refusals, leaks, a soak (about an hour)
 	$(BIN)/python -m pytest -m flare
 
 fuzz: setup ## Fuzz every parser, FUZZ_SECONDS=60 each; findings in runs/fuzz

@@ -143,6 +143,25 @@ def ask(self, request):
 worker.NodeWorker.ask = ask
 """
 )
+_WRITING_DOWN = """
+import pathlib
+
+import numpy as np
+from protocols.client import Client
+
+honest = Client.submit
+
+def submit(self, vector):
+    path = pathlib.Path(FOLDER) / f"{self.config.context.round_number:04d}.npy"
+    if path.exists():
+        path = path.with_name(f"{path.stem}-again.npy")
+    with path.with_suffix(".part").open("wb") as file:
+        np.save(file, vector)
+    path.with_suffix(".part").rename(path)
+    return honest(self, vector)
+
+Client.submit = submit
+"""
 _TELLING = (
     _FAILING
     + """
@@ -186,3 +205,12 @@ def failing_outside_the_node(folder: Path, records: Path) -> Path:
 def telling(folder: Path, text: str, length: int) -> Path:
     """A site that answers the first requests by this text, after so many zeros."""
     return _write(folder, _TELLING, RECORDS="", TIMES=2, TEXT=text, LENGTH=length)
+
+
+def writing_down(folder: Path, masked: Path) -> Path:
+    """A site that writes down every vector that it masks, by its round: what masks hide.
+
+    A second one for a round, which there must never be, is written down beside the first.
+    """
+    masked.mkdir()
+    return _write(folder, _WRITING_DOWN, FOLDER=str(masked))

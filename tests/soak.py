@@ -127,7 +127,7 @@ def wrong_sums(processes: Processes, survivors: dict[int, list[str]]) -> list[in
     """Completed rounds whose sum is not that of the vectors which its survivors masked, as integers.
 
     Args:
-        processes: a federation whose sites wrote down what they masked (`tests/hooks/recording`).
+        processes: a federation whose sites wrote down what they masked.
         survivors: their names, by the number of a completed round.
     """
     work = load(processes.aggregator, processes.study.digest)

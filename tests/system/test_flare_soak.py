@@ -22,7 +22,8 @@ from secfed.engines.flare.loopback import SERVER
 from secfed.engines.flare.namespaces import Namespaces
 from secfed.flare_demo import submit_when_connected
 from secfed.verify.folder import verify_folder
-from tests.flare import ROOT, Processes, federation
+from tests.flare import Processes, federation
+from tests.flare_hooks import writing_down
 from tests.soak import Memory, disturb, drawn, jobs, left_of, wrong_sums, zombies
 
 pytestmark = [
@@ -40,7 +41,8 @@ _MEASURED_LEAST = 9
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Processes]:
     with federation(tmp_path, ROUNDS, apart=True) as processes:
-        processes.hooks.update(dict.fromkeys(processes.names, ROOT / "tests" / "hooks" / "recording"))
+        for home in processes.homes:
+            processes.hooks[home.name] = writing_down(tmp_path / "hooks" / home.name, home.path / "masked")
         processes.start()
         processes.wait_for_sites()
         yield processes
