@@ -1,11 +1,12 @@
 """Whether the server answers with the certificate that it should have, and takes this node's. For `secfed doctor`.
 
 Nothing but a greeting is sent. What an HTTP server says the time is, is taken; a server that speaks something else,
-as an engine's does, does not say.
+as an engine's does, does not say. Where the environment names a proxy it is gone through, as a node would.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import stat
@@ -16,6 +17,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from secfed.errors import UserError
+from secfed.proxy import ask, ignored, proxy_for
 
 _CONNECT_SECONDS = 10.0
 _ANSWER_SECONDS = 3.0
@@ -60,21 +62,21 @@ def greet(server: Server) -> tuple[str, datetime | None]:
         UserError: what is not well, and the next step.
     """
     context = _context(server)
-    where = f"{server.host}:{server.port}"
-    try:
-        connection = socket.create_connection((server.host, server.port), timeout=_CONNECT_SECONDS)
-    except OSError as error:
-        raise UserError(
-            f"there is no connection to {where} ({error.strerror or error})",
-            "Check the address, that the server runs, and that the firewall and proxy let this machine out to it",
-        ) from error
+    proxy = proxy_for(server.host, os.environ)
+    where = f"{server.host}:{server.port}" + (f" through the proxy {proxy}" if proxy else "")
+    connection = _connect(server.host, server.port) if proxy is None else _connect(proxy.host, proxy.port, "the proxy ")
     with connection:
+        if proxy is not None:
+            ask(connection, proxy, server.host, server.port, _CONNECT_SECONDS)
         try:
             with context.wrap_socket(connection, server_hostname=server.host) as secure:
                 told = f"{secure.version()} with {where}, until {_expiry(secure)}"
                 return told, _time_of(secure, server.host)
         except ssl.SSLCertVerificationError as error:
-            raise UserError(f"the certificate of {where} is refused: {error.verify_message}", _mend(error)) from error
+            opened = ", or the proxy opens TLS, which nothing gets through here" if proxy else ""
+            raise UserError(
+                f"the certificate of {where} is refused: {error.verify_message}", _mend(error) + opened
+            ) from error
         except ssl.SSLError as error:
             raise UserError(f"{where} breaks TLS off ({_reason(error)})", _GIVE_CERTIFICATE) from error
         except _ClosedAtOnce as error:
@@ -84,6 +86,18 @@ def greet(server: Server) -> tuple[str, datetime | None]:
                 f"{where} does not finish the TLS handshake ({error.strerror or error})",
                 "Check that this is the server's TLS port, and that no proxy is in between",
             ) from error
+
+
+def _connect(host: str, port: int, what: str = "") -> socket.socket:
+    try:
+        return socket.create_connection((host, port), timeout=_CONNECT_SECONDS)
+    except OSError as error:
+        fix = "Check the address, that the server runs, and that the firewall and proxy let this machine out to it"
+        if what:
+            fix = "Check the proxy's address, and that this machine may use it"
+        elif others := ignored(os.environ):
+            fix += f"; {' and '.join(others)} names a proxy to other programs: set grpc_proxy for a node"
+        raise UserError(f"there is no connection to {what}{host}:{port} ({error.strerror or error})", fix) from error
 
 
 def _context(server: Server) -> ssl.SSLContext:

@@ -23,7 +23,7 @@ from secfed.errors import UserError
 _PREFIX = "secfed"
 _OURS = re.compile(rf"{_PREFIX}-(\d+)-\S+")
 _WIRE, _PORT = "wire", "port"
-_MOST = 200
+_MOST, _HERE = 200, 254
 _SECONDS = 20.0
 
 
@@ -75,6 +75,11 @@ class Namespaces:
         """Where a participant listens, for the others and for this process."""
         return f"{self._network}.{self._numbers[name]}"
 
+    @property
+    def here(self) -> str:
+        """Where this process listens, for the participants."""
+        return f"{self._network}.{_HERE}"
+
     def inside(self, name: str) -> list[str]:
         """What to put before a command that is to run at a participant. It becomes the command: no process between."""
         return [_program(), "netns", "exec", _name(str(self._numbers[name]))]
@@ -98,7 +103,7 @@ class Namespaces:
         self._network = _unused_network()
         _ip("link", "add", self._interface, "type", "veth", "peer", "name", f"{_PORT}0", "netns", wire)
         self._plug_in(f"{_PORT}0")
-        _ip("addr", "add", f"{self._network}.254/24", "dev", self._interface)
+        _ip("addr", "add", f"{self.here}/24", "dev", self._interface)
         _ip("link", "set", self._interface, "up")
         for name, number in self._numbers.items():
             own, port = _name(str(number)), self._port(name)
