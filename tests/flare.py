@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from secfed.aggregator_home import SETTINGS, AggregatorHome
 from secfed.engines.flare.jobs import connect
 from secfed.engines.flare.kits import Federation, make_kits
@@ -22,10 +24,14 @@ from secfed.enrol import NewBudget
 from secfed.errors import UserError
 from secfed.home import Home
 from secfed.study import Study, load_study
+from secfed.verify.folder import verify_folder
 from tests.homes import SMALL, approve_at, make_hospitals, set_up
 from tests.tiny import make_tiny_base
 
 ROOT = Path(__file__).parents[1]
+NEEDS_NAMESPACES = pytest.mark.skipif(
+    not Namespaces.possible(), reason="needs root and `ip`, to make network namespaces"
+)
 CANARY = "zebrafinch"
 """Stands in a patient's name and in a record of every hospital, and nowhere else."""
 PACE = "\n[pace]\nupload_after_seconds = 3.0\n"
@@ -159,6 +165,24 @@ class Processes:
         """The event that a round is over, with a receipt or without."""
         kinds = ("round-closed", "round-void")
         return self.until(lambda event: event["event"] in kinds and event["round_number"] == number)
+
+    def finished(self, seconds: float = 600.0) -> dict[str, Any]:
+        """The summary of the study's run once it is completed: all of it holds, and all nodes have the same model."""
+        self.until(lambda event: event["event"] == "end" and event["how"] == "completed", seconds)
+        verdict = verify_folder(self.run)
+        assert verdict.problem is None, verdict.problem
+        summary = dict(json.loads((self.run / "summary.json").read_text()))
+        rounds = self.study.algorithm.rounds
+        assert [each["number"] for each in summary["rounds"]] == list(range(1, rounds + 1))
+        assert {each["state_digest"] for each in summary["hospitals"]} == {summary["state_digest"]}
+        for each in summary["hospitals"]:
+            assert each["rounds_released"] <= each["rounds_committed"] <= rounds
+        return summary
+
+
+def by_number(summary: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """A summary's rounds."""
+    return {each["number"]: each for each in summary["rounds"]}
 
 
 @contextmanager

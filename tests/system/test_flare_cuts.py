@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,15 +11,13 @@ import pytest
 pytest.importorskip("nvflare")
 
 from secfed.engines.flare.loopback import SERVER
-from secfed.engines.flare.namespaces import Namespaces
 from secfed.flare_demo import submit_when_connected
-from secfed.verify.folder import verify_folder
-from tests.flare import Processes, federation
+from tests.flare import NEEDS_NAMESPACES, Processes, by_number, federation
 
 pytestmark = [
     pytest.mark.flare,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(not Namespaces.possible(), reason="needs root and `ip`, to make network namespaces"),
+    NEEDS_NAMESPACES,
 ]
 ROUNDS, CUT_SECONDS = 8, 30.0
 
@@ -49,14 +46,6 @@ def test_a_study_survives_a_cut_of_a_site_and_of_the_server(running: Processes) 
     assert running.closed(2)["event"] == "round-closed"
     running.at_stage(5, "masked input")
     cut(running, SERVER)
-    running.until(lambda event: event["event"] == "end" and event["how"] == "completed", seconds=600.0)
-    verdict = verify_folder(running.run)
-    assert verdict.problem is None, verdict.problem
-    summary = json.loads((running.run / "summary.json").read_text())
-    rounds = {each["number"]: each for each in summary["rounds"]}
-    assert sorted(rounds) == list(range(1, ROUNDS + 1))
+    rounds = by_number(running.finished())
     assert victim not in rounds[2]["survivors"]
     assert any(victim in rounds[number]["survivors"] for number in range(3, ROUNDS + 1)), "it came back"
-    assert {each["state_digest"] for each in summary["hospitals"]} == {summary["state_digest"]}
-    for each in summary["hospitals"]:
-        assert each["rounds_released"] <= each["rounds_committed"] <= ROUNDS

@@ -15,16 +15,14 @@ pytest.importorskip("nvflare")
 
 from secfed.engines.flare.jobs import connect
 from secfed.engines.flare.loopback import SERVER
-from secfed.engines.flare.namespaces import Namespaces
 from secfed.flare_demo import submit_when_connected
-from secfed.verify.folder import verify_folder
 from tests.connect_proxy import ConnectProxy
-from tests.flare import Processes, federation
+from tests.flare import NEEDS_NAMESPACES, Processes, by_number, federation
 
 pytestmark = [
     pytest.mark.flare,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(not Namespaces.possible(), reason="needs root and `ip`, to make network namespaces"),
+    NEEDS_NAMESPACES,
 ]
 ROUNDS, SECONDS_WITHOUT = 6, 30.0
 
@@ -83,13 +81,9 @@ def test_a_site_behind_a_proxy_takes_part(running: Processes, monkeypatch: pytes
         submit_when_connected(running.operator, running.study, running.loopback)
         running.at_stage(3, "masked input")
         proxy.break_off()
-        running.until(lambda event: event["event"] == "end" and event["how"] == "completed", seconds=600.0)
+        summary = running.finished()
         targets = {head.split(b" ")[1].decode().rpartition(":")[0] for head in proxy.heads}
         assert targets == {running.namespaces.address(SERVER)}, "what a site says to itself stays there"
-    verdict = verify_folder(running.run)
-    assert verdict.problem is None, verdict.problem
-    summary = json.loads((running.run / "summary.json").read_text())
-    rounds = {each["number"]: each for each in summary["rounds"]}
+    rounds = by_number(summary)
     assert victim in rounds[1]["survivors"]
     assert victim in rounds[ROUNDS]["survivors"]
-    assert {each["state_digest"] for each in summary["hospitals"]} == {summary["state_digest"]}

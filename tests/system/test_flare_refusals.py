@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,7 +18,6 @@ from secfed.engines.flare.jobs import write_job
 from secfed.engines.flare.progress import read_log
 from secfed.flare_demo import submit_when_connected
 from secfed.home import Home
-from secfed.verify.folder import verify_folder
 from tests.flare import Processes, federation, owners_log, wait_until_told
 from tests.homes import approve_at
 
@@ -51,14 +49,6 @@ def ledgers(homes: tuple[Home, ...]) -> list[tuple[Entry, ...]]:
 def kinds(processes: Processes) -> set[str]:
     """Of all that happened in the study's run."""
     return {event["event"] for event in read_log(processes.run)}
-
-
-def summary_of(processes: Processes) -> dict[str, Any]:
-    """Of a run that was completed, and whose folder holds."""
-    processes.until(lambda event: event["event"] == "end" and event["how"] == "completed")
-    verdict = verify_folder(processes.run)
-    assert verdict.problem is None, verdict.problem
-    return dict(json.loads((processes.run / "summary.json").read_text()))
 
 
 def changed(text: str, key: str, factor: float) -> str:
@@ -136,7 +126,7 @@ def test_a_stranger_whom_a_job_names_is_no_part_of_the_study_which_goes_on_witho
     identity = running.submit(job)
     wait_until_told(visitor, f"no study {running.study.digest.hex()[:16]} is approved at {VISITOR}")
     wait_until_told(forger, f"the key of this node, {FORGER}, is not on the roster of {running.study.name}")
-    summary = summary_of(running)
+    summary = running.finished()
     running.status(identity)
     for number, each in enumerate(summary["rounds"], start=1):
         assert (each["number"], sorted(each["survivors"])) == (number, sorted(running.names))
@@ -180,7 +170,7 @@ def test_a_node_refuses_a_study_over_its_policy_until_its_owner_allows_it_again(
     second.until(lambda event: event["event"] == "round-closed" and event["round_number"] == 1)
     told = owners_log(dear)
     policies[0].write_text(allowing[0])
-    summary = summary_of(second)
+    summary = second.finished()
     second.status(identity)
     assert summary["rounds"][0]["survivors"] == [home.name for home in second.homes[1:]]
     states = {each["name"]: each["state_digest"] for each in summary["hospitals"]}
