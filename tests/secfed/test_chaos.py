@@ -168,7 +168,7 @@ def play(data: st.DataObject, fates: tuple[str | None, ...]) -> None:
 
         # Once the network is well again, the closing header brings everybody to one state.
         coordinator._channel = federation.coordinator()._channel
-        coordinator._close_study(4)
+        coordinator.close_study()
         assert federation.states() == {coordinator.chain.state.digest(coordinator.chain.layout)}
 
 

@@ -94,7 +94,7 @@ def test_each_fault_of_a_dealer_has_its_name(
         record = coordinator._run_round(1)
     assert claims(record) >= {(3, 2, kind)}
     assert {(accused, found) for _, accused, found in claims(record)} == {(2, kind)}
-    coordinator._close_study(1)
+    coordinator.close_study()
     assert set(told(federation, "hospital-2", secfed_faults.what_it_did(kind))) == EVERYBODY - {"hospital-2"}
     assert set(told(federation, "this node", secfed_faults.what_it_did(kind))) >= {"hospital-2"}
 
@@ -215,7 +215,7 @@ def test_the_last_rounds_faults_come_with_the_closing_header(federation: Federat
     with dealing(4, sharing, "_seal", other_sealed_share(1)):
         coordinator._run_round(4)
     assert told(federation, "says") == {}
-    coordinator._close_study(4)
+    coordinator.close_study()
     assert told(federation, "hospital-1 says (signed) that hospital-4") == once_each(
         EVERYBODY - {"hospital-1", "hospital-4"}
     )

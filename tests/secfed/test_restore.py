@@ -116,7 +116,7 @@ def test_a_node_with_a_raised_floor_commits_anew_what_receipts_show_and_takes_pa
     record = coordinator._run_round(3)
     assert "hospital-0" in record.survivors
     assert commits(federation) == [1, 2, 3]
-    coordinator._close_study(6)
+    coordinator.close_study()
     assert federation.states() == {coordinator.chain.state.digest(coordinator.chain.layout)}
 
 
