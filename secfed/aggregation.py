@@ -87,10 +87,6 @@ def load(home: AggregatorHome, digest: bytes) -> Work:
     )
 
 
-class SitesWait(Exception):
-    """Sites have come that this channel does not reach: the run is to go on over one that does. No round is open."""
-
-
 class Aggregation:
     """One study's run at the aggregator."""
 
@@ -100,7 +96,7 @@ class Aggregation:
         channel: Channel,
         show: Callable[[Event], None],
         pause: Callable[[float], None] = time.sleep,
-        sites_wait: Callable[[], bool] = lambda: False,
+        between_rounds: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
@@ -108,13 +104,13 @@ class Aggregation:
             channel: reaches the nodes.
             show: told what happens.
             pause: waits for so many seconds.
-            sites_wait: whether sites of the roster have come since that the channel does not reach.
+            between_rounds: called again and again while no round is open. What it raises ends the run there.
         """
         self._work = work
         self._channel = channel
         self._show = show
         self._pause = pause
-        self._sites_wait = sites_wait
+        self._between_rounds = between_rounds
         self._journal = Journal(work.out)
         self._approvals: dict[int, bytes] = {}
         self._present: set[int] = set()
@@ -130,7 +126,6 @@ class Aggregation:
 
         Raises:
             UserError: a site did not hand over what the folder needs; run it again once it is there.
-            SitesWait: between two rounds; run it again over a channel that reaches them.
         """
         work, model, first = self._work, self._work.opened.model, self._work.opened.first
         self._lay_out()
@@ -191,7 +186,7 @@ class Aggregation:
         present: dict[int, bytes] = {}
         waiting_since, told = time.monotonic(), False
         while True:
-            self._let_in()
+            self._between_rounds()
             present |= self._ask(everybody - set(present), request, read, number, GATHERING)
             waited = time.monotonic() - waiting_since
             if expected <= set(present) or (waited >= patience and len(present) >= fewest):
@@ -203,10 +198,6 @@ class Aggregation:
         self._present = set(present)
         self._approvals |= present
 
-    def _let_in(self) -> None:
-        if self._sites_wait():
-            raise SitesWait
-
     def _read_attendance(self, node: int, answer: bytes) -> bytes | None:
         return read_attendance(self._work.study, self._work.file_digest, node, answer)
 
@@ -217,16 +208,17 @@ class Aggregation:
             UserError: after the deadline, naming who is missing.
         """
         study, deadline = self._work.study, time.monotonic() + self._work.deadlines.handover_seconds
-        everybody, reached = set(range(len(study.roster))), coordinator.chain.state.digest(coordinator.chain.layout)
+        everybody, chain = set(range(len(study.roster))), coordinator.chain
         attend, end = encode(AttendanceRequest(study.digest)), encode(HandoverRequest(study.digest))
         ends: dict[int, HospitalEnd] = {}
         last = study.algorithm.rounds
         while True:
-            self._let_in()
+            self._between_rounds()
             missing = everybody - set(self._approvals)
             self._approvals |= self._ask(missing, attend, self._read_attendance, last, HANDOVER)
             ends |= self._ask(everybody - set(ends), end, self._read_handover, last, HANDOVER)
             absent = everybody - (set(ends) & set(self._approvals))
+            reached = chain.state.digest(chain.layout)  # closing may finish a round late
             behind = {node for node, each in ends.items() if each.state != reached}
             late = time.monotonic() >= deadline
             if not absent and (late or not behind):

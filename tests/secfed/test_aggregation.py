@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from protocols.errors import ProtocolError
-from secfed.aggregation import HANDOVER, Aggregation, SitesWait, load
+from secfed.aggregation import HANDOVER, Aggregation, load
 from secfed.aggregator_home import SETTINGS, AggregatorHome
 from secfed.engines.flare.worker import answer_of
 from secfed.errors import UserError
@@ -21,6 +21,10 @@ from tests.homes import Hospitals, approve_at, make_hospitals
 from tests.tiny import make_tiny_base
 
 DEADLINES = "[deadlines]\ngathering_seconds = 0\nhandover_seconds = 0\n"
+
+
+class SitesWait(Exception):
+    """Sites have come that the channel does not reach."""
 
 
 class Crashed(BaseException):
@@ -67,8 +71,12 @@ class Study:
         return self.hospitals.study.digest
 
     def run(self, sites_wait: Callable[[], bool] = lambda: False) -> Mapping[str, object]:
+        def let_in() -> None:
+            if sites_wait():
+                raise SitesWait
+
         work = load(self.home, self.digest)
-        return Aggregation(work, self.sites, self.events.append, lambda seconds: None, sites_wait).run("a test")
+        return Aggregation(work, self.sites, self.events.append, lambda seconds: None, let_in).run("a test")
 
     def closed(self) -> list[int]:
         return [event.round_number for event in self.events if isinstance(event, RoundClosed)]

@@ -261,9 +261,10 @@ def test_a_late_site_interrupts_a_study_once_and_not_again_for_a_while() -> None
 
 def test_a_job_is_told_that_sites_wait_and_the_one_after_it_is_not(tmp_path: Path) -> None:
     log = RunLog(tmp_path)
-    log.let_wait("first")
-    assert not log.sites_wait("first"), "there is no run yet"
+    assert not log.is_begun
+    assert not log.sites_wait("first")
     log.start("first")
+    assert log.is_begun
     log.let_wait("first")
     assert log.sites_wait("first")
     assert not log.sites_wait("second")

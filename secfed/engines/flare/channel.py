@@ -31,6 +31,10 @@ class StudyAborted(Exception):
     """The operator ended the job."""
 
 
+class SitesWait(Exception):
+    """Sites have come that this job does not reach: the study is to go on in one that does. No round is open."""
+
+
 class FlareChannel:
     """Reaches the sites of one study."""
 

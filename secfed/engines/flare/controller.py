@@ -17,7 +17,7 @@ from nvflare.apis.signal import Signal
 from dp.errors import DPError
 from protocols.errors import ProtocolError
 from secfed.aggregator_home import AggregatorHome, default_home
-from secfed.engines.flare.channel import FlareChannel, StudyAborted
+from secfed.engines.flare.channel import FlareChannel, SitesWait, StudyAborted
 from secfed.engines.flare.envelope import TOPIC
 from secfed.engines.flare.memory import leave_out_what_is_there
 from secfed.engines.flare.progress import RunLog
@@ -44,8 +44,6 @@ class StudyController(Controller):  # type: ignore[misc]
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         """The whole study. What goes wrong is for this server's operator: in the run's log, and in FLARE's."""
         settle_libraries()
-        from secfed.aggregation import SitesWait  # loads torch
-
         home = AggregatorHome(default_home())
         log = RunLog(home.run(self._digest))
         log.start(str(fl_ctx.get_job_id()))
@@ -72,7 +70,7 @@ class StudyController(Controller):  # type: ignore[misc]
         """There are no tasks: whatever comes is dropped."""
 
     def _run(self, home: AggregatorHome, log: RunLog, abort_signal: Signal, fl_ctx: FLContext) -> None:
-        from secfed.aggregation import Aggregation, load
+        from secfed.aggregation import Aggregation, load  # loads torch
 
         work = load(home, self._digest)
         engine = fl_ctx.get_engine()
@@ -88,7 +86,12 @@ class StudyController(Controller):  # type: ignore[misc]
             work.study, work.packed_bytes, work.deadlines, send, aborted=lambda: bool(abort_signal.triggered)
         )
         job = str(fl_ctx.get_job_id())
-        aggregation = Aggregation(work, channel, log.show, sites_wait=lambda: log.sites_wait(job))
+
+        def let_in() -> None:
+            if log.sites_wait(job):
+                raise SitesWait
+
+        aggregation = Aggregation(work, channel, log.show, between_rounds=let_in)
         leave_out_what_is_there()
         summary = aggregation.run(ENGINE)
         log.end("completed", f"state {summary['state_digest']}")

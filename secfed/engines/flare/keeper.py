@@ -57,7 +57,7 @@ class StudyKeeper(FLComponent):  # type: ignore[misc]
         return fl_ctx.get_engine().get_component(SystemComponents.JOB_MANAGER)
 
     def _keep(self, job: Job, engine: Any) -> None:
-        digest = study_of_job(str(job.meta.get(JobMetaKey.JOB_NAME.value, "")))
+        digest = _study_of(job)
         if digest is None:
             return
         events = list(read_log(AggregatorHome(default_home()).run(digest)))
@@ -86,16 +86,23 @@ class StudyKeeper(FLComponent):  # type: ignore[misc]
         while True:
             time.sleep(_LOOKS_SECONDS)
             try:
-                connected = {client.name for client in engine.get_clients()}
                 for identity, process in list(engine.run_processes.items()):
-                    with engine.new_context() as fl_ctx:
-                        job = self._manager(fl_ctx).get_job(identity, fl_ctx)
-                    digest = study_of_job(str(job.meta.get(JobMetaKey.JOB_NAME.value, ""))) if job else None
-                    taking_part = {client.name for client in process[RunProcessKey.PARTICIPANTS].values()}
-                    if digest and late.come(digest, (connected & _sites_of(job)) - taking_part, time.monotonic()):
-                        RunLog(AggregatorHome(default_home()).run(digest)).let_wait(identity)
+                    self._look(identity, process, engine, late)
             except Exception as error:  # the next look may do better; nothing else depends on it
                 self.logger.warning(f"no look for late sites ({type(error).__name__})")
+
+    def _look(self, identity: str, process: dict[str, Any], engine: Any, late: LateSites) -> None:
+        """Tell a running job of sites that are connected and take no part in it, though it is for them."""
+        with engine.new_context() as fl_ctx:
+            job = self._manager(fl_ctx).get_job(identity, fl_ctx)
+        digest = _study_of(job) if job is not None else None
+        if digest is None:
+            return
+        connected = {client.name for client in engine.get_clients()}
+        taking_part = {client.name for client in process[RunProcessKey.PARTICIPANTS].values()}
+        log = RunLog(AggregatorHome(default_home()).run(digest))
+        if log.is_begun and late.come(digest, (connected & _sites_of(job)) - taking_part, time.monotonic()):
+            log.let_wait(identity)
 
 
 class LateSites:
@@ -115,3 +122,8 @@ class LateSites:
 def _sites_of(job: Job) -> set[str]:
     """Whom a job is for."""
     return {site for sites in job.meta[JobMetaKey.DEPLOY_MAP.value].values() for site in sites} - {"server"}
+
+
+def _study_of(job: Job) -> bytes | None:
+    """The digest of a job's study; None where it is no job of ours."""
+    return study_of_job(str(job.meta.get(JobMetaKey.JOB_NAME.value, "")))

@@ -39,11 +39,14 @@ class RunLog:
         """Write down how the job ended: completed, stopped, aborted or failed, and why."""
         self._write({"event": END, "how": how, "text": text})
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether the study's first job has begun."""
+        return self._path.exists()
+
     def let_wait(self, job: str) -> None:
-        """Write down that sites have come which take no part in this job of the study."""
-        path = self._path.with_name(WAITING)
-        if self._path.exists() and not self.sites_wait(job):
-            write_whole(path, job.encode(), READABLE)
+        """Write down that sites have come which take no part in this job of the study, which is begun."""
+        write_whole(self._path.with_name(WAITING), job.encode(), READABLE)
 
     def sites_wait(self, job: str) -> bool:
         """Whether that was written down of this job."""
