@@ -117,32 +117,6 @@ def answer_of(node, approval, request):
 worker.answer_of = answer_of
 """
 )
-_OPENING = (
-    _FAILING
-    + """
-honest = worker.NodeWorker._serve
-
-def serve(self, node):
-    if once():
-        raise KeyError(f"this record cannot be read: {record()}")
-    honest(self, node)
-
-worker.NodeWorker._serve = serve
-"""
-)
-_ANSWERING = (
-    _FAILING
-    + """
-honest = worker.NodeWorker.ask
-
-def ask(self, request):
-    if once():
-        raise RuntimeError(f"this record breaks everything: {record()}")
-    return honest(self, request)
-
-worker.NodeWorker.ask = ask
-"""
-)
 _WRITING_DOWN = """
 import pathlib
 
@@ -162,19 +136,23 @@ def submit(self, vector):
 
 Client.submit = submit
 """
-_TELLING = (
-    _FAILING
-    + """
-honest = worker.NodeWorker.ask
 
-def ask(self, request):
+
+def _at_first(method: str, then: str) -> str:
+    """A site whose first calls of this method of its worker do something else."""
+    return (
+        _FAILING
+        + f"""
+honest = worker.NodeWorker.{method}
+
+def instead(self, *arguments):
     if once():
-        return bytes(LENGTH) + TEXT.encode()
-    return honest(self, request)
+        {then}
+    return honest(self, *arguments)
 
-worker.NodeWorker.ask = ask
+worker.NodeWorker.{method} = instead
 """
-)
+    )
 
 
 def recording_server(folder: Path, received: Path) -> Path:
@@ -194,17 +172,20 @@ def failing_in_training(folder: Path, records: Path) -> Path:
 
 def failing_at_opening(folder: Path, records: Path) -> Path:
     """A site whose node raises an exception with a record in it when it is opened at first."""
-    return _write(folder, _OPENING, RECORDS=str(records), TIMES=1)
+    text = _at_first("_serve", 'raise KeyError(f"this record cannot be read: {record()}")')
+    return _write(folder, text, RECORDS=str(records), TIMES=1)
 
 
 def failing_outside_the_node(folder: Path, records: Path) -> Path:
     """A site that raises an exception with a record in it on FLARE's own thread, past everything that we catch."""
-    return _write(folder, _ANSWERING, RECORDS=str(records), TIMES=3)
+    text = _at_first("ask", 'raise RuntimeError(f"this record breaks everything: {record()}")')
+    return _write(folder, text, RECORDS=str(records), TIMES=3)
 
 
 def telling(folder: Path, text: str, length: int) -> Path:
     """A site that answers the first requests by this text, after so many zeros."""
-    return _write(folder, _TELLING, RECORDS="", TIMES=2, TEXT=text, LENGTH=length)
+    told = _at_first("ask", "return bytes(LENGTH) + TEXT.encode()")
+    return _write(folder, told, RECORDS="", TIMES=2, TEXT=text, LENGTH=length)
 
 
 def writing_down(folder: Path, masked: Path) -> Path:
