@@ -23,7 +23,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from dp.delta_terms import DeltaTerms, DistributedNoise
-from dp.errors import DeltaTooLarge, ImpossibleTarget, OutOfRange
+from dp.errors import ImpossibleTarget, OutOfRange
 from dp.events import NoisedSums, Relation
 
 if TYPE_CHECKING:
@@ -325,21 +325,11 @@ def _one_step_loss(event: NoisedSums, relation: Relation, discretization: float)
     )
 
 
-def check_delta(delta: float, units: int = 0) -> None:
-    """Refuse a delta that promises nothing.
-
-    Args:
-        delta: to be checked.
-        units: N, the nominal number of patients (or whatever the unit is); 0 where it is not known.
+def check_delta(delta: float) -> None:
+    """Refuse what is no probability. How large a delta may be is `dp.delta_limit`'s matter.
 
     Raises:
         OutOfRange: delta is not between 0 and 1.
-        DeltaTooLarge: delta is above 1/(10 N).
     """
     if not 0 < delta < 1:
         raise OutOfRange(f"a delta is between 0 and 1, not {delta}")
-    if units and delta > 1 / (10 * units):
-        raise DeltaTooLarge(
-            f"a delta of {delta:g} is above 1/(10 N) for N = {units}: publishing one patient's records in full would "
-            f"be within it. Use at most {1 / (10 * units):.2g}"
-        )

@@ -5,7 +5,7 @@ one. A node has one population. It has a second only where its owner attests, in
 patient is in both: a patient in two populations would be promised one epsilon and pay two.
 
 One delta for each population, fixed when it is granted and split over its studies, and at most 1/(10 N) of its N
-patients: at 1/N, publishing one patient's records in full would be within the promise.
+patients (`dp.delta_limit`). A study's own delta is held to the union of its roster, which is larger.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from dp.entries import EXACT, Amount, Entry, balance_of, delta_amount, epsilon_amount, find, is_label
+from dp.delta_limit import check_delta_for
+from dp.entries import Amount, Entry, balance_of, delta_amount, epsilon_amount, find, is_label
 from dp.errors import (
     AlreadyReserved,
     BudgetExceeded,
-    DeltaTooLarge,
     GrantDiffers,
     LedgerError,
     NoGrant,
@@ -53,12 +53,7 @@ class Grant:
         if not 1 <= self.patients <= PATIENTS_MAX:
             raise ValueError(f"a population has 1 to {PATIENTS_MAX} patients, and not what this says")
         epsilon_amount(self.epsilon)
-        delta = delta_amount(self.delta)
-        if EXACT.multiply(delta, Decimal(10 * self.patients)) > 1:
-            raise DeltaTooLarge(
-                f"a delta of {delta} is above 1/(10 N) for N = {self.patients}: publishing one patient's records in "
-                f"full would be within it. Use at most {1 / (10 * self.patients):.2g}"
-            )
+        check_delta_for(delta_amount(self.delta), self.patients, "the patients of this population")
 
     def body(self) -> dict[str, str | int]:
         """Its fields in a ledger's entry."""

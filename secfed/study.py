@@ -19,6 +19,8 @@ from pydantic import Field, ValidationError, model_validator
 from crypto.discrete_gaussian import LARGEST_VARIANCE, SMALLEST_VARIANCE
 from crypto.identity import PublicIdentity
 from crypto.kdf import digest
+from dp.delta_limit import check_delta_for
+from dp.entries import delta_amount
 from dp.errors import OutOfRange
 from dp.events import NoiseShares, Unit
 from dp.step_plan import NodePlan, StepPlan, batches_needed, noise_share, noise_tail
@@ -132,8 +134,7 @@ class Study(Section):
         return self
 
     def _check_sizes(self) -> None:
-        """Delta is below what publishing one unit in full would take."""
-        largest, whose = max(entry.patients for entry in self.roster), "largest hospital"
+        """Delta is below what publishing one unit in full would take, of all that the roster has."""
         if self.privacy.protects is Unit.NODE:
             several = next((entry for entry in self.roster if entry.patients != 1), None)
             if several is not None:
@@ -141,12 +142,8 @@ class Study(Section):
                     'with unit = "node" every node is one unit of privacy, whatever is in its data: patients is 1 for '
                     f"each, and {several.name} has {several.patients}"
                 )
-            largest, whose = len(self.roster), "nodes of the roster"
-        if self.privacy.delta > 1 / (10 * largest):
-            raise ValueError(
-                f"privacy.delta = {self.privacy.delta:g} is above 1/(10 N) for the {whose}: "
-                f"at most {1 / (10 * largest):.2g}"
-            )
+        who = f"the {self.privacy.protects.value}s of the whole roster together"
+        check_delta_for(delta_amount(self.privacy.delta), sum(self.weights), who)
 
     def _check_noise(self) -> None:
         """The sampler can draw a node's share of the noise.

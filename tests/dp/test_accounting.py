@@ -11,7 +11,6 @@ from dp_accounting import pld
 from dp.accounting import (
     FailingNodes,
     calibrate,
-    check_delta,
     epsilon,
     epsilon_by_failing_nodes,
     event_epsilon,
@@ -19,7 +18,7 @@ from dp.accounting import (
     rdp_epsilon,
 )
 from dp.delta_terms import DistributedNoise
-from dp.errors import DeltaTooLarge, ImpossibleTarget, OutOfRange
+from dp.errors import ImpossibleTarget, OutOfRange
 from dp.events import NoisedSums, NoiseShares, Relation, Unit
 
 DELTA = 1e-5
@@ -176,12 +175,6 @@ def test_an_impossible_delta_is_refused(delta: float) -> None:
 def test_an_impossible_target_is_refused(target: float) -> None:
     with pytest.raises(OutOfRange, match="target epsilon"):
         calibrate(target, DELTA, 0.1, 1)
-
-
-def test_a_delta_above_a_tenth_of_a_patient_is_refused_with_the_most_that_is_allowed() -> None:
-    check_delta(DELTA, units=10_000)
-    with pytest.raises(DeltaTooLarge, match=r"above 1/\(10 N\) for N = 10001.*at most 1e-05"):
-        check_delta(DELTA, units=10_001)
 
 
 def test_accounting_and_ledger_start_without_torch() -> None:
