@@ -19,7 +19,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -86,17 +86,9 @@ class Ledger:
         self._sign = sign
         self._clock = clock
         try:
-            # Only where there is none: closing a file gives up every lock that this process has on it.
-            with suppress(FileExistsError):
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        except OSError as error:
-            raise LedgerError(
-                f"the ledger {path} cannot be opened ({error.strerror}): check its folder and permissions"
-            ) from error
-        try:
             self._connection = open_durable(path, _SCHEMA)
         except sqlite3.OperationalError as error:
-            raise LedgerError(f"the ledger {path} cannot be opened ({error}): check its disk") from error
+            raise LedgerError(f"the ledger {path} cannot be opened ({error}): check its folder and disk") from error
         except sqlite3.DatabaseError as error:
             raise LedgerCorrupt(f"{path} is not a ledger ({error}): restore it from its newest copy") from error
 

@@ -1,14 +1,18 @@
-"""A SQLite file in which what was committed is on disk, opened by several processes at once."""
+"""A SQLite file in which what was committed is on disk, opened by several processes at once, for its owner's eyes."""
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 BUSY_SECONDS: Final = 30.0
 _PAUSE_SECONDS: Final = 0.005
+_making = threading.Lock()
 
 
 def open_durable(path: Path, schema: str) -> sqlite3.Connection:
@@ -18,7 +22,8 @@ def open_durable(path: Path, schema: str) -> sqlite3.Connection:
     two that wait for each other would wait for ever: it says "database is locked" at once. So the wait is here.
 
     Args:
-        path: the file; made where it does not exist.
+        path: the file; made where it does not exist, readable by its owner alone whatever the umask says. What SQLite
+            puts beside it (the log, the shared memory) gets the same mode.
         schema: statements that change nothing where they were run before.
 
     Returns:
@@ -28,6 +33,10 @@ def open_durable(path: Path, schema: str) -> sqlite3.Connection:
         sqlite3.OperationalError: the file cannot be opened, or stays locked.
         sqlite3.DatabaseError: the file is not a database.
     """
+    try:
+        _make_private(path)
+    except OSError as error:
+        raise sqlite3.OperationalError(error.strerror) from error
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
     try:
         _turn_to_wal(connection)
@@ -37,6 +46,15 @@ def open_durable(path: Path, schema: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _make_private(path: Path) -> None:
+    """Make the file with its mode, not with the umask's. SQLite takes an empty file for a new database.
+
+    Only where there is none, and one at a time: closing a file gives up every lock that this process has on it.
+    """
+    with _making, suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _turn_to_wal(connection: sqlite3.Connection) -> None:
