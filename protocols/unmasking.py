@@ -5,12 +5,16 @@ its dealer's commitment is its *releaser's* fault, and shares that all agree wit
 secret are the *dealer's*: no search over subsets is needed to tell the two apart. Against a dealer whose shares lie on
 no one polynomial other subsets are still tried, because the round may go on with one that gives the committed secret.
 The dealer is not named then: the sum is right, and a subset that fits is no proof of which shares were wrong.
+
+Which subsets are tried is the aggregator's own matter: whichever gives the committed secret gives *the* secret. A
+dealer can make all of them fail, so the search is for accidents, and its work is bounded for all dealers of a round
+together, however large the roster (`Search`).
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from crypto import shamir
@@ -21,8 +25,46 @@ from protocols.masking import MaskedSum
 from protocols.messages import Advertise, ReleasedShare, SeedEnvelope, Share, ShareCommitments, Unmask
 
 STAGE = "unmask"
-_MOST_SUBSETS = 5000
-"""How many t-subsets are tried against a dealer's inconsistent shares: all of them up to a roster of about 14."""
+_MOST_WORK = 8_000_000
+"""What all dealers' inconsistent shares may cost in one round, in the units of `_work`: about two seconds of one core.
+Enough for every t-subset of one dealer's up to a roster of 14; for any three wrong shares of 200 where t is 134."""
+
+
+class Search:
+    """The work that is left in one round for t-subsets beyond the first of every dealer."""
+
+    def __init__(self, most_work: int = _MOST_WORK) -> None:
+        self._left = most_work
+
+    def subsets(self, nodes: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
+        """Subsets of this size, none twice, until the work is used up; the first one in any case.
+
+        For j = 1, 2, ...: the nodes are cut into blocks so small that any j of them can be left out. At most j wrong
+        shares lie in at most j blocks, so that these are found before any more are looked for. The last j leaves out
+        single nodes, in all ways.
+        """
+        spare = len(nodes) - size
+        seen = {tuple(nodes[:size])}
+        yield tuple(nodes[:size])
+        for count in range(1, spare + 1):
+            width = spare // count
+            blocks = [tuple(nodes[start : start + width]) for start in range(0, len(nodes), width)]
+            for left_out in itertools.combinations(blocks, count):
+                without = set(itertools.chain.from_iterable(left_out))
+                subset = tuple(node for node in nodes if node not in without)[:size]
+                if subset in seen:
+                    continue
+                if self._left < _work(size):
+                    return
+                self._left -= _work(size)
+                seen.add(subset)
+                yield subset
+
+
+def _work(size: int) -> int:
+    """What it costs to recover a secret from so many shares of new points, and to check it, in units of about 0.2
+    microseconds: a multiplication for every pair, an inversion for every share, and a key pair."""
+    return size * size + 64 * size + 1200
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +116,21 @@ class Unmasking:
         Raises:
             RoundVoid: a dealer's secret or seed is not the committed one; it names the dealer.
         """
+        search = Search()
         for owner in self.survivors:
             released = {node: _share_of(owner, message.self_mask_shares) for node, message in unmasks.items()}
-            seed = self._recover(owner, released, self._is_self_mask_seed)
+            seed = self._recover(owner, released, self._is_self_mask_seed, search)
             running.add_self_mask(seed, owner, remove=True)
         for owner in self.dropped:
             released = {node: _share_of(owner, message.mask_key_shares) for node, message in unmasks.items()}
-            seed = self._recover(owner, released, self._is_mask_seed)
+            seed = self._recover(owner, released, self._is_mask_seed, search)
             self._remove_pair_masks(running, owner, seed)
 
-    def _recover(self, owner: int, released: Mapping[int, bytes], fits: Callable[[int, bytes], bool]) -> bytes:
+    def _recover(
+        self, owner: int, released: Mapping[int, bytes], fits: Callable[[int, bytes], bool], search: Search
+    ) -> bytes:
         """The owner's secret, from the first subset of t shares that gives the committed one."""
-        for subset in _subsets(sorted(released), self.quorum):
+        for subset in search.subsets(sorted(released), self.quorum):
             try:
                 secret = shamir.recover_secret({1 + node: released[node] for node in subset}, self.quorum)
             except ValueError:
@@ -139,13 +184,6 @@ class Unmasking:
 
     def _seed_envelope(self, sender: int, receiver: int) -> SeedEnvelope:
         return next(envelope for envelope in self.shares[sender].seeds if envelope.receiver == receiver)
-
-
-def _subsets(nodes: list[int], size: int) -> Iterator[tuple[int, ...]]:
-    """Subsets of this size: first every window of neighbours, so that a large roster's nodes all get their turn."""
-    doubled = nodes + nodes
-    windows = (tuple(doubled[start : start + size]) for start in range(len(nodes)))
-    return itertools.chain(windows, itertools.islice(itertools.combinations(nodes, size), _MOST_SUBSETS))
 
 
 def _share_of(owner: int, released: tuple[ReleasedShare, ...]) -> bytes:

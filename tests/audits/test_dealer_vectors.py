@@ -10,8 +10,7 @@ import pytest
 
 from audits.vectors import Session, dealers, load_sessions
 from audits.vectors.dealers import SUM, VOID, check_dealer
-from protocols import unmasking
-from protocols.unmasking import Unmasking
+from protocols.unmasking import Search, Unmasking
 
 
 @functools.cache
@@ -62,7 +61,7 @@ def test_the_wrong_name_is_reported() -> None:
 def test_without_other_subsets_one_share_would_void_the_round(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bent share must be among the first t tried, or nothing was got around."""
     case = CASES["one self-mask share on no polynomial"]
-    monkeypatch.setattr(unmasking, "_subsets", lambda nodes, size: iter([tuple(nodes[-size:])]))
+    monkeypatch.setattr(Search, "subsets", lambda _, nodes, size: iter([tuple(nodes[-size:])]))
     (finding,) = check_dealer(case, sessions()[case.session])
     assert finding == "the real aggregator: void 0"
 

@@ -17,7 +17,7 @@ from protocols.errors import (
     WrongCommitment,
 )
 from protocols.messages import ReleasedShare, Unmask
-from protocols.unmasking import Unmasking
+from protocols.unmasking import Search, Unmasking
 from tests.protocols.dealers import (
     bent_sharing,
     dealing,
@@ -145,7 +145,7 @@ def test_without_the_commitment_to_the_self_mask_another_secret_gives_a_wrong_su
 
 
 def test_without_trying_subsets_one_bent_share_would_void_the_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("protocols.unmasking._subsets", lambda nodes, size: iter([tuple(nodes[:size])]))
+    monkeypatch.setattr(Search, "subsets", lambda _, nodes, size: iter([tuple(nodes[:size])]))
     with dealing(2, shamir, "share_secret", bent_sharing(0)), pytest.raises(RoundVoid):
         Walk(seven()).finish()
 
