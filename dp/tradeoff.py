@@ -8,6 +8,16 @@ has a true positive rate of at most
 
 (Wasserman and Zhou 2010; Kairouz, Oh and Viswanath 2015); the smallest of these over the curve holds. Adding and
 removing a patient are both covered, because the curve is that of the worse one at every epsilon.
+
+What runs is not quite what is analysed, and the bound is for what runs. Let M be the analysed mechanism with the curve
+delta(epsilon), and M~ the one that runs: with the sampler's error, padded batches that may overflow, a sum of discrete
+Gaussians in place of a continuous one. `dp.delta_terms` shows, for *every* epsilon >= 0 and both orders of the two data
+sets, that M~ is (epsilon, delta(epsilon) + terms(epsilon))-private. So every point of the curve with its terms added is
+a true claim about M~, the two inequalities above follow from each point for every test S of M~'s output (S itself gives
+the first, its complement with the data sets exchanged the second), and the smallest of true bounds is one. The terms
+are at a delta(0), too: half and half, the best guess is right with a chance of (1 + TPR - FPR) / 2, and TPR - FPR <=
+delta(0) + terms(0) for every S. A running minimum over epsilon is allowed, since what M~ exceeds e^epsilon by can only
+fall as epsilon grows: a claim at a smaller epsilon holds at a larger one.
 """
 
 from __future__ import annotations
@@ -43,6 +53,11 @@ class PrivacyCurve:
     def advantage(self) -> float:
         """delta(0): the largest difference between true and false positive rate of any test."""
         return min(self.deltas[0], 1.0)
+
+    @property
+    def accuracy(self) -> float:
+        """How often the best test is right at most, about somebody of whom both are equally likely."""
+        return (1 + self.advantage) / 2
 
     def gaussian_mu(self, delta: float) -> float:
         """The smallest mu whose Gaussian trade-off curve (Dong, Roth and Su 2022) lies below this training's.

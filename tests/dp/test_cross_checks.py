@@ -7,11 +7,18 @@ import random
 
 import pytest
 
-from dp.accounting import epsilon, privacy_loss, prv_epsilon, rdp_epsilon
+from dp.accounting import (
+    PRV_AGREEMENT,
+    SMALLEST_CROSS_CHECK,
+    epsilon,
+    privacy_loss,
+    prv_epsilon,
+    rdp_epsilon,
+)
+from dp.errors import OutOfRange
 from dp.events import NoisedSums
 
 BATCHES = 10
-PRV_TOLERANCE = 0.02
 
 
 def _random_training(choice: random.Random) -> tuple[float, float, int, float]:
@@ -34,7 +41,7 @@ def test_the_accountants_agree_on_random_trainings(batch: int) -> None:
         loss = privacy_loss(NoisedSums(*training[:3]), discretization=1e-3)
         record = loss.get_epsilon_for_delta(training[3])
         assert 0 < record <= rdp_epsilon(*training), training
-        assert abs(prv_epsilon(*training) - record) <= PRV_TOLERANCE, training
+        assert abs(prv_epsilon(*training) - record) <= PRV_AGREEMENT, training
 
 
 @pytest.mark.parametrize("training", [(0.01, 1.0, 1000), (0.05, 1.0, 400), (0.02, 0.9639, 500), (1.0, 20.0, 100)])
@@ -42,3 +49,22 @@ def test_random_variables_lie_their_own_tolerance_above_the_figure_of_record(
     training: tuple[float, float, int],
 ) -> None:
     assert 0.009 < prv_epsilon(*training, 1e-5) - epsilon(*training, 1e-5) < 0.012
+
+
+@pytest.mark.parametrize("training", [(0.01, 1.0, 1000), (0.06, 0.6422, 40), (1.0, 20.0, 100), (0.001, 0.7, 5000)])
+def test_the_cross_checks_hold_down_to_the_smallest_delta_they_are_asked_for(
+    training: tuple[float, float, int],
+) -> None:
+    record = epsilon(*training, SMALLEST_CROSS_CHECK)
+    assert abs(prv_epsilon(*training, SMALLEST_CROSS_CHECK) - record) <= PRV_AGREEMENT
+    assert rdp_epsilon(*training, SMALLEST_CROSS_CHECK) > record
+
+
+def test_further_down_random_variables_can_lie_below_the_record_and_are_not_asked() -> None:
+    from opacus.accountants import PRVAccountant
+
+    accountant = PRVAccountant()
+    accountant.history = [(0.7, 0.001, 5000)]
+    assert accountant.get_epsilon(1e-12) < epsilon(0.001, 0.7, 5000, 1e-12) - PRV_AGREEMENT
+    with pytest.raises(OutOfRange, match="below 1e-11"):
+        prv_epsilon(0.001, 0.7, 5000, 1e-12)

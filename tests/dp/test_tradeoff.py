@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
+import numpy as np
 import pytest
 
 from dp.accounting import epsilon
@@ -73,6 +75,40 @@ def test_the_terms_of_distributed_noise_are_added_everywhere(curve: PrivacyCurve
         terms = noise.delta_terms(PLAN, 0.9639, curve.epsilons[index])
         assert noised.deltas[index] == curve.deltas[index] + terms.total
     assert noised.true_positive_rate(0.01) > curve.true_positive_rate(0.01)
+
+
+def _best_test(noise: np.ndarray, shift: int, rate: float) -> tuple[float, float]:
+    """TPR of the best test at this FPR (Neyman and Pearson), and the largest TPR - FPR of any, for exact noise masses
+    that are moved so many places."""
+    without = np.concatenate([noise, np.zeros(shift)])
+    present = np.concatenate([np.zeros(shift), noise])
+    order = np.argsort(-np.divide(present, without, out=np.full(len(present), np.inf), where=without > 0))
+    false, true = np.cumsum(without[order]), np.cumsum(present[order])
+    return float(np.interp(rate, [0.0, *false], [0.0, *true])), float((true - false).max())
+
+
+@pytest.mark.parametrize("grid", [1, 3, 5])
+def test_what_runs_is_told_apart_better_than_the_analysed_mechanism_and_no_better_than_the_bound(grid: int) -> None:
+    # Three honest nodes' discrete noise on a coarse grid, exactly: their convolution, moved by one clipping norm.
+    shares = NoiseShares(4, 1)
+    places = np.arange(-60 * grid, 60 * grid + 1)
+    share = np.exp(-(places**2) / (2 * (shares.share(1.0) * grid) ** 2))
+    share /= share.sum()
+    exact = partial(_best_test, np.convolve(np.convolve(share, share), share), grid)
+    plan = NoisedSums(1.0, 1.0, 1)
+    analysed = privacy_curve(plan)
+    bound = privacy_curve(plan, DistributedNoise(shares, nodes=4, dimension=1, grid=grid, overflow_probability=0.0))
+    assert analysed.advantage < exact(0.5)[1] <= bound.advantage
+    for rate in (0.01, 0.1, 0.3):
+        assert exact(rate)[0] <= bound.true_positive_rate(rate)
+    assert any(exact(rate)[0] > analysed.true_positive_rate(rate) + 1e-6 for rate in np.linspace(0.01, 0.99, 99))
+
+
+def test_the_best_test_about_one_of_two_equally_likely_is_right_as_often_as_the_advantage_says() -> None:
+    gaussian = privacy_curve(NoisedSums(1.0, 1.0, 1))
+    assert gaussian.accuracy == (1 + gaussian.advantage) / 2
+    # Neyman and Pearson: the threshold half way is right with Phi(1/2), 69 %.
+    assert gaussian.accuracy == pytest.approx(_normal(0.5), abs=1e-3)
 
 
 def test_a_samplers_growing_term_never_makes_the_curve_rise() -> None:
