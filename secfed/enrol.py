@@ -18,7 +18,7 @@ from secfed.home import KEY, MODELS, NODE, POLICY, STUDIES, Home
 from secfed.keys import write_identity
 from secfed.node_file import Dataset, NodeFile, write_node_file
 from secfed.policy import BudgetPolicy, PolicyFile
-from secfed.study import first_problem
+from secfed.study import band_around, first_problem
 from secfed.toml_files import TOML_BYTES_MAX, parse_toml, toml_text
 
 
@@ -97,7 +97,7 @@ def register(
     agreed = held or _agreed(population, budget)
     if held is not None:
         _refuse_other(held, budget)
-    if seen.patients > agreed.patients + agreed.patients // 10:
+    if seen.patients > band_around(agreed.patients)[1]:
         raise UserError(
             f"{file} holds {seen.patients} patients, and the budget of {population} is for {agreed.patients}. This is "
             "told here and to nobody else",

@@ -37,6 +37,8 @@ _CHOICES: dict[str, Container[str]] = {"algorithm": STRATEGIES, "privacy": MODES
 """Tables of which there are several kinds, and their names."""
 HexDigest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+_GIVE_MIN = 5
+"""Of a nominal number, in patients: so that rounding to the next ten always fits."""
 
 
 class ModelSection(Section):
@@ -85,6 +87,16 @@ class CohortSection(Section):
     minimum: int = Field(ge=2)
 
 
+def band_around(nominal: int) -> tuple[int, int]:
+    """The fewest and the most patients that a nominal number may stand for: give or take a tenth, and at least five.
+
+    A rounded number says about how many there are. With a narrower band a small one would say exactly how many, and
+    one patient more or less would show in whether the hospital takes part.
+    """
+    give = max(_GIVE_MIN, nominal // 10)
+    return max(1, nominal - give), nominal + give
+
+
 class RosterEntry(Section):
     """One enrolled organisation."""
 
@@ -97,10 +109,9 @@ class RosterEntry(Section):
 
     @property
     def patients_band(self) -> tuple[int, int]:
-        """The fewest and the most patients that this node may really have: the nominal number, give or take a tenth.
-        Batches and the ring's width are planned for the most."""
-        give = self.patients // 10
-        return self.patients - give, self.patients + give
+        """The fewest and the most patients that this node may really have: see `band_around`. Batches and the ring's
+        width are planned for the most."""
+        return band_around(self.patients)
 
 
 class Study(Section):

@@ -111,7 +111,7 @@ def test_registered_data_gets_a_budget_and_every_comment_of_the_policy_stays(cli
         ({"content": ""}, "holds no record"),
         ({"content": '{"patient": "a", "text": "b"}\n'}, 'has no column "label"'),
         ({"missing": True}, "cannot be read"),
-        ({"patients": 5}, "holds 5 patients, and the budget of patients of the clinic is for 3"),
+        ({"patients": 9}, "holds 9 patients, and the budget of patients of the clinic is for 3"),
         ({"options": POPULATION[:2]}, "has no budget in policy.toml yet"),
         ({"options": [*POPULATION[:-1], "0.5"]}, "this is no budget"),
         ({"options": [*POPULATION, "--name", "No Name"]}, "cannot be registered"),
