@@ -7,6 +7,7 @@ epsilon, with its own accountant.
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import ROUND_CEILING, Decimal
 
 from crypto.discrete_gaussian import SAMPLER_ERROR
 from dp import accounting
@@ -15,12 +16,14 @@ from dp.errors import DPError
 from dp.events import NoisedSums, Unit
 from protocols.parameters import DIMENSION_MAX
 from secfed.errors import UserError
+from secfed.figures import amount
 from secfed.privacy import LocalPrivacy
 from secfed.study import Study
 
 _HOPELESS = 1000.0
 """A study whose privacy loss is more than this on average promises nothing, and accounting for it may take all memory:
 ten times the largest epsilon that a study can promise."""
+_HUNDREDTH = Decimal("0.01")
 _CURVE_POINTS = 40
 """More rounds than this are accounted for at so many of them, and those between show the figure of the next."""
 
@@ -60,12 +63,11 @@ def smallest_noise(study: Study) -> float:
     return accounting.calibrate(privacy.epsilon, privacy.delta, privacy.sampling_rate, study.steps, noise_of(study))
 
 
-def check_noise(study: Study) -> float:
-    """The study's epsilon by the figure of record.
+def figure_of_record(study: Study) -> float:
+    """The study's epsilon at its delta: nominal noise, all planned steps, whoever takes part.
 
     Raises:
-        UserError: the study's noise does not keep what the study promises, takes too much of delta, or no account of
-            it can be made.
+        UserError: the noise takes too much of delta, or no account of it can be made.
     """
     privacy = study.privacy
     if accounting.total_divergence(event_of(study)) > _HOPELESS:
@@ -75,9 +77,19 @@ def check_noise(study: Study) -> float:
             "Set a larger privacy.noise_multiplier, or take fewer rounds; nothing was started",
         )
     try:
-        found = accounting.event_epsilon(event_of(study), privacy.delta, noise_of(study))
+        return accounting.event_epsilon(event_of(study), privacy.delta, noise_of(study))
     except DPError as error:
         raise UserError(str(error), "Mend it in the study file; nothing was started") from error
+
+
+def check_noise(study: Study) -> float:
+    """The study's epsilon by the figure of record, which what it promises is not below.
+
+    Raises:
+        UserError: the study's noise does not keep what the study promises, takes too much of delta, or no account of
+            it can be made.
+    """
+    privacy, found = study.privacy, figure_of_record(study)
     if found > privacy.epsilon:
         raise UserError(
             f"the study promises epsilon {privacy.epsilon:g} at delta {privacy.delta:g}, and its noise multiplier of "
@@ -86,6 +98,28 @@ def check_noise(study: Study) -> float:
             "started",
         )
     return found
+
+
+def price(study: Study, figure: float) -> Decimal:
+    """What a ledger sets aside for the study: all that its rounds can spend, and no more.
+
+    That is the figure of record, rounded up to a hundredth. What the study promises stays a ceiling, which the figure
+    is not above (`check_noise`) and the price is not either.
+    """
+    return min(Decimal(repr(figure)).quantize(_HUNDREDTH, ROUND_CEILING), Decimal(repr(study.privacy.epsilon)))
+
+
+def epsilon_to_spare(study: Study, figure: float) -> str:
+    """In words, where a study promises more than it can spend: the smallest epsilon that it could promise, and the
+    noise that would spend all it promises. Empty where the two agree; takes seconds where they do not."""
+    cost, promised = amount(price(study, figure)), amount(Decimal(repr(study.privacy.epsilon)))
+    if cost == promised:
+        return ""
+    start = f"the study promises {promised} and can spend {cost}: that is what is reserved. privacy.epsilon = {cost}"
+    try:
+        return f"{start} would do, or privacy.noise_multiplier = {smallest_noise(study):g} would spend all of it"
+    except DPError:
+        return f"{start} would do"
 
 
 def epsilon_by_round(study: Study) -> tuple[float, ...]:

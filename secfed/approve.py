@@ -142,14 +142,19 @@ def approve(home: Home, candidate: Candidate, now: datetime) -> Approved:
     return home.stored(candidate.file.study.digest)
 
 
-def withdraw(home: Home, digest: bytes) -> None:
+def withdraw(home: Home, digest: bytes) -> str:
     """Give back the budget of a study that has not begun, for good: it cannot be approved again.
+
+    Returns:
+        The epsilon that was given back.
 
     Raises:
         DPError: it has begun, or holds no reservation.
     """
     with home.open_ledger() as ledger:
+        held = ledger.reservation(digest)
         ledger.withdraw(digest)
+    return str(held.body["epsilon"]) if held is not None else "0"
 
 
 def raise_floor(home: Home, digest: bytes, round_number: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 
 
 def rounded_up(value: float, decimals: int) -> str:
@@ -15,3 +16,8 @@ def rounded_up(value: float, decimals: int) -> str:
 def scientific(value: float) -> str:
     """A number as people write it: 1e-5, not 1e-05; 8, not 8.0."""
     return f"{value:.10g}".replace("e-0", "e-")
+
+
+def amount(value: Decimal) -> str:
+    """An exact amount of privacy without zeros at its end: 8, 5.64."""
+    return f"{value:f}".rstrip("0").rstrip(".") if "." in f"{value:f}" else f"{value:f}"

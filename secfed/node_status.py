@@ -76,7 +76,7 @@ def _study(home: Home, entries: Sequence[Entry], digest: bytes) -> dict[str, Any
         "name": kept.study.name,
         "approved": kept.approval.approved,
         "data": kept.data,
-        "epsilon": kept.study.privacy.epsilon,
+        "epsilon": float(next((each.body["epsilon"] for each in own if each.kind == "reserve"), 0.0)),
         "rounds": kept.study.algorithm.rounds,
         "committed": sum(entry.kind == "commit" for entry in own),
         "released": sum(entry.kind == "release" for entry in own),

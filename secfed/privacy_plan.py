@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from dp.events import Unit
-from secfed.account import against_in_short
+from secfed.account import against_in_short, epsilon_to_spare, price
 from secfed.adaptive_clip import describe as describe_adaptive
 from secfed.algorithms import describe
-from secfed.figures import rounded_up
+from secfed.figures import amount, rounded_up
 from secfed.privacy import DistributedPrivacy
 from secfed.sites import LEDGER_FILE, Site
 from secfed.study import Study
@@ -41,7 +41,8 @@ def privacy_plan(study: Study, sites: Sequence[Site], model: str, epsilon: float
             f"epsilon {rounded_up(epsilon, 2)} at delta {privacy.delta:g}, {against_in_short(study, simulation)}",
         ),
         *how_it_is_kept(study, tolerated),
-        *(("budget", line) for line in _budgets(study, sites)),
+        *(("to spare", line) for line in [epsilon_to_spare(study, epsilon)] if line),
+        *(("budget", line) for line in _budgets(study, sites, price(study, epsilon))),
     ]
     return "\n".join([f"privacy plan of {study.name}", *in_columns(lines)])
 
@@ -101,12 +102,12 @@ def _clip(study: Study) -> str:
     return f"{fixed} at first; it {describe_adaptive(privacy.adaptive_clip, what)}"
 
 
-def _budgets(study: Study, sites: Sequence[Site]) -> list[str]:
+def _budgets(study: Study, sites: Sequence[Site], cost: Decimal) -> list[str]:
     """What each ledger will have left; hospitals with the same figures on one line."""
     groups: dict[str, list[str]] = {}
     for site in sites:
-        granted, after = _balance(study, site)
-        groups.setdefault(f"epsilon {after:f} of {granted:f} will be left", []).append(site.name)
+        granted, after = _balance(study, site, cost)
+        groups.setdefault(f"epsilon {amount(after)} of {amount(granted)} will be left", []).append(site.name)
     if len(sites) == 1:
         return [f"{line} to {sites[0].policy.budget.population}" for line in groups]
     if len(groups) == 1:
@@ -115,9 +116,9 @@ def _budgets(study: Study, sites: Sequence[Site]) -> list[str]:
     return [f"{line} at {', '.join(names)}" for line, names in groups.items()]
 
 
-def _balance(study: Study, site: Site) -> tuple[Decimal, Decimal]:
+def _balance(study: Study, site: Site, cost: Decimal) -> tuple[Decimal, Decimal]:
     """Epsilon granted to this site's population, and what is left of it once the study is reserved."""
-    granted, cost = Decimal(repr(site.policy.budget.epsilon)), Decimal(repr(study.privacy.epsilon))
+    granted = Decimal(repr(site.policy.budget.epsilon))
     if not (site.records / LEDGER_FILE).exists():
         return granted, granted - cost
     with site.open_ledger() as ledger:

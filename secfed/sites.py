@@ -18,6 +18,7 @@ from pathlib import Path
 from crypto.identity import Identity
 from dp.events import Unit
 from dp.ledger import Ledger, refusal
+from secfed.account import check_noise, price
 from secfed.data import Columns, Record, read_patients
 from secfed.errors import UserError
 from secfed.keys import read_identity
@@ -96,14 +97,15 @@ def check_site(
 
 
 def reserve(study: Study, site: Site, ledger: Ledger) -> None:
-    """Grant what the policy grants, and reserve the whole study.
+    """Grant what the policy grants, and reserve the whole study, at what it can spend.
 
     Raises:
+        UserError: the study's noise does not keep what it promises; nothing is reserved.
         DPError: the ledger refuses; nothing is reserved.
     """
-    budget, privacy = site.policy.budget, study.privacy
+    budget, cost = site.policy.budget, price(study, check_noise(study))
     ledger.grant(budget.grant)
-    ledger.reserve(budget.population, study.digest, privacy.epsilon, privacy.delta, study.algorithm.rounds)
+    ledger.reserve(budget.population, study.digest, cost, study.privacy.delta, study.algorithm.rounds)
 
 
 def reserve_once(study: Study, site: Site, ledger: Ledger) -> None:
@@ -152,14 +154,14 @@ def check_budget(study: Study, site: Site) -> None:
     """Refuse a study that the budget does not pay for, or that was reserved before. Writes nothing.
 
     Raises:
-        UserError: with what the ledger says.
+        UserError: with what the ledger says, or that the study's noise does not keep what it promises.
     """
-    grant, privacy = site.policy.budget.grant, study.privacy
+    grant, cost, delta = site.policy.budget.grant, price(study, check_noise(study)), study.privacy.delta
     if (site.records / LEDGER_FILE).exists():
         with site.open_ledger() as ledger:
-            problem = ledger.refusal(grant, study.digest, privacy.epsilon, privacy.delta)
+            problem = ledger.refusal(grant, study.digest, cost, delta)
     else:
-        problem = refusal((), grant, study.digest, privacy.epsilon, privacy.delta)
+        problem = refusal((), grant, study.digest, cost, delta)
     if problem is not None:
         raise UserError(
             f"the privacy budget of {site.name} does not pay for this study: {problem}",

@@ -230,11 +230,11 @@ def withdraw(
         f"Withdraw {kept.study.name} for good?", "it", "Nothing was withdrawn. Give --yes to do it without the question"
     ):
         raise UserError("nothing was withdrawn", "The study stays approved")
-    give_back(opened, kept.study.digest)
+    back = give_back(opened, kept.study.digest)
     if as_json:
         _print({"study": kept.study.name, "digest": kept.study.digest.hex(), "state": "withdrawn"})
     else:
-        typer.echo(f"{kept.study.name} is withdrawn, and epsilon {kept.study.privacy.epsilon:g} is given back")
+        typer.echo(f"{kept.study.name} is withdrawn, and epsilon {back} is given back")
 
 
 @app.command(name="restored", epilog=RESTORED_EXAMPLE)

@@ -123,7 +123,7 @@ def show(study: StudyPath, as_json: AsJson = False) -> None:
     from secfed.libraries import settle_libraries
 
     settle_libraries()
-    from secfed.account import check_noise, smallest_noise
+    from secfed.account import check_noise, epsilon_to_spare, price, smallest_noise
     from secfed.figures import rounded_up
     from secfed.privacy_plan import how_it_is_kept, in_columns
     from secfed.study import load_study
@@ -137,11 +137,13 @@ def show(study: StudyPath, as_json: AsJson = False) -> None:
     if as_json:
         prints = {entry.name: key.fingerprint() for entry, key in zip(loaded.roster, loaded.identities, strict=True)}
         values = {"study": loaded.model_dump(mode="json"), "digest": loaded.digest.hex(), "fingerprints": prints}
-        _print({**values, "epsilon": epsilon, "smallest_noise_multiplier": smallest})
+        reserved = float(price(loaded, epsilon))
+        _print({**values, "epsilon": epsilon, "reserved": reserved, "smallest_noise_multiplier": smallest})
         return
     noise = loaded.privacy.noise_multiplier
     cost = f"epsilon {rounded_up(epsilon, 2)} by this program's account, with noise {noise:g}; {smallest:g} would do"
-    typer.echo("\n".join(in_columns([("cost", cost)])))
+    spare = epsilon_to_spare(loaded, epsilon)
+    typer.echo("\n".join(in_columns([("cost", cost), *([("to spare", spare)] if spare else [])])))
 
 
 @app.command(name="diff", epilog=DIFF_EXAMPLE)

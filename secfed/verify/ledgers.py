@@ -1,9 +1,10 @@
 """The ledgers: each one is its node's, and tells the same story as the receipts.
 
 Chain and signatures of a ledger are checked by `dp.ledger_copy`. Here: every population's budget was granted once, and
-no entry, of whatever study, goes beyond it or takes back what a commit has spent; the study was reserved at exactly its
-price; no update is in a sum that its node had not committed first; no release without its receipt. A commit whose round
-gave no sum, or dropped its node, is right and costs as much: it is counted, not refused.
+no entry, of whatever study, goes beyond it or takes back what a commit has spent; the study was reserved, at no less
+than it can spend and no more than it promises; no update is in a sum that its node had not committed first; no release
+without its receipt. A commit whose round gave no sum, or dropped its node, is right and costs as much: it is counted,
+not refused.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from dp.entries import Balance, Entry, balance_of, delta_amount, epsilon_amount
 from dp.errors import LedgerCorrupt
 from dp.ledger_copy import read_copy
 from protocols.receipts import Receipt
-from secfed.run_folder import LEDGERS, ledger_file, receipt_file
+from secfed.account import figure_of_record, price
+from secfed.errors import UserError
+from secfed.run_folder import LEDGERS, STUDY, ledger_file, receipt_file
 from secfed.sites import LEDGER_LABEL
 from secfed.study import Study
-from secfed.verify.evidence import Broken, file_names, read_file
+from secfed.verify.evidence import ACCOUNTANTS_DIFFER, Broken, file_names, read_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +123,27 @@ def _check_reservation(place: str, study: Study, own: list[Entry]) -> str:
     if len(reservations) != 1 or own[0] != reservations[0]:
         raise Broken(place, "this study is reserved exactly once, before its first round")
     body, privacy = reservations[0].body, study.privacy
-    asked = (epsilon_amount(privacy.epsilon), delta_amount(privacy.delta), study.algorithm.rounds)
-    if (epsilon_amount(body["epsilon"]), delta_amount(body["delta"]), body["rounds"]) != asked:
+    if (delta_amount(body["delta"]), body["rounds"]) != (delta_amount(privacy.delta), study.algorithm.rounds):
         raise Broken(place, "what it reserved is not what the study asks for")
+    # A node may have rounded by an accountant that differs in the last digits, or have reserved all that is promised.
+    least = price(study, _figure(study) * (1 - ACCOUNTANTS_DIFFER))
+    if not least <= epsilon_amount(body["epsilon"]) <= epsilon_amount(privacy.epsilon):
+        raise Broken(
+            place,
+            f"it reserved epsilon {body['epsilon']}, where the study spends {least} and promises {privacy.epsilon:g}",
+        )
     return str(body["population"])
+
+
+def _figure(study: Study) -> float:
+    """The study's figure of record. Raises Broken where its noise does not keep what it promises."""
+    try:
+        found = figure_of_record(study)
+    except UserError as error:
+        raise Broken(STUDY, error.what) from error
+    if found > study.privacy.epsilon * (1 + ACCOUNTANTS_DIFFER):
+        raise Broken(STUDY, f"it promises epsilon {study.privacy.epsilon:g}, and its noise gives {found:.4f}")
+    return found
 
 
 def _check_rounds(

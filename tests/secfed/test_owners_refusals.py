@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dp.accounting import epsilon
 from dp.budgets import Grant
 from dp.errors import BudgetExceeded, DPError, NotReserved
 from dp.ledger import Ledger
+from secfed.account import check_noise, price
 from secfed.data import Columns
 from secfed.engines.embedded import Simulation
 from secfed.errors import UserError
 from secfed.keys import write_identity
 from secfed.policy import load_policy
+from secfed.privacy_plan import privacy_plan
 from secfed.run import Plan, _reserve
-from secfed.sites import LEDGER_FILE, Site, read_site
+from secfed.sites import LEDGER_FILE, Site, read_site, reserve
 from secfed.study import Study
 from tests.secfed.federation import BASE_DIGEST, Federation, identities, make_policy, make_study
 
@@ -70,14 +75,14 @@ def test_the_site_that_the_others_below_are_made_from_is_accepted(source: Path) 
     assert read(source).policy.budget.grant == Grant("adults", 10_000, 8.0, 1e-5)
 
 
-@pytest.mark.parametrize(("amount", "small"), [("epsilon", 7.9), ("delta", 9e-6)])
+@pytest.mark.parametrize(("amount", "small"), [("epsilon", 5.63), ("delta", 9e-6)])
 @pytest.mark.parametrize("granted", [False, True])
 def test_a_budget_too_small_for_the_study(source: Path, amount: str, small: float, granted: bool) -> None:
     write_policy(source, **{amount: small})
     if granted:
         with ledger_of(source) as ledger:
             ledger.grant(load_policy(source / "policy.toml", NAME).budget.grant)
-    assert "this study asks for epsilon 8.0, delta 0.00001; left of the budget of adults are" in refusal(source)
+    assert "this study asks for epsilon 5.64, delta 0.00001; left of the budget of adults are" in refusal(source)
 
 
 def test_a_delta_too_large_for_the_population(source: Path) -> None:
@@ -112,30 +117,73 @@ def test_a_second_population_with_the_owners_word_is_accepted(source: Path) -> N
     assert read(source).policy.budget.disjoint == "The registry: nobody is in both"
 
 
+def test_what_is_reserved_is_what_the_study_can_spend_and_not_what_it_promises(source: Path, tmp_path: Path) -> None:
+    study = make_study()
+    figure = epsilon(0.1, 0.7, 8, 1e-5)
+    assert 5.63 < figure <= 5.64 < study.privacy.epsilon
+    with ledger_of(source) as ledger:
+        reserve(study, read(source), ledger)
+        balance = ledger.balance("adults")
+    assert (balance.reserved_epsilon, balance.left_epsilon) == (Decimal("5.64"), Decimal("2.36"))
+
+
+@pytest.mark.parametrize(
+    ("promised", "figure", "cost"),
+    [(8.0, 4.1301, "4.14"), (8.0, 4.13, "4.13"), (8.0, 8.0, "8.00"), (7.995, 7.9949, "7.995"), (8.0, 7.9982, "8.00")],
+)
+def test_a_price_is_never_below_the_figure_and_never_above_the_promise(
+    promised: float, figure: float, cost: str
+) -> None:
+    found = price(make_study(privacy={"epsilon": promised}), figure)
+    assert found == Decimal(cost)
+    assert Decimal(repr(figure)) <= found <= Decimal(repr(promised))
+
+
+def test_the_plan_names_the_smallest_epsilon_and_the_noise_that_would_spend_the_promise(tmp_path: Path) -> None:
+    study, sites = make_study(), plan_of(make_study(), tmp_path, (8.0,) * 5).sites
+    shown = privacy_plan(study, sites, "a model", check_noise(study), simulation=True)
+    found = re.search(
+        r"promises 8 and can spend (\S+): .* privacy.epsilon = (\S+) would do, or .* = (\S+) would", shown
+    )
+    assert found is not None
+    assert found[1] == found[2] == "5.64"
+    # Either of the two fits, and the next smaller one does not.
+    assert check_noise(make_study(privacy={"epsilon": 5.64})) <= 5.64
+    with pytest.raises(UserError, match=r"promises epsilon 5\.63"):
+        check_noise(make_study(privacy={"epsilon": 5.63}))
+    noise = float(found[3])
+    assert 7.98 < check_noise(make_study(privacy={"noise_multiplier": noise})) <= 8
+    with pytest.raises(UserError, match="promises epsilon 8"):
+        check_noise(make_study(privacy={"noise_multiplier": round(noise - 1e-4, 4)}))
+    assert "epsilon 2.36 of 8 will be left at every hospital" in shown
+    exact = make_study(privacy={"epsilon": 5.64})
+    assert "to spare" not in privacy_plan(exact, sites, "a model", check_noise(exact), simulation=True)
+
+
 def plan_of(study: Study, folder: Path, epsilons: tuple[float, ...]) -> Plan:
     """A plan with hospitals that grant so much, and keep their ledgers in `folder`."""
     sites = []
-    for index, epsilon in enumerate(epsilons):
+    for index, granted in enumerate(epsilons):
         records = folder / f"site-{index}"
         records.mkdir(exist_ok=True)
-        sites.append(Site(f"hospital-{index}", identities(5)[index], make_policy(epsilon=epsilon), {}, records))
+        sites.append(Site(f"hospital-{index}", identities(5)[index], make_policy(epsilon=granted), {}, records))
     return Plan(study, folder, folder, folder, tuple(sites), {}, Simulation(), (8.0,))
 
 
 def test_where_one_hospital_refuses_at_the_last_moment_nothing_is_spent_at_the_others(tmp_path: Path) -> None:
-    plan = plan_of(make_study(), tmp_path, (8.0, 8.0, 7.0, 8.0))
+    plan = plan_of(make_study(), tmp_path, (8.0, 8.0, 5.0, 8.0))
     ledgers = [site.open_ledger() for site in plan.sites]
     with pytest.raises(BudgetExceeded) as refused:
         _reserve(plan, ledgers)
     assert "\n" not in str(refused.value)
-    assert [ledger.balance("test").left_epsilon for ledger in ledgers] == [8, 8, 7, 0]
+    assert [ledger.balance("test").left_epsilon for ledger in ledgers] == [8, 8, 5, 0]
     kinds = [[entry.kind for entry in ledger.entries()] for ledger in ledgers]
     assert kinds == [["grant", "reserve", "withdraw"], ["grant", "reserve", "withdraw"], ["grant"], []]
 
 
 def _reserve_in_a_process(folder: Path, purpose: str, start: Any, outcomes: Any) -> None:
     values = make_study().model_dump(mode="json") | {"purpose": purpose}
-    plan = plan_of(Study.model_validate(values, strict=False), folder, (8.0,) * 5)
+    plan = plan_of(Study.model_validate(values, strict=False), folder, (5.64,) * 5)
     ledgers = [site.open_ledger() for site in plan.sites]
     start.wait()
     try:
@@ -158,7 +206,7 @@ def test_two_studies_that_start_at_once_cannot_both_take_the_last_of_the_budgets
     for process in processes:
         process.join()
     (refused,) = (line for line in found if line != "reserved")
-    assert "left of the budget of test are epsilon 0.0, delta 0" in refused
+    assert "left of the budget of test are epsilon 0.00, delta 0" in refused
     assert "\n" not in refused
     for index in range(5):
         with plan_of(make_study(), tmp_path, (8.0,) * 5).sites[index].open_ledger() as ledger:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,41 @@ def receipts_of(folder: Path) -> dict[int, bytes]:
     }
 
 
-def test_a_ledger_that_reserved_less_than_the_study_costs_is_found(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("reserved", ["5.63", "8.01"])
+def test_a_ledger_that_reserved_less_than_the_study_spends_or_more_than_it_promises_is_found(
+    folder: Path, tmp_path: Path, reserved: str
+) -> None:
+    def story(ledger: Any, study: bytes) -> None:
+        ledger.grant(replace(BUDGET.grant, epsilon=9))
+        ledger.reserve(BUDGET.population, study, reserved, 1e-5, 4)
+        rounds(ledger, study, (1, 2, 3, 4), receipts_of(folder))
+
+    place, reason = rewritten(folder, tmp_path, story)
+    assert place == ledger_file("hospital-1")
+    assert reason == f"it reserved epsilon {reserved}, where the study spends 5.64 and promises 8"
+
+
+def test_a_ledger_that_reserved_another_delta_is_found(folder: Path, tmp_path: Path) -> None:
     def story(ledger: Any, study: bytes) -> None:
         ledger.grant(BUDGET.grant)
-        ledger.reserve(BUDGET.population, study, 7, 1e-5, 4)
+        ledger.reserve(BUDGET.population, study, 8, 9e-6, 4)
         rounds(ledger, study, (1, 2, 3, 4), receipts_of(folder))
 
     place, reason = rewritten(folder, tmp_path, story)
     assert (place, reason) == (ledger_file("hospital-1"), "what it reserved is not what the study asks for")
+
+
+@pytest.mark.parametrize("reserved", ["5.64", "8"])
+def test_what_can_be_spent_is_enough_to_reserve_and_what_is_promised_is_not_too_much(
+    folder: Path, tmp_path: Path, reserved: str
+) -> None:
+    def story(ledger: Any, study: bytes) -> None:
+        ledger.grant(BUDGET.grant)
+        ledger.reserve(BUDGET.population, study, reserved, 1e-5, 4)
+        rounds(ledger, study, (1, 2, 3, 4), receipts_of(folder))
+
+    # The ledger itself is right; what the summary tells of it is another's.
+    assert rewritten(folder, tmp_path, story)[0] == "summary.json"
 
 
 def test_a_ledger_without_a_reservation_is_found(folder: Path, tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ def test_a_hospital_approves_step_by_step_what_its_policy_refuses_at_first(
     code, out, _ = cli(*approve)
     assert code == 0
     assert "harbour-clinic (this node)" in out
-    assert "epsilon 8.0 of 16.0 will be left to adults" in out
+    assert "epsilon 8 of 16 will be left to adults" in out
     assert "no study was approved here before" in out
     assert f"{len(data.read_text().splitlines())} records, of adults" in out
     study_with_less = tmp_path / "less.toml"
@@ -205,7 +205,7 @@ def test_a_hospital_approves_step_by_step_what_its_policy_refuses_at_first(
     code, out, _ = cli("node", "approve", study_with_less, "--home", home, "--yes")
     assert code == 0
     assert "model.max_length: 12 before, 8 now" in out
-    assert "epsilon 0.0 of 16.0 will be left to adults" in out
+    assert "epsilon 0 of 16 will be left to adults" in out
     status = json.loads(cli("node", "status", "--home", home, "--json")[1])
     (budget,) = status["budgets"]
     assert (budget["granted"], budget["reserved"], budget["spent"], budget["left"]) == (16.0, 16.0, 0.0, 0.0)
