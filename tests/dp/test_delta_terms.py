@@ -34,6 +34,30 @@ def test_a_samplers_error_counts_once_for_every_number_drawn_and_twice_for_every
     assert terms.sampler == pytest.approx((1 + math.exp(3)) * 500 * 5 * 100_000 * 2.0**-80)
 
 
+def test_a_sum_of_discrete_gaussians_is_charged_for_every_coordinate_of_every_step() -> None:
+    """Shares of one grid step: a household study of few numbers, with a delta for few nodes."""
+    many = DistributedNoise(NoiseShares(31, 1), nodes=40, dimension=50, grid=8)
+    sigma = math.sqrt(30) / 8
+    tau = 10 * math.fsum(math.exp(-2 * math.pi**2 * k / (k + 1)) for k in range(1, 40))
+    once, often = (many.delta_terms(NoisedSums(1.0, sigma, steps), sigma, 1.0) for steps in (1, 3))
+    assert once.convolution == pytest.approx(50 * tau)
+    assert often.convolution == pytest.approx(3 * 50 * tau)
+    assert once.total == pytest.approx(once.convolution + once.discretisation + once.sampler + once.overflow)
+
+
+def test_a_grid_that_is_too_coarse_only_for_the_sum_of_shares_is_refused() -> None:
+    """All else together is well within delta."""
+    delta = 0.02
+    many = DistributedNoise(NoiseShares(31, 1), nodes=40, dimension=5, grid=8)
+    sigma = math.sqrt(30) / 8
+    terms = many.delta_terms(NoisedSums(1.0, sigma, 1), sigma, 1.0)
+    assert terms.convolution > 0.01 * delta
+    assert terms.total < delta / 2
+    with pytest.raises(GridTooCoarse, match="finer grid"):
+        epsilon(1.0, sigma, 1, delta, many)
+    assert epsilon(1.0, sigma, 1, delta, replace(many, grid=32)) > 0
+
+
 def test_overflow_counts_once_a_step() -> None:
     assert EXACT.delta_terms(PLAN, PLAN.noise_multiplier, 3.0).overflow == 500 * 2.0**-40
     assert EXACT.delta_terms(PLAN.at_summed_hospitals(2), PLAN.noise_multiplier, 3.0).overflow == 1000 * 2.0**-40

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from fractions import Fraction
 from math import comb
@@ -176,12 +177,22 @@ def test_a_patient_whose_gradient_is_not_finite_contributes_zero_and_hurts_nobod
     assert private_sum(adapter.module, patients, plan, secret(), 1).non_finite == 1
 
 
-def test_patients_beyond_what_the_batches_hold_contribute_zero(adapter: AdapterModel) -> None:
-    patients = make_tiny_patients(20, records_each=2)
+@pytest.mark.parametrize("records", [1, 2, 3])
+def test_patients_beyond_what_the_batches_hold_contribute_zero(
+    adapter: AdapterModel, monkeypatch: pytest.MonkeyPatch, records: int
+) -> None:
+    """The first six of twenty, exactly, even where the batches have room for more records of the others: six are what
+    the ring has room for."""
+    patients = make_tiny_patients(20, records_each=records)
     plan = replace(PLAN, sampling_rate=1.0, batches=3)
     assert plan.most_patients == 6
+    noises = without_noise(monkeypatch)
     vector = private_sum(adapter.module, patients, plan, secret(), 1).vector
-    assert np.abs(vector).max() < 20 * plan.grid
+    first = [entry.patient for entry in draw_patients(patients.rows, 1.0, plan.most_records, secret(), 1)][:6]
+    found = vectors(adapter.module, only_patients(patients, set(first)), plan)
+    assert list(found) == first
+    expected = np.sum([np.array(found[name]) for name in first], axis=0)
+    assert vector.tolist() == (expected + noises[0]).tolist()
 
 
 def test_the_shares_of_the_quorum_without_colluders_make_the_noise_that_is_counted() -> None:
@@ -219,6 +230,26 @@ def test_the_batches_hold_every_draw_but_with_a_probability_of_two_to_the_minus_
     assert beyond(count * batch // records) <= Fraction(1, 2**40)
     if (most := most_drawn(patients, rate)) < patients:  # the bound is no exact quantile, but close to it
         assert beyond(most * 24 // 25) > Fraction(1, 2**40)
+
+
+@pytest.mark.parametrize(("patients", "rate"), [(1600, 0.06), (50, 0.5), (176, 0.06), (10_000, 0.001), (600, 0.9)])
+def test_the_most_that_are_drawn_are_one_more_than_the_chernoff_bound_says(patients: int, rate: float) -> None:
+    """Every implementation has to get this number: it decides batches, magnitude and ring."""
+
+    def bits(drawn: int) -> float:
+        """-log2 of Hoeffding's bound on P[Binomial(patients, rate) >= drawn]."""
+        share = drawn / patients
+        nats = share * math.log(share / rate) + ((1 - share) * math.log((1 - share) / (1 - rate)) if share < 1 else 0)
+        return patients * nats / math.log(2)
+
+    smallest = next(drawn for drawn in range(math.ceil(rate * patients), patients + 1) if bits(drawn) >= 40)
+    assert bits(smallest - 1) < 40 - 1e-6
+    assert bits(smallest) > 40 + 1e-6
+    assert most_drawn(patients, rate) == smallest + 1
+
+
+def test_never_more_are_drawn_than_there_are() -> None:
+    assert [most_drawn(patients, 1.0) for patients in (1, 10, 1000)] == [1, 10, 1000]
 
 
 def test_a_model_that_mixes_samples_is_refused() -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import dp.patients
 from crypto.randomness import NoiseSecret
 from dp.patients import Drawn, clipped_integers, draw_patients, patient_vectors, square_sum
 
@@ -105,6 +106,24 @@ def test_an_indicator_says_whether_a_gradient_was_shortened_within_the_one_norm(
     squares = sum(Fraction(value) ** 2 for value in values)
     if abs(squares / Fraction(clip) ** 2 - 1) > Fraction(1, 1 << 20):  # nearer than the kept bits, either may be said
         assert vector[-1] == (-indicator if squares > Fraction(clip) ** 2 else indicator)
+
+
+@pytest.mark.parametrize("indicator", [0, 400])
+def test_a_vector_that_came_out_too_long_contributes_zero(monkeypatch: pytest.MonkeyPatch, indicator: int) -> None:
+    """The integers are checked, not the arithmetic that made them: here it scales to a tenth more than may be."""
+    monkeypatch.setattr(dp.patients, "gradient_grid", lambda grid, indicator: grid + grid // 10)
+    long = clipped_integers(np.array([3.0, 4.0]), 1.0, 1000, indicator)
+    assert long is not None
+    assert long.tolist() == [0] * (3 if indicator else 2)
+
+
+def test_the_indicator_counts_towards_the_length_that_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the scaling forgets the indicator: the gradient alone is within the grid, and the two together are not."""
+    monkeypatch.setattr(dp.patients, "gradient_grid", lambda grid, indicator: grid)
+    assert finished(np.array([3.0, 4.0]), grid=1000).tolist() == [600, 800]
+    both = clipped_integers(np.array([3.0, 4.0]), 1.0, 1000, 400)
+    assert both is not None
+    assert both.tolist() == [0, 0, 0]
 
 
 def test_a_gradient_that_is_not_finite_says_nothing_of_its_length() -> None:

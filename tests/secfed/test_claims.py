@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,9 +71,17 @@ def other_contribution() -> Callable[..., Any]:
     return lambda mask_key, self_mask, checksum: honest(mask_key, self_mask, bytes(32))
 
 
-def share_out_of_range() -> Callable[..., dict[int, bytes]]:
+def share_out_of_range(which: int, share: int) -> Callable[..., dict[int, bytes]]:
+    """Deals hospital-3 this number as its share of one secret, and commits to it: 0 for the mask key's, which a dealer
+    makes first, and 1 for the self-mask's."""
     honest = shamir.share_secret
-    return lambda *arguments: {**honest(*arguments), 1 + 3: b"\xff" * shamir.SHARE_BYTES}
+    turns = itertools.count()
+
+    def share_secret(*arguments: Any) -> dict[int, bytes]:
+        shares = honest(*arguments)
+        return {**shares, 1 + 3: share.to_bytes(33, "big")} if next(turns) % 2 == which else shares
+
+    return share_secret
 
 
 @pytest.mark.parametrize(
@@ -82,7 +91,9 @@ def share_out_of_range() -> Callable[..., dict[int, bytes]]:
         ("_seal", bad_envelope("shares envelope"), FaultKind.ENVELOPE),
         ("_seal", bad_envelope("pair seed envelope"), FaultKind.ENVELOPE),
         ("ReceivedShares", other_contribution(), FaultKind.CHECKSUM),
-        ("shamir", share_out_of_range(), FaultKind.SHARE_RANGE),
+        ("shamir", share_out_of_range(0, shamir.PRIME), FaultKind.SHARE_RANGE),
+        ("shamir", share_out_of_range(1, shamir.PRIME), FaultKind.SHARE_RANGE),
+        ("shamir", share_out_of_range(1, 2 ** (8 * shamir.SHARE_BYTES) - 1), FaultKind.SHARE_RANGE),
     ],
 )
 def test_each_fault_of_a_dealer_has_its_name(

@@ -39,15 +39,15 @@ def forged(ledger: Any, body: dict[str, Any]) -> None:
     ledger._append(ledger.entries(), body)
 
 
-def rewritten(folder: Path, tmp_path: Path, story: Callable[[Any, bytes], None]) -> tuple[str, str]:
-    """What is found when hospital-1's ledger tells this story."""
+def rewritten(folder: Path, tmp_path: Path, story: Callable[[Any, bytes], None], node: int = 1) -> tuple[str, str]:
+    """What is found when this hospital's ledger tells this story."""
     from dp.ledger import Ledger
 
-    key: Identity = identities(5)[1]
+    key: Identity = identities(5)[node]
     study = load_study(folder / "study.toml").digest
     with Ledger(tmp_path / "forged.sqlite", lambda entry: key.sign(LEDGER_LABEL, entry)) as ledger:
         story(ledger, study)
-        (folder / ledger_file("hospital-1")).write_bytes(write_copy(ledger.entries()))
+        (folder / ledger_file(f"hospital-{node}")).write_bytes(write_copy(ledger.entries()))
     return problem_in(folder)
 
 
@@ -133,6 +133,18 @@ def test_a_release_with_another_receipt_is_found(folder: Path, tmp_path: Path) -
 
     place, reason = rewritten(folder, tmp_path, story)
     assert (place, reason) == (ledger_file("hospital-1"), "line 7 releases round 1 with another receipt")
+
+
+def test_a_release_of_a_round_whose_sum_its_update_is_not_in_is_found(folder: Path, tmp_path: Path) -> None:
+    """hospital-2 committed round 2 and dropped out before the sum: it has nothing to release."""
+
+    def story(ledger: Any, study: bytes) -> None:
+        ledger.grant(BUDGET.grant)
+        ledger.reserve(BUDGET.population, study, 8, 1e-5, 4)
+        rounds(ledger, study, (1, 2, 3, 4), receipts_of(folder))
+
+    place, reason = rewritten(folder, tmp_path, story, node=2)
+    assert (place, reason) == (ledger_file("hospital-2"), "it released round 2, whose sum its update is not in")
 
 
 OTHER_STUDY = bytes([7]) * 32
