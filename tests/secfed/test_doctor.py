@@ -104,7 +104,7 @@ def changed_study(home: Home) -> None:
 def changed_ledger(home: Home) -> None:
     with sqlite3.connect(home.path / "ledger.sqlite") as database:
         database.execute("DROP TRIGGER entries_never_change")
-        database.execute("UPDATE entries SET body = replace(body, '\"8.0\"', '\"7.0\"') WHERE sequence = 2")
+        database.execute("UPDATE entries SET body = replace(body, '\"8.00\"', '\"7.00\"') WHERE sequence = 2")
     database.close()
 
 
