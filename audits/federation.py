@@ -170,7 +170,7 @@ class Federation:
             nodes: who is there.
             without_sum: survivors that are never sent the sum, so that they do not close the round.
         """
-        aggregator = Aggregator(self._config(number))
+        aggregator = Aggregator(self.config(number))
         present = set(nodes)
         requests = {node: encode(RoundOpening((), aggregator.config.context.opening())) for node in aggregator.open()}
         try:
@@ -201,7 +201,8 @@ class Federation:
         """Digest of the model that this node holds."""
         return self.nodes[index].chain.state.digest(LAYOUT)
 
-    def _config(self, number: int) -> SessionConfig:
+    def config(self, number: int) -> SessionConfig:
+        """What the aggregator goes by in this round, on its chain."""
         rules = _NoMinima(**{name: getattr(self.study.cohort_rules(), name) for name in CohortRules.__slots__})
         return SessionConfig(rules, self.study.identities, self.chain.context(number), self.study.magnitude)
 

@@ -129,7 +129,7 @@ class Knowledge:
             nodes: whose inputs.
             self_masks: False to take off the pair masks only and hope that there is nothing else.
         """
-        running = MaskedSum(self.session, encoding.empty_ring(self.shape), 0)
+        running = MaskedSum(b"", encoding.empty_ring(self.shape), 0)
         for node in nodes:
             if node not in self.masked:
                 return None
@@ -144,22 +144,35 @@ class Knowledge:
         total = self.unmask(nodes, self_masks=self_masks)
         return None if total is None else encoding.from_ring(total.vector, self.shape)
 
+    def view(self, node: int) -> bytes:
+        """What this node was shown, and so what its masks and its checksum key are derived under."""
+        return derivations.view_of(self.session, self.sharers[node])
+
+    def key(self, node: int) -> checksum.ChecksumKey:
+        """The checksum key under which this node made its tag."""
+        contributions = {peer: self.contributions[peer] for peer in self.sharers[node]}
+        return checksum.ChecksumKey(self.view(node), contributions, self.shape.ring_bits)
+
     def _take_off_self_mask(self, running: MaskedSum, node: int) -> bool:
         seed = self.self_mask_seed(node)
         if seed is None:
             return False
-        running.add_self_mask(seed, node, remove=True)
+        seen = MaskedSum(self.view(node), running.vector, running.tag)
+        seen.add_self_mask(seed, node, remove=True)
+        running.tag = seen.tag
         return True
 
     def _take_off_pair_masks(self, running: MaskedSum, node: int, nodes: Collection[int]) -> bool:
         """Take one node's pair masks out of the sum, but for those that cancel inside it."""
+        seen = MaskedSum(self.view(node), running.vector, running.tag)
         for peer in self.sharers[node] - {node}:
-            if peer in nodes and node in self.sharers[peer]:
+            if peer in nodes and node in self.sharers[peer] and self.view(peer) == self.view(node):
                 continue
             seed = self.pair_seed(node, peer)
             if seed is None:
                 return False
-            running.add_pair_mask(seed, node, peer, remove=True)
+            seen.add_pair_mask(seed, node, peer, remove=True)
+        running.tag = seen.tag
         return True
 
     def _recover(self, kind: str, owner: int) -> bytes | None:

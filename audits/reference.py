@@ -37,6 +37,7 @@ from audits.notation import (
 
 Seal = Callable[[bytes, bytes, bytes], bytes]  # public key, plaintext, info -> sealed
 CHECKSUM_PRIME = 2**61 - 1  # section 7
+VERSION = 2  # of the protocol: section 4
 
 
 # --- Sections 3 and 4: parameters and session ------------------------------------------------------------------------
@@ -65,7 +66,7 @@ class Round:
     @property
     def context(self) -> bytes:
         fields = [self.study, self.round_number, self.predecessor, self.base_model, self.state]
-        return H("context", C([*fields, self.dimension, self.ring_bits]))
+        return H("context", C([VERSION, *fields, self.dimension, self.ring_bits]))
 
     def quorum(self, cohort: Sequence[int]) -> int:
         return max(len(cohort) - self.dropouts, (len(self.roster) + self.colluders) // 2 + 1)
@@ -76,7 +77,7 @@ class Round:
 
     def opening(self) -> bytes:
         names = ("study", "round_number", "predecessor", "base_model", "state", "dimension", "ring_bits")
-        return C({"type": "opening"} | {name: getattr(self, name) for name in names})
+        return C({"type": "opening", "version": VERSION} | {name: getattr(self, name) for name in names})
 
     def cohort(self, advertisements: list[Message]) -> dict[int, Message]:
         senders = [ad["sender"] for ad in advertisements]
@@ -127,11 +128,11 @@ class Round:
         found = [int.from_bytes(data[i : i + width], "little") for i in range(0, len(data), width)]
         return [word % 2**self.ring_bits for word in found]
 
-    def mask(self, kind: str, seed: bytes, session: bytes, *nodes: int) -> list[int]:
+    def mask(self, kind: str, seed: bytes, view: bytes, *nodes: int) -> list[int]:
         """The mask for the vector and, last, the one for the tag. Kind: "pair" or "self"."""
         names = [idx(node) for node in nodes]
-        tag = int.from_bytes(KDF(seed, f"{kind} tag mask", session, *names), "big") % CHECKSUM_PRIME
-        return [*self.words(KDF(seed, f"{kind} mask stream", session, *names)), tag]
+        tag = int.from_bytes(KDF(seed, f"{kind} tag mask", view, *names), "big") % CHECKSUM_PRIME
+        return [*self.words(KDF(seed, f"{kind} mask stream", view, *names)), tag]
 
     def add(self, into: Sequence[int], mask: Sequence[int], sign: int = 1) -> list[int]:
         """Vector and tag, each in its own ring."""
@@ -154,9 +155,13 @@ def share_commitment(kind: str, session: bytes, dealer: int, receiver: int, shar
     return H("share commit", kind.encode(), session, idx(dealer), idx(receiver), share)
 
 
-def checksum_key(session: bytes, contributions: dict[int, bytes], dimension: int) -> tuple[list[int], int]:
+def view_of(session: bytes, sharers: Sequence[int]) -> bytes:
+    return H("view", session, *map(idx, sharers))
+
+
+def checksum_key(view: bytes, contributions: dict[int, bytes], dimension: int) -> tuple[list[int], int]:
     pieces = [piece for v in sorted(contributions) for piece in (idx(v), contributions[v])]
-    seed = H("checksum key", session, *pieces)
+    seed = H("checksum key", view, *pieces)
     data = stream(KDF(seed, "checksum vector"), 8 * dimension)
     vector = [int.from_bytes(data[i : i + 8], "little") % CHECKSUM_PRIME for i in range(0, len(data), 8)]
     return vector, int.from_bytes(KDF(seed, "checksum constant"), "big") % CHECKSUM_PRIME
@@ -248,12 +253,13 @@ class Node:
             v, seed = self._open(envelope, "pair seed envelope", self.mask_seed)
             need(envelope["commitment"] == pair_seed_commitment(session, v, u, seed), "another pair seed")
             self.pair_seeds[v] = seed
-        self.key = checksum_key(session, contributions, of.dimension)
+        view = view_of(session, self.sharers)
+        self.key = checksum_key(view, contributions, of.dimension)
         tag = sum(k * x for k, x in zip(self.key[0], vector, strict=True)) + self.key[1]
-        masked = of.add([*vector, tag], of.mask("self", self.self_seed, session, u))
+        masked = of.add([*vector, tag], of.mask("self", self.self_seed, view, u))
         for v in self.sharers:
             if v != u:
-                pair = of.mask("pair", self.pair_seeds[v], session, min(u, v), max(u, v))
+                pair = of.mask("pair", self.pair_seeds[v], view, min(u, v), max(u, v))
                 masked = of.add(masked, pair, 1 if v > u else -1)
         tag_bytes = masked.pop().to_bytes(8, "big")
         return self._signed("masked-input", session=session, vector=of.pack(masked), tag=tag_bytes)
@@ -343,7 +349,7 @@ class Aggregator:
 
     def published(self, answers: dict[int, bytes]) -> bytes:
         of, session, read = self.of, self.session, self._read("unmask", answers)
-        total = [0] * (of.dimension + 1)
+        view, total = view_of(session, list(self.shares)), [0] * (of.dimension + 1)
         for message in self.inputs.values():
             total = of.add(total, [*of.unpack(message["vector"]), int.from_bytes(message["tag"], "big")])
         for v in self.shares:
@@ -351,11 +357,11 @@ class Aggregator:
             shares = {u: self._released(m, u, v, "self_mask" if kept else "mask_key") for u, m in read.items()}
             if kept:
                 seed = rebuild(shares, self.quorum, self.ads[v]["self_mask_commitment"], self_mask_commitment(v), v)
-                total = of.add(total, of.mask("self", seed, session, v), -1)
+                total = of.add(total, of.mask("self", seed, view, v), -1)
                 continue
             seed = rebuild(shares, self.quorum, self.ads[v]["mask_key"], seal_public, v)
             for u in self.inputs:
-                pair = of.mask("pair", self._pair_seed(u, v, seed), session, min(u, v), max(u, v))
+                pair = of.mask("pair", self._pair_seed(u, v, seed), view, min(u, v), max(u, v))
                 total = of.add(total, pair, -1 if v > u else 1)
         self.tag, self.sum = total.pop().to_bytes(8, "big"), of.pack(total)
         return C({"type": "published", "session": session, "vector": self.sum, "tag": self.tag})

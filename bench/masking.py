@@ -56,10 +56,10 @@ def measure() -> dict[str, float]:
 def checksum_share(nodes: int = 10) -> dict[str, float]:
     """What the checksum adds to masking one input among `nodes`, as a percentage; both in one run."""
     shape = RoundShape(ELEMENTS, 32)
-    session = bytes(32)
-    key = ChecksumKey(session, {0: bytes(32)}, shape.ring_bits)
+    view = bytes(32)
+    key = ChecksumKey(view, {0: bytes(32)}, shape.ring_bits)
     values = np.random.default_rng(1).integers(-(1 << 30), 1 << 30, ELEMENTS)
-    masked = MaskedSum(session, encoding.empty_ring(shape), 0)
+    masked = MaskedSum(view, encoding.empty_ring(shape), 0)
 
     def mask() -> None:
         masked.add_self_mask(bytes(32), 0)

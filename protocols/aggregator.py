@@ -24,7 +24,7 @@ from collections.abc import Callable
 import numpy as np
 
 from crypto.kdf import digest
-from protocols import checksum, encoding, sharing
+from protocols import checksum, derivations, encoding, sharing
 from protocols.errors import (
     BadSignature,
     CohortTooSmall,
@@ -296,7 +296,7 @@ class Aggregator:
     def _publish_sum(self) -> dict[int, bytes]:
         if len(self._unmasks) < self._quorum:
             raise RoundVoid(self.stage.value, f"{len(self._unmasks)} sent valid shares where {self._quorum} are needed")
-        total = MaskedSum(self._session, self._running, self._running_tag)
+        total = MaskedSum(self._view(), self._running, self._running_tag)
         self._unmasking().remove_masks(total, self._unmasks)
         self._packed = encoding.pack(total.vector, self.config.context.shape)
         message = Published(self._session, self._packed, checksum.encode_tag(total.tag))
@@ -312,6 +312,9 @@ class Aggregator:
         if not valid_signers(self._statement, {sender: message.signature}, self.config.roster):
             raise BadSignature("a wrong signature", sender=sender, field="signature")
         self._closings[sender] = message.signature
+
+    def _view(self) -> bytes:
+        return derivations.view_of(self._session, self.sharers)
 
     def _unmasking(self) -> Unmasking:
         return Unmasking(self._session, self._quorum, self._advertisements, self._shares, self.sharers, self.survivors)

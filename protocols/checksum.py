@@ -1,6 +1,6 @@
 """The verified sum: a one-time affine MAC over Z_p, p = 2^61 - 1, under a key that the aggregator does not have.
 
-All sharers derive the same key from the session and from every sharer's contribution z_v: K, uniform in Z_p^D, and k_0
+All sharers derive the same key from their view and from every sharer's contribution z_v: K, uniform in Z_p^D, and k_0
 in Z_p. A node's tag is `<K, x> + k_0` for its finished vector x, as centred integers. Tags add up with the vectors:
 the sum S of the survivors' vectors is accepted when its published tag T is `<K, S> + k_0 |U3|`.
 
@@ -43,15 +43,15 @@ class ChecksumKey:
 
     __slots__ = ("_constant", "_limbs", "_stream_key")
 
-    def __init__(self, session: bytes, contributions: Mapping[int, bytes], ring_bits: int) -> None:
+    def __init__(self, view: bytes, contributions: Mapping[int, bytes], ring_bits: int) -> None:
         """
         Args:
-            session: the session id.
+            view: the session and its U2 (`protocols.derivations.view_of`).
             contributions: z_v of every sharer, by roster index.
             ring_bits: b; every element that is tagged lies in [-2^(b-1), 2^(b-1)).
         """
         parts = [part for node in sorted(contributions) for part in (index_bytes(node), contributions[node])]
-        seed = digest("checksum key", session, *parts)
+        seed = digest("checksum key", view, *parts)
         self._stream_key = derive(seed, "checksum vector")
         self._constant = _to_field(derive(seed, "checksum constant", length=_WIDE_BYTES))
         self._limbs = 2 if ring_bits <= 2 * _LIMB_BITS else 4

@@ -126,8 +126,10 @@ class Client:
         self._quorum = 0
         self._received: dict[int, sharing.ReceivedShares] = {}
         self._pair_seeds: dict[int, bytes] = {}
-        self._sharers: tuple[int, ...] = ()
-        self._survivors: tuple[int, ...] = ()
+        self.sharers: tuple[int, ...] = ()
+        """U2 as this node was shown it; empty before."""
+        self.survivors: tuple[int, ...] = ()
+        """U3 as this node was shown it; empty before."""
         self._published = b""
         self._statement: Statement | None = None
         self.checksum_contributions: dict[int, bytes] = {}
@@ -167,7 +169,7 @@ class Client:
             raise LocalError(f"submit belongs to a session that is ready, not {self.state.value}")
         shape = self.config.context.shape
         words = encoding.to_ring(vector, shape, self.config.magnitude)
-        masked = MaskedSum(self._session, words, self._checksum_key().tag(vector))
+        masked = MaskedSum(self._view(), words, self._checksum_key().tag(vector))
         masked.add_self_mask(self._secrets.self_mask_seed(), self.index)
         for peer, seed in self._pair_seeds.items():
             masked.add_pair_mask(seed, self.index, peer)
@@ -194,7 +196,7 @@ class Client:
             raise LocalError(f"close belongs to a session with a published sum, not {self.state.value}")
         if len(new_state) != DIGEST_BYTES:
             raise LocalError(f"a state digest has {DIGEST_BYTES} bytes, not {len(new_state)}")
-        groups = tuple(self._cohort), self._sharers, self._survivors
+        groups = tuple(self._cohort), self.sharers, self.survivors
         self._statement = statement_of(
             self.config.context, self._session, groups, self._quorum, self._published, new_state
         )
@@ -296,8 +298,8 @@ class Client:
         """Stage 2, up to the point where the vector is needed."""
         self._check_session(message.session)
         senders = sharing.check_addresses(message, self.index, self._cohort)
-        self._sharers = tuple(sorted({*senders, self.index}))
-        self.config.rules.check_stage("the set of sharers", len(self._sharers), len(self._cohort))
+        self.sharers = tuple(sorted({*senders, self.index}))
+        self.config.rules.check_stage("the set of sharers", len(self.sharers), len(self._cohort))
         opened = sharing.open_delivery(
             message,
             channel_key=SealingKey(self._secrets.channel_seed()),
@@ -307,38 +309,38 @@ class Client:
         )
         self._received.update(opened.shares)
         self._pair_seeds.update(opened.pair_seeds)
-        self._pair_seeds = {peer: self._pair_seeds[peer] for peer in self._sharers if peer != self.index}
-        self.checksum_contributions = {peer: self._received[peer].checksum for peer in self._sharers}
-        return (InputWanted(self._sharers),)
+        self._pair_seeds = {peer: self._pair_seeds[peer] for peer in self.sharers if peer != self.index}
+        self.checksum_contributions = {peer: self._received[peer].checksum for peer in self.sharers}
+        return (InputWanted(self.sharers),)
 
     def _agree(self, message: Survivors) -> tuple[ClientEvent, ...]:
         """Stage 3."""
         self._check_session(message.session)
-        if not set(message.survivors) <= set(self._sharers):
+        if not set(message.survivors) <= set(self.sharers):
             raise WrongSession("a survivor that never shared", sender=None, field="survivors")
         if self.index not in message.survivors:
             raise Excluded("this node sent its masked input and is not among the survivors", sender=None)
         self.config.rules.check_stage("the survivor set", len(message.survivors), len(self._cohort))
-        self._survivors = message.survivors
-        return (Send(encode(self._signed(Agree(self._session, self.index, self._sharers, self._survivors, b"")))),)
+        self.survivors = message.survivors
+        return (Send(encode(self._signed(Agree(self._session, self.index, self.sharers, self.survivors, b"")))),)
 
     def _unmask(self, message: Agreement) -> tuple[ClientEvent, ...]:
         """Stage 4: one kind of share per peer, once, against t signatures on the sets signed here."""
         self._check_session(message.session)
         signers = [entry.signer for entry in message.signatures]
-        if signers != sorted(set(signers)) or not set(signers) <= set(self._survivors):
+        if signers != sorted(set(signers)) or not set(signers) <= set(self.survivors):
             raise NotCanonical("signers not survivors in roster order, each once", sender=None, field="signatures")
         if len(signers) < self._quorum:
             raise CohortTooSmall(f"{len(signers)} signatures where {self._quorum} are needed", sender=None)
         for entry in message.signatures:
-            shown = Agree(self._session, entry.signer, self._sharers, self._survivors, b"")
+            shown = Agree(self._session, entry.signer, self.sharers, self.survivors, b"")
             if not self.config.roster[entry.signer].verifies(entry.signature, Agree.TYPE, shown.body()):
                 raise BadSignature(f"node {entry.signer} did not sign the sets that this node signed", sender=None)
-        dropped = sorted(set(self._sharers) - set(self._survivors))
+        dropped = sorted(set(self.sharers) - set(self.survivors))
         unmask = Unmask(
             self._session,
             self.index,
-            tuple(ReleasedShare(owner, self._received[owner].self_mask) for owner in self._survivors),
+            tuple(ReleasedShare(owner, self._received[owner].self_mask) for owner in self.survivors),
             tuple(ReleasedShare(owner, self._received[owner].mask_key) for owner in dropped),
             b"",
         )
@@ -354,20 +356,23 @@ class Client:
             total = encoding.from_ring(encoding.unpack(message.vector, context.shape), context.shape)
         except ValueError as error:
             raise NotCanonical(str(error), sender=None, field="vector") from error
-        if int(np.abs(total).max()) > len(self._survivors) * self.config.magnitude:
+        if int(np.abs(total).max()) > len(self.survivors) * self.config.magnitude:
             raise WrongLength("a sum that these survivors cannot have made", sender=None, field="vector")
         self._check_sum(total, message.tag)
         self._published = message.vector
-        return (SumPublished(self._survivors, total),)
+        return (SumPublished(self.survivors, total),)
 
     def _check_sum(self, total: NDArray[np.int64], tag: bytes) -> None:
-        expected = checksum.encode_tag(self._checksum_key().tag(total, len(self._survivors)))
+        expected = checksum.encode_tag(self._checksum_key().tag(total, len(self.survivors)))
         if not hmac.compare_digest(tag, expected):
             raise WrongSum("its tag does not fit: not the sum of what the survivors sent", sender=None, field="tag")
         self.checksum_contributions = {}
 
     def _checksum_key(self) -> checksum.ChecksumKey:
-        return checksum.ChecksumKey(self._session, self.checksum_contributions, self.config.context.shape.ring_bits)
+        return checksum.ChecksumKey(self._view(), self.checksum_contributions, self.config.context.shape.ring_bits)
+
+    def _view(self) -> bytes:
+        return derivations.view_of(self._session, self.sharers)
 
     def _check_session(self, session: bytes) -> None:
         if session != self._session:

@@ -9,9 +9,16 @@
 
 The first four exist before the session does; whatever is derived later covers the session id and names whom it is for.
 One key, one stream: `r_uv` and `b_u` are never used as keys themselves, only their labelled children are.
+
+Every mask, of vector and tag, and the checksum's key are derived under the *view*: the session and the U2 that a node
+was shown. So inputs that were made under different U2 share no stream and never unmask together. With masks under the
+session alone, a node that was shown a smaller U2 tagged its input with another checksum key than the rest, and the
+published tag was a 61-bit function of that node's own vector.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from crypto.kdf import KEY_BYTES, derive, digest
 from crypto.randomness import Entropy
@@ -81,13 +88,18 @@ def pair_seed(mask_seed: bytes, session: bytes, sender: int, receiver: int) -> b
     return derive(mask_seed, "pair seed", session, index_bytes(sender), index_bytes(receiver))
 
 
-def pair_stream_key(seed: bytes, session: bytes, sender: int, receiver: int) -> bytes:
+def view_of(session: bytes, sharers: Iterable[int]) -> bytes:
+    """What one node saw of a session: H("view", sid, U2), U2 in roster order."""
+    return digest("view", session, *(index_bytes(node) for node in sorted(sharers)))
+
+
+def pair_stream_key(seed: bytes, view: bytes, sender: int, receiver: int) -> bytes:
     """The stream that u adds and v subtracts. Bound to both, because a dishonest u chooses r_uv as it likes."""
-    return derive(seed, "pair mask stream", session, index_bytes(sender), index_bytes(receiver))
+    return derive(seed, "pair mask stream", view, index_bytes(sender), index_bytes(receiver))
 
 
-def self_stream_key(seed: bytes, session: bytes, owner: int) -> bytes:
-    return derive(seed, "self mask stream", session, index_bytes(owner))
+def self_stream_key(seed: bytes, view: bytes, owner: int) -> bytes:
+    return derive(seed, "self mask stream", view, index_bytes(owner))
 
 
 def commit_self_mask(owner: int, seed: bytes) -> bytes:

@@ -2,7 +2,8 @@
 
 A self mask, whose seed the others hold in shares, covers the whole input. Pair masks cancel between two nodes: the one
 earlier in the roster adds, the other subtracts. Vector and tag are masked from the same seeds by separate labelled
-children, so that no key makes two streams.
+children, so that no key makes two streams. All of it is derived under one view (`protocols.derivations.view_of`): masks
+that were made under different U2 have nothing in common.
 """
 
 from __future__ import annotations
@@ -15,26 +16,26 @@ from protocols.derivations import index_bytes, pair_stream_key, self_stream_key
 class MaskedSum:
     """A vector in the ring and a tag in Z_p, from or to which masks are added."""
 
-    __slots__ = ("_session", "tag", "vector")
+    __slots__ = ("_view", "tag", "vector")
 
-    def __init__(self, session: bytes, vector: RingVector, tag: int) -> None:
-        self._session = session
+    def __init__(self, view: bytes, vector: RingVector, tag: int) -> None:
+        self._view = view
         self.vector = vector
         self.tag = tag
 
     def add_self_mask(self, seed: bytes, owner: int, *, remove: bool = False) -> None:
         """Add the owner's self mask, or take it off."""
-        self._apply(self_stream_key(seed, self._session, owner), not remove)
-        mask = checksum.tag_mask(seed, "self tag mask", self._session, index_bytes(owner))
+        self._apply(self_stream_key(seed, self._view, owner), not remove)
+        mask = checksum.tag_mask(seed, "self tag mask", self._view, index_bytes(owner))
         self._shift_tag(mask, not remove)
 
     def add_pair_mask(self, seed: bytes, holder: int, peer: int, *, remove: bool = False) -> None:
         """Add the mask that `holder` shares with `peer` as the holder does: plus if it is the earlier of the two."""
         first, second = min(holder, peer), max(holder, peer)
         positive = (holder == first) != remove
-        self._apply(pair_stream_key(seed, self._session, first, second), positive)
+        self._apply(pair_stream_key(seed, self._view, first, second), positive)
         names = index_bytes(first), index_bytes(second)
-        self._shift_tag(checksum.tag_mask(seed, "pair tag mask", self._session, *names), positive)
+        self._shift_tag(checksum.tag_mask(seed, "pair tag mask", self._view, *names), positive)
 
     def _apply(self, key: bytes, positive: bool) -> None:
         (add_stream if positive else subtract_stream)(self.vector, key)

@@ -46,6 +46,8 @@ class Opening(Message):
     """Aggregator: a round begins. The node recomputes every value and refuses what differs."""
 
     TYPE: ClassVar[str] = "opening"
+    version: int = wired(Number())
+    """Of the protocol: parties of different versions would add masks that do not cancel."""
     study: bytes = exactly(DIGEST_BYTES)
     round_number: int = wired(Number())
     predecessor: bytes = exactly(DIGEST_BYTES)

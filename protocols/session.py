@@ -17,6 +17,9 @@ from protocols.messages import Advertise, Opening
 from protocols.parameters import CohortRules, RoundShape
 from protocols.wire import Limits, canonical, fields_of
 
+VERSION = 2
+"""Of the protocol. 1: masks were derived under the session alone, and not under what a node was shown of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -33,21 +36,17 @@ class Context:
     shape: RoundShape
 
     def digest(self) -> bytes:
-        """32 bytes over all of it, in this order."""
-        values = [
-            self.study,
-            self.round_number,
-            self.predecessor,
-            self.base_model,
-            self.state,
-            self.shape.dimension,
-            self.shape.ring_bits,
-        ]
-        return digest("context", canonical(values))
+        """32 bytes over the protocol's version and all of it, in this order."""
+        return digest("context", canonical([VERSION, *self._values()]))
+
+    def is_of_version_1(self, context: bytes) -> bool:
+        """Whether this is the digest that version 1 made of the same context: to say so, and for nothing else."""
+        return context == digest("context", canonical(self._values()))
 
     def opening(self) -> Opening:
         """The header that announces this round."""
         return Opening(
+            version=VERSION,
             study=self.study,
             round_number=self.round_number,
             predecessor=self.predecessor,
@@ -66,6 +65,17 @@ class Context:
         for name, value in fields_of(self.opening()).items():
             if getattr(opening, name) != value:
                 raise WrongSession("the round's header is not the one this node computed", sender=None, field=name)
+
+    def _values(self) -> list[bytes | int]:
+        return [
+            self.study,
+            self.round_number,
+            self.predecessor,
+            self.base_model,
+            self.state,
+            self.shape.dimension,
+            self.shape.ring_bits,
+        ]
 
 
 @dataclass(frozen=True, slots=True)

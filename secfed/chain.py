@@ -97,6 +97,13 @@ class Chain:
         if not self.round_number < statement.round_number <= self.study.algorithm.rounds:
             raise WrongSession("a round number out of order", sender=None, field="round_number")
         context = self.context(statement.round_number)
+        if context.is_of_version_1(statement.context):
+            raise WrongSession(
+                "a receipt of protocol version 1, whose masks did not cover which sharers a node was shown, so that "
+                "more than the sum may have been given away. This version takes no such receipt: run the study again",
+                sender=None,
+                field="context",
+            )
         if statement.context != context.digest() or statement.old_state != context.state:
             raise WrongSession("a receipt for another model or study", sender=None, field="context")
         if statement.sum_digest != sum_digest(packed):

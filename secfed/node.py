@@ -33,6 +33,7 @@ from secfed.policy import Policy
 from secfed.store import NodeStore
 from secfed.strategies import Layout, ModelState
 from secfed.study import Study
+from secfed.views import difference
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger
@@ -264,6 +265,10 @@ class Node:
         if held is not None:
             return held  # what was signed for that round, whatever is asked for now
         self.chain.check_next(statement, message.vector)
+        misled = difference(self.study, self._client, statement)
+        if misled is not None:
+            self._tell_owner(misled)
+            raise WrongSession("an echo of a round that this node saw otherwise", sender=None, field="statement")
         if self.index not in statement.survivors:
             raise WrongSession("an echo is asked of a node that is no survivor", sender=None, field="statement")
         needed = self.study.cohort.colluders + 1
@@ -323,6 +328,9 @@ class Node:
             return False
         ahead = copy.copy(self.chain)
         ahead.adopt(link.receipt, packed)
+        misled = difference(self.study, self._client, statement)
+        if misled is not None:
+            self._tell_owner(misled)
         if self.index in statement.survivors:
             self._check_spend(statement.round_number)
         self.parts.store.append_link(self.study.digest, ahead.length, encode(link.receipt), packed)

@@ -39,6 +39,7 @@ from audits.adversaries.tiny_ring import TinyRing
 from audits.adversaries.two_cohorts import TwoCohorts
 from audits.adversaries.two_receipts import TwoReceipts
 from audits.adversaries.unequal_contributions import UnequalContributions
+from audits.adversaries.unequal_views import HiddenAndDropped, HiddenColluder, HiddenHonestNodes
 from audits.adversaries.withheld_receipt import WithheldReceipt
 
 ATTACKS: tuple[Attack, ...] = (
@@ -69,6 +70,9 @@ ATTACKS: tuple[Attack, ...] = (
     InconsistentSeed(),
     WrongShare(),
     UnequalContributions(),
+    HiddenColluder(),
+    HiddenHonestNodes(),
+    HiddenAndDropped(),
     AddedOffset(),
     ScaledSum(),
     NegatedSum(),

@@ -42,7 +42,7 @@ class TwoReceipts(Attack):
         if summed is None:
             return False
         total = summed + np.int64(offset)
-        key = checksum.ChecksumKey(learned.session, learned.contributions, world.shape.ring_bits)
+        key = learned.key(honest[0])
         tag = checksum.encode_tag(key.tag(total, len(world.everyone)))
         packed = encoding.pack(encoding.to_ring(total, world.shape, 1 << 62), world.shape)
         for node in honest:

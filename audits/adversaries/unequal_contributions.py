@@ -50,8 +50,8 @@ class UnequalContributions(Attack):
         total, summed = learned.unmask(world.everyone), learned.sum_of(world.everyone)
         if total is None or summed is None:
             return False
-        key = ChecksumKey(learned.session, learned.contributions, world.shape.ring_bits)
-        other = ChecksumKey(learned.session, {**learned.contributions, CORRUPT: OTHER}, world.shape.ring_bits)
+        key, view = learned.key(VICTIM), learned.view(VICTIM)
+        other = ChecksumKey(view, {**learned.contributions, CORRUPT: OTHER}, world.shape.ring_bits)
         excess = (total.tag - key.tag(summed, count)) % PRIME
         vector, nothing = world.vectors[VICTIM], np.zeros(DIMENSION, dtype=np.int64)
         truth = (other.tag(vector) - key.tag(vector)) % PRIME

@@ -17,7 +17,7 @@ from audits.simulator import FreshEntropy
 from crypto.identity import PublicIdentity
 from crypto.kdf import digest
 from dp.ledger import Ledger
-from protocols import client, encoding, sharing
+from protocols import client, derivations, encoding, sharing
 from protocols.checksum import ChecksumKey
 from protocols.client import Client, State
 from protocols.masking import MaskedSum
@@ -88,6 +88,11 @@ def secrets_not_wiped() -> Weakening:
 def no_self_mask() -> Weakening:
     """Inputs are covered by pair masks alone, as in the first sketch of Bonawitz et al. (2017, section 4)."""
     return patch.object(MaskedSum, "add_self_mask", lambda running, seed, owner, remove=False: None)
+
+
+def masks_not_bound_to_the_view() -> Weakening:
+    """Masks follow from the session alone, whatever U2 a node was shown: version 1 of the protocol."""
+    return patch.object(derivations, "view_of", lambda session, sharers: session)
 
 
 def signatures_not_counted() -> Weakening:

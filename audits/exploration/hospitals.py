@@ -203,7 +203,7 @@ class StudyNode:
         if client.state is State.ADVERTISED:
             yield from self._studies.agreed(path, context.round_number, self.index)
         else:
-            group = tuple(member for member in client._survivors if member in self._studies.honest)
+            group = tuple(member for member in client.survivors if member in self._studies.honest)
             yield from self._studies.summed(path, context.round_number, group, self.index)
 
     def _said(self, node: Node, answer: bytes) -> Iterator[Fact]:
@@ -215,7 +215,7 @@ class StudyNode:
         if name == Advertise.TYPE:
             yield "joined", self.index, client.config.context.digest()
         elif name == Agree.TYPE:
-            group = tuple(member for member in client._survivors if member in self._studies.honest)
+            group = tuple(member for member in client.survivors if member in self._studies.honest)
             yield "agreed", self.index, client.config.context.digest(), group
         elif name == Close.TYPE:
             yield "signed", self.index, client.statement
@@ -246,7 +246,7 @@ class StudyNode:
             _rows(node.parts.store),
             _ledger(node).entries,
             node.chain.head,
-            None if client is None else (client.config.context.digest(), client.state, client._survivors),
+            None if client is None else (client.config.context.digest(), client.state, client.survivors),
         )
         if key not in self._known:
             self._known[key] = len(self._nodes)

@@ -119,7 +119,7 @@ class Pool:
 
     def candidates(self, client: Client) -> list[Candidate]:
         """Everything that the node could be sent, of every kind, whatever it waits for."""
-        place = client.index, client.session, client._sharers, client._survivors
+        place = client.index, client.session, client.sharers, client.survivors
         if place not in self._candidates:
             self._candidates[place] = list(self._made_for(client))
         return self._candidates[place]
@@ -274,12 +274,12 @@ class Pool:
         """Signatures on every pair of sets; on the node's own, every subset of the smallest sizes that matter."""
         cohort = sorted(client._cohort)
         quorum = self.rules.quorum(len(cohort))
-        made_up = tuple(Signature(node, bytes(64)) for node in client._survivors)
-        text = f"made-up signatures of {list(client._survivors)}"
+        made_up = tuple(Signature(node, bytes(64)) for node in client.survivors)
+        text = f"made-up signatures of {list(client.survivors)}"
         yield Candidate(encode(Agreement(client.session, made_up)), ((),), text)
         for sharers in _subsets(cohort):
             for survivors in _subsets(sharers):
-                own = (sharers, survivors) == (client._sharers, client._survivors)
+                own = (sharers, survivors) == (client.sharers, client.survivors)
                 sizes = (quorum - 1, quorum) if own else (len(survivors),)
                 for size in sizes:
                     for signers in itertools.combinations(survivors, max(size, 0)):
@@ -299,20 +299,21 @@ class Pool:
     def _sums(self, client: Client, cohort: tuple[Member, ...]) -> Iterator[Candidate]:
         """Sums that the attacker can have a fitting tag for, and the tags it would get by computing on one it has."""
         contributions = {
-            member[0]: self.secrets(member).checksum_contribution() for member in cohort if member[0] in client._sharers
+            member[0]: self.secrets(member).checksum_contribution() for member in cohort if member[0] in client.sharers
         }
-        key = checksum.ChecksumKey(client.session, contributions, self.config.context.shape.ring_bits)
-        colluder = not self.corrupt.isdisjoint(client._sharers)
+        view = derivations.view_of(client.session, client.sharers)
+        key = checksum.ChecksumKey(view, contributions, self.config.context.shape.ring_bits)
+        colluder = not self.corrupt.isdisjoint(client.sharers)
         quorum = self.rules.quorum(len(cohort))
-        for survivors in _subsets(client._sharers):
+        for survivors in _subsets(client.sharers):
             total = sum((self.vectors[node] for node in survivors), np.zeros(1, dtype=np.int64))
             tag = key.tag(total, len(survivors))
-            dropped = tuple(node for node in client._sharers if node not in survivors)
+            dropped = tuple(node for node in client.sharers if node not in survivors)
             released = [
                 ("unmask", node, client.session, survivors, dropped) for node in survivors if node in self.honest
             ]
             needs: tuple[tuple[Fact, ...], ...] = tuple(itertools.combinations(released, quorum))
-            own = survivors == client._survivors
+            own = survivors == client.survivors
             if own and colluder:
                 needs = ((),)
                 forged = total + 1

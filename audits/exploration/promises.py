@@ -4,23 +4,33 @@
 2. No honest node releases both kinds of share for one peer, and nobody can rebuild both secrets of an honest node.
 3. At most one pair of sets (U2, U3) gets a quorum, and at most one statement.
 4. Without a colluder among the sharers, a node signs the true sum and nothing else.
-5. The masked inputs of one round number, taken together, can be combined into something free of unknown masks in one
-   way at the most: the sum over all honest survivors. An input is `x` and a list of streams; of a list of inputs, the
-   combinations in which all unknown streams cancel are the left null space of the matrix (inputs by streams). Its
-   entries are +1, 0 and -1 with at most two in a column, so that its rank is the same over every ring.
+5. What nodes publish in one round number, vectors and tags, taken together, can be combined into something free of
+   unknown masks in one way at the most: the sum over all honest survivors, with the tag of that sum. An input is `x`
+   and a list of streams, a tag `<K, x> + k_0` and a list of masks; of a list of either, the combinations in which all
+   unknown masks cancel are the left null space of the matrix (inputs by masks). Its entries are +1, 0 and -1 with at
+   most two in a column, so that its rank is the same over every ring. Vectors and tags share no mask, so that what
+   combines both is a combination of each. Tags under different keys add up to more than the tag of a sum.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from audits.exploration.pool import Member, Pool
 from audits.exploration.search import Fact, Facts, Promises
+from audits.exploration.symbols import Mask
 from crypto.kdf import digest
 from protocols import derivations
+from protocols.masking import MaskedSum
+
+_Owners: TypeAlias = set[tuple[bytes, int]]
+"""(session, owner) of secrets that the attacker can rebuild."""
 
 
 class SessionPromises(Promises):
@@ -48,7 +58,7 @@ class SessionPromises(Promises):
         )
         self._pool = pool
         self._cohorts = cohorts
-        self._streams = self._stream_names()
+        self._masks = self._mask_names()
 
     def _secrets_kept(self, facts: list[Fact]) -> str | None:
         for _, node, state in facts:
@@ -124,29 +134,35 @@ class SessionPromises(Promises):
         return None
 
     def _uncovered(self, facts: list[Fact]) -> str | None:
-        uploads = {fact[1]: fact[3] for fact in facts if fact[0] == "upload"}
-        self_masks, mask_keys = self._rebuilt(facts)
-        unknown: list[dict[Hashable, int]] = []
-        for streams in uploads.values():
-            row: dict[Hashable, int] = defaultdict(int)
-            for key, sign in streams:
-                if not self._is_known(key, self_masks, mask_keys):
-                    row[key] += sign
-            unknown.append(row)
-        combinations = null_space(unknown)
-        if len(combinations) > 1:
-            return f"{len(combinations)} independent combinations of the inputs are free of unknown masks"
-        nodes = list(uploads)
-        for combination in combinations:
-            summed = [node for node, weight in zip(nodes, combination, strict=True) if weight]
-            if len({weight for weight in combination if weight}) != 1:
-                return f"a weighted combination of the inputs of {summed} is free of unknown masks"
-            least = self._pool.rules.minimum - self._pool.rules.colluders
-            if len(summed) < max(2, least):
-                return f"the input of {summed} alone is free of unknown masks"
+        uploads = {fact[1]: fact for fact in facts if fact[0] == "upload"}
+        known = self._rebuilt(facts)
+        for part, kind in (("input", bytes), ("tag", int)):
+            rows = [self._unknown(fact[3], kind, known) for fact in uploads.values()]
+            combinations = null_space(rows)
+            if len(combinations) > 1:
+                return f"{len(combinations)} independent combinations of the {part}s are free of unknown masks"
+            for combination in combinations:
+                summed = [node for node, weight in zip(uploads, combination, strict=True) if weight]
+                if len({weight for weight in combination if weight}) != 1:
+                    return f"a weighted combination of the {part}s of {summed} is free of unknown masks"
+                least = self._pool.rules.minimum - self._pool.rules.colluders
+                if len(summed) < max(2, least):
+                    return f"the {part} of {summed} alone is free of unknown masks"
+                if part == "tag" and len({uploads[node][4] for node in summed}) > 1:
+                    return f"the tags of {summed} are free of unknown masks together, and made with different keys"
         return None
 
-    def _rebuilt(self, facts: list[Fact]) -> tuple[set[tuple[bytes, int]], set[tuple[bytes, int]]]:
+    def _unknown(
+        self, masks: Iterable[tuple[Mask, int]], kind: type[Mask], known: tuple[_Owners, _Owners]
+    ) -> dict[Hashable, int]:
+        """One input's row, or one tag's: its unknown masks with their signs."""
+        row: dict[Hashable, int] = defaultdict(int)
+        for mask, sign in masks:
+            if isinstance(mask, kind) and not self._is_known(mask, *known):
+                row[mask] += sign
+        return row
+
+    def _rebuilt(self, facts: list[Fact]) -> tuple[_Owners, _Owners]:
         """(session, owner) of the self-mask seeds and of the mask seeds of which the attacker has enough shares."""
         held: dict[tuple[str, bytes, int], set[int]] = defaultdict(set)
         for fact in facts:
@@ -160,34 +176,41 @@ class SessionPromises(Promises):
                     held["self mask", session, owner].add(fact[1])
                 for owner in fact[4]:
                     held["mask key", session, owner].add(fact[1])
-        enough: dict[str, set[tuple[bytes, int]]] = {"self mask": set(), "mask key": set()}
+        enough: dict[str, _Owners] = {"self mask": set(), "mask key": set()}
         for (kind, session, owner), holders in held.items():
             if len(holders) >= self._quorum(len(self._cohorts[session])):
                 enough[kind].add((session, owner))
         return enough["self mask"], enough["mask key"]
 
-    def _is_known(self, key: bytes, self_masks: set[tuple[bytes, int]], mask_keys: set[tuple[bytes, int]]) -> bool:
-        """Whether the attacker has the key of this stream: a colluder's, or derived from a seed that it can rebuild."""
-        if key not in self._streams:
+    def _is_known(self, mask: Mask, self_masks: _Owners, mask_keys: _Owners) -> bool:
+        """Whether the attacker has this mask: a colluder's, or derived from a seed that it can rebuild."""
+        if mask not in self._masks:
             return True  # no node's own: the attacker made it
-        session, owners = self._streams[key]
+        session, owners = self._masks[mask]
         if not self._pool.corrupt.isdisjoint(owners):
             return True
         rebuilt = self_masks if len(owners) == 1 else mask_keys
         return any((session, owner) in rebuilt for owner in owners)
 
-    def _stream_names(self) -> dict[bytes, tuple[bytes, tuple[int, ...]]]:
-        """Stream key -> session and owners: one for a self mask, two for a pair mask."""
-        names: dict[bytes, tuple[bytes, tuple[int, ...]]] = {}
+    def _mask_names(self) -> dict[Mask, tuple[bytes, tuple[int, ...]]]:
+        """Mask -> session and owners: one for a self mask, two for a pair mask. In every view that a node can have."""
+        names: dict[Mask, tuple[bytes, tuple[int, ...]]] = {}
         for session, cohort in self._cohorts.items():
-            for place, member in enumerate(cohort):
-                secrets = self._pool.secrets(member)
-                key = derivations.self_stream_key(secrets.self_mask_seed(), session, member[0])
-                names[key] = session, (member[0],)
-                for later, _ in cohort[place + 1 :]:
-                    seed = derivations.pair_seed(secrets.mask_seed(), session, member[0], later)
-                    names[derivations.pair_stream_key(seed, session, member[0], later)] = session, (member[0], later)
+            for view in _views(session, [node for node, _ in cohort]):
+                masked = MaskedSum(view, np.empty(0, dtype=np.uint32), 0)
+                for place, member in enumerate(cohort):
+                    node, secrets = member[0], self._pool.secrets(member)
+                    masked.add_self_mask(secrets.self_mask_seed(), node)
+                    names |= self._noted(session, node)
+                    for later, _ in cohort[place + 1 :]:
+                        seed = derivations.pair_seed(secrets.mask_seed(), session, node, later)
+                        masked.add_pair_mask(seed, node, later)
+                        names |= self._noted(session, node, later)
         return names
+
+    def _noted(self, session: bytes, *owners: int) -> dict[Mask, tuple[bytes, tuple[int, ...]]]:
+        """The masks that were just used, as these nodes'."""
+        return {mask: (session, owners) for mask, _ in self._pool.streams.take()}
 
     def _is_quorum(self, honest: Iterable[int], survivors: Iterable[int], cohort_size: int) -> bool:
         """Whether these signers, with all corrupt survivors, are enough."""
@@ -201,6 +224,13 @@ class SessionPromises(Promises):
 def state_after(total: int) -> bytes:
     """The digest of the next state in an exploration: it is the sum, and nothing else."""
     return digest("explored state", total.to_bytes(8, "big", signed=True))
+
+
+def _views(session: bytes, cohort: list[int]) -> set[bytes]:
+    """What nodes of this session may have been shown of it: every U2."""
+    sizes = range(1, len(cohort) + 1)
+    chosen = itertools.chain.from_iterable(itertools.combinations(cohort, size) for size in sizes)
+    return {derivations.view_of(session, sharers) for sharers in chosen}
 
 
 def null_space(rows: list[dict[Hashable, int]]) -> list[list[Fraction]]:

@@ -84,6 +84,7 @@ REMOVALS: tuple[Exploration, ...] = (
     Exploration(_FOUR, 0, "one signer of the quorum", weakened.quorum_one_too_low),
     Exploration(_FOUR_ONE_CORRUPT, 0, "signatures on the sets", lambda: weakened.unchecked_signatures(Agree.TYPE)),
     Exploration(_FOUR_ONE_CORRUPT, 0, "the self mask", weakened.no_self_mask),
+    Exploration(_FOUR_ONE_CORRUPT, 0, "the view in the masks", weakened.masks_not_bound_to_the_view),
     Exploration(_THREE, 0, "the checksum's constant", weakened.checksum_without_constant),
     Exploration(_THREE, 0, "wiping of secrets", weakened.secrets_not_wiped),
     Exploration(_THREE, 0, "signatures on pair seeds", lambda: weakened.unchecked_signatures(SEED_LABEL)),

@@ -128,7 +128,8 @@ class SessionNode:
             case Share():
                 return "share", self.index, message.session
             case MaskedInput():
-                return "upload", self.index, message.session, self._pool.streams.take()
+                key = client._checksum_key()._stream_key
+                return "upload", self.index, message.session, self._pool.streams.take(), key
             case Agree():
                 return "agree", self.index, message.session, message.sharers, message.survivors
             case Unmask():
@@ -157,8 +158,8 @@ class SessionNode:
             facts,
             client.session,
             tuple(client._cohort.values()),
-            client._sharers,
-            client._survivors,
+            client.sharers,
+            client.survivors,
             client._published,
             tuple(sorted(client._answers)),
         )

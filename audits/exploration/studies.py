@@ -18,7 +18,7 @@ from audits.exploration.search import Fact
 from audits.federation import LAYOUT, FormulaTrainer, study_of
 from crypto.identity import Identity
 from crypto.kdf import digest
-from protocols import checksum, encoding
+from protocols import checksum, derivations, encoding
 from protocols.aggregator import Aggregator, Stage
 from protocols.checksum import ChecksumKey
 from protocols.client import Client
@@ -270,7 +270,7 @@ class Studies:
         contributions = {
             node: SessionSecrets(self.entropy(node, context.digest())).checksum_contribution() for node in members
         }
-        key = ChecksumKey(aggregator.session, contributions, context.shape.ring_bits)
+        key = ChecksumKey(derivations.view_of(aggregator.session, members), contributions, context.shape.ring_bits)
         total = encoding.from_ring(encoding.unpack(aggregator.packed_sum, context.shape), context.shape)
         total[0] += 1 << 12
         packed = encoding.pack(encoding.to_ring(total, context.shape, 1 << 62), context.shape)

@@ -2,9 +2,9 @@
 
 The nodes' own code runs unchanged on top of it. A seal is a name that opens with the right key and binding, and with
 nothing else; a signature is a name that only its signer's key makes; a mask is not added at all but noted, so that a
-masked input is `x` and a list of streams. Digests, derivations and shares stay what they are: they are injective and
-one-way for everything that is asked here. This is the model of Dolev and Yao (1983): the attacker computes whatever the
-names it has allow, and breaks no primitive.
+masked input is `x`, its tag, and a list of masks. Digests, derivations and shares stay what they are: they are
+injective and one-way for everything that is asked here. This is the model of Dolev and Yao (1983): the attacker
+computes whatever the names it has allow, and breaks no primitive.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TypeAlias
 from unittest.mock import patch
 
 from crypto import sealing
@@ -19,21 +20,30 @@ from crypto.identity import Identity, PublicIdentity
 from crypto.kdf import digest, encode_parts
 from crypto.prg import RingVector
 from crypto.sealing import SealingError, SealingKey, SealingPublicKey
+from protocols.masking import MaskedSum
 
 _Sealed = tuple[bytes, bytes, bytes]
 """Public key, binding, plaintext."""
 
 
+Mask: TypeAlias = bytes | int
+"""What a mask is called: a stream by its key, a tag's mask by itself, a number of 61 bits that only its key gives."""
+
+
 class Streams:
-    """The mask streams that the nodes have used, in the order of use, each with its sign."""
+    """The masks that the nodes have used, in the order of use, each with its sign."""
 
     def __init__(self) -> None:
-        self._used: list[tuple[bytes, int]] = []
+        self._used: list[tuple[Mask, int]] = []
 
-    def take(self) -> tuple[tuple[bytes, int], ...]:
-        """The streams used since the last call."""
+    def take(self) -> tuple[tuple[Mask, int], ...]:
+        """The masks used since the last call."""
         used, self._used = tuple(self._used), []
         return used
+
+    def shift(self, mask: int, positive: bool) -> None:
+        """Stands for `MaskedSum._shift_tag`."""
+        self._used.append((mask, 1 if positive else -1))
 
     def add(self, vector: RingVector, key: bytes) -> None:
         """Stands for `crypto.prg.add_stream`."""
@@ -84,6 +94,7 @@ def symbolic() -> Iterator[Streams]:
             (SealingKey, "open", unseal),
             (Identity, "sign", sign),
             (PublicIdentity, "verifies", verifies),
+            (MaskedSum, "_shift_tag", streams.shift),
         ):
             stack.enter_context(patch.object(owner, name, stand_in))
         stack.enter_context(patch("protocols.masking.add_stream", streams.add))

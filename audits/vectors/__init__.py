@@ -39,7 +39,7 @@ from protocols.errors import RemoteError
 FOLDER = Path(__file__).parent
 PROVENANCE = {
     "generator": "python -m audits.vectors --write: audits/transcripts.py around audits/reference.py",
-    "specification": "protocols/SPEC.md, version 1",
+    "specification": "protocols/SPEC.md, version 2",
 }
 AGGREGATOR = "aggregator"
 Session = tuple[Scenario, Transcript]

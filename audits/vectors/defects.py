@@ -75,6 +75,7 @@ def _opening(sessions: Sessions) -> list[Defect]:
     of = at.scenario.round
     other = bytes(32)
     return [
+        at.changed("another version of the protocol", put(version=1), "WrongSession"),
         at.changed("another study", put(study=other), "WrongSession"),
         at.changed("another predecessor", put(predecessor=other), "WrongSession"),
         at.changed("another base model", put(base_model=other), "WrongSession"),

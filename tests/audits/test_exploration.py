@@ -54,6 +54,7 @@ BROKEN = {
     "one signer of the quorum": "alone is free of unknown masks",
     "signatures on the sets": "released shares for different sets",
     "the self mask": "free of unknown masks",
+    "the view in the masks": "are free of unknown masks together, and made with different keys",
     "the checksum's constant": "signed a sum that is not its survivors'",
     "wiping of secrets": "still holds secrets",
     "signatures on pair seeds": "alone is free of unknown masks",

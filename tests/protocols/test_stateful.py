@@ -71,7 +71,7 @@ def both_kinds_of_share_released() -> AbstractContextManager[object]:
         received = dict(node._received)
         (sent,) = honest(node, message)
         said = decode(Unmask, sent.data, node.config.limits, None)
-        everything = tuple(ReleasedShare(owner, received[owner].mask_key) for owner in node._sharers)
+        everything = tuple(ReleasedShare(owner, received[owner].mask_key) for owner in node.sharers)
         return (Send(encode(node._signed(replaced(said, mask_key_shares=everything)))),)
 
     return patch.dict("protocols.client._EXPECTS", {State.AGREED: (Agreement, unmask, State.UNMASKED)})

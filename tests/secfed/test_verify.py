@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from crypto.kdf import digest
 from protocols.receipts import Receipt, Statement
 from protocols.wire import canonical, decode, encode, fields_of
 from secfed import run_folder
 from secfed.run_folder import ledger_file, read_first_state, receipt_file, sum_file
+from secfed.study import load_study
 from secfed.verify.folder import verify_folder
-from secfed.verify.rounds import check_rounds
+from secfed.verify.rounds import check_rounds, start_chain
 from tests.secfed.federation import cut, identities
 from tests.secfed.run_folders import FROZEN, write_run
 from tests.secfed.verified import LIMITS, WEIGHTS, problem_in
@@ -128,6 +130,16 @@ def test_a_statement_that_does_not_follow_is_found_however_many_signed(
     place, found = problem_in(folder)
     assert place == receipt_file(1)
     assert reason in found
+
+
+def test_a_receipt_of_the_first_version_of_the_protocol_is_refused_by_that_name(folder: Path) -> None:
+    chain = start_chain(folder, load_study(folder / run_folder.STUDY))
+    old = digest("context", canonical(chain.context(1)._values()))  # before the version was its first entry
+    resigned(folder, 1, lambda statement: {"context": old})
+    place, found = problem_in(folder)
+    assert place == receipt_file(1)
+    assert "protocol version 1" in found
+    assert "run the study again" in found
 
 
 def test_the_forger_of_these_tests_can_make_a_good_receipt(folder: Path) -> None:
