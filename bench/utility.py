@@ -11,8 +11,8 @@ a patient to be drawn; the private ones the same epsilon and delta. Each names w
   is as good as `distributed`, that factor is all that distribution costs.
 - `non_private`: the same steps without clip and noise.
 
-Patients without a place in the padded batches do not occur in any run here; batches that hold fillers only are left
-out, because they add nothing but time.
+Patients without a place in the padded batches do not occur in any run here; but for the arm `local`, batches that hold
+fillers only are left out, because they add nothing but time.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from dp import accounting
 from dp.distributed import private_sum, record_gradients
 from dp.patients import draw_patients
 from dp.sampling import Patients
-from dp.step_plan import StepPlan, noise_share
-from dp.training import LocalPlan, train_locally
+from dp.step_plan import LocalPlan, StepPlan, batches_needed, noise_share
+from dp.training import train_locally
 from protocols.parameters import CohortRules
 from secfed.algorithms import FedOptAdam
 from secfed.data import Columns, read_patients, read_test_set, tokenise
@@ -171,6 +171,7 @@ def local(work: Workload, seed: int, epsilon: float, hospitals: int) -> float:
                 learning_rate=DEMO.local_learning_rate,
                 optimizer="adam",
                 physical_batch=DEMO.physical_batch,
+                batches=batches_needed(len(patients), work.sampling_rate, 1, DEMO.physical_batch),
             )
             work.model.set_state(state.adapter)
             train_locally(work.model.module, patients, plan, secret, number)

@@ -8,8 +8,8 @@ tolerance of 0.01, to within `PRV_AGREEMENT`. That is for deltas down to `SMALLE
 floating-point numbers fail, and it can lie below the figure of record. Neither is ever the figure of record.
 A central-limit approximation is never used: it errs low.
 
-In distributed mode some of delta goes to what the machine does otherwise than the analysis assumes
-(`dp.delta_terms`), and the figure is that at what is left of delta.
+Some of delta goes to what the machine does otherwise than the analysis assumes (`dp.delta_terms`), and the figure is
+that at what is left of delta.
 
 dp-accounting and Opacus take seconds to import, so that happens inside the functions.
 """
@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
-from dp.delta_terms import DeltaTerms, DistributedNoise
+from dp.delta_terms import DeltaTerms, DistributedNoise, Noise
 from dp.errors import ImpossibleTarget, OutOfRange
 from dp.events import NoisedSums, Relation
 
@@ -54,7 +54,7 @@ _FIXED_POINT_STEPS = 50
 
 
 def epsilon(
-    sampling_rate: float, noise_multiplier: float, steps: int, delta: float, noise: DistributedNoise | None = None
+    sampling_rate: float, noise_multiplier: float, steps: int, delta: float, noise: Noise | None = None
 ) -> float:
     """The figure of record: epsilon at `delta` by the privacy loss distribution, add-or-remove one patient.
 
@@ -63,7 +63,7 @@ def epsilon(
         noise_multiplier: sigma, the noise's standard deviation in units of the clipping norm; nominal.
         steps: number of noised gradient steps, at least 1.
         delta: in (0, 1).
-        noise: how distributed noise is made; None in local mode.
+        noise: how the noise is made; without it all of delta goes to the analysed mechanism.
 
     Raises:
         OutOfRange: an argument is outside its range.
@@ -76,7 +76,7 @@ def epsilon(
 def event_epsilon(
     event: NoisedSums,
     delta: float,
-    noise: DistributedNoise | None = None,
+    noise: Noise | None = None,
     relation: Relation | None = None,
     discretization: float | None = None,
 ) -> float:
@@ -85,7 +85,7 @@ def event_epsilon(
     Args:
         event: what is charged.
         delta: in (0, 1).
-        noise: how distributed noise is made; None in local mode.
+        noise: how the noise is made; without it all of delta goes to the analysed mechanism.
         relation: the event's own by default. `Relation.REPLACE` is the figure for a changed diagnosis.
         discretization: grid of the privacy loss; by default that of the figure of record. A coarser one is faster, and
             errs high.
@@ -226,7 +226,7 @@ def _concentrated_epsilon(event: NoisedSums, delta: float) -> float:
 
 @lru_cache(maxsize=256)
 def calibrate(
-    target_epsilon: float, delta: float, sampling_rate: float, steps: int, noise: DistributedNoise | None = None
+    target_epsilon: float, delta: float, sampling_rate: float, steps: int, noise: Noise | None = None
 ) -> float:
     """The smallest noise multiplier with four decimals whose epsilon is at most the target.
 

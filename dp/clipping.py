@@ -41,8 +41,8 @@ class ClippedSum:
 
     parts: tuple[Tensor, ...]
     """One float32 tensor per parameter, of the parameter's shape."""
-    non_finite: int
-    """How many samples had a gradient that is not finite; each of them contributed zero."""
+    finite: Tensor
+    """Of shape (samples,), bool: whose gradient is finite. All others contributed zero."""
 
 
 def clip_and_sum(gradients: Sequence[Tensor], clip: float) -> ClippedSum:
@@ -61,10 +61,10 @@ def clip_and_sum(gradients: Sequence[Tensor], clip: float) -> ClippedSum:
     factors = torch.where(finite, factors, 0.0).to(torch.float32)
     parts = []
     for part, gradient in zip(flat, gradients, strict=True):
-        # 0 * NaN is NaN: a bad sample is replaced, not scaled.
-        kept = part if bool(finite.all()) else torch.where(finite[:, None], part, 0.0)
+        # 0 * NaN is NaN: a bad sample is replaced, not scaled. Also where none is bad, which would show in time.
+        kept = torch.where(finite[:, None], part, 0.0)
         parts.append((factors @ kept).reshape(gradient.shape[1:]))
-    return ClippedSum(tuple(parts), int((~finite).sum()))
+    return ClippedSum(tuple(parts), finite)
 
 
 def check_model(model: nn.Module, by_opacus: bool = True) -> list[ModelProblem]:

@@ -1,7 +1,8 @@
 """What the machine does otherwise than the analysis assumes, as terms of delta.
 
-The accountant analyses T sums with continuous Gaussian noise over independent draws. What runs in distributed mode is
-close to it, and each difference has a price that is added to delta:
+The accountant analyses T sums with continuous Gaussian noise over independent draws. What runs is close to it, and each
+difference has a price that is added to delta. `overflow` is the only one that local mode has: that its real-number
+Gaussian is one is assumed.
 
 `sampler`. A sampler draws from a distribution at most eta in total variation from the discrete Gaussian. T rounds of n
 nodes with d coordinates each lie within gamma = T n d eta of the exact mechanism M, whatever the data. If M is
@@ -37,6 +38,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from dp.errors import BatchesTooSmall, GridTooCoarse, OutOfRange, SamplerTooCoarse
 from dp.events import NoisedSums, NoiseShares
@@ -73,6 +75,39 @@ class DeltaTerms:
 
 
 @dataclass(frozen=True, slots=True)
+class LocalNoise:
+    """How the noise of a hospital's own sums is made: with real numbers, and over padded batches.
+
+    Raises:
+        OutOfRange: the chance is none.
+    """
+
+    overflow_probability: float = OVERFLOW_PROBABILITY
+    """p: the chance of a step that the others fill the hospital's padded batches."""
+
+    def __post_init__(self) -> None:
+        _check_chance(self.overflow_probability)
+
+    def delta_terms(self, seen: NoisedSums, nominal: float, epsilon: float, reach: int = 1) -> DeltaTerms:
+        """The terms of a training; as `DistributedNoise.delta_terms`, of whose arguments only the number of steps
+        counts here."""
+        return DeltaTerms(
+            sampler=0.0,
+            overflow=seen.steps * seen.draws * self.overflow_probability,
+            convolution=0.0,
+            discretisation=0.0,
+        )
+
+    def refuse(self, terms: DeltaTerms, delta: float) -> None:
+        """Raise if the term takes more of delta than it may.
+
+        Raises:
+            BatchesTooSmall: with what to change.
+        """
+        _refuse_overflow(terms, delta, self.overflow_probability)
+
+
+@dataclass(frozen=True, slots=True)
 class DistributedNoise:
     """How the noise of a distributed sum is made.
 
@@ -98,8 +133,7 @@ class DistributedNoise:
         if self.dimension < 1 or self.grid < 1:
             raise OutOfRange(f"dimension and grid are at least 1, not {self.dimension} and {self.grid}")
         for chance in (self.sampler_error, self.overflow_probability):
-            if not 0 <= chance < 1:
-                raise OutOfRange(f"a sampler's error and an overflow's chance are in [0, 1), not {chance}")
+            _check_chance(chance)
 
     def delta_terms(self, seen: NoisedSums, nominal: float, epsilon: float, reach: int = 1) -> DeltaTerms:
         """The terms of a training, for a claim about this epsilon.
@@ -136,16 +170,16 @@ class DistributedNoise:
                 f"more than 1 % of {delta:g}: use a sampler with an error of at most "
                 f"{self.sampler_error * most / terms.sampler:.2g}, or fewer steps"
             )
-        if terms.overflow > most:
-            raise BatchesTooSmall(
-                f"padded batches that overflow with a chance of {self.overflow_probability:.2g} a step add "
-                f"{terms.overflow:.2g} to delta, more than 1 % of {delta:g}: take fewer steps, or a larger delta"
-            )
+        _refuse_overflow(terms, delta, self.overflow_probability)
         if terms.convolution > most or terms.total >= delta:
             raise GridTooCoarse(
                 f"a grid of {self.grid} steps in one clipping norm is too coarse for this noise: it adds "
                 f"{terms.convolution + terms.discretisation:.2g} to a delta of {delta:g}. Use a finer grid"
             )
+
+
+Noise: TypeAlias = DistributedNoise | LocalNoise
+"""How either mode makes its noise."""
 
 
 def convolution_distance(share: float, nodes: int) -> float:
@@ -156,3 +190,16 @@ def convolution_distance(share: float, nodes: int) -> float:
     if share < _SMALLEST_SHARE:
         return math.inf
     return 10 * math.fsum(math.exp(-2 * (math.pi * share) ** 2 * k / (k + 1)) for k in range(1, nodes))
+
+
+def _check_chance(chance: float) -> None:
+    if not 0 <= chance < 1:
+        raise OutOfRange(f"a sampler's error and an overflow's chance are in [0, 1), not {chance}")
+
+
+def _refuse_overflow(terms: DeltaTerms, delta: float, chance: float) -> None:
+    if terms.overflow > SHARE_OF_DELTA * delta:
+        raise BatchesTooSmall(
+            f"padded batches that overflow with a chance of {chance:.2g} a step add {terms.overflow:.2g} to delta, "
+            f"more than 1 % of {delta:g}: take fewer steps, or a larger delta"
+        )

@@ -33,7 +33,7 @@ from dp.errors import UnsuitableModel
 from dp.patients import Drawn, clip_nobody, draw_patients, patient_vectors
 from dp.sampling import Patients
 from dp.step_plan import StepPlan
-from dp.training import per_sample_gradients, plain_gradients, record_losses
+from dp.training import per_sample_gradients, physical_batches, plain_gradients, record_losses
 
 RecordLosses: TypeAlias = Callable[[nn.Module, dict[str, Tensor], Tensor], Tensor]
 """Model, inputs and labels of some records -> the loss of each record, of shape (records,)."""
@@ -119,11 +119,7 @@ def record_gradients(
     buffer = gradient_buffer(parameters, plan.physical_batch)
     gradients = single_gradients if one_at_a_time else batch_gradients
     with plain_gradients(model) if one_at_a_time else per_sample_gradients(model):
-        for number in range(plan.batches):
-            part = queue[number * plan.physical_batch : (number + 1) * plan.physical_batch]
-            filler = plan.physical_batch - len(part)
-            index = torch.tensor(part + [0] * filler)
-            weights = torch.tensor([1.0] * len(part) + [0.0] * filler)
+        for number, (index, weights) in enumerate(physical_batches(queue, plan.physical_batch, plan.batches)):
             inputs = {name: tensor[index] for name, tensor in patients.inputs.items()}
             yield gradients(model, parameters, inputs, patients.labels[index], weights, buffer)
             if progress is not None:

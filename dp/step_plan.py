@@ -1,10 +1,12 @@
-"""The public figures of one distributed step: what every hospital computes, follows from the signed study alone.
+"""The public figures of a step: what every hospital computes, follows from the signed study alone.
 
-`StepPlan` is for patients or records, `NodePlan` for nodes that are a unit of privacy each.
+`StepPlan` is for a distributed step over patients or records, `NodePlan` for nodes that are a unit of privacy each,
+`LocalPlan` for a round of a hospital's own private steps.
 
 Free of torch, so that a verifier can derive the width of the ring. The number K of physical batches decides how long a
-step takes and how large its sum can get; it comes from a bound on the binomial tail, so that a draw beyond K batches,
-whose last patients contribute zero, has a probability below 2^-40. `dp.delta_terms` charges for that.
+step takes, and in distributed mode how large its sum can get; it comes from a bound on the binomial tail, so that a
+draw beyond K batches, whose last patients contribute zero, has a probability below 2^-40. `dp.delta_terms` charges for
+that.
 """
 
 from __future__ import annotations
@@ -100,6 +102,50 @@ class NodePlan:
             raise ValueError(f"an indicator leaves something of {self.grid} steps to the update: not {self.indicator}")
         if not (self.proximal_mu >= 0 and math.isfinite(self.proximal_mu)):
             raise ValueError(f"proximal_mu is at least 0 and finite, not {self.proximal_mu}")
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPlan:
+    """What a hospital does in one round in local mode. All of it follows from the signed study."""
+
+    steps: int
+    """Noised gradient steps in the round."""
+    sampling_rate: float
+    """q: the chance of every patient to be drawn in a step, in (0, 1]."""
+    nominal_patients: int
+    """N: the rounded number of the hospital's patients; q * N divides every step."""
+    clip: float
+    """C: the largest L2 norm of one patient's gradient."""
+    noise_multiplier: float
+    """sigma: the noise's standard deviation in units of C."""
+    learning_rate: float
+    """The local optimiser's step length."""
+    optimizer: Literal["adam", "sgd"]
+    """The local optimiser; it starts afresh in every round."""
+    physical_batch: int
+    """Records per forward pass, always exactly this many."""
+    batches: int
+    """K: physical batches per step, always exactly this many; see `batches_needed`."""
+    proximal_mu: float = 0.0
+    """mu: weight of FedProx's proximal term; there is none at 0."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "nominal_patients", "physical_batch", "batches"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
+        for name in ("clip", "noise_multiplier", "learning_rate", "sampling_rate"):
+            value = getattr(self, name)
+            if not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"{name} is positive and finite, not {value}")
+        if self.sampling_rate > 1:
+            raise ValueError(f"sampling_rate is at most 1, not {self.sampling_rate}")
+        if not (self.proximal_mu >= 0 and math.isfinite(self.proximal_mu)):
+            raise ValueError(f"proximal_mu is at least 0 and finite, not {self.proximal_mu}")
+
+    @property
+    def most_patients(self) -> int:
+        """Patients that K batches hold: one record of each."""
+        return self.physical_batch * self.batches
 
 
 def gradient_grid(grid: int, indicator: int) -> int:

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from dp.accounting import privacy_loss
-from dp.delta_terms import DistributedNoise
+from dp.delta_terms import Noise
 from dp.events import NoisedSums, Relation
 
 _POINTS = 4000
@@ -89,14 +89,12 @@ class PrivacyCurve:
         return high
 
 
-def privacy_curve(
-    event: NoisedSums, noise: DistributedNoise | None = None, relation: Relation | None = None
-) -> PrivacyCurve:
+def privacy_curve(event: NoisedSums, noise: Noise | None = None, relation: Relation | None = None) -> PrivacyCurve:
     """The curve of an event, pessimistic in both directions.
 
     Args:
         event: what is charged.
-        noise: how distributed noise is made, whose terms are added to every delta; None in local mode.
+        noise: how the noise is made; its terms are added to every delta.
         relation: the event's own by default.
     """
     loss = privacy_loss(event, relation)

@@ -6,10 +6,14 @@ Opacus's hooks give per-sample gradients and its optimiser the order of a step: 
 model's built-in loss may average over the batch and let one record weigh on the others. The denominator is the
 public q * N, never the size of a draw.
 
-Physical batches always have the same shape: the last one is filled with rows whose loss has weight 0, whose
-gradient is exactly zero. An empty draw is a step like any other, without a forward pass. The forward pass is in
-evaluation mode, so that there is no dropout; only the layers that own trainable parameters are told that they
-train, because Opacus's hooks ask.
+Nothing about the draw shows. Every step runs the same number K of physical batches of the same shape, even if nobody
+is drawn: filled up with rows whose loss has weight 0, and whose gradient is exactly zero. To Opacus they are the parts
+of one large batch: it clips and adds up each, and noises, scales and moves after the last. Zeros added to a sum of
+clipped gradients leave the sum that the accountant counts. More than K batches are drawn with a probability below
+2^-40, which `dp.delta_terms` charges for, and the patients beyond contribute zero.
+
+The forward pass is in evaluation mode, so that there is no dropout; only the layers that own trainable parameters are
+told that they train, because Opacus's hooks ask.
 
 The proximal term of FedProx (Li et al. 2020), mu/2 |x - x_t|^2, holds a round near its start x_t. Its gradient
 mu (x - x_t) depends on what was noised already and on no data: it is added when a step has been clipped, noised and
@@ -19,12 +23,9 @@ scaled, so that it costs no privacy and nothing of C.
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from opacus.grad_sample import GradSampleHooks
@@ -35,46 +36,9 @@ from crypto.randomness import NoiseSecret, NoiseStream
 from dp.clipping import check_model, clip_and_sum, owns_trainable_parameters
 from dp.errors import UnsuitableModel
 from dp.sampling import Patients, draw
-from dp.step_plan import NodePlan
+from dp.step_plan import LocalPlan, NodePlan
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class LocalPlan:
-    """What every hospital does in one round. All of it is public and part of the signed study."""
-
-    steps: int
-    """Noised gradient steps in the round."""
-    sampling_rate: float
-    """q: the chance of every patient to be drawn in a step, in (0, 1]."""
-    nominal_patients: int
-    """N: the rounded number of patients in the study; q * N divides every step."""
-    clip: float
-    """C: the largest L2 norm of one patient's gradient."""
-    noise_multiplier: float
-    """sigma: the noise's standard deviation in units of C."""
-    learning_rate: float
-    """The local optimiser's step length."""
-    optimizer: Literal["adam", "sgd"]
-    """The local optimiser; it starts afresh in every round."""
-    physical_batch: int
-    """Records per forward pass, always exactly this many."""
-    proximal_mu: float = 0.0
-    """mu: weight of FedProx's proximal term; there is none at 0."""
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "nominal_patients", "physical_batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
-        for name in ("clip", "noise_multiplier", "learning_rate", "sampling_rate"):
-            value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name} is positive and finite, not {value}")
-        if self.sampling_rate > 1:
-            raise ValueError(f"sampling_rate is at most 1, not {self.sampling_rate}")
-        if not (self.proximal_mu >= 0 and math.isfinite(self.proximal_mu)):
-            raise ValueError(f"proximal_mu is at least 0 and finite, not {self.proximal_mu}")
 
 
 class NoisyOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no types
@@ -95,6 +59,8 @@ class NoisyOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no types
         )
         self.non_finite = 0
         """How many drawn patients contributed zero because their gradient was not finite."""
+        self.counted = 0
+        """So many samples of the physical batch are drawn patients'; fillers come after them."""
         self._stream = stream
         self._denominator = plan.sampling_rate * plan.nominal_patients
         self._names = tuple(names)
@@ -124,7 +90,7 @@ class NoisyOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no types
     def clip_and_accumulate(self) -> None:
         """Clip this physical batch's per-sample gradients and add them to the step's sum."""
         clipped = clip_and_sum(self.grad_samples, self.max_grad_norm)
-        self.non_finite += clipped.non_finite
+        self.non_finite += int((~clipped.finite[: self.counted]).sum())
         for parameter, part in zip(self.params, clipped.parts, strict=True):
             parameter.summed_grad = part if parameter.summed_grad is None else parameter.summed_grad + part
 
@@ -183,7 +149,7 @@ def train_locally(
         )
         for step in range(1, plan.steps + 1):
             rows = draw(patients.rows, plan.sampling_rate, secret, round_number, step)
-            _private_step(model, optimizer, patients, rows, plan.physical_batch)
+            _private_step(model, optimizer, patients, rows[: plan.most_patients], plan)
             if progress is not None:
                 progress(step)
         if optimizer.non_finite:
@@ -255,35 +221,31 @@ def record_losses(model: nn.Module, inputs: dict[str, Tensor], labels: Tensor) -
     return nn.functional.cross_entropy(logits.to(torch.float32), labels, reduction="none")
 
 
-def physical_batches(rows: Sequence[int], size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The rows in batches of exactly `size`, each with its weights: 1 for a drawn row, 0 for a filler.
+def physical_batches(rows: Sequence[int], size: int, batches: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The rows in `batches` batches of exactly `size`, each with its weights: 1 for a drawn row, 0 for a filler.
 
-    Fillers repeat a drawn row, because that is a valid input of any model.
+    Fillers are the first record of the hospital, whoever is drawn: it is a valid input of the model. Rows beyond the
+    last batch are left out.
     """
-    for start in range(0, len(rows), size):
-        batch = list(rows[start : start + size])
-        filler = size - len(batch)
-        weights = torch.tensor([1.0] * len(batch) + [0.0] * filler)
-        yield torch.tensor(batch + batch[:1] * filler), weights
+    for number in range(batches):
+        part = list(rows[number * size : (number + 1) * size])
+        filler = size - len(part)
+        yield torch.tensor(part + [0] * filler), torch.tensor([1.0] * len(part) + [0.0] * filler)
 
 
 def _private_step(
-    model: nn.Module, optimizer: NoisyOptimizer, patients: Patients, rows: Sequence[int], physical_batch: int
+    model: nn.Module, optimizer: NoisyOptimizer, patients: Patients, rows: Sequence[int], plan: LocalPlan
 ) -> None:
     """One noised step over the drawn rows."""
     optimizer.zero_grad(set_to_none=True)
-    if not rows:
-        for parameter in optimizer.params:
-            parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))
-        optimizer.step()
-        return
     device = optimizer.params[0].device
-    left = math.ceil(len(rows) / physical_batch)
-    for index, weights in physical_batches(rows, physical_batch):
+    left = plan.batches
+    for index, weights in physical_batches(rows, plan.physical_batch, plan.batches):
         left -= 1
         inputs = {name: tensor[index].to(device) for name, tensor in patients.inputs.items()}
         losses = record_losses(model, inputs, patients.labels[index].to(device))
         torch.autograd.backward((losses * weights.to(device)).sum())
+        optimizer.counted = int(weights.sum())
         optimizer.signal_skip_step(do_skip=left > 0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

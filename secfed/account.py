@@ -11,7 +11,7 @@ from decimal import ROUND_CEILING, Decimal
 
 from crypto.discrete_gaussian import SAMPLER_ERROR
 from dp import accounting
-from dp.delta_terms import OVERFLOW_PROBABILITY, DistributedNoise
+from dp.delta_terms import OVERFLOW_PROBABILITY, DistributedNoise, LocalNoise, Noise
 from dp.errors import DPError
 from dp.events import NoisedSums, Unit
 from protocols.parameters import DIMENSION_MAX
@@ -34,13 +34,15 @@ def event_of(study: Study) -> NoisedSums:
     return NoisedSums(privacy.sampling_rate, privacy.noise_multiplier, study.steps, unit=privacy.protects)
 
 
-def noise_of(study: Study) -> DistributedNoise | None:
-    """How distributed noise is made; None in local mode. The dimension is the largest that the protocol has: an
-    adapter's own is known when the model is loaded, and the difference is far below anything that shows. Where the unit
-    is a node nothing is drawn, so that no batch overflows."""
+def noise_of(study: Study) -> Noise:
+    """How noise is made.
+
+    The dimension is the largest that the protocol has: an adapter's own is known when the model is loaded, and the
+    difference is far below anything that shows. Where the unit is a node nothing is drawn, so that no batch overflows.
+    """
     privacy = study.privacy
     if isinstance(privacy, LocalPrivacy):
-        return None
+        return LocalNoise()
     return DistributedNoise(
         study.noise_shares,
         nodes=len(study.roster),

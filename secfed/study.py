@@ -23,11 +23,12 @@ from dp.delta_limit import check_delta_for
 from dp.entries import delta_amount
 from dp.errors import OutOfRange
 from dp.events import NoiseShares, Unit
-from dp.step_plan import NodePlan, StepPlan, batches_needed, noise_share, noise_tail
+from dp.step_plan import LocalPlan, NodePlan, StepPlan, noise_share, noise_tail
 from protocols.encoding import FixedPoint
 from protocols.errors import LocalError
 from protocols.parameters import DIMENSION_MAX, CohortRules, OverflowCertificate
-from secfed.algorithms import STRATEGIES, Algorithm, FedProx, check_fits
+from secfed import plans
+from secfed.algorithms import STRATEGIES, Algorithm, check_fits
 from secfed.errors import UserError
 from secfed.privacy import MODES, DistributedPrivacy, LocalPrivacy, Privacy
 from secfed.sections import Section
@@ -246,55 +247,17 @@ class Study(Section):
         """A node's vector is so much longer than the trained parameters: 1 where the clipping norm adapts."""
         return int(isinstance(self.privacy, DistributedPrivacy) and self.privacy.adaptive_clip is not None)
 
+    def local_plan(self, index: int) -> LocalPlan:
+        """As `secfed.plans.local_plan`."""
+        return plans.local_plan(self, index)
+
     def step_plan(self, index: int, clip: float | None = None) -> StepPlan:
-        """What the node at this place of the roster does in one step, in distributed mode.
-
-        Args:
-            index: its place.
-            clip: C of the state that the step starts from, where it adapts; the study's by default.
-
-        Raises:
-            TypeError: the study is in local mode, or its unit is the node.
-        """
-        privacy, batch = self.privacy, self.algorithm.physical_batch
-        if not isinstance(privacy, DistributedPrivacy) or privacy.protects is Unit.NODE:
-            raise TypeError("a study in local mode, or of nodes, has no distributed step")
-        most = self.roster[index].patients_band[1]
-        return StepPlan(
-            sampling_rate=privacy.sampling_rate,
-            clip=privacy.clip if clip is None else clip,
-            grid=privacy.grid,
-            most_records=privacy.records_per_patient,
-            physical_batch=batch,
-            batches=batches_needed(most, privacy.sampling_rate, privacy.records_per_patient, batch),
-            noise_variance=self.share_variance,
-            indicator=privacy.indicator,
-        )
+        """As `secfed.plans.step_plan`."""
+        return plans.step_plan(self, index, clip)
 
     def node_plan(self, clip: float | None = None) -> NodePlan:
-        """What every node does in one round, where the unit is the node.
-
-        Args:
-            clip: C of the state that the round starts from, where it adapts; the study's by default.
-
-        Raises:
-            TypeError: the unit is not the node.
-        """
-        privacy, algorithm = self.privacy, self.algorithm
-        local = algorithm.local
-        if not isinstance(privacy, DistributedPrivacy) or privacy.protects is not Unit.NODE or local is None:
-            raise TypeError("only where the unit is the node is its update private as a whole")
-        return NodePlan(
-            steps=local.steps,
-            optimizer=local.optimizer,
-            learning_rate=local.learning_rate,
-            physical_batch=algorithm.physical_batch,
-            clip=privacy.clip if clip is None else clip,
-            grid=privacy.grid,
-            noise_variance=self.share_variance,
-            indicator=privacy.indicator,
-            proximal_mu=algorithm.mu if isinstance(algorithm, FedProx) else 0.0,
-        )
+        """As `secfed.plans.node_plan`."""
+        return plans.node_plan(self, clip)
 
     @cached_property
     def largest_input(self) -> int:

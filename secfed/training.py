@@ -21,9 +21,8 @@ from dp.events import Unit
 from dp.guards import Verdict, check_step, made_up_patients
 from dp.node_update import private_update
 from dp.sampling import Patients, record_by_record
-from dp.training import LocalPlan, train_locally
+from dp.training import train_locally
 from secfed.adapter import first_adapter_seed
-from secfed.algorithms import FedProx
 from secfed.models import AdapterModel, LoraSettings, ModelError, base_digest, load_model, resolve_base
 from secfed.privacy import LocalPrivacy
 from secfed.strategies import Layout, ModelState
@@ -65,26 +64,10 @@ class LocalTrainer(_ModelTrainer):
         """(x_local - x) times the nominal weight, in fixed point, of shape (D,). Calls `progress` after each step."""
         study = self.study
         self.model.set_state(state.adapter)
-        train_locally(self.model.module, self.patients, self._plan(), secret, round_number, progress)
+        plan = study.local_plan(self.index)
+        train_locally(self.model.module, self.patients, plan, secret, round_number, progress)
         update = self.model.get_state() - state.adapter
         return study.fixed_point.encode(update, study.weights[self.index])
-
-    def _plan(self) -> LocalPlan:
-        study = self.study
-        algorithm, privacy = study.algorithm, study.privacy
-        if algorithm.local is None:
-            raise TypeError("a study in distributed mode has no local training")
-        return LocalPlan(
-            steps=algorithm.local.steps,
-            sampling_rate=privacy.sampling_rate,
-            nominal_patients=study.roster[self.index].patients,
-            clip=privacy.clip,
-            noise_multiplier=privacy.noise_multiplier,
-            learning_rate=algorithm.local.learning_rate,
-            optimizer=algorithm.local.optimizer,
-            physical_batch=algorithm.physical_batch,
-            proximal_mu=algorithm.mu if isinstance(algorithm, FedProx) else 0.0,
-        )
 
 
 @dataclass(frozen=True, slots=True)

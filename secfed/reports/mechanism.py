@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dp.delta_terms import DistributedNoise
+from dp.delta_terms import LocalNoise, Noise
 from dp.events import NoisedSums, Unit
 from dp.step_plan import OVERFLOW_BITS
 from secfed.account import event_of, noise_of
@@ -90,6 +90,7 @@ def _local_rows(study: Study) -> list[_Row]:
             f"{algorithm.rounds} rounds of {local.steps} local steps, all of them accounted for",
         ),
         ("Records per drawn patient and step", "", "1", "chosen at random among the patient's records, anew each time"),
+        _batches_row({study.local_plan(index).batches for index in range(len(study.roster))}),
         ("Optimiser", "", f"{local.optimizer}, {local.learning_rate:g}", "works on noised gradients only"),
         (
             "Grid",
@@ -129,7 +130,6 @@ def _distributed_rows(study: Study, privacy: DistributedPrivacy) -> list[_Row]:
 
 def _step_rows(study: Study, privacy: DistributedPrivacy) -> list[_Row]:
     """What a step of all hospitals together is made of."""
-    batches = sorted({study.step_plan(index).batches for index in range(len(study.roster))})
     return [
         ("Private steps", "T", f"{study.steps}", "one step of all hospitals together in a round, all accounted for"),
         (
@@ -138,13 +138,19 @@ def _step_rows(study: Study, privacy: DistributedPrivacy) -> list[_Row]:
             f"at most {privacy.records_per_patient}",
             "chosen at random among the patient's records, anew each time; added up and clipped once",
         ),
-        (
-            "Batches per step",
-            "K",
-            f"{batches[0]}" if len(batches) == 1 else f"{batches[0]} to {batches[-1]}, by the hospital's nominal size",
-            f"always exactly this many, filled up: more are drawn with a chance below 2^-{OVERFLOW_BITS}",
-        ),
+        _batches_row({study.step_plan(index).batches for index in range(len(study.roster))}),
     ]
+
+
+def _batches_row(batches: set[int]) -> _Row:
+    """K of all hospitals."""
+    fewest, most = min(batches), max(batches)
+    return (
+        "Batches per step",
+        "K",
+        f"{fewest}" if fewest == most else f"{fewest} to {most}, by the hospital's nominal size",
+        f"always exactly this many, filled up: more are drawn with a chance below 2^-{OVERFLOW_BITS}",
+    )
 
 
 def _node_rows(study: Study) -> list[_Row]:
@@ -260,15 +266,15 @@ def accounting(study: Study, risk: Risk, simulation: bool, epsilon_prv: float) -
     return facts | _noise_facts(event, noise, risk.epsilon)
 
 
-def _noise_facts(event: NoisedSums, noise: DistributedNoise | None, epsilon: float) -> dict[str, Any]:
-    """How noise is drawn, and what that takes off delta."""
-    if noise is None:
+def _noise_facts(event: NoisedSums, noise: Noise, epsilon: float) -> dict[str, Any]:
+    """How noise is drawn, and what is taken off delta."""
+    terms = noise.delta_terms(event, event.noise_multiplier, epsilon)
+    if isinstance(noise, LocalNoise):
         return {
             "sampler": "real-number Gaussian in double precision, from a cryptographic stream under a secret of its "
             "own; that rounding in the sampler reveals nothing is assumed, not proved",
-            "delta_terms": [],
+            "delta_terms": [{"of": _OVERFLOW, "delta": terms.overflow}],
         }
-    terms = noise.delta_terms(event, event.noise_multiplier, epsilon)
     return {
         "sampler": "discrete Gaussian in whole-number arithmetic, from a cryptographic stream under a secret of its "
         f"own; each number is within a total variation of {noise.sampler_error:.1g} of the exact distribution",

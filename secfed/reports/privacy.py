@@ -14,6 +14,7 @@ from typing import Any
 
 from dp.accounting import prv_epsilon
 from secfed.account import event_of, is_simulation, noise_of
+from secfed.privacy import LocalPrivacy
 from secfed.reports.caveats import not_protected
 from secfed.reports.mechanism import accounting, overflow_certificate, parameters
 from secfed.reports.promise import guarantee
@@ -137,7 +138,7 @@ def _noise_as_run(study: Study, survivors: int) -> float | None:
     """
     if not survivors:
         return None
-    if noise_of(study) is None:
+    if isinstance(study.privacy, LocalPrivacy):
         return study.privacy.noise_multiplier
     shares = study.noise_shares
     return shares.seen(study.privacy.noise_multiplier, survivors, shares.colluders)

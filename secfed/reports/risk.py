@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from dp.accounting import FailingNodes, epsilon_by_failing_nodes, event_epsilon, rdp_epsilon
-from dp.delta_terms import DistributedNoise
+from dp.delta_terms import DistributedNoise, Noise
 from dp.events import NoisedSums, Relation, Unit
 from dp.tradeoff import membership_bound, privacy_curve
 
@@ -24,8 +24,8 @@ class Training:
     event: NoisedSums
     """At the nominal noise, for all planned steps."""
     delta: float
-    noise: DistributedNoise | None = None
-    """How distributed noise is made; None in local mode."""
+    noise: Noise | None = None
+    """How the noise is made; without it all of delta goes to the analysed mechanism."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,8 @@ def assess(training: Training) -> Risk:
     event, delta, noise = training.event, training.delta, training.noise
     record = event_epsilon(event, delta, noise)
     curve = privacy_curve(event)
-    at_hospitals = event.at_separate_hospitals if noise is None else event.at_summed_hospitals
+    shared = noise if isinstance(noise, DistributedNoise) else None
+    at_hospitals = event.at_summed_hospitals if shared else event.at_separate_hospitals
     hospitals = () if event.unit is Unit.NODE else HOSPITALS_OF_ONE_PATIENT
     figures = (event.sampling_rate, event.noise_multiplier, event.steps, delta)
     return Risk(
@@ -83,5 +84,5 @@ def assess(training: Training) -> Risk:
         membership_advantage=curve.advantage,
         gaussian_mu=curve.gaussian_mu(delta),
         epsilon_at_hospitals=tuple((count, event_epsilon(at_hospitals(count), delta, noise)) for count in hospitals),
-        failing=() if noise is None else epsilon_by_failing_nodes(event, delta, noise, noise.shares.quorum),
+        failing=epsilon_by_failing_nodes(event, delta, shared, shared.shares.quorum) if shared else (),
     )

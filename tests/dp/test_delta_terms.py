@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dp.accounting import NOISE_UNITS, calibrate, epsilon, event_epsilon
-from dp.delta_terms import DistributedNoise, convolution_distance
+from dp.delta_terms import OVERFLOW_PROBABILITY, DistributedNoise, LocalNoise, convolution_distance
 from dp.errors import BatchesTooSmall, DPError, GridTooCoarse, OutOfRange, SamplerTooCoarse
 from dp.events import NoisedSums, NoiseShares, Relation
 
@@ -61,6 +61,14 @@ def test_a_grid_that_is_too_coarse_only_for_the_sum_of_shares_is_refused() -> No
 def test_overflow_counts_once_a_step() -> None:
     assert EXACT.delta_terms(PLAN, PLAN.noise_multiplier, 3.0).overflow == 500 * 2.0**-40
     assert EXACT.delta_terms(PLAN.at_summed_hospitals(2), PLAN.noise_multiplier, 3.0).overflow == 1000 * 2.0**-40
+
+
+def test_local_mode_pays_for_overflow_in_all_steps_of_all_rounds_and_for_nothing_else() -> None:
+    terms = LocalNoise().delta_terms(PLAN, PLAN.noise_multiplier, 3.0)
+    assert terms.total == terms.overflow == 500 * 2.0**-40 == 500 * OVERFLOW_PROBABILITY
+    assert (
+        LocalNoise().delta_terms(PLAN.at_separate_hospitals(3), PLAN.noise_multiplier, 3.0).overflow == 1500 * 2.0**-40
+    )
 
 
 @pytest.mark.parametrize("claim", [0.0, 1.0, 5.0])
@@ -200,6 +208,17 @@ REFUSED = [
     ({"grid": 3}, GridTooCoarse, "finer grid"),
     ({"grid": 1000}, GridTooCoarse, "finer grid"),
 ]
+
+
+def test_local_mode_refuses_batches_that_overflow_too_often() -> None:
+    noise = LocalNoise(overflow_probability=2.0**-28)
+    with pytest.raises(BatchesTooSmall, match=r"3\.7e-09 a step add 1.9e-06 to delta, more than 1 % of 1e-05"):
+        epsilon(0.02, 0.9639, 500, DELTA, noise)
+    with pytest.raises(BatchesTooSmall, match="take fewer steps"):
+        calibrate(3.0, DELTA, 0.02, 500, noise)
+    assert epsilon(0.02, 0.9639, 500, DELTA) < epsilon(0.02, 0.9639, 500, DELTA, LocalNoise(1e-10)) < 3.002
+    with pytest.raises(OutOfRange, match=r"in \[0, 1\)"):
+        LocalNoise(1.0)
 
 
 @pytest.mark.parametrize(("changes", "kind", "text"), REFUSED)

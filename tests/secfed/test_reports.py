@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crypto.identity import Identity
+from dp.delta_terms import LocalNoise
 from dp.events import NoisedSums
 from secfed.errors import UserError
 from secfed.figures import rounded_up
@@ -135,6 +136,19 @@ def test_the_guarantee_names_epsilon_delta_unit_adjacency_and_against_whom(repor
         assert words in sentence
 
 
+def test_local_mode_runs_full_batches_and_the_report_says_how_many_and_what_that_takes_off_delta(
+    report: dict[str, Any],
+) -> None:
+    rows = {row["symbol"]: row for row in report["parameters"]}
+    study = _study()
+    assert [study.local_plan(index).batches for index in range(3)] == [1, 1, 2]
+    assert rows["K"]["value"] == "1 to 2, by the hospital's nominal size"
+    assert "always exactly this many" in rows["K"]["meaning"]
+    (term,) = report["accounting"]["delta_terms"]
+    assert "padded batches" in term["of"]
+    assert term["delta"] == 3 * 4 * 2.0**-40
+
+
 def test_a_simulation_makes_no_claim_against_an_aggregator_and_says_so(report: dict[str, Any]) -> None:
     assert report["run"]["simulation"] is True
     assert "No claim against an aggregator" in report["guarantee"]["note"]
@@ -153,7 +167,7 @@ def test_a_run_on_many_machines_claims_protection_against_all_other_parties() ->
 def test_the_accounted_epsilon_is_that_of_the_signed_noise_whatever_the_summary_says() -> None:
     study = _study()
     summary = _summary(study)
-    expected = assess(Training(NoisedSums(0.02, SIGMA, 12), 1e-5)).epsilon
+    expected = assess(Training(NoisedSums(0.02, SIGMA, 12), 1e-5, LocalNoise())).epsilon
     summary["hospitals"][1]["noise_multiplier"] = 5.0
     assert build_report(study, summary)["guarantee"]["epsilon_accounted"] == expected
 
