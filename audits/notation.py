@@ -9,6 +9,7 @@ import hashlib
 import hmac
 from collections.abc import Callable, Sequence
 from itertools import combinations
+from struct import pack, unpack
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
@@ -69,6 +70,8 @@ def C(value: Any) -> bytes:
         return {False: b"\xf4", True: b"\xf5", None: b"\xf6"}[value]
     if isinstance(value, int):
         return _head(0, value) if value >= 0 else _head(1, -1 - value)
+    if isinstance(value, float):  # in a study alone; messages have none, and `parse_cbor` refuses them
+        return _shortest_float(value)
     if isinstance(value, bytes):
         return _head(2, len(value)) + value
     if isinstance(value, str):
@@ -83,6 +86,17 @@ def _head(major: int, n: int) -> bytes:
         return bytes([major << 5 | n])
     exponent = next(k for k in range(4) if n < 256 ** (2**k))
     return bytes([major << 5 | 24 + exponent]) + n.to_bytes(2**exponent, "big")
+
+
+def _shortest_float(value: float) -> bytes:
+    for head, form in ((b"\xf9", ">e"), (b"\xfa", ">f")):
+        try:
+            short = pack(form, value)
+        except OverflowError:
+            continue
+        if unpack(form, short) == (value,):
+            return head + short
+    return b"\xfb" + pack(">d", value)
 
 
 def parse_cbor(data: bytes) -> Any:

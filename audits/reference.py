@@ -45,7 +45,7 @@ VERSION = 2  # of the protocol: section 4
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What study and opening fix: roster of public keys, f, c, n_min, M, and the opening's fields."""
+    """What study and opening fix: roster of public keys, f, c, n_min, B, and the opening's fields."""
 
     roster: tuple[bytes, ...]
     dropouts: int

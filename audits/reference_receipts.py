@@ -1,8 +1,7 @@
 """A verifier of receipts a second time: the end of section 8 of protocols/SPEC.md, with the schema of section 2.
 
 Like `audits.reference`, beside which it stands, it shares no code with `protocols` and is for comparison, never for
-use. How a sum leads to the next state is no part of the SPEC: the verifier is told the digest of the state that it
-would compute itself.
+use. The verifier is told the digest of the state that it would compute itself: `audits.reference_state` does that.
 """
 
 from dataclasses import replace
@@ -32,6 +31,12 @@ def verify_receipt(of: Round, rounds: int, receipt: bytes, packed: bytes, new_st
     need(message["type"] == "receipt", "not a receipt")
     statement = message["statement"]
     _check_schema(of, statement, message["signatures"])
+    check_statement(of, rounds, statement, packed, new_state)
+    _count(of, statement, message["signatures"])
+
+
+def check_statement(of: Round, rounds: int, statement: Message, packed: bytes, new_state: bytes) -> None:
+    """Refuse a statement, of the right schema, that cannot come next: all but its signatures. As `verify_receipt`."""
     of_round = replace(of, round_number=statement["round_number"])
     need(of.round_number <= of_round.round_number <= rounds, "a round number out of order")
     cohort, sharers, survivors = (statement[name] for name in SETS)
@@ -41,7 +46,6 @@ def verify_receipt(of: Round, rounds: int, receipt: bytes, packed: bytes, new_st
     of_round.unpack(packed)
     expected = of_round.statement(statement["session"], cohort, sharers, survivors, new_state, packed)
     need(statement == expected, "a statement other than the verifier's own")
-    _count(of, statement, message["signatures"])
 
 
 def _check_schema(of: Round, statement: Any, signatures: Any) -> None:
@@ -60,6 +64,11 @@ def _check_schema(of: Round, statement: Any, signatures: Any) -> None:
 
 def _count(of: Round, statement: Message, signatures: list[Message]) -> None:
     """At least t of the signatures are valid, and all are by survivors, in order."""
+    need(valid_signatures(of, statement, signatures) >= of.quorum(statement["cohort"]), "no quorum")
+
+
+def valid_signatures(of: Round, statement: Message, signatures: list[Message]) -> int:
+    """How many are valid. Refuses signers that are not survivors, in order."""
     signers = [one["signer"] for one in signatures]
     need(all(u < v for u, v in pairwise(signers)) and set(signers) <= set(statement["survivors"]), "other signers")
     valid = 0
@@ -69,7 +78,7 @@ def _count(of: Round, statement: Message, signatures: list[Message]) -> None:
         except Refused:
             continue
         valid += 1
-    need(valid >= of.quorum(statement["cohort"]), "no quorum")
+    return valid
 
 
 def _need_fields(message: Any, *names: str) -> None:

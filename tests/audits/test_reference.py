@@ -10,7 +10,16 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from audits import notation, reference, reference_receipts
+from audits import (
+    notation,
+    reference,
+    reference_claims,
+    reference_node,
+    reference_receipts,
+    reference_schema,
+    reference_state,
+    reference_study,
+)
 from audits.notation import C, E, Refused, parse_cbor
 from audits.transcripts import ReferenceMachines, Transcript, play, random_scenario, replay_on_real
 from audits.vectors import check_random, differences
@@ -37,17 +46,41 @@ RFC_8949_EXAMPLES = [  # appendix A, those that messages may have
 ]
 
 
-@pytest.mark.parametrize("module", [reference, reference_receipts, notation])
+MODULES = (
+    notation,
+    reference,
+    reference_claims,
+    reference_node,
+    reference_receipts,
+    reference_schema,
+    reference_state,
+    reference_study,
+)
+STANDARD = {
+    "collections",
+    "cryptography",
+    "dataclasses",
+    "decimal",
+    "fractions",
+    "functools",
+    "hashlib",
+    "hmac",
+    "itertools",
+    "math",
+    "struct",
+    "tomllib",
+    "typing",
+}
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_the_reference_shares_no_code_with_what_it_checks(module: object) -> None:
     tree = ast.parse(Path(module.__file__).read_text())  # type: ignore[attr-defined]
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     tops = {str(name).split(".")[0] for name in imported} - {"audits"}
-    assert tops <= {"collections", "cryptography", "dataclasses", "hashlib", "hmac", "itertools", "typing"}
-    assert {name for name in imported if str(name).startswith("audits")} <= {
-        "audits.notation",
-        "audits.reference",
-    }
+    assert tops <= STANDARD
+    assert {name for name in imported if str(name).startswith("audits.")} <= {each.__name__ for each in MODULES}
 
 
 @pytest.mark.parametrize(("value", "encoded"), RFC_8949_EXAMPLES)

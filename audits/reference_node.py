@@ -1,0 +1,337 @@
+"""A whole node a second time: section 9 of protocols/SPEC.md around the sessions of `audits.reference`.
+
+It keeps the chain, computes the states, and knows floor, lock, echo, attempts, adoption, repetition, restore,
+complaints and claims. Like everything called `reference` it shares no code with `crypto`, `protocols`, `secfed` and
+`dp`, so that it can take a node's place in a federation of the real ones and every difference shows. Two things are
+given to it, because the SPEC is silent on them: the first adapter, and a function that trains.
+
+`handle` returns the answer and raises `Refused` where a node is silent. `Memory` is what a real node has on disk: a
+node made anew on the same memory is one that crashed. For comparison, never for use: it forgets no secret, and its
+ledger only counts.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from audits import reference_claims as claims
+from audits.notation import C, H, Message, Refused, need, parse_cbor, sign
+from audits.reference import Node as Session
+from audits.reference import Round
+from audits.reference_receipts import check_statement, valid_signatures, verify_receipt
+from audits.reference_schema import schema
+from audits.reference_state import Layout, State, first_state, next_state, trained_elements
+from audits.reference_study import Study
+
+ATTEMPTS = 3
+ORDER = ("cohort", "delivery", "survivors", "agreement", "published")
+Contribute = Callable[[State, int], Sequence[int]]
+
+
+@dataclass
+class Memory:
+    """What a node has written down. The ledger stands for its entries' number and for the rounds in it."""
+
+    floor: int = 0
+    restored: int = 0
+    """R of rule 7; 0 for a node that was never put back."""
+    attempts: dict[bytes, int] = field(default_factory=dict)
+    """State -> rounds joined on it."""
+    offers: dict[int, bytes] = field(default_factory=dict)
+    """Round -> the offer with what was signed for it."""
+    links: list[tuple[bytes, bytes]] = field(default_factory=list)
+    """Receipts and sums adopted."""
+    peers: dict[bytes, int] = field(default_factory=dict)
+    """Identity -> the largest ledger number seen."""
+    entries: int = 2
+    """Of the ledger: one grant, one reservation."""
+    committed: set[int] = field(default_factory=set)
+    released: set[int] = field(default_factory=set)
+
+    def commit(self, number: int) -> None:
+        need(number not in self.committed, "the ledger has committed this round")
+        self.committed.add(number)
+        self.entries += 1
+
+
+class Left(Exception):
+    """This node leaves the session by a peer's fault."""
+
+    def __init__(self, fault: claims.Fault) -> None:
+        super().__init__(str(fault))
+        self.fault = fault
+
+
+@dataclass
+class Joined:
+    """A session that this node has joined."""
+
+    of: Round
+    machine: Session
+    opening: Message
+    advertisement: bytes
+    alive: bool = True
+    answers: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
+    """Kind of message -> the request and what it was answered with."""
+    complaint: tuple[bytes, bytes] = (b"", b"")
+
+
+class Node:
+    """One node of one study."""
+
+    def __init__(
+        self,
+        study: Study,
+        index: int,
+        identity: bytes,
+        layout: Layout,
+        adapter: Sequence[float],
+        contribute: Contribute,
+        root: Callable[[], bytes],
+        *,
+        memory: Memory | None = None,
+        site: tuple[int, int] = (0, 2),
+        tell: Callable[[claims.Claim], None] = lambda claim: None,
+    ) -> None:
+        """
+        Args:
+            study: the study.
+            index: this node's place in the roster.
+            identity: its Ed25519 seed.
+            layout: names and shapes of what is trained.
+            adapter: the first adapter.
+            contribute: trains from a state for a round; the finished vector.
+            root: draws 32 bytes for a session.
+            memory: what an earlier process of this node has written down.
+            site: its owner's smallest cohort, and smallest number of honest survivors.
+            tell: shows a claim to its owner.
+        """
+        self.study, self.index, self.identity, self.layout = study, index, identity, layout
+        self.contribute, self.root, self.memory, self.site = contribute, root, memory or Memory(), site
+        self.trained = trained_elements(layout)
+        self.state, self.head, self.number = first_state(study, adapter), study.digest, 0
+        self.joined: Joined | None = None
+        self.claims = claims.Claims(study.digest, study.rounds, study.roster, tell)
+        self.kinds = schema(len(study.roster), len(self._round(1).pack([0] * study.dimension(self.trained))))
+        for receipt, packed in self.memory.links:
+            self._follow(parse_cbor(receipt), packed)
+
+    def handle(self, request: bytes) -> bytes:
+        """The answer to a request of the aggregator. Raises Refused where it is silence."""
+        message = parse_cbor(request)
+        kind = message.get("type") if type(message) is dict else None
+        if kind == "round-opening":
+            self.kinds[kind](message)
+            self.claims.hear(message["faults"], message["opening"]["round_number"])
+            return self._open(message)
+        if kind == "study-closing":
+            self.kinds[kind](message)
+            self.claims.hear(message["faults"], self.study.rounds + 1)
+            self._adopt(message["links"])
+            return self._standing(message["links"])
+        if kind == "echo-request":
+            self.kinds[kind](message)
+            return self._echo(message)
+        need(type(kind) is str and self.joined is not None, "no message, or no session")
+        return self._in_session(str(kind), request, message)
+
+    # --- The chain: rule 5 -------------------------------------------------------------------------------------------
+
+    def _round(self, number: int) -> Round:
+        return self.study.round(number, self.head, self.state.digest(self.layout), self.trained)
+
+    def _adopt(self, links: list[Message]) -> None:
+        try:
+            for link in links:
+                statement = link["receipt"]["statement"]
+                if statement["round_number"] <= self.number:
+                    continue
+                packed = link["vector"] or self._held(statement)
+                if not packed:
+                    return
+                self._append(link["receipt"], packed)
+        finally:
+            if self.joined and self.joined.of.predecessor != self.head:
+                self.joined.alive = False
+
+    def _held(self, statement: Message) -> bytes:
+        """The sum of a statement that this node has signed."""
+        kept = self.memory.offers.get(statement["round_number"])
+        offer = parse_cbor(kept) if kept else None
+        return bytes(offer["vector"]) if offer and offer["statement"] == statement else b""
+
+    def _append(self, receipt: Message, packed: bytes) -> None:
+        statement = receipt["statement"]
+        verify_receipt(self._round(self.number + 1), self.study.rounds, C(receipt), packed, statement["new_state"])
+        self._after(statement, packed)
+        number = statement["round_number"]
+        if self.index in statement["survivors"]:
+            paid = number in self.memory.committed
+            if not paid or number in self.memory.released:
+                need(number <= self.memory.restored, "a round that the ledger does not know, or has released")
+                if not paid:
+                    self.memory.commit(number)
+        self.memory.links.append((C(receipt), packed))
+        self._follow(receipt, packed)
+
+    def _follow(self, receipt: Message, packed: bytes) -> None:
+        statement = receipt["statement"]
+        self.state = self._after(statement, packed)
+        self.head, self.number = H("statement", C(statement)), statement["round_number"]
+        own = self.index in statement["survivors"] and self.number in self.memory.committed
+        if own and self.number not in self.memory.released:
+            self.memory.released.add(self.number)
+            self.memory.entries += 1
+
+    def _after(self, statement: Message, packed: bytes) -> State:
+        of = self._round(statement["round_number"])
+        following = next_state(self.study, self.state, of.lift(of.unpack(packed)), statement["survivors"])
+        need(following.digest(self.layout) == statement["new_state"], "the sum leads to another state")
+        return following
+
+    # --- Openings and closings ----------------------------------------------------------------------------------------
+
+    def _unfinished(self) -> bytes | None:
+        """The offer of a round that was signed for, above the last receipt."""
+        last = max(self.memory.offers, default=0)
+        return self.memory.offers[last] if last > self.number else None
+
+    def _standing(self, links: list[Message]) -> bytes:
+        offer = self._unfinished()
+        lock = max(self.memory.offers, default=0)
+        if offer and all(link["receipt"]["statement"]["round_number"] < lock for link in links):
+            return offer
+        fields = {"sender": self.index, "round_number": self.number, "state": self.state.digest(self.layout)}
+        return C({"type": "standing", **fields})
+
+    def _open(self, message: Message) -> bytes:
+        self._adopt(message["links"])
+        opening, memory, study = message["opening"], self.memory, self.study
+        behind = opening["study"] == study.digest and opening["predecessor"] != self.head
+        if behind or self._unfinished():
+            return self._standing(message["links"])
+        number, joined = opening["round_number"], self.joined
+        if joined and number == joined.of.round_number:
+            need(joined.alive, "the session has ended")
+            joined.alive = opening == joined.opening
+            need(joined.alive, "a second opening of one round")
+            return joined.advertisement
+        need(memory.floor < number <= study.rounds, "a round number that is not the next")
+        need(self.number >= memory.restored, "put back from a copy, and not yet past what it may have signed")
+        for forgotten in range(1, min(memory.restored, study.rounds) + 1):
+            if forgotten not in memory.committed:
+                memory.commit(forgotten)
+        of = self._round(number)
+        need(C(opening) == of.opening(), "an opening of another round")
+        attempts = memory.attempts.get(of.state, 0)
+        need(attempts < ATTEMPTS, "too many rounds on one state")
+        memory.floor, memory.attempts[of.state] = number, attempts + 1
+        machine = Session(of, self.index, self.identity, self.root())
+        self.joined = Joined(of, machine, opening, machine.advertise(of.opening(), memory.entries))
+        return self.joined.advertisement
+
+    def _echo(self, message: Message) -> bytes:
+        statement = message["statement"]
+        held = self.memory.offers.get(statement["round_number"])
+        if held is not None:
+            return held
+        of = self._round(self.number + 1)
+        check_statement(of, self.study.rounds, statement, message["vector"], statement["new_state"])
+        self._after(statement, message["vector"])
+        need(self.index in statement["survivors"], "no survivor of that round")
+        valid = valid_signatures(of, statement, message["signatures"])
+        need(valid > self.study.colluders, "the word of too few")
+        offer = self._lock(statement, message["vector"])
+        if self.joined:
+            self.joined.alive = False
+        return offer
+
+    def _lock(self, statement: Message, packed: bytes) -> bytes:
+        number = statement["round_number"]
+        need(self.number >= self.memory.restored, "put back from a copy, and not yet past what it may have signed")
+        need(not self._unfinished() and number > max(self.memory.offers, default=0), "locked to another round")
+        signature = sign(self.identity, "close statement", H("statement", C(statement)))
+        fields = {"sender": self.index, "statement": statement, "vector": packed, "signature": signature}
+        self.memory.offers[number] = C({"type": "offer", **fields})
+        return self.memory.offers[number]
+
+    # --- A session: section 8 with rules 6 and 8 ----------------------------------------------------------------------
+
+    def _in_session(self, kind: str, request: bytes, message: Message) -> bytes:
+        joined = self.joined
+        if joined is None:
+            raise Refused("no session")
+        if joined.complaint[0] == request:
+            return joined.complaint[1]
+        need(joined.alive, "the session has ended")
+        joined.alive = False  # unless all goes well
+        if kind in joined.answers:
+            need(joined.answers[kind][0] == request, "a second message of one kind")
+        else:
+            need(kind == ORDER[len(joined.answers)], "a message out of order")
+            self.kinds[kind](message)
+            try:
+                answer: bytes = getattr(self, f"_{kind}")(joined, request, message)
+            except Left as left:
+                number = joined.of.round_number
+                answer = claims.complaint(self.study.digest, number, self.index, left.fault, self.identity)
+                joined.complaint = request, answer
+                self.claims.told.add((number, self.index, left.fault[0]))
+                return answer
+            joined.answers[kind] = request, answer
+        joined.alive = True
+        return joined.answers[kind][1]
+
+    def _need_enough(self, joined: Joined, some: Sequence[int], cohort: Sequence[int]) -> None:
+        minimum, honest = self.site
+        joined.of.need_enough(some, cohort)
+        need(len(some) >= max(minimum, self.study.colluders + max(2, honest)), "fewer than this site demands")
+
+    def _cohort(self, joined: Joined, request: bytes, message: Message) -> bytes:
+        ads = message["advertisements"]
+        _leave(claims.fault_in_cohort(joined.of, ads, joined.advertisement, self.memory.peers))
+        by_sender = {ad["sender"]: ad for ad in ads}
+        self._need_enough(joined, list(by_sender), list(by_sender))
+        _leave(claims.fault_in_keys(by_sender, self.index))
+        answer = joined.machine.share(request)
+        for u, ad in by_sender.items():
+            key = self.study.roster[u]
+            self.memory.peers[key] = max(ad["ledger_sequence"], self.memory.peers.get(key, 0))
+        return answer
+
+    def _delivery(self, joined: Joined, request: bytes, message: Message) -> bytes:
+        machine, u = joined.machine, self.index
+        need(message["session"] == machine.session, "another session")
+        senders = [envelope["sender"] for envelope in message["shares"]]
+        need(senders == sorted(set(senders)) and u not in senders, "senders out of order")
+        need(set(senders) <= set(machine.ads), "a sender outside the cohort")
+        need([envelope["sender"] for envelope in message["seeds"]] == [v for v in senders if v < u], "other seeds")
+        both: list[Any] = [*message["shares"], *message["seeds"]]
+        need(all(envelope["receiver"] == u for envelope in both), "an envelope for another")
+        self._need_enough(joined, [*senders, u], list(machine.ads))
+        _leave(claims.fault_in_delivery(machine, message))
+        machine.masked_input(request, [0] * joined.of.dimension)  # every check once more; nothing of it leaves
+        vector = self.contribute(self.state, joined.of.round_number)
+        self.memory.commit(joined.of.round_number)
+        return machine.masked_input(request, vector)
+
+    def _survivors(self, joined: Joined, request: bytes, message: Message) -> bytes:
+        self._need_enough(joined, message["survivors"], list(joined.machine.ads))
+        return joined.machine.agree(request)
+
+    def _agreement(self, joined: Joined, request: bytes, message: Message) -> bytes:
+        return joined.machine.unmask(request)
+
+    def _published(self, joined: Joined, request: bytes, message: Message) -> bytes:
+        of, machine, packed = joined.of, joined.machine, message["vector"]
+        following = next_state(self.study, self.state, of.lift(of.unpack(packed)), machine.survivors)
+        new = following.digest(self.layout)
+        answer = machine.close(request, new)
+        sets = (list(machine.ads), machine.sharers, machine.survivors)
+        self._lock(of.statement(machine.session, *sets, new, packed), packed)
+        return answer
+
+
+def _leave(fault: claims.Fault | None) -> None:
+    if fault is not None:
+        raise Left(fault)
