@@ -7,6 +7,7 @@ FLARE makes them (`nvflare.lighter`). Here they get rules of ours:
 - no job brings code: "byoc" is nobody's right;
 - the server's operator may submit, abort and look at jobs at the server; at a site it has no right but that of a job
   to be there: no shell, no logs, no statistics, no errors, no restart;
+- logs are bounded in size and in rate (`logs`);
 - a site serves no request but those of a job (`served`), tells its owner which jobs it refuses (`deployer`), streams no
   logs, and keeps its job processes itself (`launcher`); a cut-short job is kept by the server (`keeper`).
 
@@ -28,6 +29,7 @@ from nvflare.lighter.prov_utils import prepare_builders
 from nvflare.lighter.provision import prepare_project
 from nvflare.lighter.provisioner import Provisioner
 
+from secfed.engines.flare.logs import log_settings
 from secfed.engines.flare.settings import CLIENT_DEPLOYER, CLIENT_LAUNCHER, CONTROLLER, EXECUTOR, KEEPER
 from secfed.errors import UserError
 from secfed.run_folder import json_text
@@ -164,6 +166,7 @@ def narrow(kit: Path) -> None:
     permissions = {ROLE: rights, **dict.fromkeys(("project_admin", "org_admin", "member"), "none")}
     (local / "resources.json").write_text(json_text(resources))
     (local / "authorization.json").write_text(json_text({"format_version": "1.0", "permissions": permissions}))
+    (local / "log_config.json").write_text(json_text(log_settings()))
     (local / "privacy.json.sample").unlink(missing_ok=True)
 
 

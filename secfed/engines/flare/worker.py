@@ -7,7 +7,6 @@ its turn came nobody would wait for it. What goes wrong is told to the owner alo
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from protocols.errors import ProtocolError
 from protocols.wire import Limits, message_type, most_map_bytes
+from secfed.bounded_log import BoundedFile, cut, fold_of, repeated, shape_of
 from secfed.channel import most_request_bytes
 from secfed.engines.flare.memory import give_back, leave_out_what_is_there
 from secfed.errors import UserError
@@ -163,13 +163,18 @@ def _reason(error: Exception) -> str:
 
 
 class OwnersLog:
-    """Tells the owner by a line in a file of the node's home, which only the owner reads."""
+    """Tells the owner by a line in a file of the node's home, which only the owner reads.
+
+    What a server sends can make it say something at any rate: it is bounded (`secfed.bounded_log`).
+    """
 
     def __init__(self, home: Path) -> None:
-        self._path = home / OWNERS_LOG
+        path = home / OWNERS_LOG
+        self._file, self._fold = BoundedFile(path), fold_of(path)
 
     def __call__(self, text: str) -> None:
-        line = f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {' '.join(text.splitlines())}\n"
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        with os.fdopen(descriptor, "a") as file:
-            file.write(line)
+        line = " ".join(text.splitlines())
+        folded = self._fold.admit(shape_of(line))
+        if folded is not None:
+            moment = datetime.now(UTC).isoformat(timespec="milliseconds")
+            self._file.append(f"{moment} {cut(line)}{repeated(folded)}")
