@@ -50,7 +50,8 @@ class FlareChannel:
             aborted: whether the job was ended meanwhile.
         """
         self._study = study
-        self._most_bytes = max(most_reply_bytes(len(study.roster), packed_bytes), most_handover_bytes(study))
+        self.most_bytes = max(most_reply_bytes(len(study.roster), packed_bytes), most_handover_bytes(study))
+        """Of an answer."""
         self._deadlines = deadlines
         self._send = send
         self._aborted = aborted
@@ -68,7 +69,7 @@ class FlareChannel:
 
         def ask(node: int) -> bytes | None:
             container = request_of(self._study.digest, requests[node])
-            return read_answer(self._send(roster[node].name, container, seconds), self._most_bytes)
+            return read_answer(self._send(roster[node].name, container, seconds), self.most_bytes)
 
         # FLARE's call for several sites with a request each fails in 2.9.0, and the one with one for all waits for all.
         with ThreadPoolExecutor(len(requests), "secfed exchange") as pool:

@@ -17,6 +17,7 @@ from nvflare.apis.signal import Signal
 from dp.errors import DPError
 from protocols.errors import ProtocolError
 from secfed.aggregator_home import AggregatorHome, default_home
+from secfed.engines.flare.bounds import INCOMING
 from secfed.engines.flare.channel import FlareChannel, SitesWait, StudyAborted
 from secfed.engines.flare.envelope import TOPIC
 from secfed.engines.flare.memory import leave_out_what_is_there
@@ -85,6 +86,7 @@ class StudyController(Controller):  # type: ignore[misc]
         channel = FlareChannel(
             work.study, work.packed_bytes, work.deadlines, send, aborted=lambda: bool(abort_signal.triggered)
         )
+        INCOMING.allow(lambda: channel.most_bytes, peers=len(work.study.roster))
         job = str(fl_ctx.get_job_id())
 
         def let_in() -> None:

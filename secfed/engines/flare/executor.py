@@ -16,6 +16,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 
+from secfed.engines.flare.bounds import INCOMING
 from secfed.engines.flare.envelope import TOPIC, answer_of, read_request
 from secfed.engines.flare.settings import study_digest
 from secfed.engines.flare.worker import NodeWorker, OwnersLog
@@ -48,6 +49,7 @@ class NodeExecutor(Executor):  # type: ignore[misc]
         if event_type == EventType.START_RUN:
             settle_libraries()
             self._worker = NodeWorker(self._open_node, self._approval, OwnersLog(default_home()))
+            INCOMING.allow(self._needed, peers=1)
             self._worker.start()
             fl_ctx.get_engine().register_aux_message_handler(TOPIC, self._answer)
         elif event_type in (EventType.END_RUN, EventType.ABORT_TASK) and self._worker is not None:
@@ -69,6 +71,9 @@ class NodeExecutor(Executor):  # type: ignore[misc]
             self._told_of_others = True
             OwnersLog(default_home())(_ANOTHERS)
         return answer_of(b"")
+
+    def _needed(self) -> int:
+        return self._worker.most_request_bytes if self._worker is not None else 0
 
     def _open_node(self) -> AbstractContextManager[Node]:
         tell = OwnersLog(default_home())

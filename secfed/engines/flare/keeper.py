@@ -22,6 +22,8 @@ from nvflare.apis.utils.job_utils import get_event_job_id
 from nvflare.private.fed.server.job_cmds import CLONED_META_KEYS
 
 from secfed.aggregator_home import AggregatorHome, default_home
+from secfed.engines.flare.bounds import bound_memory
+from secfed.engines.flare.logs import bound_audit
 from secfed.engines.flare.progress import END, RunLog, read_log, starts_in_vain
 from secfed.engines.flare.settings import study_of_job
 
@@ -37,6 +39,12 @@ _KEPT = (*CLONED_META_KEYS, "submitter_name", "submitter_org", "submitter_role")
 
 class StudyKeeper(FLComponent):  # type: ignore[misc]
     """Submits a study's job again after its server, or its server's job process, was killed."""
+
+    def __init__(self) -> None:
+        """FLARE makes it in the server, and in every job's process, before either listens to sites."""
+        super().__init__()
+        bound_memory()
+        bound_audit()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """At the server's start, and when a job is over."""

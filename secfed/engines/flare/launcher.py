@@ -29,6 +29,8 @@ from nvflare.fuel.common.exit_codes import ProcessExitCode
 from nvflare.utils.job_launcher_utils import get_credential_env
 from nvflare.utils.process_utils import ProcessAdapter, spawn_process
 
+from secfed.engines.flare.bounds import bound_memory
+from secfed.engines.flare.logs import bound_audit
 from secfed.engines.flare.served import serve_jobs_only
 from secfed.engines.flare.worker import OwnersLog
 from secfed.home import default_home
@@ -111,6 +113,8 @@ class NodeLauncher(ClientProcessJobLauncher):  # type: ignore[misc]
         """FLARE makes it in the site's client, and in every job's process, before either listens to the server."""
         super().__init__()
         serve_jobs_only()
+        bound_memory()
+        bound_audit()
 
     def launch_job(self, job_meta: dict[str, Any], fl_ctx: FLContext) -> KeptAlive:
         """Start a job's process. It gets no folder of a job on its path: what it runs is installed here."""
