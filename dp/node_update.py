@@ -16,9 +16,9 @@ records, and repeats records where it has too few. An update that is not finite 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import islice
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from crypto.randomness import NoiseSecret
 from dp.distributed import draw_noise, trained_parameters
 from dp.patients import clipped_integers
-from dp.sampling import Patients
+from dp.sampling import Patients, shuffled_rows
 from dp.step_plan import NodePlan
 from dp.training import fresh_optimizer, plain_gradients, record_losses
 
@@ -89,7 +89,7 @@ def local_update(
     """
     parameters = [parameter for _, parameter in trained_parameters(model)]
     start = [parameter.detach().clone() for parameter in parameters]
-    rows = shuffled_rows(data.records, secret, round_number)
+    rows = shuffled_rows(data.records, secret, "row", round_number)
     try:
         with plain_gradients(model):
             optimizer = fresh_optimizer(parameters, plan)
@@ -104,25 +104,6 @@ def local_update(
             for parameter, before in zip(parameters, start, strict=True):
                 parameter.copy_(before)
     return np.concatenate(parts)
-
-
-def shuffled_rows(records: int, secret: NoiseSecret, round_number: int) -> Iterator[int]:
-    """All rows in random order, without end: each once before one comes again, and in another order every time.
-
-    Every row that is asked for takes one keyed choice (the shuffle of Fisher and Yates 1938, as far as it is needed),
-    so that the work does not tell how many records there are.
-
-    Args:
-        records: so many rows, at least 1.
-        secret: this round's noise secret.
-        round_number: part of every choice's name.
-    """
-    order = list(range(records))
-    for number in count():
-        at = number % records
-        other = at + secret.choice(records - at, "row", round_number, number)
-        order[at], order[other] = order[other], order[at]
-        yield order[at]
 
 
 def _local_step(

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crypto.randomness import NoiseSecret
+from dp.sampling import choose
 from dp.step_plan import gradient_grid
 
 _KEPT_BITS = 26
@@ -45,6 +46,8 @@ def draw_patients(
 ) -> list[Drawn]:
     """Who takes part in a step: every patient by a coin of its own, with at most G of its records, chosen afresh.
 
+    Every patient costs one coin and G choices, drawn or not, and however many records it has.
+
     Args:
         rows: patient id -> the rows of its records.
         sampling_rate: q, the same for every patient at every hospital, in (0, 1].
@@ -54,9 +57,9 @@ def draw_patients(
     """
     drawn = []
     for patient, own in rows.items():
+        chosen = choose(own, most_records, secret, "record", round_number, patient)
         if secret.coin(sampling_rate, "patient", round_number, patient):
-            order = sorted(range(len(own)), key=lambda at: secret.choice(1 << 32, "record", round_number, patient, at))
-            drawn.append(Drawn(patient, tuple(own[at] for at in order[:most_records])))
+            drawn.append(Drawn(patient, chosen))
     return drawn
 
 

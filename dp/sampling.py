@@ -1,18 +1,21 @@
-"""Which patients take part in a step, and with which record.
+"""Which patients take part in a step, and with which records.
 
 Poisson sampling: every patient is in or out by a coin of its own, at the same rate, which is what the accountant
-assumes (Abadi et al. 2016, section 3.1). No shuffling, no fixed batch size, no dropped remainder. Of a drawn
-patient one record is chosen, so that clipping per record is clipping per patient.
+assumes (Abadi et al. 2016, section 3.1). No shuffling of patients, no fixed batch size, no dropped remainder. In local
+mode one record of a drawn patient is chosen, so that clipping per record is clipping per patient.
 
 Coins and choices are keyed by the noise secret and the patient's id, not taken from a stream in order. A patient's
-part therefore depends on that patient alone: removing or reordering others changes nothing for it.
+part therefore depends on that patient alone: removing or reordering others changes nothing for it. They are made for
+every patient, drawn or not, and take as long for one with ten thousand records as for one with a single record: what a
+step takes would otherwise tell that somebody with many is in it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 from typing import TYPE_CHECKING
 
 from crypto.randomness import NoiseSecret
@@ -79,7 +82,44 @@ def draw(
         step: the step in the round, part of the name of every coin.
     """
     drawn = []
-    for patient, own_rows in rows.items():
+    for patient, own in rows.items():
+        (chosen,) = choose(own, 1, secret, "record", round_number, step, patient)
         if secret.coin(sampling_rate, "patient", round_number, step, patient):
-            drawn.append(own_rows[secret.choice(len(own_rows), "record", round_number, step, patient)])
+            drawn.append(chosen)
     return drawn
+
+
+def choose(own: Sequence[int], most: int, secret: NoiseSecret, *name: str | int) -> tuple[int, ...]:
+    """At most so many of a patient's rows, each as likely as the others, in the order of the choice.
+
+    Always `most` keyed choices, however many rows there are. All sets of rows of that size, and all orders of each, are
+    equally likely to within most * len(own) / 2^128 in total variation (see `NoiseSecret.choice`).
+
+    Args:
+        own: the rows of the patient's records, at least one. No pass is made over them.
+        most: at least 1.
+        secret: this round's noise secret.
+        name: begins every choice's name: round, step and patient.
+    """
+    places = list(islice(shuffled_rows(len(own), secret, *name), most))
+    return tuple(own[place] for place in places[: len(own)])
+
+
+def shuffled_rows(records: int, secret: NoiseSecret, *name: str | int) -> Iterator[int]:
+    """The numbers below `records` in random order, without end: each once before one comes again, and then in another
+    order.
+
+    Every number that is asked for takes one keyed choice (the shuffle of Fisher and Yates 1938, as far as it is
+    needed), and only what has changed places is written down: the work does not tell how many records there are.
+
+    Args:
+        records: at least 1.
+        secret: this round's noise secret.
+        name: begins every choice's name.
+    """
+    moved: dict[int, int] = {}
+    for number in count():
+        at = number % records
+        other = at + secret.choice(records - at, *name, number)
+        moved[at], moved[other] = moved.get(other, other), moved.get(at, at)
+        yield moved[at]

@@ -145,7 +145,7 @@ def not_protected(study: Study, risk: Risk, simulation: bool) -> list[dict[str, 
     """What the guarantee does not cover: a heading and a sentence each."""
     nodes, party = node_caveats.protects_nodes(study), study.party
     people, who = ("people", "node that") if nodes else ("staff", "patient who")
-    work = "Local training is" if nodes else "Batches and clipping are"
+    work = "Local training is" if nodes else "Choosing records, batches and clipping are"
     whoever = "at every node" if nodes else "whoever is drawn"
     rows = [
         *(node_caveats.not_protected_people(risk) if nodes else _not_protected_patients(risk)),

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from crypto.randomness import NoiseSecret
 from dp import node_update
 from dp.distributed import draw_noise
-from dp.node_update import local_update, private_update, shuffled_rows
+from dp.node_update import local_update, private_update
 from dp.patients import clipped_integers, square_sum
-from dp.sampling import Patients
+from dp.sampling import Patients, shuffled_rows
 from dp.step_plan import NodePlan
 from dp.training import record_losses
 from secfed.models import AdapterModel
@@ -222,7 +222,7 @@ def test_where_the_clip_adapts_the_update_says_whether_it_was_shortened() -> Non
 
 @pytest.mark.parametrize(("records", "batch"), [(7, 3), (2, 5), (1, 4), (12, 4)])
 def test_every_record_is_used_once_before_one_is_used_again(records: int, batch: int) -> None:
-    found = list(islice(shuffled_rows(records, secret(), 1), 6 * records + batch))
+    found = list(islice(shuffled_rows(records, secret(), "row", 1), 6 * records + batch))
     for epoch in range(6):
         assert sorted(found[epoch * records : (epoch + 1) * records]) == list(range(records))
     assert found == rows_by_hand(records, 6 * records + batch)
@@ -230,7 +230,7 @@ def test_every_record_is_used_once_before_one_is_used_again(records: int, batch:
 
 def test_rows_come_in_another_order_in_every_epoch_round_and_session() -> None:
     def epochs(value: int, round_number: int) -> Iterator[tuple[int, ...]]:
-        rows = shuffled_rows(30, secret(value), round_number)
+        rows = shuffled_rows(30, secret(value), "row", round_number)
         return iter([tuple(islice(rows, 30)) for _ in range(3)])
 
     orders = {order for value in (1, 2) for number in (1, 2) for order in epochs(value, number)}
@@ -240,7 +240,7 @@ def test_rows_come_in_another_order_in_every_epoch_round_and_session() -> None:
 def test_all_orders_are_as_likely() -> None:
     seen: dict[tuple[int, ...], int] = {}
     for number in range(3000):
-        order = tuple(islice(shuffled_rows(3, secret(), number), 6))[3:]
+        order = tuple(islice(shuffled_rows(3, secret(), "row", number), 6))[3:]
         seen[order] = seen.get(order, 0) + 1
     assert len(seen) == 6
     assert all(abs(times - 500) < 120 for times in seen.values())  # more than five standard deviations

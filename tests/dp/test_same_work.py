@@ -78,6 +78,8 @@ class Work:
     """How many gradients each clip was of."""
     noise: list[tuple[str, int]] = field(default_factory=list)
     """Kind and length of each vector of noise."""
+    keyed: int = 0
+    """How many coins and choices were derived."""
 
 
 @contextmanager
@@ -97,11 +99,15 @@ def counted(model: nn.Module) -> Iterator[Work]:
     def note_backward(*_: Any) -> None:
         work.backward += 1
 
+    def note_keyed(*_: Any) -> None:
+        work.keyed += 1
+
     handle = model.register_forward_pre_hook(
         lambda module, arguments, inputs: work.forward.append(tuple(inputs["input_ids"].shape)), with_kwargs=True
     )
     with pytest.MonkeyPatch.context() as patch:
         watch(torch.autograd, "backward", note_backward)
+        watch(NoiseSecret, "_number", note_keyed)
         watch(dp.training, "clip_and_sum", lambda gradients, clip: work.clipped.append(len(gradients[0])))
         watch(dp.patients, "_clip_into", lambda *_: work.clipped.append(1))
         for kind in ("gaussian", "discrete_gaussian"):
@@ -125,11 +131,11 @@ def together_singly(model: nn.Module, patients: Patients, rate: float) -> None:
 
 
 EXPECTED = {
-    locally: ([(3, LENGTH)] * 8, [3] * 8, "gaussian"),
-    together: ([(6, LENGTH)] * 4, [1] * PLACES, "discrete_gaussian"),
-    together_singly: ([(1, LENGTH)] * 24, [1] * PLACES, "discrete_gaussian"),
+    locally: ([(3, LENGTH)] * 8, [3] * 8, "gaussian", 2 * 20 * (1 + 1)),
+    together: ([(6, LENGTH)] * 4, [1] * PLACES, "discrete_gaussian", 20 * (1 + 2)),
+    together_singly: ([(1, LENGTH)] * 24, [1] * PLACES, "discrete_gaussian", 20 * (1 + 2)),
 }
-"""Passes of two steps or one, gradients per clip, and kind of noise."""
+"""Passes of two steps or one, gradients per clip, kind of noise, and a coin and G choices of every patient."""
 
 
 @pytest.mark.parametrize("step", EXPECTED)
@@ -137,7 +143,7 @@ EXPECTED = {
 def test_a_step_is_the_same_work_whoever_is_drawn(
     adapter: AdapterModel, step: Callable[[nn.Module, Patients, float], None], draw: str
 ) -> None:
-    forward, clipped, noise = EXPECTED[step]
+    forward, clipped, noise, keyed = EXPECTED[step]
     with counted(adapter.module) as work:
         step(adapter.module, make_tiny_patients(20, records_each=3), DRAWS[draw])
     assert work.forward == forward
@@ -145,6 +151,7 @@ def test_a_step_is_the_same_work_whoever_is_drawn(
     assert work.clipped == clipped
     steps = LOCAL.steps if step is locally else 1
     assert work.noise == [(noise, adapter.dimension)] * steps
+    assert work.keyed == keyed
 
 
 def test_the_draws_above_are_what_they_are_called() -> None:
@@ -162,6 +169,7 @@ def test_a_nodes_round_is_the_same_work_whatever_it_has(adapter: AdapterModel, r
     assert work.backward == 3
     assert work.clipped == [1]
     assert work.noise == [("discrete_gaussian", adapter.dimension)]
+    assert work.keyed == 3 * 4
 
 
 def test_local_patients_beyond_what_the_batches_hold_contribute_zero(adapter: AdapterModel) -> None:

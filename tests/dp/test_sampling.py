@@ -1,14 +1,19 @@
-"""Who takes part in a step is decided for each patient alone."""
+"""Who takes part in a step, and with which records, is decided for each patient alone, by the same work for all."""
 
 from __future__ import annotations
 
+import hmac
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice, permutations, product
+from typing import Any
 
 import pytest
 import torch
 
 from crypto.randomness import NoiseSecret
-from dp.sampling import Patients, draw
+from dp.patients import draw_patients
+from dp.sampling import Patients, choose, draw, shuffled_rows
 
 ROWS = {f"patient-{number}": range(4 * number, 4 * number + 4) for number in range(2000)}
 
@@ -77,3 +82,111 @@ def test_patients_without_records_or_with_rows_that_do_not_exist_are_refused(
 def test_inputs_and_labels_of_different_length_are_refused() -> None:
     with pytest.raises(ValueError, match="records"):
         Patients({"input_ids": torch.zeros(4, 2)}, torch.zeros(3), {"a": [0]})
+
+
+# Which records
+
+
+class Scripted(NoiseSecret):
+    """A secret whose choices are given beforehand."""
+
+    def __init__(self, script: Sequence[int]) -> None:
+        super().__init__()
+        self.script = iter(script)
+
+    def choice(self, bound: int, *name: str | int) -> int:
+        chosen = next(self.script)
+        assert 0 <= chosen < bound
+        return chosen
+
+
+def scripts(records: int, most: int) -> Iterator[tuple[int, ...]]:
+    """Every course that the choices can take; each has the same chance."""
+    return product(*(range(records - number % records) for number in range(most)))
+
+
+@pytest.mark.parametrize(("records", "most"), [(4, 1), (4, 2), (5, 3), (4, 4), (1, 1)])
+def test_every_choice_of_records_in_every_order_has_the_same_chance(records: int, most: int) -> None:
+    own = range(70, 70 + records)
+    found = Counter(choose(own, most, Scripted(script)) for script in scripts(records, most))
+    assert found == Counter(permutations(own, most))
+
+
+@pytest.mark.parametrize(("records", "most"), [(1, 3), (2, 5), (3, 4)])
+def test_a_patient_with_fewer_records_takes_part_with_all_of_them(records: int, most: int) -> None:
+    own = range(70, 70 + records)
+    found = Counter(choose(own, most, Scripted(script)) for script in scripts(records, most))
+    assert set(found) == set(permutations(own))
+    assert len(set(found.values())) == 1
+
+
+def test_records_are_chosen_evenly_by_real_keys_too() -> None:
+    """30 pairs, 6000 rounds: chi-square with 29 degrees of freedom is above 93 with a chance of 1e-8."""
+    found = Counter(choose(range(6), 2, fixed_secret(), "record", number, "a") for number in range(6000))
+    assert set(found) == set(permutations(range(6), 2))
+    assert sum((count - 200) ** 2 / 200 for count in found.values()) < 93
+
+
+def test_a_choice_is_fresh_in_every_round_and_is_the_patients_own() -> None:
+    def chosen(value: int, *name: str | int) -> tuple[int, ...]:
+        return choose(range(10_000), 4, fixed_secret(value), *name)
+
+    names: list[tuple[int, str | int, str | int]] = [(1, 1, "a"), (1, 2, "a"), (1, 1, "b"), (2, 1, "a")]
+    assert len({chosen(*name) for name in names}) == 4
+    assert chosen(1, 1, "a") == chosen(1, 1, "a")
+
+
+class Untouched(Sequence[int]):
+    """So many rows, of which none may be looked at but those that are chosen."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.looked_at = 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, place: Any) -> Any:
+        assert isinstance(place, int)
+        self.looked_at += 1
+        return place
+
+    def __iter__(self) -> Iterator[int]:
+        raise AssertionError("a pass over all records of a patient")
+
+
+def drawn_together(rows: dict[str, Sequence[int]], rate: float) -> int:
+    return len(draw_patients(rows, rate, 4, fixed_secret(), 1))
+
+
+def drawn_locally(rows: dict[str, Sequence[int]], rate: float) -> int:
+    return len(draw(rows, rate, fixed_secret(), 1, 1))
+
+
+@pytest.mark.parametrize(("drawing", "most"), [(drawn_together, 4), (drawn_locally, 1)])
+@pytest.mark.parametrize("records", [1, 3, 10_000, 2**32])
+@pytest.mark.parametrize("rate", [1e-12, 1.0])
+def test_a_patient_costs_a_coin_and_g_choices_drawn_or_not_and_however_many_records_it_has(
+    drawing: Callable[[dict[str, Sequence[int]], float], int],
+    most: int,
+    records: int,
+    rate: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    derived = 0
+    digest = hmac.digest
+
+    def counted(*arguments: Any) -> bytes:
+        nonlocal derived
+        derived += 1
+        return digest(*arguments)
+
+    monkeypatch.setattr(hmac, "digest", counted)
+    own = Untouched(records)
+    assert drawing({"a": own}, rate) == (rate == 1.0)
+    assert derived == 1 + most
+    assert own.looked_at <= most
+
+
+def test_a_long_shuffle_writes_down_no_more_than_it_has_moved() -> None:
+    assert len(set(islice(shuffled_rows(2**32, fixed_secret(), "row"), 100))) == 100
