@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audits.simulator import World
+from audits.simulator import World, node_ends
 from crypto.identity import Identity
 from crypto.kdf import digest
 from crypto.randomness import NoiseSecret
@@ -75,7 +75,7 @@ class _NoMinima(CohortRules):
 
     def quorum(self, cohort_size: int) -> int:
         try:
-            return super().quorum(cohort_size)
+            return min(super().quorum(cohort_size), cohort_size)
         except CohortTooSmall:
             return cohort_size
 
@@ -96,7 +96,7 @@ class Federation:
         self.keys = [Identity(digest("federation identity", bytes([node]))) for node in range(SIZE)]
         self.study = study_of(self.keys, RULES, ROUNDS, **algorithm)
         self.log = World()
-        """Where refusals are noted."""
+        """Where the refusals of honest nodes are noted."""
         self.tamper: Callable[[int, bytes], bytes] = lambda node, data: data
         """May change what is sent to a node in `round`."""
         self.nodes = [self._start(index, reserve=True) for index in range(SIZE)]
@@ -140,8 +140,9 @@ class Federation:
         """What the node answers; nothing if it refuses."""
         try:
             return self.nodes[index].handle(data)
-        except ProtocolError as error:
-            self.log.refuse(index, error)
+        except node_ends() as error:
+            if index not in self.log.corrupt:
+                self.log.refuse(index, error)
             return b""
 
     def open(self, index: int, opening: Opening) -> Advertise | None:
@@ -217,7 +218,21 @@ class Federation:
         store = NodeStore(self.folder / in_store)
         name = self.study.roster[index].name
         trainer = FormulaTrainer(self.study, index)
-        return Node(self.study, NodeParts(name, key, policy_of(RULES.minimum), ledger, store, trainer))
+        node = Node(self.study, NodeParts(name, key, policy_of(RULES.minimum), ledger, store, trainer))
+        self._note_complaints(index, node)
+        return node
+
+    def _note_complaints(self, index: int, node: Node) -> None:
+        """A node that leaves a round because of a peer raises nothing: it complains. That is a refusal, too."""
+        honest = node._claims.complain
+
+        def complain(error: ProtocolError, round_number: int, request: bytes) -> bytes:
+            answer = honest(error, round_number, request)
+            if index not in self.log.corrupt:
+                self.log.refuse(index, error)
+            return answer
+
+        node._claims.complain = complain  # type: ignore[method-assign]
 
 
 def _files(index: int) -> tuple[str, str]:

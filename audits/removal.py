@@ -139,7 +139,7 @@ class _Remover(ast.NodeTransformer):
         return ast.copy_location(ast.Pass(), node) if node.lineno in self._gone else node
 
     def visit_If(self, node: ast.If) -> ast.stmt | list[ast.stmt]:
-        alone = len(node.body) == 1 and isinstance(node.body[0], ast.Raise) and node.body[0].lineno in self._gone
+        alone = isinstance(node.body[0], ast.Raise) and node.body[0].lineno in self._gone
         self.generic_visit(node)
         if not alone:
             return node

@@ -11,17 +11,17 @@ Everything follows from the world's seed, but for the randomness of HPKE, on whi
 from __future__ import annotations
 
 import hashlib
-import inspect
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-import protocols
 from audits.knowledge import Knowledge
+from audits.removal import place_of
 from crypto.identity import Identity
 from crypto.kdf import digest
 from crypto.prg import keystream
@@ -65,7 +65,7 @@ class Refusal:
     node: int
     error: Exception
     place: str
-    """File and line of the raise, such as `protocols/client.py:312`."""
+    """File and line at which it did, such as `protocols/client.py:312`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +74,29 @@ class Outcome:
 
     achieved: bool
     """The goal, computed from what the attacker holds or from what the nodes did."""
-    stopped_by: str | None
-    """File and line: the first refusal of an honest node, or the line that protects it. None when achieved."""
-    reason: str
-    """The error's class and text, or why the line protects."""
+    refusals: tuple[Refusal, ...]
+    """What honest nodes refused meanwhile, in order."""
 
 
-@dataclass(frozen=True, slots=True)
-class Protection:
-    """A line of the nodes' code that makes an attack fail without anybody refusing anything."""
+_ENDS: ContextVar[tuple[type[Exception], ...]] = ContextVar("ends", default=(ProtocolError,))
 
-    function: Callable[..., Any]
-    text: str
-    """Found in this one line of the function."""
-    why: str
+
+@contextmanager
+def broken_nodes() -> Iterator[None]:
+    """While active, a node may end with any error: without its checks it may have nothing to go on with.
+
+    Real nodes end with a ProtocolError. Anything else is a fault of theirs, and stops the audit.
+    """
+    token = _ENDS.set((Exception,))
+    try:
+        yield
+    finally:
+        _ENDS.reset(token)
+
+
+def node_ends() -> tuple[type[Exception], ...]:
+    """The errors with which a node may end."""
+    return _ENDS.get()
 
 
 class FreshEntropy:
@@ -191,21 +200,13 @@ class World:
         """Whether this is the sum of exactly these nodes' vectors."""
         return candidate is not None and np.array_equal(candidate, sum(self.vectors[node] for node in nodes))
 
-    def outcome(self, achieved: bool, protection: Protection | None = None) -> Outcome:
-        """The outcome, with the first refusal as what stopped it.
+    def outcome(self, achieved: bool) -> Outcome:
+        """The outcome, with what was refused in this world.
 
         Args:
             achieved: whether the attacker reached its goal.
-            protection: the line that stops an attack to which no node needs to object.
         """
-        if achieved:
-            return Outcome(True, None, "")
-        if protection is not None:
-            return Outcome(False, line_of(protection.function, protection.text), protection.why)
-        if not self.refusals:
-            return Outcome(False, None, "")
-        first = self.refusals[0]
-        return Outcome(False, first.place, f"{type(first.error).__name__}: {first.error}")
+        return Outcome(achieved, tuple(self.refusals))
 
     def _vector(self, node: int) -> NDArray[np.int64]:
         raw = keystream(digest("audited vector", self.seed, bytes([node]))).update(bytes(8 * DIMENSION))
@@ -248,7 +249,7 @@ class Conversation:
                         answer = client.close(digest("next state", total.tobytes()))
                         if node not in self.world.corrupt:
                             self.world.totals[node] = total
-        except ProtocolError as error:
+        except node_ends() as error:
             if node not in self.world.corrupt:
                 self.world.refuse(node, error)
             return None
@@ -355,37 +356,6 @@ class Conversation:
 def replaced(record: AnyRecord, **changes: Any) -> AnyRecord:
     """A copy of a record with some fields replaced."""
     return type(record)(**{**fields_of(record), **changes})
-
-
-def place_of(error: BaseException) -> str:
-    """File and line at which an error was raised: the innermost frame in the nodes' own code."""
-    root = _root()
-    place = "outside the project"
-    trace = error.__traceback__
-    while trace is not None:
-        path = Path(trace.tb_frame.f_code.co_filename)
-        if path.is_relative_to(root) and path.relative_to(root).parts[0] in ("protocols", "secfed", "crypto", "dp"):
-            place = f"{path.relative_to(root).as_posix()}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return place
-
-
-def line_of(function: Callable[..., Any], text: str) -> str:
-    """File and line of the one line of a function that holds `text`.
-
-    Raises:
-        LookupError: none or several lines hold it: the code has moved on, and so must the attack.
-    """
-    lines, first = inspect.getsourcelines(function)
-    found = [number for number, line in enumerate(lines, first) if text in line]
-    if len(found) != 1:
-        raise LookupError(f"{len(found)} lines of {function.__qualname__} hold {text!r} where one should")
-    path = Path(inspect.getsourcefile(function) or "").relative_to(_root())
-    return f"{path.as_posix()}:{found[0]}"
-
-
-def _root() -> Path:
-    return Path(protocols.__file__).parents[1]
 
 
 def _stretch(seed: bytes, draw: int, size: int) -> bytes:

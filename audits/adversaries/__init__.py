@@ -21,7 +21,7 @@ from audits.adversaries.huge_clip import HugeClip
 from audits.adversaries.key_substitution import KeySubstitution
 from audits.adversaries.late_input import LateInput
 from audits.adversaries.late_shrink import LateShrink
-from audits.adversaries.one_signature import OneSignature
+from audits.adversaries.one_signature import OneShare, OneSignature
 from audits.adversaries.other_context import OtherModel, OtherRound, OtherStudy
 from audits.adversaries.replayed_session import ReplayedSession
 from audits.adversaries.restored_database import (
@@ -56,6 +56,7 @@ ATTACKS: tuple[Attack, ...] = (
     OtherStudy(),
     OtherRound(),
     OneSignature(),
+    OneShare(),
     TinyRing(),
     HugeClip(),
     LateShrink(),

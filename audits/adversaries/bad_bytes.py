@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from audits.adversaries import weakened
 from audits.adversaries.attack import Attack
 from audits.simulator import VICTIM, Conversation, Outcome, World
 from protocols.errors import OversizedMessage
@@ -51,9 +50,6 @@ class MalformedBytes(_BadBytes):
         world = self.play()
         return world.outcome(VICTIM in world.totals)
 
-    def weakening(self) -> weakened.Weakening:
-        return weakened.bytes_behind_the_end_ignored()
-
 
 class OversizedBytes(_BadBytes):
     """A mebibyte where a few kilobytes belong."""
@@ -70,9 +66,6 @@ class OversizedBytes(_BadBytes):
     def run(self) -> Outcome:
         world = self.play()
         return world.outcome(not any(isinstance(refusal.error, OversizedMessage) for refusal in world.refusals))
-
-    def weakening(self) -> weakened.Weakening:
-        return weakened.sizes_not_bounded()
 
 
 BAD_BYTES: tuple[Attack, ...] = tuple(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from audits.adversaries import weakened
 from audits.adversaries.attack import Attack
 from audits.simulator import Conversation, Outcome, World, replaced
 from crypto.kdf import digest
@@ -33,9 +32,6 @@ class InconsistentSeed(Attack):
         )
         return world.outcome(not named and not world.totals)
 
-    def weakening(self) -> weakened.Weakening:
-        return weakened.unchecked_pair_seeds()
-
 
 class WrongShare(Attack):
     """The receiver would release what it was dealt, and be taken for the one who changed it."""
@@ -52,9 +48,6 @@ class WrongShare(Attack):
         talk.announce(world.everyone, world.everyone)
         talk.agree(world.everyone, world.everyone)
         return world.outcome(_blamed(talk) == RECEIVER)
-
-    def weakening(self) -> weakened.Weakening:
-        return weakened.unchecked_shares()
 
 
 def _open() -> tuple[World, Conversation]:

@@ -9,7 +9,7 @@ import numpy as np
 from audits.adversaries import weakened
 from audits.adversaries.round_numbers import FederationAttack
 from audits.federation import LAYOUT, Federation
-from audits.simulator import CORRUPT, VICTIM, Outcome, Protection
+from audits.simulator import CORRUPT, VICTIM, Outcome
 from crypto.identity import Identity
 from crypto.kdf import digest
 from protocols import encoding
@@ -49,9 +49,6 @@ class ForgedReceipt(_BadLink):
         forger = Identity(digest("forger"))
         return _sign(statement, dict.fromkeys(range(1, 1 + HONEST_QUORUM), forger)), packed
 
-    def weakening(self) -> weakened.Weakening:
-        return weakened.unchecked_signatures(SIGNING_LABEL)
-
 
 class UnderSignedReceipt(_BadLink):
     """A statement with the right quorum, signed by the colluder alone."""
@@ -62,9 +59,6 @@ class UnderSignedReceipt(_BadLink):
         packed = _chosen_sum(federation)
         statement = _statement(federation, packed, federation.everyone[1:], HONEST_QUORUM)
         return _sign(statement, {CORRUPT: federation.keys[CORRUPT]}), packed
-
-    def weakening(self) -> weakened.Weakening:
-        return weakened.signers_not_counted(HONEST_QUORUM)
 
 
 class UnderstatedCohort(_BadLink):
@@ -77,8 +71,8 @@ class UnderstatedCohort(_BadLink):
         statement = _statement(federation, packed, (4, 5, CORRUPT), 1)
         return _sign(statement, {CORRUPT: federation.keys[CORRUPT]}), packed
 
-    def weakening(self) -> weakened.Weakening:
-        return weakened.quorum_not_from_the_roster()
+    def weakenings(self) -> tuple[weakened.Weakening, ...]:
+        return (weakened.quorum_not_from_the_roster(),)
 
 
 class ForgedSum(_BadLink):
@@ -91,9 +85,6 @@ class ForgedSum(_BadLink):
         if closed is None:
             raise RuntimeError("the honest round before the attack failed")
         return closed[0], _chosen_sum(federation)
-
-    def weakening(self) -> weakened.Weakening:
-        return weakened.sums_not_held_against_receipts()
 
 
 class ReSignedReceipt(FederationAttack):
@@ -110,11 +101,10 @@ class ReSignedReceipt(FederationAttack):
         for node, signatures in ((0, receipt.signatures[:-1]), (1, receipt.signatures[1:])):
             federation.give(node, Receipt(receipt.statement, signatures), packed)
         heads = {federation.nodes[node].chain.head for node in (0, 1)}
-        rule = Protection(Receipt.digest, "return self.statement.digest()", "signatures are not in a receipt's digest")
-        return federation.log.outcome(len(heads) == 2, rule)
+        return federation.log.outcome(len(heads) == 2)
 
-    def weakening(self) -> weakened.Weakening:
-        return weakened.receipts_digested_with_signatures()
+    def weakenings(self) -> tuple[weakened.Weakening, ...]:
+        return (weakened.receipts_digested_with_signatures(),)
 
 
 class HollowEcho(FederationAttack):
@@ -131,9 +121,6 @@ class HollowEcho(FederationAttack):
         public, content = federation.keys[VICTIM].public, statement.digest()
         signed = bool(answer) and public.verifies(federation.read(Offer, answer).signature, SIGNING_LABEL, content)
         return federation.log.outcome(signed)
-
-    def weakening(self) -> weakened.Weakening:
-        return weakened.echoes_not_counted(HONEST_QUORUM)
 
 
 def _chosen_sum(federation: Federation) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from audits.adversaries import weakened
 from audits.adversaries.bad_bytes import MEBIBYTE
 from audits.adversaries.round_numbers import FederationAttack
 from audits.federation import Federation
@@ -53,9 +52,6 @@ class MalformedRequest(_BadRequest):
         federation.send(VICTIM, self.request(federation) + b"\0")
         return federation.log.outcome(self.followed(federation))
 
-    def weakening(self) -> weakened.Weakening:
-        return weakened.bytes_behind_the_end_ignored()
-
 
 class OversizedRequest(_BadRequest):
     """A mebibyte where a few kilobytes belong."""
@@ -71,9 +67,6 @@ class OversizedRequest(_BadRequest):
         # Parsed or not, such bytes are refused: what counts is whether it was for their number.
         (refusal,) = federation.log.refusals
         return federation.log.outcome(not isinstance(refusal.error, OversizedMessage))
-
-    def weakening(self) -> weakened.Weakening:
-        return weakened.sizes_not_bounded()
 
 
 BAD_REQUESTS: tuple[FederationAttack, ...] = tuple(

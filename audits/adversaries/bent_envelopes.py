@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from audits.adversaries import weakened
 from audits.adversaries.attack import Attack
 from audits.simulator import Conversation, Outcome, World, replaced
-from protocols.derivations import SEED_LABEL, SHARES_LABEL
 from protocols.errors import RemoteError
 from protocols.messages import Delivery
 from protocols.wire import encode
@@ -32,9 +30,6 @@ class _BentEnvelope(Attack):
         talk.send(RECEIVER, encode(self.bend(talk, honest)))
         blamed = {refusal.error.sender for refusal in world.refusals if isinstance(refusal.error, RemoteError)}
         return world.outcome(not blamed.isdisjoint(world.honest))
-
-    def weakening(self) -> weakened.Weakening:
-        return weakened.unchecked_signatures(SHARES_LABEL, SEED_LABEL)
 
 
 class ReflectedEnvelope(_BentEnvelope):

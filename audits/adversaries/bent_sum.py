@@ -41,9 +41,6 @@ class _BentSum(Attack):
         accepted = [world.totals[node] for node in world.honest if node in world.totals]
         return world.outcome(any(not world.is_sum_of(world.everyone, each) for each in accepted))
 
-    def weakening(self) -> weakened.Weakening:
-        return weakened.unchecked_sum()
-
 
 class AddedOffset(_BentSum):
     """One step on one element, and the honest tag."""
@@ -62,8 +59,8 @@ class ScaledSum(_BentSum):
     def bend(self, total: Vector, tag: int) -> tuple[Vector, int]:
         return 2 * total, 2 * tag
 
-    def weakening(self) -> weakened.Weakening:
-        return weakened.checksum_without_constant()
+    def weakenings(self) -> tuple[weakened.Weakening, ...]:
+        return (weakened.checksum_without_constant(),)
 
 
 class NegatedSum(ScaledSum):
@@ -103,6 +100,3 @@ class EquivocatingSum(Attack):
             talk.send(node, encode(Published(talk.knowledge.session, packed, checksum.encode_tag(honest.tag))))
         accepted = {digest("accepted", total.tobytes()) for total in world.totals.values()}
         return world.outcome(len(accepted) > 1)
-
-    def weakening(self) -> weakened.Weakening:
-        return weakened.unchecked_sum()

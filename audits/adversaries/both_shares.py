@@ -23,5 +23,5 @@ class BothShares(Attack):
             talk.agree(others, others)
         return world.outcome(world.recovers(VICTIM, talk.knowledge.sum_of([VICTIM])))
 
-    def weakening(self) -> weakened.Weakening:
-        return weakened.sessions_answer_again()
+    def weakenings(self) -> tuple[weakened.Weakening, ...]:
+        return weakened.sessions_go_back(), weakened.secrets_not_wiped()

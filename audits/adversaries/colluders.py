@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from audits.adversaries import weakened
 from audits.adversaries.attack import Attack
-from audits.simulator import VICTIM, Conversation, Outcome, Protection, World
+from audits.simulator import VICTIM, Conversation, Outcome, World
 from protocols.parameters import CohortRules
 
 COLLUDERS = 2
@@ -22,10 +22,7 @@ class Colluders(Attack):
         talk = Conversation(world)
         talk.upload(world.everyone)
         talk.finish(world.everyone)
-        achieved = world.recovers(VICTIM, talk.knowledge.sum_of([VICTIM]))
-        # Nobody refuses anything in an honest round.
-        quorum = Protection(CohortRules.quorum, "threshold = max(", "c shares of a mask key are fewer than t")
-        return world.outcome(achieved, quorum)
+        return world.outcome(world.recovers(VICTIM, talk.knowledge.sum_of([VICTIM])))
 
-    def weakening(self) -> weakened.Weakening:
-        return weakened.quorum_of(COLLUDERS)
+    def weakenings(self) -> tuple[weakened.Weakening, ...]:
+        return (weakened.sharing_threshold(COLLUDERS),)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from audits.adversaries import weakened
 from audits.adversaries.attack import Attack
 from audits.adversaries.two_cohorts import HALVES
 from audits.simulator import VICTIM, Conversation, Outcome, World
@@ -28,6 +27,3 @@ class DroppedSignatures(Attack):
             tuple(entry.owner for entry in released[node].self_mask_shares) for node in world.honest if node in released
         }
         return world.outcome(len(sets) > 1)
-
-    def weakening(self) -> weakened.Weakening:
-        return weakened.signatures_not_counted()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from audits.adversaries import weakened
 from audits.adversaries.attack import Attack
 from audits.simulator import DIMENSION, MAGNITUDE, VICTIM, Conversation, Outcome, World
 
@@ -24,6 +23,3 @@ class HugeClip(Attack):
         rest = np.sum([world.vectors[node] for node in world.everyone if node != VICTIM], axis=0)
         shifts = [int(np.abs(total - rest).max()) for total in world.totals.values()]
         return world.outcome(any(shift > MAGNITUDE for shift in shifts))
-
-    def weakening(self) -> weakened.Weakening:
-        return weakened.elements_of_any_size()

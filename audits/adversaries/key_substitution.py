@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from audits.adversaries import weakened
 from audits.adversaries.attack import Attack
 from audits.simulator import SEVEN, VICTIM, Conversation, Outcome, World
 from crypto.identity import Identity
@@ -23,6 +22,3 @@ class KeySubstitution(Attack):
         talk = Conversation(world)
         talk.upload(world.everyone)
         return world.outcome(world.recovers(VICTIM, talk.knowledge.sum_of([VICTIM])))
-
-    def weakening(self) -> weakened.Weakening:
-        return weakened.unchecked_signatures()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from audits.adversaries import weakened
 from audits.adversaries.attack import Attack
-from audits.simulator import VICTIM, Conversation, Outcome, Protection, World
-from protocols.client import Client
+from audits.simulator import VICTIM, Conversation, Outcome, World
 
 
 class LateInput(Attack):
@@ -24,9 +23,7 @@ class LateInput(Attack):
         achieved = any(
             world.recovers(VICTIM, learned.sum_of([VICTIM], self_masks=self_masks)) for self_masks in (True, False)
         )
-        # No node refuses anything here.
-        self_mask = Protection(Client.submit, "add_self_mask", "the self mask stays on: nobody released a share of it")
-        return world.outcome(achieved, self_mask)
+        return world.outcome(achieved)
 
-    def weakening(self) -> weakened.Weakening:
-        return weakened.no_self_mask()
+    def weakenings(self) -> tuple[weakened.Weakening, ...]:
+        return (weakened.no_self_mask(),)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from audits.adversaries import weakened
 from audits.adversaries.attack import Attack
 from audits.simulator import SEVEN, Conversation, Outcome, World
 from protocols.parameters import CohortRules
@@ -25,6 +24,3 @@ class LateShrink(Attack):
         talk.upload(world.everyone)
         talk.finish(FEW)
         return world.outcome(world.is_sum_of(FEW, talk.knowledge.sum_of(FEW)))
-
-    def weakening(self) -> weakened.Weakening:
-        return weakened.no_minima()

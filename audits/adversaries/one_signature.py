@@ -1,4 +1,4 @@
-"""t = 1: the aggregator has one signature and one colluder's shares, and asks for more with that."""
+"""t = 1, in both places where t counts: how many must sign, and how many shares give a secret."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from audits.simulator import CORRUPT, VICTIM, Conversation, Outcome, World
 
 
 class OneSignature(Attack):
-    """The quorum is in no message: the attacker can only act as if it were one."""
+    """The quorum is in no message: the attacker can only act as if one signature were enough."""
 
-    name = "t = 1"
-    goal = "recover the victim's own vector from one colluder's shares and an agreement of one"
+    name = "t = 1 in the agreement"
+    goal = "have an honest node release its shares against the colluder's signature alone"
 
     def run(self) -> Outcome:
         world = World()
@@ -19,7 +19,20 @@ class OneSignature(Attack):
         talk.upload(world.everyone)
         talk.announce(world.everyone, world.everyone)
         talk.agree(world.everyone, [CORRUPT])
+        return world.outcome(any(node in talk.knowledge.unmasks for node in world.honest))
+
+
+class OneShare(Attack):
+    """Nothing is announced: what the colluder was dealt is all there is."""
+
+    name = "t = 1 in the sharing"
+    goal = "recover the victim's own vector from one colluder's shares"
+
+    def run(self) -> Outcome:
+        world = World()
+        talk = Conversation(world)
+        talk.upload(world.everyone)
         return world.outcome(world.recovers(VICTIM, talk.knowledge.sum_of([VICTIM])))
 
-    def weakening(self) -> weakened.Weakening:
-        return weakened.quorum_of(1)
+    def weakenings(self) -> tuple[weakened.Weakening, ...]:
+        return (weakened.sharing_threshold(1),)

@@ -26,8 +26,8 @@ class _OtherContext(Attack):
         together = VICTIM in world.totals and world.client(VICTIM).session == world.client(1).session
         return world.outcome(together)
 
-    def weakening(self) -> weakened.Weakening:
-        return weakened.context_without(self.field)
+    def weakenings(self) -> tuple[weakened.Weakening, ...]:
+        return (weakened.context_without(self.field),)
 
 
 class OtherModel(_OtherContext):

@@ -34,5 +34,5 @@ class ReplayedSession(Attack):
         difference = encoding.unpack(again.vector, shape) - encoding.unpack(upload.vector, shape)
         return world.outcome(np.array_equal(encoding.from_ring(difference, shape), second - first))
 
-    def weakening(self) -> weakened.Weakening:
-        return weakened.entropy_comes_again()
+    def weakenings(self) -> tuple[weakened.Weakening, ...]:
+        return (weakened.entropy_comes_again(),)

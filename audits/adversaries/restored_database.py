@@ -43,8 +43,8 @@ class RestoredInTwoCohorts(FederationAttack):
             federation.put_back(VICTIM)
         return federation.log.outcome(None not in closed)
 
-    def weakening(self) -> weakened.Weakening:
-        return weakened.quorum_one_too_low()
+    def weakenings(self) -> tuple[weakened.Weakening, ...]:
+        return (weakened.quorum_one_too_low(),)
 
 
 class _TwoSums(FederationAttack):
@@ -72,8 +72,8 @@ class _TwoSums(FederationAttack):
         answer = federation.send(node, encode(EchoRequest(shown[0].statement, shown[0].vector, signatures)))
         return federation.read(Offer, answer) if answer else None
 
-    def weakening(self) -> weakened.Weakening:
-        return weakened.restores_not_announced()
+    def weakenings(self) -> tuple[weakened.Weakening, ...]:
+        return (weakened.restores_not_announced(),)
 
 
 class SecondSignature(_TwoSums):
@@ -120,9 +120,6 @@ class RestoredLedger(FederationAttack):
         federation.put_back(CORRUPT, ledger_only=True)
         return federation.log.outcome(_hides_spend(federation, CORRUPT, 3))
 
-    def weakening(self) -> weakened.Weakening:
-        return weakened.ledger_numbers_forgotten()
-
 
 class ForgottenSpend(FederationAttack):
     """Only one round is forgotten: what the victim advertises next is no less than its peers have seen."""
@@ -138,8 +135,8 @@ class ForgottenSpend(FederationAttack):
         federation.give(VICTIM, *closed)
         return federation.log.outcome(_hides_spend(federation, VICTIM, 2))
 
-    def weakening(self) -> weakened.Weakening:
-        return weakened.spend_not_held_against_receipts()
+    def weakenings(self) -> tuple[weakened.Weakening, ...]:
+        return (weakened.forgotten_spend_not_committed(),)
 
 
 def _honest(federation: Federation, number: int) -> tuple[Receipt, bytes]:
@@ -184,6 +181,7 @@ def _makes_receipt(federation: Federation, offers: Iterable[Offer]) -> bool:
     chain = Chain(federation.study, LAYOUT, FormulaTrainer.first_state())
     try:
         chain.adopt(receipt, packed)
-    except ProtocolError:
+    except ProtocolError as error:
+        federation.log.refuse(VICTIM, error)
         return False
     return True

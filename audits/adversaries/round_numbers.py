@@ -7,7 +7,6 @@ import tempfile
 from abc import abstractmethod
 from pathlib import Path
 
-from audits.adversaries import weakened
 from audits.adversaries.attack import Attack
 from audits.federation import ROUNDS, Federation
 from audits.simulator import VICTIM, Outcome
@@ -40,9 +39,6 @@ class RewoundRound(FederationAttack):
         second = federation.open(VICTIM, opening)
         return federation.log.outcome(first is not None and second is not None and first != second)
 
-    def weakening(self) -> weakened.Weakening:
-        return weakened.floor_forgotten()
-
 
 class HugeRound(FederationAttack):
     """A round number with which the node's floor would be past every round of the study."""
@@ -54,9 +50,6 @@ class HugeRound(FederationAttack):
         federation.open(VICTIM, federation.chain.context(NUMBER_MAX).opening())
         store = federation.nodes[VICTIM].parts.store
         return federation.log.outcome(store.floor(federation.study.digest) > ROUNDS)
-
-    def weakening(self) -> weakened.Weakening:
-        return weakened.rounds_not_bounded()
 
 
 class RepeatedAttempts(FederationAttack):
@@ -72,6 +65,3 @@ class RepeatedAttempts(FederationAttack):
         ]
         joined = [federation.open(VICTIM, opening) for opening in openings]
         return federation.log.outcome(all(answer is not None for answer in joined))
-
-    def weakening(self) -> weakened.Weakening:
-        return weakened.attempts_not_counted()

@@ -26,5 +26,5 @@ class SplitSurvivors(Attack):
             talk.agree(half, half)
         return world.outcome(world.recovers(VICTIM, first.knowledge.sum_of([VICTIM])))
 
-    def weakening(self) -> weakened.Weakening:
-        return weakened.quorum_one_too_low()
+    def weakenings(self) -> tuple[weakened.Weakening, ...]:
+        return (weakened.sharing_threshold_one_too_low(),)

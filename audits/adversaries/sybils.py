@@ -35,6 +35,6 @@ class Sybils(Attack):
         talk.upload((*HONEST, CORRUPT, *SYBILS))
         return world.outcome(world.recovers(VICTIM, talk.knowledge.sum_of([VICTIM])))
 
-    def weakening(self) -> weakened.Weakening:
-        """The roster is taken from the aggregator and not from the study."""
-        return patch.object(sys.modules[__name__], "pinned", lambda shown: shown)
+    def weakenings(self) -> tuple[weakened.Weakening, ...]:
+        shown = patch.object(sys.modules[__name__], "pinned", lambda shown: shown)
+        return (weakened.Weakening("the roster is the signed study's, and not the aggregator's", shown),)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from audits.adversaries import weakened
 from audits.adversaries.attack import Attack
 from audits.simulator import DIMENSION, Conversation, Outcome, World
+from protocols.errors import WrongLength
 from protocols.parameters import RING_BITS_MIN, RoundShape
 
 
@@ -20,10 +21,13 @@ class TinyRing(Attack):
         talk.knowledge.shape = RoundShape(DIMENSION, RING_BITS_MIN)
         talk.advertise(world.everyone, ring_bits=RING_BITS_MIN)
         talk.show_cohort(world.everyone, world.everyone)
-        talk.deliver(world.everyone, world.everyone)
+        try:
+            talk.deliver(world.everyone, world.everyone)
+        except WrongLength:  # the nodes went by a ring of their own
+            return world.outcome(False)
         talk.finish(world.everyone)
         total = talk.knowledge.sum_of(world.everyone)
         return world.outcome(total is not None and not world.is_sum_of(world.everyone, total))
 
-    def weakening(self) -> weakened.Weakening:
-        return weakened.shape_taken_from_the_header()
+    def weakenings(self) -> tuple[weakened.Weakening, ...]:
+        return (weakened.shape_taken_from_the_header(),)

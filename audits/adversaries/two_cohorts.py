@@ -25,5 +25,5 @@ class TwoCohorts(Attack):
             sums.append(world.is_sum_of(half, talk.knowledge.sum_of(half)))
         return world.outcome(all(sums))
 
-    def weakening(self) -> weakened.Weakening:
-        return weakened.quorum_one_too_low()
+    def weakenings(self) -> tuple[weakened.Weakening, ...]:
+        return (weakened.sharing_threshold_one_too_low(),)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from audits.adversaries import weakened
 from audits.adversaries.attack import Attack
 from audits.adversaries.two_cohorts import HALVES
 from audits.simulator import CORRUPT, Conversation, Outcome, World
@@ -31,9 +30,6 @@ class TwoReceipts(Attack):
         talk.release(world.everyone)
         verified = [self._closes(world, talk, half, offset) for offset, half in enumerate(HALVES)]
         return world.outcome(all(verified))
-
-    def weakening(self) -> weakened.Weakening:
-        return weakened.quorum_one_too_low()
 
     def _closes(self, world: World, talk: Conversation, half: tuple[int, ...], offset: int) -> bool:
         """Show a half the sum with this offset, and make a receipt of what it signs. Whether other nodes take it."""

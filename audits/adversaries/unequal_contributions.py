@@ -6,7 +6,6 @@ from unittest.mock import patch
 
 import numpy as np
 
-from audits.adversaries import weakened
 from audits.adversaries.attack import Attack
 from audits.simulator import CORRUPT, DIMENSION, VICTIM, Conversation, Outcome, World
 from crypto.kdf import digest
@@ -41,9 +40,6 @@ class UnequalContributions(Attack):
         talk.announce(world.everyone, world.everyone)
         talk.agree(world.everyone, world.everyone)
         return world.outcome(self._learns(world, talk))
-
-    def weakening(self) -> weakened.Weakening:
-        return weakened.unchecked_contributions()
 
     def _learns(self, world: World, talk: Conversation) -> bool:
         learned, count = talk.knowledge, len(world.everyone)

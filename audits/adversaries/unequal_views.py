@@ -19,8 +19,7 @@ from audits.adversaries import weakened
 from audits.adversaries.round_numbers import FederationAttack
 from audits.federation import Federation, FormulaTrainer
 from audits.knowledge import Knowledge
-from audits.simulator import CORRUPT, VICTIM, Outcome, Protection
-from protocols import derivations
+from audits.simulator import CORRUPT, VICTIM, Outcome
 from protocols.checksum import PRIME
 from protocols.messages import (
     Advertise,
@@ -63,13 +62,10 @@ class _UnequalViews(FederationAttack):
         signatures = tuple(Signature(each.sender, each.signature) for each in agreed if each is not None)
         for node in signers:
             _learn(federation, learned, Unmask, node, Agreement(learned.session, signatures))
-        protection = Protection(
-            derivations.view_of, 'digest("view"', "inputs that were made under different U2 share no mask"
-        )
-        return federation.log.outcome(self._learns(federation, learned, survivors), protection)
+        return federation.log.outcome(self._learns(federation, learned, survivors))
 
-    def weakening(self) -> weakened.Weakening:
-        return weakened.masks_not_bound_to_the_view()
+    def weakenings(self) -> tuple[weakened.Weakening, ...]:
+        return (weakened.masks_not_bound_to_the_view(),)
 
     def _learns(self, federation: Federation, learned: Knowledge, survivors: tuple[int, ...]) -> bool:
         """Whether what T has too much is the function of the misled nodes' vectors that two known keys give."""

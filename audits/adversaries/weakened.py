@@ -1,71 +1,86 @@
-"""Nodes with one check or rule taken out: the proof that an attack is stopped by that and by nothing else.
+"""Nodes without one rule. Refusals are lines, and `audits.removal` takes lines out; a rule here is what no line is.
 
-Every function here gives a context manager that replaces one function of the nodes' code while it is active. For
-audits and tests alone.
+Such a rule is a derivation, a threshold, a secret that is wiped or drawn anew: where it holds, an attack comes to
+nothing though nobody refuses anything more. Each weakening takes out one rule and leaves every other, above all those
+that follow from the same number: t is how many must sign *and* how many shares give a secret, and nodes that need fewer
+shares still count signatures. The last few take out a rule of the SPEC with all lines that keep it, for
+`audits.exploration` and for tests that look for a broken promise. For audits and tests alone.
 """
 
 from __future__ import annotations
 
-import io
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from types import TracebackType
 from typing import Any
 from unittest.mock import patch
-
-import cbor2
 
 from audits.simulator import FreshEntropy
 from crypto.identity import PublicIdentity
 from crypto.kdf import digest
 from dp.ledger import Ledger
-from protocols import client, derivations, encoding, sharing
+from protocols import client, derivations, sharing
 from protocols.checksum import ChecksumKey
 from protocols.client import Client, State
 from protocols.masking import MaskedSum
-from protocols.messages import Agreement, Opening
+from protocols.messages import Opening
 from protocols.parameters import CohortRules, RoundShape
 from protocols.receipts import Receipt
-from protocols.session import Context, check_cohort
-from protocols.wire import NUMBER_MAX, encode
+from protocols.session import Context
+from protocols.wire import encode
 from secfed.chain import Chain
 from secfed.channel import RoundOpening
 from secfed.node import Node
 from secfed.store import NodeStore
 
-Weakening = AbstractContextManager[object]
+
+class Weakening(AbstractContextManager[None]):
+    """While it is active, nodes lack one rule. Enter it once."""
+
+    def __init__(self, rule: str, *patches: AbstractContextManager[object]) -> None:
+        """
+        Args:
+            rule: what nodes keep to otherwise, in a line.
+            patches: take it out.
+        """
+        self.rule = rule
+        self._patches = patches
+        self._active = ExitStack()
+
+    def __enter__(self) -> None:
+        for each in self._patches:
+            self._active.enter_context(each)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._active.close()
 
 
 def quorum_one_too_low() -> Weakening:
     """t = floor((N + c) / 2): two quorums need not share an honest node any more."""
-    return patch.object(CohortRules, "quorum", lambda rules, size: (rules.roster_size + rules.colluders) // 2)
-
-
-def quorum_of(threshold: int) -> Weakening:
-    """A quorum of so many, whatever the roster."""
-    return patch.object(CohortRules, "quorum", lambda rules, size: threshold)
+    lower = patch.object(CohortRules, "quorum", lambda rules, size: (rules.roster_size + rules.colluders) // 2)
+    return Weakening("t is more than half of N + c, so that two quorums share an honest node", lower)
 
 
 def quorum_not_from_the_roster() -> Weakening:
     """t = n - f: the roster's majority is left out."""
-    return patch.object(CohortRules, "_majority", lambda rules: 0)
+    without = patch.object(CohortRules, "_majority", lambda rules: 0)
+    return Weakening("t follows from the roster and not only from the cohort shown", without)
 
 
-def no_minima() -> Weakening:
-    """The size of the cohort is not looked at, at any stage."""
-    return patch.object(CohortRules, "check_stage", lambda rules, name, size, cohort_size: None)
+def sharing_threshold(most: int) -> Weakening:
+    """So many shares give a secret; signatures are counted as before."""
+    return Weakening("fewer than t shares give nothing of a secret", _shared_among(lambda quorum: min(most, quorum)))
 
 
-def unchecked_signatures(*labels: str) -> Weakening:
-    """Signatures with these labels are taken for good; with no label, all are."""
-    honest = PublicIdentity.verifies
-
-    def verifies(identity: PublicIdentity, signature: bytes, label: str, *parts: bytes) -> bool:
-        return not labels or label in labels or honest(identity, signature, label, *parts)
-
-    return patch.object(PublicIdentity, "verifies", verifies)
+def sharing_threshold_one_too_low() -> Weakening:
+    """t - 1 shares give a secret; signatures are counted as before."""
+    return Weakening("fewer than t shares give nothing of a secret", _shared_among(lambda quorum: quorum - 1))
 
 
-def sessions_answer_again() -> Weakening:
-    """A session keeps its secrets after Unmask and takes another set of survivors, as if nothing had been released."""
+def sessions_go_back() -> Weakening:
+    """A session takes another set of survivors after Unmask, as if it had answered none."""
     honest = Client._dispatch
 
     def dispatch(node: Client, data: bytes) -> Any:
@@ -74,35 +89,24 @@ def sessions_answer_again() -> Weakening:
             node._answers.clear()
         return honest(node, data)
 
-    weakening = ExitStack()
-    weakening.enter_context(patch.object(Client, "_wipe", lambda node: None))
-    weakening.enter_context(patch.object(Client, "_dispatch", dispatch))
-    return weakening
+    return Weakening("a session never goes back to a stage", patch.object(Client, "_dispatch", dispatch))
 
 
 def secrets_not_wiped() -> Weakening:
     """A session keeps its secrets to the end."""
-    return patch.object(Client, "_wipe", lambda node: None)
+    return Weakening("a session's secrets are gone with its Unmask", patch.object(Client, "_wipe", _nothing))
 
 
 def no_self_mask() -> Weakening:
     """Inputs are covered by pair masks alone, as in the first sketch of Bonawitz et al. (2017, section 4)."""
-    return patch.object(MaskedSum, "add_self_mask", lambda running, seed, owner, remove=False: None)
+    rule = "the self mask stays on: shares of it are released for survivors alone"
+    return Weakening(rule, patch.object(MaskedSum, "add_self_mask", _nothing))
 
 
 def masks_not_bound_to_the_view() -> Weakening:
     """Masks follow from the session alone, whatever U2 a node was shown: version 1 of the protocol."""
-    return patch.object(derivations, "view_of", lambda session, sharers: session)
-
-
-def signatures_not_counted() -> Weakening:
-    """Unmask takes any number of signatures."""
-
-    def unmask(node: Client, message: Agreement) -> Any:
-        node._quorum = 0
-        return Client._unmask(node, message)
-
-    return patch.dict(client._EXPECTS, {State.AGREED: (Agreement, unmask, State.UNMASKED)})
+    unbound = patch.object(derivations, "view_of", lambda session, sharers: session)
+    return Weakening("masks and checksum key are derived under the U2 that a node was shown", unbound)
 
 
 def context_without(field: str) -> Weakening:
@@ -114,7 +118,8 @@ def context_without(field: str) -> Weakening:
         fields[field] = 0 if isinstance(fields[field], int) else bytes(32)
         return honest(Context(**fields))
 
-    return patch.object(Context, "digest", reduced)
+    rule = f"the context, and with it every key, covers the {field.replace('_', ' ')}"
+    return Weakening(rule, patch.object(Context, "digest", reduced))
 
 
 def shape_taken_from_the_header() -> Weakening:
@@ -125,115 +130,88 @@ def shape_taken_from_the_header() -> Weakening:
         node._context = node.config.context.digest()
         return Client._advertise(node, opening)
 
-    return patch.dict(client._EXPECTS, {State.NEW: (Opening, advertise, State.ADVERTISED)})
-
-
-def elements_of_any_size() -> Weakening:
-    """A node's own input is not held against the certified magnitude."""
-    honest = encoding.to_ring
-    return patch.object(encoding, "to_ring", lambda values, shape, magnitude: honest(values, shape, 1 << 62))
-
-
-def ledger_numbers_forgotten() -> Weakening:
-    """Nodes do not remember their peers' ledger numbers."""
-    honest = check_cohort
-    return patch("protocols.client.check_cohort", lambda config, cohort, seen: honest(config, cohort, {}))
-
-
-def unchecked_pair_seeds() -> Weakening:
-    """A pair seed is not held against its commitment by the node that receives it."""
-    honest = sharing.open_seed
-
-    def open_seed(envelope: Any, session: bytes, mask_key: Any) -> bytes:
-        with patch.object(sharing, "commit_pair_seed", lambda *_: envelope.commitment):
-            return honest(envelope, session, mask_key)
-
-    return patch.object(sharing, "open_seed", open_seed)
-
-
-def unchecked_shares() -> Weakening:
-    """A share is not held against its commitment by the node that receives it."""
-    honest = sharing._open_shares
-
-    def open_shares(envelope: Any, *arguments: Any) -> Any:
-        with patch.object(sharing, "_commitments", lambda *_: envelope.commitments):
-            return honest(envelope, *arguments)
-
-    return patch.object(sharing, "_open_shares", open_shares)
-
-
-def bytes_behind_the_end_ignored() -> Weakening:
-    """The parser takes the first value in the bytes and does not look further."""
-    return patch("protocols.wire.parse_canonical", lambda data, sender: cbor2.load(io.BytesIO(data)))
-
-
-def sizes_not_bounded() -> Weakening:
-    """Messages of any size are parsed."""
-    weakening = ExitStack()
-    for module in ("protocols.wire", "protocols.client", "secfed.channel"):
-        weakening.enter_context(patch(f"{module}.most_map_bytes", lambda kind, limits: 1 << 40))
-    return weakening
+    believing = patch.dict(client._EXPECTS, {State.NEW: (Opening, advertise, State.ADVERTISED)})
+    return Weakening("length and ring are derived and never taken from the header", believing)
 
 
 def entropy_comes_again() -> Weakening:
     """A node that starts again draws the same secrets: a restored virtual machine, or a root derived from the study."""
-    return patch.object(FreshEntropy, "next_draw", lambda source: 0)
-
-
-def unchecked_sum() -> Weakening:
-    """A published sum is taken with whatever tag it has."""
-    return patch.object(Client, "_check_sum", lambda node, total, tag: None)
+    again = patch.object(FreshEntropy, "next_draw", lambda source: 0)
+    return Weakening("a session that starts again draws fresh secrets", again)
 
 
 def checksum_without_constant() -> Weakening:
     """The checksum is linear and not affine: k_0 = 0."""
     honest = ChecksumKey.tag
-    return patch.object(ChecksumKey, "tag", lambda key, vector, count=1: honest(key, vector, 0))
+    linear = patch.object(ChecksumKey, "tag", lambda key, vector, count=1: honest(key, vector, 0))
+    return Weakening("the checksum has a constant term", linear)
 
 
-def unchecked_contributions() -> Weakening:
-    """A checksum contribution is not held against its commitment by the node that receives it."""
-    honest = sharing._open_shares
-
-    def open_shares(envelope: Any, session: bytes, channel_key: Any, advertisement: Any) -> Any:
-        with patch.object(sharing, "commit_checksum", lambda *_: advertisement.checksum_commitment):
-            return honest(envelope, session, channel_key, advertisement)
-
-    return patch.object(sharing, "_open_shares", open_shares)
-
-
-def floor_forgotten() -> Weakening:
-    """A node does not remember on disk which rounds it has joined."""
-    weakening = ExitStack()
-    weakening.enter_context(patch.object(NodeStore, "floor", lambda store, study: 0))
-    weakening.enter_context(patch.object(NodeStore, "join", lambda store, study, number, state: None))
-    return weakening
-
-
-def rounds_not_bounded() -> Weakening:
-    """A node joins rounds beyond the study's last."""
+def openings_past_the_lock() -> Weakening:
+    """A node that has signed a round is asked to join another one, and does not look at what it signed."""
     honest = Node._open_round
 
     def open_round(node: Node, message: RoundOpening) -> bytes:
-        bounded = node.study
-        endless = bounded.algorithm.model_copy(update={"rounds": NUMBER_MAX})
-        node.study = bounded.model_copy(update={"algorithm": endless})
-        try:
+        with patch.object(Node, "_unfinished", _nothing):
             return honest(node, message)
-        finally:
-            node.study = bounded
 
-    return patch.object(Node, "_open_round", open_round)
+    rule = "a node that signed a round offers it, and joins no other"
+    return Weakening(rule, patch.object(Node, "_open_round", open_round))
 
 
-def attempts_not_counted() -> Weakening:
-    """A node does not count the rounds that it joins on one state."""
-    return patch.object(NodeStore, "attempts", lambda store, study, state: 0)
+def receipts_digested_with_signatures() -> Weakening:
+    """A receipt's digest covers its signatures, too."""
+    signed = patch.object(Receipt, "digest", lambda receipt: digest("receipt", encode(receipt)))
+    return Weakening("a receipt's digest is its statement's: signatures are not in it", signed)
+
+
+def restores_not_announced() -> Weakening:
+    """The owner of a restored node starts it as if nothing had happened."""
+    return Weakening("the owner of a restored node says so", patch.object(NodeStore, "raise_floor", _nothing))
+
+
+def forgotten_spend_not_committed() -> Weakening:
+    """A node that adopts a receipt of a round which its ledger does not know leaves the ledger as it is."""
+    honest = Node._check_spend
+
+    def check_spend(node: Node, number: int) -> None:
+        with patch.object(Ledger, "commit", _nothing):
+            honest(node, number)
+
+    rule = "a round that the ledger has forgotten is committed anew"
+    return Weakening(rule, patch.object(Node, "_check_spend", check_spend))
+
+
+def unchecked_signatures(*labels: str) -> Weakening:
+    """Signatures with these labels are taken for good; with no label, all are."""
+    honest = PublicIdentity.verifies
+
+    def verifies(identity: PublicIdentity, signature: bytes, label: str, *parts: bytes) -> bool:
+        return not labels or label in labels or honest(identity, signature, label, *parts)
+
+    return Weakening("signatures are verified", patch.object(PublicIdentity, "verifies", verifies))
+
+
+def unchecked_sum() -> Weakening:
+    """A published sum is taken with whatever tag it has."""
+    return Weakening("a sum is checked against its tag", patch.object(Client, "_check_sum", _nothing))
 
 
 def no_lock() -> Weakening:
     """A node forgets what it signed until it has a receipt."""
-    return patch.object(Node, "_unfinished", lambda node: None)
+    return Weakening("a node keeps to what it signed", patch.object(Node, "_unfinished", _nothing))
+
+
+def floor_forgotten() -> Weakening:
+    """A node does not remember on disk which rounds it has joined. It counts its attempts all the same."""
+    honest = NodeStore.join
+
+    def join(store: NodeStore, study: bytes, number: int, state: bytes) -> None:
+        store._database.execute("DELETE FROM floor WHERE study = ?", (study,))
+        honest(store, study, number, state)
+
+    forgets = patch.object(NodeStore, "floor", lambda store, study: 0), patch.object(NodeStore, "join", join)
+    return Weakening("round numbers only rise", *forgets)
 
 
 def sessions_outlive_adoption() -> Weakening:
@@ -247,39 +225,38 @@ def sessions_outlive_adoption() -> Weakening:
         finally:
             node._client = session
 
-    return patch.object(Node, "_adopt", adopt)
+    return Weakening("a session ends when a receipt is adopted", patch.object(Node, "_adopt", adopt))
 
 
 def signers_not_counted(quorum: int) -> Weakening:
     """A receipt is taken to have enough signatures."""
-    return patch("protocols.receipts.count_signers", lambda statement, signatures, roster: quorum)
+    enough = patch("protocols.receipts.count_signers", lambda statement, signatures, roster: quorum)
+    return Weakening("a receipt has t signatures", enough)
 
 
 def echoes_not_counted(signers: int) -> Weakening:
     """A node co-signs whatever it is shown, as if enough survivors had signed it."""
-    return patch("secfed.node.count_signers", lambda statement, signatures, roster: signers)
+    enough = patch("secfed.node.count_signers", lambda statement, signatures, roster: signers)
+    return Weakening("an echo needs more than c signatures", enough)
 
 
 def sums_not_held_against_receipts() -> Weakening:
     """A node that catches up computes its state from whatever sum comes with a good receipt."""
-    return patch.object(
+    believing = patch.object(
         Chain, "_state_after", lambda chain, statement, packed: chain.next_state(packed, statement.survivors)
     )
+    return Weakening("a sum is the one that the receipt covers", believing)
 
 
-def receipts_digested_with_signatures() -> Weakening:
-    """A receipt's digest covers its signatures, too."""
-    return patch.object(Receipt, "digest", lambda receipt: digest("receipt", encode(receipt)))
+def _nothing(*_: Any, **__: Any) -> None:
+    """In place of a method that does something."""
 
 
-def restores_not_announced() -> Weakening:
-    """The owner of a restored node starts it as if nothing had happened."""
-    return patch.object(NodeStore, "raise_floor", lambda store, study, number: None)
+def _shared_among(threshold: Callable[[int], int]) -> AbstractContextManager[object]:
+    """Nodes that deal shares of which other than t are needed."""
+    honest = sharing.deal
 
+    def deal(secrets: Any, identity: Any, index: int, session: bytes, quorum: int, cohort: Any) -> sharing.Dealing:
+        return honest(secrets, identity, index, session, threshold(quorum), cohort)
 
-def spend_not_held_against_receipts() -> Weakening:
-    """A node adopts receipts of rounds in which it took part, whatever its ledger says."""
-    weakening = ExitStack()
-    weakening.enter_context(patch.object(Node, "_check_spend", lambda node, number: None))
-    weakening.enter_context(patch.object(Ledger, "release", lambda ledger, study, number, receipt: None))
-    return weakening
+    return patch.object(sharing, "deal", deal)

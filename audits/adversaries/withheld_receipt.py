@@ -5,8 +5,7 @@ from __future__ import annotations
 from audits.adversaries import weakened
 from audits.adversaries.round_numbers import FederationAttack
 from audits.federation import Federation
-from audits.simulator import Outcome, Protection
-from secfed.node import Node
+from audits.simulator import Outcome
 
 
 class WithheldReceipt(FederationAttack):
@@ -18,13 +17,10 @@ class WithheldReceipt(FederationAttack):
     def attack(self, federation: Federation) -> Outcome:
         first = federation.round(1, federation.everyone)
         second = federation.round(2, federation.everyone[1:])  # without the first node, or the state would be the same
-        lock = Protection(
-            Node._open_round, "self._unfinished()", "a node that signed round 1 offers it and joins no other"
-        )
         if first is None or second is None:
-            return federation.log.outcome(False, lock)
+            return federation.log.outcome(False)
         one, other = first[0].statement, second[0].statement
-        return federation.log.outcome(one.predecessor == other.predecessor and one.digest() != other.digest(), lock)
+        return federation.log.outcome(one.predecessor == other.predecessor and one.digest() != other.digest())
 
-    def weakening(self) -> weakened.Weakening:
-        return weakened.no_lock()
+    def weakenings(self) -> tuple[weakened.Weakening, ...]:
+        return (weakened.openings_past_the_lock(),)

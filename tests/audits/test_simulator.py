@@ -8,7 +8,8 @@ import pytest
 
 from audits.adversaries import weakened
 from audits.knowledge import MASK_KEY, SELF_MASK
-from audits.simulator import CORRUPT, VICTIM, Conversation, FreshEntropy, Protection, World, line_of, place_of
+from audits.removal import place_of
+from audits.simulator import CORRUPT, VICTIM, Conversation, FreshEntropy, World, broken_nodes
 from protocols.client import Client, State
 from protocols.errors import Equivocation, LocalError
 from protocols.messages import Survivors
@@ -120,23 +121,32 @@ def test_a_refusal_is_noted_with_the_line_that_raised_it() -> None:
     assert "raise Equivocation" in lines[int(line) - first]
 
 
-def test_an_outcome_names_the_protecting_line_only_while_the_attack_fails() -> None:
+def test_an_outcome_has_every_refusal_in_order() -> None:
     world = World()
-    protection = Protection(Client.submit, "add_self_mask", "it stays on")
-    failed = world.outcome(False, protection)
-    assert failed.stopped_by == line_of(Client.submit, "add_self_mask")
-    assert failed.reason == "it stays on"
-    assert world.outcome(True, protection).stopped_by is None
+    talk = Conversation(world)
+    talk.upload(world.everyone)
+    for node in (3, VICTIM):
+        talk.send(node, b"")
+    assert [refusal.node for refusal in world.outcome(False).refusals] == [3, VICTIM]
+    assert World().outcome(False).refusals == ()
 
 
-def test_an_attack_that_fails_without_any_refusal_is_not_taken_for_stopped() -> None:
-    assert World().outcome(False).stopped_by is None
+def test_a_node_that_ends_with_no_protocol_error_stops_the_audit_unless_it_lacks_checks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(node: Client, data: bytes) -> None:
+        raise ZeroDivisionError
 
-
-@pytest.mark.parametrize("text", ["no such text", "self"])
-def test_a_protecting_line_that_is_not_there_once_is_an_error(text: str) -> None:
-    with pytest.raises(LookupError):
-        line_of(Client.submit, text)
+    monkeypatch.setattr(Client, "_dispatch", broken)
+    world = World()
+    with pytest.raises(ZeroDivisionError):
+        Conversation(world).advertise([VICTIM])
+    assert world.refusals == []
+    world.restart(VICTIM)
+    with broken_nodes():
+        Conversation(world).advertise([VICTIM])
+    (refusal,) = world.refusals
+    assert isinstance(refusal.error, ZeroDivisionError)
 
 
 def test_an_error_from_elsewhere_has_no_place_in_the_nodes_code() -> None:
@@ -149,7 +159,7 @@ def test_a_weakened_node_still_does_an_honest_round() -> None:
     for weakening in (
         weakened.quorum_one_too_low(),
         weakened.unchecked_signatures(),
-        weakened.unchecked_sum(),
+        weakened.sharing_threshold(3),
         weakened.checksum_without_constant(),
         weakened.context_without("state"),
     ):

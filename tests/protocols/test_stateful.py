@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from audits.adversaries.weakened import sessions_answer_again
+from audits.adversaries.weakened import secrets_not_wiped
 from protocols.aggregator import Aggregator, Stage
 from protocols.client import _EXPECTS, Client, State
 from protocols.errors import ProtocolError
@@ -104,7 +104,7 @@ def receipts_without_a_quorum() -> AbstractContextManager[object]:
 @pytest.mark.parametrize(
     ("weakening", "promise"),
     [
-        (sessions_answer_again, "no_secrets_are_left"),
+        (secrets_not_wiped, "no_secrets_are_left"),
         (secrets_outlive_a_failure, "no_secrets_are_left"),
         (another_set_is_answered, "a_node_answers_one_message"),
         (both_kinds_of_share_released, "a_node_releases_one_kind"),
