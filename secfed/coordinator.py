@@ -272,7 +272,8 @@ class Coordinator:
         """
         groups: dict[bytes, dict[int, Offer]] = {}
         for node, offer in offers.items():
-            if valid_signers(offer.statement, {node: offer.signature}, self.study.identities):
+            is_survivor = node in offer.statement.survivors  # or its signature would spoil the receipt
+            if is_survivor and valid_signers(offer.statement, {node: offer.signature}, self.study.identities):
                 groups.setdefault(offer.statement.digest(), {})[node] = offer
         for group in groups.values():
             statement, packed = next((offer.statement, offer.vector) for offer in group.values())

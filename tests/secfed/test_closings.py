@@ -167,6 +167,27 @@ def test_too_few_signatures_for_an_echo_leave_the_round_void(tmp_path: Path) -> 
     assert len(federation.states()) == 1
 
 
+def test_an_offer_by_a_node_that_is_no_survivor_spoils_no_receipt(tmp_path: Path) -> None:
+    """A dishonest node signs a statement of a round that it was not in, and offers it like the others."""
+    cuts = (cut(0, 2, "masked input"), *closing_cut_short(2, 1))
+    federation = Federation(make_study(), tmp_path, cuts=cuts)
+    liar, signer = federation.nodes[0], federation.nodes[4]
+    handle = liar.handle
+
+    def lying(request: bytes) -> bytes:
+        offer = signer.parts.store.locked(federation.study.digest)
+        if offer is None or message_type(request, 1 << 20, None) != RoundOpening.TYPE:
+            return handle(request)
+        seen = decode(Offer, offer, signer._limits, None)
+        signature = liar.parts.identity.sign(SIGNING_LABEL, seen.statement.digest())
+        return encode(Offer(**{**fields_of(seen), "sender": 0, "signature": signature}))
+
+    liar.handle = lying  # type: ignore[method-assign]
+    coordinator, records = federation.run()
+    assert "finished later" in records[1].reason
+    assert 0 not in {entry.signer for entry in coordinator.links[1].receipt.signatures}
+
+
 def cut_closing(federation: Federation, round_number: int) -> Coordinator:
     """Run up to a round in which nodes 0 and 1 never see the sum, and no receipt is made."""
     federation.cuts = closing_cut_short(round_number, 0, 1)
