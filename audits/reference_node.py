@@ -238,6 +238,7 @@ class Node:
         of = self._round(self.number + 1)
         check_statement(of, self.study.rounds, statement, message["vector"], statement["new_state"])
         self._after(statement, message["vector"])
+        self._need_as_shown(statement)
         need(self.index in statement["survivors"], "no survivor of that round")
         valid = valid_signatures(of, statement, message["signatures"])
         need(valid > self.study.colluders, "the word of too few")
@@ -245,6 +246,14 @@ class Node:
         if self.joined:
             self.joined.alive = False
         return offer
+
+    def _need_as_shown(self, statement: Message) -> None:
+        """The statement's session, U2 and U3 are those that this node was shown, as far as it got."""
+        if self.joined is None or self.joined.of.round_number != statement["round_number"]:
+            return
+        for name in ("session", "sharers", "survivors"):
+            shown = getattr(self.joined.machine, name, None)
+            need(shown is None or shown == statement[name], f"another {name} than this node was shown")
 
     def _lock(self, statement: Message, packed: bytes) -> bytes:
         number = statement["round_number"]

@@ -110,7 +110,7 @@ def schema(size: int, packed: int) -> Mapping[str, Check]:
     return {name: message(name, **table) for name, table in tables.items()} | {"complaint": complaint}
 
 
-OPENING_NUMBERS = ("round_number", "dimension", "ring_bits")
+OPENING_NUMBERS = ("version", "round_number", "dimension", "ring_bits")
 
 
 def _complaint(digest: Check, index: Check, number: Check, signature: Check) -> Check:

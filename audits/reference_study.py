@@ -232,7 +232,7 @@ class Study:
 
     def _most_patients(self, nominal: int) -> int:
         """The most patients whose gradients one node's K batches hold."""
-        most, q = nominal + nominal // 10, Decimal(self.privacy["sampling_rate"])
+        most, q = nominal + max(5, nominal // 10), Decimal(self.privacy["sampling_rate"])
         enough = DIGITS.multiply(40, DIGITS.ln(2))
         low, high = ceil(Fraction(self.privacy["sampling_rate"]) * most), most
         while low < high:  # the exponent grows with k

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ from protocols import encoding
 from protocols.parameters import RoundShape
 from secfed.adapter import first_adapter_seed, orthonormal_rows
 from secfed.approvals import StudyFile
-from secfed.models import _small_uniform, base_digest
+from secfed.models import _small_uniform, base_digest, load_model
 from secfed.run_folder import study_file_digest
 from secfed.strategies import ModelState, first_state, next_state
 from secfed.study import Study as RealStudy
 from tests.secfed.federation import ALGORITHMS, FormulaTrainer, study_values
+from tests.tiny import LABELS, LORA, SEED, make_tiny_base
 
 LAYOUT = FormulaTrainer.layout
 DISTRIBUTED: dict[str, Any] = {
@@ -48,6 +50,15 @@ def distributed(algorithm: dict[str, Any], **privacy: Any) -> dict[str, Any]:
     return {**values, "privacy": {**DISTRIBUTED, **privacy}}
 
 
+def few_patients() -> dict[str, Any]:
+    """Nominal numbers that stand for five patients more or less."""
+    values = distributed(ALGORITHMS["fedopt-sgd"], sampling_rate=0.5)
+    roster = [
+        {**entry, "patients": patients} for entry, patients in zip(values["roster"], (3, 9, 40, 49, 60), strict=True)
+    ]
+    return {**values, "roster": roster}
+
+
 def of_nodes(**algorithm: Any) -> dict[str, Any]:
     values = study_values()
     values["algorithm"] = {"rounds": 4, "local": {"steps": 2, "learning_rate": 1}, **algorithm}
@@ -69,6 +80,7 @@ STUDIES: dict[str, dict[str, Any]] = {
         {**ALGORITHMS["fedopt-sgd"], "physical_batch": 64}, records_per_patient=50, sampling_rate=0.3
     ),
     "everybody drawn": distributed(ALGORITHMS["fedopt-sgd"], sampling_rate=1),
+    "few patients": few_patients(),
     "nodes": of_nodes(),
     "nodes, and an optimiser": of_nodes(**ALGORITHMS["fedopt-yogi"]),
     "nodes, and a whole number where a decimal is meant": of_nodes(strategy="fedprox", mu=1),
@@ -192,3 +204,20 @@ def test_the_first_tensors_are_the_same(rows: int, columns: int) -> None:
     head = reference_state.first_head(seed, "classifier.weight", (rows, columns))
     assert head == _small_uniform(seed, "classifier.weight", (rows, columns)).float().ravel().tolist()
     assert reference_state.first_head(seed, "classifier.bias", (3,)) == [0.0] * 3
+
+
+def test_the_first_adapter_of_a_model_follows_from_names_and_shapes(tmp_path: Path) -> None:
+    model = load_model(make_tiny_base(tmp_path), LABELS, LORA, SEED)
+    expected: list[float] = []
+    for name, shape in model.layout:
+        if ".lora_B." in name:
+            expected += [0.0] * math.prod(shape)
+        else:
+            own = name.removeprefix("base_model.model.").replace(".modules_to_save.default.", ".")
+            expected += reference_state.first_head(SEED, own, shape)
+    assert [name for name, _ in model.layout] == sorted(name for name, _ in model.layout)
+    assert model.get_state().tolist() == expected
+    frozen = {name: values for name, values in model.module.named_parameters() if ".lora_A." in name}
+    assert frozen
+    for name, values in frozen.items():
+        assert reference_state.first_a(SEED, name, *values.shape) == values.detach().ravel().tolist()
