@@ -50,9 +50,10 @@ def protocol(as_json: AsJson = False, html: HtmlFile = None) -> None:
 
     "First refusal" is the line at which an honest node first refuses; "alone", whether the attack succeeds when this
     line is taken out and nothing else. Then refusals are taken out, one after the other, until it succeeds; what is
-    shown is enough, and with any one of these lines put back the attack is stopped again. Where no set of refusals is
-    enough, a rule protects that is none, such as a key derived from what a node was shown: it is taken out, too. Takes
-    about a minute. Ends 0 if all attacks are stopped, each by something without which it succeeds; 1 if not.
+    shown is enough, and with any one of these lines put back the attack is stopped again. Where it fails though every
+    refusal that it met is out, a rule protects that is none, such as a key derived from what a node was shown: it is
+    taken out, too. Takes about half a minute. Ends 0 if all attacks are stopped, each by something without which it
+    succeeds; 1 if not.
     """
     from audits import table
     from audits.adversaries import ATTACKS

@@ -13,7 +13,7 @@ import jinja2
 from audits.adversaries.trials import Search, Verdict
 from secfed.errors import UserError
 
-_NAME_WIDTH = 48
+NAME_WIDTH = 56
 _PLACE_WIDTH = 28
 _ALONE_WIDTH = 7
 
@@ -21,7 +21,7 @@ _ALONE_WIDTH = 7
 def heading() -> str:
     """The names of the columns."""
     return (
-        f"{'attack':{_NAME_WIDTH}}{'first refusal':{_PLACE_WIDTH}}{'alone':{_ALONE_WIDTH}}"
+        f"{'attack':{NAME_WIDTH}}{'first refusal':{_PLACE_WIDTH}}{'alone':{_ALONE_WIDTH}}"
         "what has to go for it to succeed"
     )
 
@@ -29,7 +29,7 @@ def heading() -> str:
 def row(verdict: Verdict) -> str:
     """One attack: a line, and one more for each rule."""
     first = (verdict.first_refusal or "none") if verdict.stopped else "NOT STOPPED"
-    line = f"{verdict.attack:{_NAME_WIDTH}}{first:{_PLACE_WIDTH}}{alone(verdict):{_ALONE_WIDTH}}{what_goes(verdict)}"
+    line = f"{verdict.attack:{NAME_WIDTH}}{first:{_PLACE_WIDTH}}{alone(verdict):{_ALONE_WIDTH}}{what_goes(verdict)}"
     if not verdict.stopped:
         return line
     beside = verdict.beside_rules
@@ -94,8 +94,8 @@ def closing_words(verdicts: Sequence[Verdict]) -> str:
     succeed = sum(verdict.succeeds_without for verdict in stopped)
     return (
         f"{len(verdicts)} attacks, {len(stopped)} of them stopped by real nodes: {single} by one line alone, {several} "
-        f"by several lines of which each is enough, {len(stopped) - single - several} by a rule, whatever refusals are "
-        f"taken out; {succeed} succeed without what stops them"
+        f"by several lines of which each is enough, {len(stopped) - single - several} by a rule though every refusal "
+        f"on the way is taken out; {succeed} succeed without what stops them"
     )
 
 

@@ -30,7 +30,11 @@ WITH_VICTIM = ((VICTIM, 1, 2, 3), (VICTIM, 4, 5, CORRUPT))
 
 
 class RestoredInTwoCohorts(FederationAttack):
-    """No node colludes here; the restored one, whose owner noticed nothing, stands in for the colluder."""
+    """No node colludes here; the restored one, whose owner noticed nothing, stands in for the colluder.
+
+    The rule taken out is t itself and not one of its uses: statements carry t, and the coordinator here, honest but for
+    the cohorts, takes none with a t that is not its own.
+    """
 
     name = "restored node in two cohorts of one round"
     goal = "obtain two sums, and two receipts, of one round, from cohorts that share only a restored node"

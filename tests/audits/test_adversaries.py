@@ -87,6 +87,7 @@ def test_nothing_is_left_of_a_trial() -> None:
 def test_attacks_have_names_and_goals_of_their_own() -> None:
     assert len({attack.name for attack in ATTACKS}) == len(ATTACKS)
     assert all(attack.name and attack.goal for attack in ATTACKS)
+    assert all(len(attack.name) < table.NAME_WIDTH for attack in ATTACKS), "names and places would run together"
 
 
 @pytest.mark.parametrize("how", ["malformed", "oversized"])
@@ -115,7 +116,7 @@ def test_the_command_ends_0_when_all_is_as_it_should_be(monkeypatch: pytest.Monk
     assert re.search(rf"two +{LINE} +no +{LINE}, {OTHER}\n", output)
     assert re.search(rf"three +none +- +a rule, {OTHER}\n    the rule: a <rule>\n", output)
     assert "3 attacks, 3 of them stopped by real nodes: 1 by one line alone, 1 by several lines" in output
-    assert "1 by a rule, whatever refusals are taken out; 3 succeed" in output
+    assert "1 by a rule though every refusal on the way is taken out; 3 succeed" in output
 
 
 @pytest.mark.parametrize(
