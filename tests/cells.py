@@ -143,6 +143,18 @@ class _Cell:
 
         self.cell.core_cell.fire_and_forget("study", "echo", target, Message({}, bytes(size)), optional=True)
 
+    def parse(self, target: str, lists: int) -> None:
+        """A message of so many empty lists, of one byte each."""
+        from nvflare.fuel.f3.cellnet.defs import Encoding, MessageHeaderKey
+        from nvflare.fuel.f3.message import Message
+        from nvflare.fuel.utils.fobs.lobs import HEADER_STRUCT, MARKER_MAIN
+
+        body = b"\xdd" + lists.to_bytes(4, "big") + b"\x90" * lists
+        message = Message(
+            {MessageHeaderKey.PAYLOAD_ENCODING: Encoding.FOBS}, HEADER_STRUCT.pack(MARKER_MAIN, 0, len(body)) + body
+        )
+        self.cell.core_cell.fire_and_forget("study", "echo", target, message, optional=True)
+
     def echo(self, target: str, size: int) -> bool:
         """Whether so much goes there and back."""
         from nvflare.fuel.f3.message import Message

@@ -22,6 +22,13 @@ def serve(folder):
             from nvflare.private.defs import CellChannel, new_cell_message
             asked = json.loads(path.read_text())
             path.unlink()
+            part = path.with_suffix(".part")
+            if "size" in asked:
+                from tests.cells import send_pieces
+                send_pieces(CoreCell.ALL_CELLS[CELL], asked["site"], asked["size"], 0, 1, 1, {})
+                part.write_text("null")
+                part.rename(path.with_suffix(".answer"))
+                continue
             answer = CoreCell.ALL_CELLS["server"].send_request(
                 channel=CellChannel.CLIENT_MAIN,
                 topic=asked["topic"],
@@ -29,13 +36,39 @@ def serve(folder):
                 request=new_cell_message({}, Message(asked["topic"], asked["body"])),
                 timeout=20.0,
             )
-            part = path.with_suffix(".part")
             part.write_text(json.dumps(getattr(answer.payload, "body", None), default=repr))
             part.rename(path.with_suffix(".answer"))
         time.sleep(0.1)
 
-if any("server_train" in each for each in sys.orig_argv):
+if any(PROGRAM in each for each in sys.orig_argv):
     threading.Thread(target=serve, args=(pathlib.Path(FOLDER),), daemon=True).start()
+"""
+
+_FLOODING = """
+import pathlib, threading
+
+def flood(channel, site):
+    from secfed.engines.flare.envelope import request_of
+    while not pathlib.Path(FOLDER, "enough").exists():
+        channel._send(site, request_of(channel._study.digest, b"x"), 5.0)
+
+def exchange(self, requests, *, round_number, stage):
+    from secfed.engines.flare.channel import StudyAborted
+    sites = [entry.name for entry in self._study.roster]
+    threads = [threading.Thread(target=flood, args=(self, site)) for site in 2 * sites]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    raise StudyAborted("the flood is over")
+
+if any("runner_process" in each for each in sys.orig_argv) and pathlib.Path(FOLDER, "flood").exists():
+    from secfed.engines.flare.channel import FlareChannel
+    FlareChannel.exchange = exchange
+"""
+_UNBOUNDED_LOGS = """
+from secfed.bounded_log import Fold
+Fold.admit = lambda *_: 0
 """
 
 
@@ -46,25 +79,45 @@ def _write(folder: Path, text: str, **values: object) -> Path:
     return folder
 
 
-class AskingServer:
-    """A server that sends its sites whatever FLARE's own server would ask them, and never tells them to check it."""
+class Asking:
+    """The attacker's process of the server, or of a site: it sends what FLARE's own never would.
 
-    def __init__(self, folder: Path) -> None:
-        self.hook = _write(folder / "hook", _SERVING, FOLDER=str(folder))
+    A server's asks its sites whatever FLARE's would ask them, and never tells them to check it. Either says that a
+    stream has any size. A server's jobs flood their sites with one byte a time, once they are told to.
+    """
+
+    def __init__(self, folder: Path, cell: str = "server", program: str = "server_train") -> None:
+        self.hook = _write(folder / "hook", _SERVING + _FLOODING, FOLDER=str(folder), CELL=cell, PROGRAM=program)
         self._folder = folder
         self._count = 0
 
     def ask(self, site: str, topic: str, body: str, seconds: float = 60.0) -> Any:
         """The body of the site's answer; None when there is none."""
+        return self._do({"site": site, "topic": topic, "body": body}, seconds)
+
+    def declare(self, cell: str, size: int) -> None:
+        """Begin a stream that says it has so many bytes."""
+        self._do({"site": cell, "size": size}, 60.0)
+
+    def flood(self, *, on: bool) -> None:
+        """Have the next job flood its sites, or have it stop."""
+        (self._folder / ("flood" if on else "enough")).touch()
+
+    def _do(self, asked: dict[str, Any], seconds: float) -> Any:
         self._count += 1
         path = self._folder / f"{self._count}.part"
-        path.write_text(json.dumps({"site": site, "topic": topic, "body": body}))
+        path.write_text(json.dumps(asked))
         path.rename(path.with_suffix(".request"))
         answer, end = path.with_suffix(".answer"), time.monotonic() + seconds
         while not answer.exists():
-            assert time.monotonic() < end, f"the server did not ask {site}"
+            assert time.monotonic() < end, f"nothing was sent: {asked}"
             time.sleep(0.1)
         return json.loads(answer.read_text())
+
+
+def unbounded_logs(folder: Path) -> Path:
+    """A site that writes down every line."""
+    return _write(folder, _UNBOUNDED_LOGS)
 
 
 _RECORDING = """

@@ -34,6 +34,7 @@ ATTACKS = {
     "a stream that says it has 400 MiB": ("declare", {"size": 400 * MIB}),
     "many streams that say they have 4 MiB": ("declare", {"size": 4 * MIB, "streams": 100}),
     "a stream whose first piece does not come": ("start_late", {"size": 4 * MIB, "streams": 40, "pieces": 10}),
+    "a message of 7 million lists": ("parse", {"lists": 7 * MIB}),
     "streams that fail and are remembered": ("fail", {"streams": 200}),
 }
 

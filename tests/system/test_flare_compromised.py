@@ -21,8 +21,10 @@ from secfed.engines.flare.jobs import connect, write_job
 from secfed.engines.flare.kits import ROLE
 from secfed.engines.flare.loopback import SERVER
 from secfed.engines.flare.settings import EXECUTOR
-from tests.flare import CANARY, Processes, federation, owners_log
-from tests.flare_hooks import AskingServer
+from secfed.engines.flare.worker import OWNERS_LOG
+from tests.cells import MIB, peak_mib
+from tests.flare import CANARY, Processes, federation, owners_log, wait_until_told
+from tests.flare_hooks import Asking, unbounded_logs
 
 pytestmark = [pytest.mark.flare, pytest.mark.timeout(900)]
 MARKING = """
@@ -48,7 +50,7 @@ class Compromised:
     """A federation whose server is the attacker's."""
 
     processes: Processes
-    server: AskingServer
+    server: Asking
 
     @property
     def honest(self) -> tuple[str, ...]:
@@ -62,7 +64,7 @@ class Compromised:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compromised]:
     folder = tmp_path_factory.mktemp("flare")
-    server = AskingServer(tmp_path_factory.mktemp("server"))
+    server = Asking(tmp_path_factory.mktemp("server"))
     with federation(folder, 1, gathering_seconds=10.0, hooks={SERVER: server.hook}) as processes:
         compromised = Compromised(processes, server)
         loosen(processes.kits[SERVER] / "local", "resources.json")
@@ -177,3 +179,71 @@ def test_a_site_serves_no_request_that_no_job_needs(running: Compromised, topic:
     assert running.server.ask(running.honest[0], topic, "") == "invalid_request"
     assert running.server.ask(running.careless, topic, "") != "invalid_request"
     assert running.server.ask(running.honest[0], TrainingTopic.CANCEL_RESOURCE, "") != "invalid_request"
+
+
+DECLARED_MIB, NOISE_MIB = 700, 100
+
+
+@pytest.fixture(scope="module")
+def careless_site(running: Compromised, tmp_path_factory: pytest.TempPathFactory) -> Asking:
+    """The careless site, started anew: it is the attacker's now, and it writes down every line."""
+    name = running.careless
+    site = Asking(tmp_path_factory.mktemp("site"), name, "client_train")
+    no_bounds = (unbounded_logs(tmp_path_factory.mktemp("logs") / "hook") / "sitecustomize.py").read_text()
+    with (site.hook / "sitecustomize.py").open("a") as hook:
+        hook.write(no_bounds)
+    running.processes.loopback.kill(name)
+    running.processes.hooks[name] = site.hook
+    running.processes.launch(name)
+    running.processes.wait_for_sites()
+    return site
+
+
+def grown(sender: Asking, cell: str, pid: int) -> float:
+    """By how much a process's peak of memory grows, in MiB, when this is declared to it."""
+    before = peak_mib(pid)
+    sender.declare(cell, DECLARED_MIB * MIB)
+    time.sleep(3.0)
+    return peak_mib(pid) - before
+
+
+def test_a_server_that_declares_gigabytes_is_given_no_memory(running: Compromised) -> None:
+    pids = {name: running.processes.loopback.family(name)[0].pid for name in (running.honest[0], running.careless)}
+    by_site = {name: grown(running.server, name, pid) for name, pid in pids.items()}
+    assert by_site[running.honest[0]] < NOISE_MIB
+    assert by_site[running.careless] > DECLARED_MIB - NOISE_MIB
+
+
+def test_a_site_that_declares_gigabytes_is_given_no_memory(running: Compromised, careless_site: Asking) -> None:
+    """What it takes where nothing is bounded, `tests/secfed/test_flare_bounds.py` shows."""
+    server = running.processes.loopback.family(SERVER)[0].pid
+    assert grown(careless_site, "server", server) < NOISE_MIB
+
+
+def test_a_job_that_floods_its_sites_gets_neither_their_disk_nor_their_memory(
+    running: Compromised, careless_site: Asking, tmp_path: Path
+) -> None:
+    """One junk byte a time, about the right study."""
+    processes = running.processes
+    running.server.flood(on=True)
+    identity = processes.submit(write_job(tmp_path, processes.study))
+    try:
+        for home in processes.homes:
+            wait_until_told(home, "no answer to a request")
+        sites = {home.name: home for home in processes.homes}
+        pids = {name: processes.loopback.family(name)[1].pid for name in (running.honest[0], running.careless)}
+        by_job = {name: grown(running.server, f"{name}.{identity}", pid) for name, pid in pids.items()}
+        end = time.monotonic() + 180.0
+        while len(owners_log(sites[running.careless]).splitlines()) < 1500:
+            assert time.monotonic() < end, "there is no flood"
+            time.sleep(0.5)
+    finally:
+        running.server.flood(on=False)
+    processes.abort()
+    assert by_job[running.honest[0]] < NOISE_MIB
+    assert by_job[running.careless] > DECLARED_MIB - NOISE_MIB
+    for name in running.honest:
+        assert len(owners_log(sites[name]).splitlines()) < 400
+        assert (sites[name].path / OWNERS_LOG).stat().st_mode & 0o777 == 0o600
+    for name in running.honest:
+        assert "... repeated " in owners_log(sites[name])

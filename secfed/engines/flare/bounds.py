@@ -8,6 +8,7 @@ they are):
 
 - a frame, as gRPC and FLARE's own TCP take it: FLARE's settings;
 - streams: refused by the size that they say, one and together, before anything of them is kept;
+- elements of a message, of which one byte becomes up to 64: counted before it is parsed;
 - frames that wait to be worked on: the connection is not read meanwhile;
 - downloads, messages in bulk, files in messages and statistics: not there.
 
@@ -26,14 +27,16 @@ from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey
 from nvflare.fuel.f3.comm_config import CommConfigurator
 from nvflare.fuel.f3.drivers import aio_conn, socket_conn
 from nvflare.fuel.f3.sfm.conn_manager import ConnManager
+from nvflare.fuel.f3.sfm.prefix import PREFIX_LEN
 from nvflare.fuel.f3.stats_pool import CounterPool, HistPool
 from nvflare.fuel.f3.streaming import byte_receiver, download_service
 from nvflare.fuel.f3.streaming.blob_streamer import BlobHandler
 from nvflare.fuel.f3.streaming.byte_receiver import ByteReceiver, RxTask
 from nvflare.fuel.f3.streaming.stream_const import StreamHeaderKey
 from nvflare.fuel.f3.streaming.stream_types import StreamError
-from nvflare.fuel.utils.fobs import lobs
+from nvflare.fuel.utils.fobs import fobs, lobs
 
+from secfed.engines.flare.elements import ELEMENTS_MAX, has_at_most
 from secfed.engines.flare.incoming import FRAME_BYTES, Incoming, Key, TooMuch, Waiting, pieces_most
 
 INCOMING = Incoming()
@@ -84,6 +87,8 @@ def bound_memory() -> None:
     _replace(byte_receiver, "COMPLETED_TASK_TTL", _FAILED_SECONDS)
     _wrap(ByteReceiver, "_data_handler", _take_or_refuse)
     _wrap(RxTask, "stop", _keep_nothing_of_a_failure)
+    _replace(lobs, "deserialize", _parse_if_small)
+    _replace(ConnManager, "get_dict_payload", staticmethod(functools.partial(_handshake, ConnManager.get_dict_payload)))
     _wrap(BlobHandler, "_run_blob_cb", _let_go_once_used)
     _wrap(ConnManager, "process_frame", _wait_for_room)
     _wrap(ConnManager, "process_frame_task", _make_room)
@@ -197,6 +202,19 @@ def _make_room(own: Callable[..., Any], manager: Any, connection: Any, frame: An
         own(manager, connection, frame)
     finally:
         _WAITING.leave(len(frame))
+
+
+def _parse_if_small(data: Any, manager: Any = None, **named: Any) -> Any:
+    if not has_at_most(data):
+        raise ValueError(f"a message of {len(data)} bytes has more than {ELEMENTS_MAX} elements")
+    return fobs.deserialize(data, manager, **named)
+
+
+def _handshake(own: Callable[..., Any], prefix: Any, frame: Any) -> Any:
+    data = memoryview(frame)[PREFIX_LEN + prefix.header_len :]
+    if len(data) > _HEADER_BYTES or not has_at_most(data):
+        raise ValueError(f"a greeting of {len(data)} bytes")
+    return own(prefix, frame)
 
 
 def _refuse_download(*_: Any, **__: Any) -> None:

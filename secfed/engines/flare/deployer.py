@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.workspace import Workspace
 from nvflare.private.fed.utils.app_deployer import AppDeployer
 
+from secfed.engines.flare.room import check_archive, forget_old_jobs
 from secfed.engines.flare.worker import OwnersLog
 from secfed.home import default_home
 
@@ -28,7 +30,10 @@ class NodeDeployer(AppDeployer):  # type: ignore[misc]
         fl_ctx: FLContext,
     ) -> str:
         """As FLARE's. Gives the reason for which the job is not taken; empty where it is."""
-        reason = str(super().deploy(workspace, job_id, job_meta, app_name, app_data, fl_ctx) or "")
+        forget_old_jobs(Path(workspace.get_root_dir()))
+        reason = check_archive(app_data)
+        if not reason:
+            reason = str(super().deploy(workspace, job_id, job_meta, app_name, app_data, fl_ctx) or "")
         if reason:
             OwnersLog(default_home())(
                 f"a job of the server was not taken: {reason[:_REASON_MAX]}. Nothing of it was run; ask its operator"

@@ -31,11 +31,11 @@ from nvflare.utils.process_utils import ProcessAdapter, spawn_process
 
 from secfed.engines.flare.bounds import bound_memory
 from secfed.engines.flare.logs import bound_audit
+from secfed.engines.flare.room import JOBS_MAX, MARK, running
 from secfed.engines.flare.served import serve_jobs_only
 from secfed.engines.flare.worker import OwnersLog
 from secfed.home import default_home
 
-_MARK = "secfed-running"
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 2.0, 60.0
 _REFUSALS = {
     int(ProcessExitCode.UNSAFE_COMPONENT): "a job of the server was not run: it names a class that is not allowed here",
@@ -70,7 +70,7 @@ class KeptAlive(ProcessHandle):  # type: ignore[misc]
         self._tell_owner = tell_owner
         self._ending = False
         self._lock = threading.Lock()
-        (folder / _MARK).touch()
+        (folder / MARK).touch()
 
     def terminate(self, heartbeat_cleanup: bool = False) -> None:
         """End the process, for good."""
@@ -94,7 +94,7 @@ class KeptAlive(ProcessHandle):  # type: ignore[misc]
         refusal = _REFUSALS.get(self.adapter.poll())
         if refusal is not None:
             self._tell_owner(f"{refusal}. Ask its operator; {self._folder / 'log.txt'} says more")
-        (self._folder / _MARK).unlink(missing_ok=True)
+        (self._folder / MARK).unlink(missing_ok=True)
         # FLARE would report what is in this file. It is not the server's business how a process of ours ended.
         (self._folder / FLMetaKey.PROCESS_RC_FILE).unlink(missing_ok=True)
 
@@ -119,6 +119,11 @@ class NodeLauncher(ClientProcessJobLauncher):  # type: ignore[misc]
     def launch_job(self, job_meta: dict[str, Any], fl_ctx: FLContext) -> KeptAlive:
         """Start a job's process. It gets no folder of a job on its path: what it runs is installed here."""
         workspace: Workspace = fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT)
+        others = {each.name for each in running(Path(workspace.get_root_dir()))} - {job_meta.get(JobConstants.JOB_ID)}
+        if len(others) >= JOBS_MAX:
+            told = f"a job of the server was not run: {len(others)} run here already. Ask its operator"
+            OwnersLog(default_home())(told)
+            raise RuntimeError(told)
         environment = os.environ.copy()
         environment.update(get_credential_env(fl_ctx.get_prop(FLContextKey.JOB_PROCESS_ARGS) or {}))
         command = shlex.split(self.get_command(job_meta, fl_ctx), True)
@@ -136,7 +141,7 @@ class NodeLauncher(ClientProcessJobLauncher):  # type: ignore[misc]
     def _take_up(self, fl_ctx: FLContext) -> None:
         engine = fl_ctx.get_engine()
         workspace: Workspace = fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT)
-        for mark in sorted(Path(workspace.get_root_dir()).glob(f"*/{_MARK}")):
+        for mark in sorted(folder / MARK for folder in running(Path(workspace.get_root_dir()))):
             job = mark.parent.name
             try:
                 job_meta = json.loads(Path(workspace.get_job_meta_path(job)).read_text())

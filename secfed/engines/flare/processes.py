@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +31,7 @@ def become(kit: Path, home: Path) -> NoReturn:
     from secfed.engines.flare.kits import narrow  # loads nvflare
 
     narrow(kit)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # an image of the memory has records, keys and masks in it
     program = command(kit)
     os.execve(program[0], program, environment(kit, home))  # noqa: S606 - our own interpreter
 
