@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -112,6 +113,11 @@ class _Cell:
     def peak(self) -> float:
         return peak_mib()
 
+    def remembered(self) -> int:
+        from nvflare.fuel.f3.streaming.byte_receiver import RxTask
+
+        return len(RxTask.rx_task_map)
+
     def allow(self, size: int, peers: int) -> None:
         from secfed.engines.flare.bounds import INCOMING
 
@@ -136,6 +142,20 @@ class _Cell:
             number = send_pieces(self.cell.core_cell, target, 4 * MIB, 1, 2, MIB, lasting)
             ending = Message({StreamHeaderKey.STREAM_ID: number, StreamHeaderKey.ERROR_MSG: "ended"}, b"")
             self.cell.core_cell.fire_and_forget(STREAM_CHANNEL, STREAM_DATA_TOPIC, target, ending, optional=True)
+
+    def ask_and_not_read(self, target: str, requests: int) -> None:
+        """Requests of 1 MiB, whose answers have it, too, and nothing is read any more."""
+        from nvflare.fuel.f3.cellnet.core_cell import TargetMessage
+        from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey
+        from nvflare.fuel.f3.message import Message
+        from nvflare.fuel.f3.sfm.conn_manager import SfmFrameReceiver
+
+        SfmFrameReceiver.process_frame = lambda *_: threading.Event().wait()
+        for number in range(requests):
+            expecting = {MessageHeaderKey.REPLY_EXPECTED: True, MessageHeaderKey.REQ_ID: str(number)}
+            message = TargetMessage(target, "study", "echo", Message(expecting, bytes(MIB))).message
+            message.set_header(MessageHeaderKey.OPTIONAL, True)
+            self.cell.core_cell._send_target_messages({target: TargetMessage(target, "study", "echo", message)})
 
     def frame(self, target: str, size: int) -> None:
         """One message, not in pieces."""

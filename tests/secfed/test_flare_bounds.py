@@ -19,6 +19,8 @@ from secfed.engines.flare.incoming import (
     ENVELOPE_BYTES,
     IDLE_BYTES,
     STREAMS_EACH,
+    UNREAD_BYTES,
+    WAITING_BYTES,
     Incoming,
     TooMuch,
     Waiting,
@@ -40,10 +42,13 @@ ATTACKS = {
 
 
 @contextmanager
-def cells(*, bounded: bool) -> Iterator[tuple[CellProcess, CellProcess]]:
-    """A server, and a site that follows no rule."""
+def cells(*, bounded: bool, both: bool = False) -> Iterator[tuple[CellProcess, CellProcess]]:
+    """A server, and a site that follows no rule, or has the same bounds."""
     port = free_port()
-    with CellProcess("server", port, bounded=bounded) as server, CellProcess("site-1", port, bounded=False) as site:
+    with (
+        CellProcess("server", port, bounded=bounded) as server,
+        CellProcess("site-1", port, bounded=bounded and both) as site,
+    ):
         yield server, site
 
 
@@ -76,6 +81,17 @@ def test_a_message_of_any_size_goes_through_where_nothing_is_bounded_and_ends_it
         assert server.do("peak") - before > GROWN_MIB
 
 
+def test_answers_that_a_peer_does_not_read_do_not_pile_up() -> None:
+    grown = {}
+    for bounded in (True, False):
+        with cells(bounded=bounded) as (server, site):
+            before = server.do("peak")
+            site.do("ask_and_not_read", target="server", requests=800)
+            time.sleep(4.0)
+            grown[bounded] = server.do("peak") - before
+    assert grown[True] < (WAITING_BYTES + UNREAD_BYTES) / MIB + 3 * SETTLED_MIB < 700.0 < grown[False]
+
+
 def test_what_a_study_needs_goes_there_and_back_once_it_is_known_and_no_more() -> None:
     with cells(bounded=True) as (server, site):
         assert site.do("echo", target="server", size=1000)
@@ -86,6 +102,15 @@ def test_what_a_study_needs_goes_there_and_back_once_it_is_known_and_no_more() -
         assert not site.do("echo", target="server", size=20 * MIB + ENVELOPE_BYTES + 1)
         for _ in range(20):
             assert site.do("echo", target="server", size=20 * MIB)  # what was used is let go
+
+
+def test_streams_that_are_over_are_forgotten_so_that_new_ones_come_in() -> None:
+    with cells(bounded=True, both=True) as (_, site):
+        assert all(site.do("echo", target="server", size=10) for _ in range(700))
+        assert site.do("remembered") <= 520
+    with cells(bounded=False) as (_, site):
+        assert all(site.do("echo", target="server", size=10) for _ in range(700))
+        assert site.do("remembered") >= 700
 
 
 def test_a_stream_is_taken_by_the_size_that_it_says() -> None:

@@ -10,6 +10,7 @@ they are):
 - streams: refused by the size that they say, one and together, before anything of them is kept;
 - elements of a message, of which one byte becomes up to 64: counted before it is parsed;
 - frames that wait to be worked on: the connection is not read meanwhile;
+- frames that a peer does not read: what is sent to it is lost then;
 - downloads, messages in bulk, files in messages and statistics: not there.
 
 Where FLARE has not what is replaced here, the process does not start.
@@ -18,6 +19,7 @@ Where FLARE has not what is replaced here, the process does not start.
 from __future__ import annotations
 
 import functools
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +28,7 @@ from nvflare.fuel.f3.cellnet.core_cell import CoreCell
 from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey
 from nvflare.fuel.f3.comm_config import CommConfigurator
 from nvflare.fuel.f3.drivers import aio_conn, socket_conn
+from nvflare.fuel.f3.drivers.grpc.qq import QQ, QueueClosed
 from nvflare.fuel.f3.sfm.conn_manager import ConnManager
 from nvflare.fuel.f3.sfm.prefix import PREFIX_LEN
 from nvflare.fuel.f3.stats_pool import CounterPool, HistPool
@@ -37,7 +40,16 @@ from nvflare.fuel.f3.streaming.stream_types import StreamError
 from nvflare.fuel.utils.fobs import fobs, lobs
 
 from secfed.engines.flare.elements import ELEMENTS_MAX, has_at_most
-from secfed.engines.flare.incoming import FRAME_BYTES, Incoming, Key, TooMuch, Waiting, pieces_most
+from secfed.engines.flare.incoming import (
+    FRAME_BYTES,
+    FRAME_OVERHEAD,
+    UNREAD_BYTES,
+    Incoming,
+    Key,
+    TooMuch,
+    Waiting,
+    pieces_most,
+)
 
 INCOMING = Incoming()
 """Of this process."""
@@ -45,8 +57,8 @@ _WAITING = Waiting()
 _HEADER_BYTES = 64 << 10
 _READ_SECONDS = 120
 """For the next piece of a stream."""
-_REMEMBERED_EACH = 8
-"""Streams that are over and still remembered, for each that may be under way."""
+_REMEMBERED_MAX = 512
+"""Streams that are over and still remembered."""
 _FAILED_SECONDS = 60.0
 """For which FLARE remembers a stream that is over, whatever its sender wants."""
 SETTINGS: dict[str, Any] = {
@@ -63,7 +75,8 @@ SETTINGS: dict[str, Any] = {
     },
 }
 """FLARE's own, as `comm_config.json` would say them."""
-_MARK = "_secfed_bounded"
+_MARK, _HELD = "_secfed_bounded", "_secfed_held"
+_UNREAD = threading.Lock()
 
 
 class NotBounded(Exception):
@@ -90,6 +103,8 @@ def bound_memory() -> None:
     _replace(lobs, "deserialize", _parse_if_small)
     _replace(ConnManager, "get_dict_payload", staticmethod(functools.partial(_handshake, ConnManager.get_dict_payload)))
     _wrap(BlobHandler, "_run_blob_cb", _let_go_once_used)
+    _wrap(QQ, "append", _queue_if_room)
+    _wrap(QQ, "__next__", _unqueue)
     _wrap(ConnManager, "process_frame", _wait_for_room)
     _wrap(ConnManager, "process_frame_task", _make_room)
     _replace(download_service, "_download_object", _refuse_download)
@@ -133,8 +148,8 @@ def _take_or_refuse(own: Callable[..., Any], receiver: Any, message: Any) -> Non
             own(receiver, message)  # nothing of it is kept
             return
         size, number = message.get_header(StreamHeaderKey.SIZE, 0), message.get_header(StreamHeaderKey.SEQUENCE)
-        if len(RxTask.rx_task_map) >= _REMEMBERED_EACH * INCOMING.most_streams:
-            raise TooMuch(f"{len(RxTask.rx_task_map)} streams are remembered")
+        if task is None:
+            _forget_the_oldest()
         INCOMING.take(key, size, functools.partial(_is_over, key, time.monotonic()))
         if type(number) is not int or not 0 <= number < pieces_most(size):
             raise TooMuch(f"a stream of {size} bytes comes in too many pieces")
@@ -144,6 +159,16 @@ def _take_or_refuse(own: Callable[..., Any], receiver: Any, message: Any) -> Non
         _refuse(receiver, message, key, StreamError(str(error)))
         return
     own(receiver, message)
+
+
+def _forget_the_oldest() -> None:
+    """FLARE remembers streams that are over, each with a thread of its own, to acknowledge again what comes again."""
+    if len(RxTask.rx_task_map) >= _REMEMBERED_MAX:
+        for task in list(RxTask.rx_task_map.values()):
+            if task.completed or task.failed:
+                task._remove_task()
+            if len(RxTask.rx_task_map) < _REMEMBERED_MAX // 2:
+                break
 
 
 def _refuse(receiver: Any, message: Any, key: Key, error: StreamError) -> None:
@@ -190,6 +215,24 @@ def _let_go_once_used(own: Callable[..., Any], handler: Any, future: Any, stream
     finally:
         key = stream.task.origin, stream.task.sid
         future.add_done_callback(lambda: INCOMING.drop(key))
+
+
+def _queue_if_room(own: Callable[..., Any], queue: Any, frame: Any) -> None:
+    """A peer that asks, and reads no answer, has them pile up."""
+    size = len(frame.data) + FRAME_OVERHEAD
+    with _UNREAD:
+        held = getattr(queue, _HELD, 0)
+        if held and held + size > UNREAD_BYTES:
+            raise QueueClosed(f"a peer does not read {held} bytes")
+        setattr(queue, _HELD, held + size)
+    own(queue, frame)
+
+
+def _unqueue(own: Callable[..., Any], queue: Any) -> Any:
+    frame = own(queue)
+    with _UNREAD:
+        setattr(queue, _HELD, getattr(queue, _HELD, 0) - len(frame.data) - FRAME_OVERHEAD)
+    return frame
 
 
 def _wait_for_room(own: Callable[..., Any], manager: Any, connection: Any, frame: Any) -> None:

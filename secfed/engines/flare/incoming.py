@@ -25,7 +25,10 @@ _PIECE_BYTES = 64 << 10
 _PIECES_MORE = 64
 """FLARE sends pieces of 1 MiB but for the last. A stream of very small pieces would cost more than it says."""
 WAITING_BYTES, WAITING_FRAMES = 64 << 20, 4096
-_FRAME_OVERHEAD = 1 << 10
+"""Frames that were received and not yet worked on."""
+UNREAD_BYTES = 192 << 20
+"""Of frames that one peer has not read. FLARE sends 64 MiB of a stream before it waits for its receiver."""
+FRAME_OVERHEAD = 1 << 10
 _PATIENCE_SECONDS = 30.0
 
 Key = tuple[Hashable, Hashable]
@@ -142,16 +145,16 @@ class Waiting:
         end = time.monotonic() + self._patience
         with self._room:
             while self._frames and (
-                self._bytes + size + _FRAME_OVERHEAD > self._most_bytes or self._frames >= self._most_frames
+                self._bytes + size + FRAME_OVERHEAD > self._most_bytes or self._frames >= self._most_frames
             ):
                 if not self._room.wait(max(0.0, end - time.monotonic())) and time.monotonic() >= end:
                     raise TooMuch(f"{self._frames} frames wait already")
-            self._bytes += size + _FRAME_OVERHEAD
+            self._bytes += size + FRAME_OVERHEAD
             self._frames += 1
 
     def leave(self, size: int) -> None:
         """A frame was worked on."""
         with self._room:
-            self._bytes -= size + _FRAME_OVERHEAD
+            self._bytes -= size + FRAME_OVERHEAD
             self._frames -= 1
             self._room.notify_all()
