@@ -142,11 +142,6 @@ class LocalPlan:
         if not (self.proximal_mu >= 0 and math.isfinite(self.proximal_mu)):
             raise ValueError(f"proximal_mu is at least 0 and finite, not {self.proximal_mu}")
 
-    @property
-    def most_patients(self) -> int:
-        """Patients that K batches hold: one record of each."""
-        return self.physical_batch * self.batches
-
 
 def gradient_grid(grid: int, indicator: int) -> int:
     """Steps of the grid that are left for a gradient of norm C beside an indicator: sqrt(grid^2 - indicator^2)."""

@@ -149,7 +149,7 @@ def train_locally(
         )
         for step in range(1, plan.steps + 1):
             rows = draw(patients.rows, plan.sampling_rate, secret, round_number, step)
-            _private_step(model, optimizer, patients, rows[: plan.most_patients], plan)
+            _private_step(model, optimizer, patients, rows, plan)
             if progress is not None:
                 progress(step)
         if optimizer.non_finite:

@@ -155,7 +155,7 @@ def test_a_step_is_the_same_work_whoever_is_drawn(
 
 
 def test_the_draws_above_are_what_they_are_called() -> None:
-    assert LOCAL.most_patients == STEP.most_patients == PLACES
+    assert LOCAL.physical_batch * LOCAL.batches == STEP.most_patients == PLACES
     rows = make_tiny_patients(20, records_each=3).rows
     sizes = [len(dp.patients.draw_patients(rows, rate, 2, secret(), 1)) for rate in DRAWS.values()]
     assert sizes[0] == 0 < sizes[1] < 6 <= sizes[2] <= PLACES < sizes[3] == 20

@@ -137,7 +137,6 @@ def test_local_training_gets_the_figures_that_were_signed(
         "batches": batches(SIZES[index], 0.0371, 1, 6),
         "proximal_mu": algorithm.get("mu", 0.0),
     }
-    assert plan.most_patients == plan.batches * 6
     assert (len(patients), patients.records, round_number) == (12, 24, 7)
 
 
