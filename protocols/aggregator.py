@@ -196,7 +196,11 @@ class Aggregator:
         for node in self._present - self._answered:
             self.absent.setdefault(node, self.stage)
         if not self.can_close:
-            raise RoundVoid(self.stage.value, f"{len(self._closings)} signatures where {self._quorum} are needed")
+            raise RoundVoid(
+                self.stage.value,
+                f"{len(self._closings)} signatures where {self._quorum} are needed: nodes refuse a sum that does not "
+                "fit its tag, and one survivor's wrong upload is enough for that",
+            )
         signatures = tuple(Signature(node, self._closings[node]) for node in sorted(self._closings))
         return Receipt(self._statement, signatures)
 

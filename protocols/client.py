@@ -357,7 +357,7 @@ class Client:
         except ValueError as error:
             raise NotCanonical(str(error), sender=None, field="vector") from error
         if int(np.abs(total).max()) > len(self.survivors) * self.config.magnitude:
-            raise WrongLength("a sum that these survivors cannot have made", sender=None, field="vector")
+            raise WrongLength("a sum beyond what survivors can send", sender=None, field="vector", untraceable=True)
         self._check_sum(total, message.tag)
         self._published = message.vector
         return (SumPublished(self.survivors, total),)
@@ -365,7 +365,7 @@ class Client:
     def _check_sum(self, total: NDArray[np.int64], tag: bytes) -> None:
         expected = checksum.encode_tag(self._checksum_key().tag(total, len(self.survivors)))
         if not hmac.compare_digest(tag, expected):
-            raise WrongSum("its tag does not fit: not the sum of what the survivors sent", sender=None, field="tag")
+            raise WrongSum("the sum does not fit its tag", sender=None, field="tag", untraceable=True)
         self.checksum_contributions = {}
 
     def _checksum_key(self) -> checksum.ChecksumKey:

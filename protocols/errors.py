@@ -63,15 +63,25 @@ class RemoteError(ProtocolError):
         sender: roster index of the node at fault, or None for the aggregator.
         field: the message field that is wrong, or None when it is the message as a whole.
         kind: which fault of a node it is, where that is more than the class says.
+        untraceable: the aggregator sent it, and one of the survivors may have caused it: inputs are hidden, so that
+            nobody can tell.
     """
 
     def __init__(
-        self, reason: str, *, sender: int | None, field: str | None = None, kind: FaultKind | None = None
+        self,
+        reason: str,
+        *,
+        sender: int | None,
+        field: str | None = None,
+        kind: FaultKind | None = None,
+        untraceable: bool = False,
     ) -> None:
         self.sender = sender
         self.field = field
         self.kind = kind
+        self.untraceable = untraceable
         who = "the aggregator" if sender is None else f"node {sender}"
+        who += " or one of the survivors" if untraceable else ""
         where = "" if field is None else f" (field {field})"
         super().__init__(f"{who}: {reason}{where}")
 
@@ -129,7 +139,7 @@ class WrongCommitment(RemoteError):
 
 
 class WrongSum(RemoteError):
-    """The published sum is not the sum of what the survivors sent: its tag does not fit."""
+    """The published sum does not fit its tag: the aggregator changed it, or a survivor's upload did not fit its own."""
 
 
 class OutOfOrder(RemoteError):

@@ -7,6 +7,7 @@ folder it goes on where it was (`secfed.journal`).
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from protocols.wire import encode
 from secfed import account, run_folder
 from secfed.aggregator_home import AggregatorHome, Deadlines
+from secfed.attempts import ATTEMPTS_MAX
 from secfed.chain import Chain
 from secfed.channel import Channel
-from secfed.coordinator import Coordinator
+from secfed.coordinator import Coordinator, RoundRecord
 from secfed.data import columns, read_test_set, tokenise
 from secfed.errors import UserError
 from secfed.files import READABLE, write_whole
@@ -52,6 +54,8 @@ class Work:
     epsilon_by_round: tuple[float, ...]
     out: Path
     deadlines: Deadlines
+    left_out: Callable[[], frozenset[int]]
+    """Who takes no part in the next round, by the operator's word of the moment."""
 
     @property
     def file_digest(self) -> bytes:
@@ -84,6 +88,7 @@ def load(home: AggregatorHome, digest: bytes) -> Work:
         epsilon_by_round=account.epsilon_by_round(study),
         out=home.run(digest),
         deadlines=home.deadlines(),
+        left_out=lambda: home.left_out(study),
     )
 
 
@@ -114,6 +119,8 @@ class Aggregation:
         self._journal = Journal(work.out)
         self._approvals: dict[int, bytes] = {}
         self._present: set[int] = set()
+        self._voids = 0
+        self._tried = False
 
     def run(self, engine: str) -> Mapping[str, Any]:
         """All rounds that were not opened yet, then the closing, the handover and the results.
@@ -139,12 +146,14 @@ class Aggregation:
             keep=self._journal.keep,
             epsilon_by_round=work.epsilon_by_round,
             opens=self._open_round,
-            closes=self._journal.close_round,
+            closes=self._close_round,
+            left_out=work.left_out,
         )
         past = self._journal.read(work.study, work.packed_bytes)
         if past.opened:
             self._show(Note(f"going on after round {past.opened} of {work.study.algorithm.rounds}"))
         coordinator.resume(past.links, past.records)
+        self._voids = sum(1 for _ in itertools.takewhile(lambda record: record.void, reversed(past.records)))
         self._gather(0)
         records = coordinator.run()
         hospitals = self._take_over(coordinator)
@@ -172,8 +181,21 @@ class Aggregation:
         write_first_state(work.out, work.opened.model.layout, work.opened.first)
 
     def _open_round(self, number: int) -> None:
+        """Once nodes stop on this state, no number is used up in vain: each further one takes the operator's word."""
+        if self._voids >= ATTEMPTS_MAX and self._tried:
+            raise UserError(
+                f"{self._voids} rounds in a row came to no receipt: nodes stop at one state of the model after "
+                f"{ATTEMPTS_MAX}, until their owners allow more attempts",
+                "Ask the hospitals what they were told; docs/wrong-sums.md says how to find who spoils sums. Submit "
+                "the study again for one more round",
+            )
         self._gather(number)
         self._journal.open_round(number)
+        self._tried = True
+
+    def _close_round(self, record: RoundRecord) -> None:
+        self._journal.close_round(record)
+        self._voids = self._voids + 1 if record.void else 0
 
     def _gather(self, number: int) -> None:
         """Wait until enough nodes for a round are there: and for those that were there before, for a while."""
@@ -181,18 +203,19 @@ class Aggregation:
         everybody = set(range(len(study.roster)))
         fewest = study.cohort_rules().fewest_survivors
         # Before the first round all are waited for; who has not come by then is expected no more until it comes.
-        expected = self._present or everybody
+        usual = self._present or everybody
         request, read = encode(AttendanceRequest(study.digest)), self._read_attendance
         present: dict[int, bytes] = {}
         waiting_since, told = time.monotonic(), False
         while True:
             self._between_rounds()
             present |= self._ask(everybody - set(present), request, read, number, GATHERING)
-            waited = time.monotonic() - waiting_since
-            if expected <= set(present) or (waited >= patience and len(present) >= fewest):
+            waited, left_out = time.monotonic() - waiting_since, self._work.left_out()
+            there = set(present) - left_out
+            if usual - left_out <= there or (waited >= patience and len(there) >= fewest):
                 break
             if not told and waited >= patience:
-                self._show(Note(f"  waiting for sites: {len(present)} of {len(everybody)} are there, {fewest} needed"))
+                self._show(Note(f"  waiting for sites: {len(there)} of {len(everybody)} are there, {fewest} needed"))
                 told = True
             self._pause(_PAUSE_SECONDS)
         self._present = set(present)

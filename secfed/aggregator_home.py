@@ -2,7 +2,7 @@
 
     aggregator.toml              deadlines, if they are to be others than the usual ones
     models/                      base models, each in a folder of its own, found by digest
-    studies/<digest>/            study.toml, and test.jsonl: the held-out records
+    studies/<digest>/            study.toml, and test.jsonl: the held-out records; left-out.json, if sites are left out
     runs/<digest>/               what comes of it: a run's folder (`secfed.run_folder`)
 
 Nothing in it is secret from the operator, and nothing in it is believed by a node. A job names a study by its digest;
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from pydantic import Field, ValidationError
 
 from secfed.errors import UserError
 from secfed.files import READABLE, write_whole
+from secfed.left_out import read_left_out, write_left_out
 from secfed.run_folder import STUDY
 from secfed.sections import Section
 from secfed.study import Study, first_problem, load_study
@@ -27,6 +29,7 @@ from secfed.toml_files import as_json, read_toml
 
 VARIABLE = "SECFED_AGGREGATOR"
 SETTINGS, MODELS, STUDIES, RUNS, TEST_SET = "aggregator.toml", "models", "studies", "runs", "test.jsonl"
+LEFT_OUT = "left-out.json"
 
 
 class Deadlines(Section):
@@ -85,6 +88,22 @@ class AggregatorHome:
     def test_set(self, digest: bytes) -> Path:
         """Where the study's held-out records are."""
         return self.path / STUDIES / digest.hex() / TEST_SET
+
+    def leave_out(self, study: Study, names: Iterable[str]) -> frozenset[int]:
+        """Leave exactly these sites out of the study's rounds from the next one on. Gives their roster indices.
+
+        Raises:
+            UserError: the study is not kept here, or not all of these sites can be left out.
+        """
+        self.study(study.digest)
+        return write_left_out(self._left_out_file(study), study, names)
+
+    def left_out(self, study: Study) -> frozenset[int]:
+        """Who is left out of the study's next round, by roster index. Raises UserError where the file is wrong."""
+        return read_left_out(self._left_out_file(study), study)
+
+    def _left_out_file(self, study: Study) -> Path:
+        return self.path / STUDIES / study.digest.hex() / LEFT_OUT
 
     def run(self, digest: bytes) -> Path:
         """The folder of the study's run."""

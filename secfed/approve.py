@@ -14,6 +14,7 @@ from pathlib import Path
 
 from secfed import account
 from secfed.approvals import StudyFile, sign_study
+from secfed.attempts import allow_attempts
 from secfed.errors import UserError
 from secfed.home import MODELS, Approved, Home
 from secfed.node_file import Dataset
@@ -170,6 +171,19 @@ def raise_floor(home: Home, digest: bytes, round_number: int) -> None:
         raise UserError(
             str(error), "Ask every other site for the highest round that it has seen, and give that"
         ) from error
+
+
+def allow_more_attempts(home: Home, digest: bytes, more: int) -> int:
+    """Let the node join more rounds on the state at which it has stopped. Gives how many are allowed on it so far.
+
+    Raises:
+        UserError: it has not stopped, or that is more than may be allowed.
+    """
+    try:
+        with NodeStore(home.path / STORE_FILE) as store:
+            return allow_attempts(store, digest, more)
+    except ValueError as error:
+        raise UserError(str(error), "Look at `secfed node status`; docs/wrong-sums.md says how to go on") from error
 
 
 def _holds_reservation(home: Home, study: Study) -> bool:

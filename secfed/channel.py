@@ -82,7 +82,7 @@ class EchoRequest(Message):
 
 @dataclass(frozen=True, slots=True)
 class StudyClosing(Message):
-    """Coordinator: adopt these links; there will be no further round."""
+    """Coordinator: adopt these links. After the last round, and to a node that is left out of a round."""
 
     TYPE: ClassVar[str] = "study-closing"
     links: tuple[Link, ...] = wired(Sequence(Struct(Link), most=LINKS_MAX))

@@ -93,6 +93,7 @@ class Coordinator:
         epsilon_by_round: tuple[float, ...],
         opens: Callable[[int], None] = lambda number: None,
         closes: Callable[[RoundRecord], None] = lambda record: None,
+        left_out: Callable[[], frozenset[int]] = frozenset,
     ) -> None:
         """
         Args:
@@ -105,6 +106,7 @@ class Coordinator:
             epsilon_by_round: nominal epsilon after each round, for the display.
             opens: writes a round's number to disk, before anything of the round leaves.
             closes: writes to disk how a round ended, and again if it is finished late.
+            left_out: who is not to take part in the round that is opened.
         """
         self.study = study
         self.chain = Chain(study, layout, first)
@@ -116,6 +118,8 @@ class Coordinator:
         self._keep = keep
         self._opens = opens
         self._closes = closes
+        self._read_left_out = left_out
+        self._left_out: frozenset[int] = frozenset()
         self._epsilon_by_round = epsilon_by_round
         self._limits = Limits(len(study.roster), self.chain.shape.packed_bytes)
         self._faults = FaultLog(study, self._limits)
@@ -240,12 +244,15 @@ class Coordinator:
     def _open_round(self, aggregator: Aggregator, number: int, traffic: _Traffic) -> dict[int, bytes]:
         """Send the opening with the last receipt; bring nodes that are behind up to date and ask them again.
 
-        Nodes that signed for a round without a receipt offer it instead of joining; that round is finished first.
+        Nodes that signed for a round without a receipt offer it instead of joining; that round is finished first. Those
+        that are left out get a closing header, which asks for the same and opens nothing.
         """
+        self._left_out = self._read_left_out()
         opening = aggregator.config.context.opening()
         last = tuple(Link(link.receipt, b"") for link in self.links[-1:])
-        request = encode(RoundOpening(last, opening, self._faults.for_nodes()))
-        requests = dict.fromkeys(range(len(self.study.roster)), request)
+        faults = self._faults.for_nodes()
+        requests = dict.fromkeys(range(len(self.study.roster)), encode(RoundOpening(last, opening, faults)))
+        requests |= dict.fromkeys(self._left_out, encode(StudyClosing(last, faults)))
         answers: dict[int, bytes] = {}
         offers: dict[int, Offer] = {}
         self.standings = {}
@@ -257,8 +264,9 @@ class Coordinator:
                 if offer is not None:
                     offers[node] = offer
                 elif missing:
-                    behind[node] = encode(RoundOpening(missing, opening))
-                elif missing is None:
+                    header = StudyClosing(missing) if node in self._left_out else RoundOpening(missing, opening)
+                    behind[node] = encode(header)
+                elif missing is None and node not in self._left_out:
                     answers[node] = answer
             requests = behind
         self._finish_late(offers, number)
@@ -378,7 +386,7 @@ class Coordinator:
     def _show_absent(self, aggregator: Aggregator, number: int, before: set[int], rejected: Mapping[int, str]) -> None:
         for node, stage in sorted(aggregator.absent.items()):
             if node not in before:
-                reason = rejected.get(node, "no answer")
+                reason = rejected.get(node, "left out by the operator" if node in self._left_out else "no answer")
                 self._show(NodeAbsent(number, self._name(node), stage.value, reason))
 
     def _name(self, node: int) -> str:

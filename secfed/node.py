@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from crypto.identity import Identity
 from crypto.randomness import NoiseSecret
 from protocols.client import Client
-from protocols.errors import BadSignature, LocalError, ProtocolError, WrongSession
+from protocols.errors import BadSignature, LocalError, ProtocolError, RemoteError, WrongSession
 from protocols.events import ClientEvent, CohortSeen, InputWanted, Send, SumPublished
 from protocols.messages import Published
 from protocols.receipts import SIGNING_LABEL, Receipt, Statement, count_signers
 from protocols.session import SessionConfig
 from protocols.wire import Limits, decode, encode, message_type
+from secfed.attempts import Attempts
 from secfed.chain import Chain
 from secfed.channel import EchoRequest, Link, Offer, RoundOpening, Standing, StudyClosing, most_request_bytes
 from secfed.faults import NodeClaims
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
     from dp.ledger import Ledger
 
 APPROVAL_LABEL = "study approval"
-ATTEMPTS_MAX = 3
-"""Rounds that a node joins on one state: repeated rounds with other survivors would single out one hospital."""
 
 
 class Trainer(Protocol):
@@ -103,6 +102,7 @@ class Node:
         tell = tell_owner or (lambda name, text: None)
         self._tell_owner: Callable[[str], None] = lambda text: tell(parts.name, text)
         self._pause = pause
+        self._attempts = Attempts(study, parts.store, self._tell_owner)
         self._claims = NodeClaims(study, self.index, parts.identity, self._tell_owner)
         self._client: Client | None = None
         self._limits = Limits(len(study.roster), self.chain.shape.packed_bytes)
@@ -163,12 +163,7 @@ class Node:
         self._check_restored()
         self._commit_forgotten()
         self.chain.context(opening.round_number).check_opening(opening)
-        if store.attempts(digest, opening.state) >= ATTEMPTS_MAX:
-            raise WrongSession(
-                f"round after round fails on one state of the model; this node joined {ATTEMPTS_MAX} and stops here: "
-                "ask the other sites and the aggregator why",
-                sender=None,
-            )
+        self._attempts.check(opening.state)
         if self._client is not None:
             self._client.abandon()
         store.join(digest, opening.round_number, opening.state)
@@ -244,7 +239,11 @@ class Node:
     def _close_round(self, request: bytes) -> bytes:
         """Compute the next state from the sum, sign the statement, and lock to it on disk before it leaves."""
         client = self._live_client()
-        events = client.receive(request)
+        try:
+            events = client.receive(request)
+        except RemoteError as error:
+            self._attempts.sum_refused(error, client)
+            raise
         for event in events:
             if isinstance(event, SumPublished):
                 packed = decode(Published, request, self._limits, None).vector

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 from dp.entries import EXACT, Entry, balance_of
+from secfed.attempts import stopped_at
 from secfed.errors import UserError
 from secfed.figures import scientific
 from secfed.home import Home
 from secfed.policy import BudgetPolicy
-from secfed.sites import LEDGER_FILE
+from secfed.sites import LEDGER_FILE, STORE_FILE
+from secfed.store import NodeStore
 
 
 def node_status(home: Home) -> dict[str, Any]:
@@ -81,7 +84,19 @@ def _study(home: Home, entries: Sequence[Entry], digest: bytes) -> dict[str, Any
         "committed": sum(entry.kind == "commit" for entry in own),
         "released": sum(entry.kind == "release" for entry in own),
         "state": _state({entry.kind for entry in own}),
+        **_attempts(home, digest),
     }
+
+
+def _attempts(home: Home, digest: bytes) -> dict[str, Any]:
+    """Whether the node has stopped, round after round having failed, and what its owner has allowed beyond."""
+    if not (home.path / STORE_FILE).exists():
+        return {"stopped": False, "more_attempts": 0}
+    try:
+        with NodeStore(home.path / STORE_FILE) as store:
+            return {"stopped": stopped_at(store, digest) is not None, "more_attempts": store.all_more_attempts(digest)}
+    except sqlite3.Error:
+        return {"stopped": None, "more_attempts": None}
 
 
 def _state(kinds: set[str]) -> str:
@@ -112,5 +127,14 @@ def _study_line(study: Mapping[str, Any]) -> str:
     return (
         f"  study         {study['name']} {study['digest'][:16]}, approved {study['approved'][:10]}, {study['state']}: "
         f"epsilon {study['epsilon']:g}, {study['committed']} of {study['rounds']} rounds committed, "
-        f"{study['released']} with a receipt"
+        f"{study['released']} with a receipt{_attempts_words(study)}"
     )
+
+
+def _attempts_words(study: Mapping[str, Any]) -> str:
+    if study["stopped"] is None:
+        return f"; {STORE_FILE} cannot be read: see `secfed doctor`"
+    allowed = f"; {study['more_attempts']} more attempts were allowed" if study["more_attempts"] else ""
+    if not study["stopped"]:
+        return allowed
+    return f"{allowed}; STOPPED, since round after round failed: see `secfed node allow-attempts --help`"

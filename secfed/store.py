@@ -20,6 +20,8 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS floor (study BLOB PRIMARY KEY, round INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS restores (study BLOB PRIMARY KEY, round INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS attempts (study BLOB, state BLOB, number INTEGER NOT NULL, PRIMARY KEY (study, state));
+CREATE TABLE IF NOT EXISTS tried (study BLOB PRIMARY KEY, state BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS allowances (study BLOB, state BLOB, more INTEGER NOT NULL, PRIMARY KEY (study, state));
 CREATE TABLE IF NOT EXISTS locks (study BLOB, round INTEGER, offer BLOB NOT NULL, PRIMARY KEY (study, round));
 CREATE TABLE IF NOT EXISTS links (study BLOB, position INTEGER, receipt BLOB NOT NULL, packed BLOB NOT NULL,
                                   PRIMARY KEY (study, position));
@@ -81,6 +83,30 @@ class NodeStore:
         ).fetchone()
         return int(row[0]) if row else 0
 
+    def more_attempts(self, study: bytes, state: bytes) -> int:
+        """How many rounds on this state its owner has allowed beyond the usual ones."""
+        row = self._database.execute(
+            "SELECT more FROM allowances WHERE study = ? AND state = ?", (study, state)
+        ).fetchone()
+        return int(row[0]) if row else 0
+
+    def all_more_attempts(self, study: bytes) -> int:
+        """How many its owner has allowed in this study, on all states."""
+        (total,) = self._database.execute("SELECT sum(more) FROM allowances WHERE study = ?", (study,)).fetchone()
+        return int(total or 0)
+
+    def tried_state(self, study: bytes) -> bytes | None:
+        """The state on which this node joined last, if no round has followed it in its chain."""
+        row = self._database.execute("SELECT state FROM tried WHERE study = ?", (study,)).fetchone()
+        return bytes(row[0]) if row else None
+
+    def allow_attempts(self, study: bytes, state: bytes, more: int) -> None:
+        """Add to the rounds that its owner has allowed on a state beyond the usual ones."""
+        self._database.execute(
+            "INSERT INTO allowances VALUES (?1, ?2, ?3) ON CONFLICT (study, state) DO UPDATE SET more = more + ?3",
+            (study, state, more),
+        )
+
     def join(self, study: bytes, round_number: int, state: bytes) -> None:
         """Join a round on a state: raise the floor and count the attempt, both or neither.
 
@@ -100,6 +126,7 @@ class NodeStore:
                 "INSERT INTO attempts VALUES (?, ?, 1) ON CONFLICT (study, state) DO UPDATE SET number = number + 1",
                 (study, state),
             )
+            self._database.execute("REPLACE INTO tried VALUES (?, ?)", (study, state))
 
     def lock(self, study: bytes, round_number: int, offer: bytes) -> None:
         """Keep what this node is about to sign for a round: once, and only above everything signed before.
@@ -123,8 +150,11 @@ class NodeStore:
         return bytes(row[0]) if row else None
 
     def append_link(self, study: bytes, position: int, receipt: bytes, packed: bytes) -> None:
-        """Adopt a receipt and its sum as the next link of the chain."""
-        self._database.execute("INSERT INTO links VALUES (?, ?, ?, ?)", (study, position, receipt, packed))
+        """Adopt a receipt and its sum as the next link of the chain. Nothing was tried on its new state yet."""
+        with self._database:
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.execute("INSERT INTO links VALUES (?, ?, ?, ?)", (study, position, receipt, packed))
+            self._database.execute("DELETE FROM tried WHERE study = ?", (study,))
 
     def links(self, study: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Every adopted (receipt, packed sum), in order."""

@@ -21,6 +21,7 @@ KIT = "Example: secfed federation kit harbour-clinic.signed.zip --request reques
 START = "Example: secfed federation start federation/server"
 SUBMIT = "Example: secfed federation submit study.toml --kit federation/operator"
 STATUS = "Example: secfed federation status --kit federation/operator"
+LEAVE_OUT = "Example: secfed federation leave-out study.toml lakeside-hospital"
 DEMO = "Example: secfed federation demo --out runs/demo-flare"
 ABORT = "Example: secfed federation abort study.toml --kit federation/operator"
 
@@ -227,6 +228,42 @@ def status(kit_folder: OperatorsKit, aggregator: AggregatorFolder = None, as_jso
     lines = [f"connected    {', '.join(sites) or 'nobody'}"]
     lines += [f"{each['study'][:16]}  {each['status']:<20} {each['progress']}" for each in told]
     _tell(as_json, {"connected": sites, "jobs": told}, lines if told else [*lines, "no study was submitted yet"])
+
+
+@app.command(name="leave-out", epilog=LEAVE_OUT)
+def leave_out(
+    study: StudyPath,
+    sites: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME...", help="Exactly these are left out, by their roster names.")
+    ] = None,
+    nobody: Annotated[bool, typer.Option("--nobody", help="Let all of them take part again.")] = False,
+    aggregator: AggregatorFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Leave sites out of a study's rounds from the next one on; the study may be running.
+
+    To find the one whose uploads spoil the sums: see docs/wrong-sums.md. As many can be left out as may drop out of a
+    round of all. They still get every receipt and sum.
+    """
+    from secfed.aggregator_home import AggregatorHome, default_home
+    from secfed.study import load_study
+
+    if nobody == bool(sites):
+        raise UserError("who is to be left out?", "Name the sites, or give --nobody to let all take part again")
+    loaded = load_study(study)
+    left_out = AggregatorHome(aggregator or default_home()).leave_out(loaded, sites or ())
+    names = [entry.name for entry in loaded.roster]
+    away = [names[node] for node in sorted(left_out)]
+    others = [name for node, name in enumerate(names) if node not in left_out]
+    spare = loaded.cohort_rules().really_tolerated(len(others))
+    _tell(
+        as_json,
+        {"study": loaded.digest.hex(), "left_out": away, "take_part": others, "may_drop_out": spare},
+        [
+            f"left out     {', '.join(away) or 'nobody'}, from the next round on",
+            f"take part    {', '.join(others)}; {spare} of them may drop out",
+        ],
+    )
 
 
 @app.command(name="abort", epilog=ABORT)

@@ -22,6 +22,7 @@ STATUS_EXAMPLE = "Example: secfed node status --json"
 
 RUN_EXAMPLE = "Example: secfed node run kit"
 WITHDRAW_EXAMPLE = "Example: secfed node withdraw 4f1c9a02"
+ATTEMPTS_EXAMPLE = "Example: secfed node allow-attempts 4f1c9a02 --more 3"
 RESTORED_EXAMPLE = "Example: secfed node restored 4f1c9a02 --highest-round 17"
 
 app = typer.Typer(
@@ -261,6 +262,33 @@ def restored(
         _print({"digest": digest.hex(), "highest_round": highest_round})
     else:
         typer.echo(f"{opened.name} keeps still in study {digest.hex()[:16]} until a receipt has passed {highest_round}")
+
+
+@app.command(name="allow-attempts", epilog=ATTEMPTS_EXAMPLE)
+def allow_attempts(
+    study: StudyDigest,
+    more: Annotated[int, typer.Option("--more", metavar="N", help="How many rounds more.")] = 3,
+    home: HomeFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let this node join more rounds on the state of the model at which it has stopped; it may be running.
+
+    After three rounds without a receipt a node stops: each further one, with other survivors, tells the aggregator more
+    about single hospitals, and spends. So this is for that one state, and for at most nine rounds on it. Read
+    docs/wrong-sums.md first.
+    """
+    from secfed.approve import allow_more_attempts
+
+    opened = _open(home)
+    digest = opened.digest_of(study)
+    allowed = allow_more_attempts(opened, digest, more)
+    if as_json:
+        _print({"digest": digest.hex(), "more": more, "allowed_on_this_state": allowed})
+    else:
+        typer.echo(
+            f"{opened.name} joins up to {more} more rounds of study {digest.hex()[:16]} on this state of the model; "
+            "each counts as spent, whatever comes of it"
+        )
 
 
 def _confirm(home: Home, candidate: Candidate, yes: bool) -> Approved:

@@ -18,6 +18,7 @@ from secfed.privacy import LocalPrivacy
 from secfed.reports.caveats import not_protected
 from secfed.reports.mechanism import accounting, overflow_certificate, parameters
 from secfed.reports.promise import guarantee
+from secfed.reports.repeated import repeated_rounds
 from secfed.reports.risk import Risk, Training, assess
 from secfed.study import Study
 
@@ -56,7 +57,7 @@ def build_report(study: Study, summary: Mapping[str, Any], epsilon_prv: float | 
         "parameters": parameters(study, summary["clip"]),
         "overflow_certificate": overflow_certificate(study),
         "accounting": accounting(study, risk, simulation, epsilon_prv),
-        "not_protected": not_protected(study, risk, simulation),
+        "not_protected": not_protected(study, risk, simulation) + repeated_rounds(summary["rounds"], study.party),
         "rounds": [_round(study, each) for each in summary["rounds"]],
         "hospitals": [_hospital(each) for each in hospitals],
         "utility": {

@@ -175,7 +175,7 @@ FAULTS: list[tuple[Callable[[Home], None], str, str, str]] = [
     (broken_node_file, "node.toml", "name", "Mend it there"),
     (no_data, "data letters", "cannot be read", "Check the path"),
     (torn_data, "data letters", "is not JSON", "Write one JSON object a line"),
-    (fewer_patients, "study", "and the study's roster says", "Use the data that the study means"),
+    (fewer_patients, "study", "is not as it was when the study was approved", "secfed node data accept letters"),
     (no_model, "base of icd-chapters", "none of 0 base models", "copy its folder into"),
     (another_model, "base of icd-chapters", "none of 1 base models", "copy its folder into"),
     (changed_study, "study", "is not what was approved here", "approved anew"),

@@ -1,0 +1,405 @@
+"""One hospital uploads what does not fit its tag: nobody is accused wrongly, and the study can go on without it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("nvflare")
+
+from protocols import checksum, sharing
+from protocols.errors import ProtocolError
+from protocols.messages import MaskedInput, Published
+from protocols.wire import decode, encode, fields_of, message_type
+from secfed import cli
+from secfed.aggregation import Aggregation, load
+from secfed.aggregator_home import SETTINGS, AggregatorHome
+from secfed.attempts import MORE_ATTEMPTS_MAX, allow_attempts, stopped_at
+from secfed.engines.flare.worker import answer_of
+from secfed.errors import UserError
+from secfed.left_out import read_left_out, write_left_out
+from secfed.node import Node
+from secfed.progress import Event, NodeAbsent, RoundClosed
+from secfed.reports.repeated import repeated_rounds
+from secfed.store import NodeStore
+from secfed.verify.folder import verify_folder
+from tests.homes import SMALL, Hospitals, approve_at, make_hospitals
+from tests.secfed.bending import EVERYBODY, bend_answers, once_each, resigned, told
+from tests.secfed.federation import Federation, cut, make_study
+
+CULPRIT = 3
+BOTH = "aggregator or of one of the survivors"
+
+
+def another_tag(message: MaskedInput) -> dict[str, Any]:
+    return {"tag": checksum.encode_tag((checksum.decode_tag(message.tag) + 1) % checksum.PRIME)}
+
+
+def another_vector(message: MaskedInput) -> dict[str, Any]:
+    return {"vector": bytes([message.vector[0] ^ 1]) + message.vector[1:]}
+
+
+def spoil(federation: Federation, change: Callable[[MaskedInput], dict[str, Any]], times: int = 100) -> None:
+    bend_answers(
+        federation,
+        CULPRIT,
+        MaskedInput,
+        lambda message: resigned(federation, CULPRIT, message, **change(message)),
+        times,
+    )
+
+
+# What is said of a wrong sum.
+
+
+@pytest.mark.parametrize("change", [another_tag, another_vector])
+def test_a_wrong_upload_is_not_called_the_aggregators_fault(
+    tmp_path: Path, change: Callable[[MaskedInput], dict[str, Any]]
+) -> None:
+    federation = Federation(make_study(), tmp_path)
+    spoil(federation, change, 1)
+    _, records = federation.run()
+    assert [record.void for record in records] == [True, False, False, False]
+    assert records[0].faults == ()
+    assert "one survivor's wrong upload" in records[0].reason
+    assert told(federation, "round 1", BOTH, "docs/wrong-sums.md") == once_each(EVERYBODY)
+    # The aggregator sends the sum once more, to sessions that have ended.
+    refusals = [reason for _, reason in federation.refusals if "this session has failed" not in reason]
+    assert len(refusals) == 5
+    assert all(reason.startswith("the aggregator or one of the survivors: ") for reason in refusals)
+
+
+def test_a_sum_larger_than_survivors_can_send_is_told_in_the_same_way(tmp_path: Path) -> None:
+    """A survivor can cause it with a vector that is none; to the others it looks as though the aggregator had."""
+    federation = Federation(make_study(), tmp_path)
+
+    def largest(message: MaskedInput) -> dict[str, Any]:
+        bent = bytearray(message.vector)
+        bent[2] ^= 0x80  # far above what the certificate allows, whatever the mask
+        return {"vector": bytes(bent)}
+
+    spoil(federation, largest, 1)
+    federation.run()
+    assert told(federation, "round 1", BOTH) == once_each(EVERYBODY)
+
+
+def test_what_only_the_aggregator_can_have_done_is_still_its_fault(tmp_path: Path) -> None:
+    federation = Federation(make_study(), tmp_path)
+    node = federation.nodes[0]
+    handle = node.handle
+
+    def unpadded(request: bytes) -> bytes:
+        if message_type(request, 1 << 20, None) == Published.TYPE:
+            message = decode(Published, request, node._limits, None)
+            request = encode(Published(bytes(32), message.vector, message.tag))
+        return handle(request)
+
+    node.handle = unpadded  # type: ignore[method-assign]
+    federation.run()
+    assert federation.refusals[0] == ("hospital-0", "the aggregator: a message of another session (field session)")
+    assert told(federation, BOTH) == {}
+
+
+# How often a node takes part from one state, and who allows more.
+
+
+def stopped_federation(folder: Path) -> Federation:
+    """Three rounds have failed, and every node has stopped."""
+    federation = Federation(make_study(algorithm={"rounds": 12}), folder)
+    spoil(federation, another_tag)
+    coordinator = federation.coordinator()
+    for number in (1, 2, 3, 4):
+        coordinator._run_round(number)
+    return federation
+
+
+def test_at_the_cap_every_owner_is_told_what_to_do(tmp_path: Path) -> None:
+    federation = stopped_federation(tmp_path)
+    command = f"secfed node allow-attempts {federation.study.digest.hex()[:16]}"
+    assert told(federation, "round 3", BOTH, command) == once_each(EVERYBODY)
+    assert told(federation, "round 2", command) == {}
+    assert told(federation, "joined 3 rounds on one state", command) == once_each(EVERYBODY)
+    assert {node.parts.store.floor(federation.study.digest) for node in federation.nodes} == {3}
+
+
+def test_an_owner_allows_more_on_this_state_alone_and_only_once_the_node_has_stopped(tmp_path: Path) -> None:
+    federation = Federation(make_study(algorithm={"rounds": 12}), tmp_path)
+    store, digest = federation.nodes[0].parts.store, federation.study.digest
+    coordinator = federation.coordinator()
+    with pytest.raises(ValueError, match="has not stopped"):
+        allow_attempts(store, digest, 1)
+    coordinator._run_round(1)
+    spoil(federation, another_tag, 4)
+    for number in (2, 3, 4):
+        assert stopped_at(store, digest) is None
+        coordinator._run_round(number)
+    state = stopped_at(store, digest)
+    assert state == coordinator.chain.state.digest(coordinator.chain.layout)
+    for node in federation.nodes:
+        assert allow_attempts(node.parts.store, digest, 2) == 2
+    assert coordinator._run_round(5).void
+    assert not coordinator._run_round(6).void, "the culprit has stopped bending"
+    for node in federation.nodes:
+        assert node.parts.store.more_attempts(digest, coordinator.chain.state.digest(coordinator.chain.layout)) == 0
+    coordinator._run_round(7)
+    with pytest.raises(ValueError, match="has not stopped"):
+        allow_attempts(store, digest, 1)
+
+
+def test_more_attempts_on_one_state_have_a_bound_over_restarts_too(tmp_path: Path) -> None:
+    federation = stopped_federation(tmp_path)
+    store, digest = federation.nodes[0].parts.store, federation.study.digest
+    for more in (0, -1, MORE_ATTEMPTS_MAX + 1):
+        with pytest.raises(ValueError, match="cannot be allowed"):
+            allow_attempts(store, digest, more)
+    assert allow_attempts(store, digest, 1) == 1
+    with pytest.raises(ValueError, match="has not stopped"):
+        allow_attempts(store, digest, 1)
+    again = federation.start_node(0)
+    state = again.chain.state.digest(again.chain.layout)
+    for number in range(4, 4 + MORE_ATTEMPTS_MAX):
+        store.join(digest, number, state)
+        left = MORE_ATTEMPTS_MAX - store.more_attempts(digest, state)
+        if left:
+            with pytest.raises(ValueError, match=f"{left} of {MORE_ATTEMPTS_MAX} are left"):
+                allow_attempts(store, digest, left + 1)
+            allow_attempts(store, digest, 1)
+    with pytest.raises(ValueError, match="0 of 9 are left"):
+        allow_attempts(store, digest, 1)
+
+
+def test_without_leave_a_stopped_node_stays_stopped_after_a_restart(tmp_path: Path) -> None:
+    federation = stopped_federation(tmp_path)
+    federation.nodes[0] = federation.start_node(0)
+    opening = federation.coordinator().chain.context(5).opening()
+    from secfed.channel import RoundOpening
+
+    with pytest.raises(ProtocolError, match="stops here until its owner allows more attempts"):
+        federation.nodes[0].handle(encode(RoundOpening((), opening)))
+
+
+def rounds(*void: bool) -> list[dict[str, Any]]:
+    return [{"number": at, "cohort": ["a"], "attempt_void": each} for at, each in enumerate(void, start=1)]
+
+
+def test_the_report_tells_of_more_attempts_than_nodes_make_by_themselves() -> None:
+    usual = rounds(True, True, False, True, True, True)
+    assert repeated_rounds(usual, "hospital") == []
+    assert repeated_rounds([*usual, {"number": 7, "cohort": [], "attempt_void": True}], "hospital") == []
+    (row,) = repeated_rounds([*usual, {"number": 7, "cohort": ["a"], "attempt_void": False}], "hospital")
+    assert row["what"].endswith("rounds 4 to 7")
+
+
+# Sites that the operator leaves out.
+
+
+def test_as_many_can_be_left_out_as_may_drop_out_and_no_more(tmp_path: Path) -> None:
+    study, path = make_study(7, cohort={"tolerated_dropouts": 2, "minimum": 3}), tmp_path / "left-out.json"
+    assert read_left_out(path, study) == frozenset()
+    assert write_left_out(path, study, ["hospital-6", "hospital-1"]) == read_left_out(path, study) == {1, 6}
+    with pytest.raises(UserError, match=r"hospital-1, hospital-2, hospital-3 are 3 of 7 sites, and at most 2 can"):
+        write_left_out(path, study, ["hospital-1", "hospital-2", "hospital-3"])
+    with pytest.raises(UserError, match=r"stranger: not on the roster"):
+        write_left_out(path, study, ["stranger"])
+    assert read_left_out(path, study) == {1, 6}, "what is refused changes nothing"
+    assert write_left_out(path, study, []) == read_left_out(path, study) == frozenset()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"left_out": ["stranger"]}', '{"left_out": ["hospital-0", "hospital-1"]}', '{"left_out": 1}']
+)
+def test_a_file_that_was_written_by_hand_is_checked_as_the_command_is(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "left-out.json"
+    path.write_text(text)
+    with pytest.raises(UserError):
+        read_left_out(path, make_study())
+
+
+def test_a_site_that_is_left_out_joins_nothing_and_keeps_up(tmp_path: Path) -> None:
+    federation = Federation(make_study(), tmp_path)
+    coordinator = federation.coordinator()
+    coordinator._read_left_out = lambda: frozenset({CULPRIT})
+    for number in (1, 2, 3):
+        record = coordinator._run_round(number)
+        assert record.survivors == ("hospital-0", "hospital-1", "hospital-2", "hospital-4")
+        assert (f"hospital-{CULPRIT}", "advertise") in record.dropped
+        assert federation.nodes[CULPRIT].chain.length == number - 1, "it has the receipt of the round before"
+    reasons = {event.reason for event in federation.events if isinstance(event, NodeAbsent)}
+    assert reasons == {"left out by the operator"}
+    assert federation.trainers[CULPRIT].trained == []
+    coordinator._read_left_out = frozenset
+    assert len(coordinator._run_round(4).survivors) == 5
+    coordinator.close_study()
+    assert len(federation.states()) == 1
+
+
+def test_a_site_that_is_left_out_cannot_let_itself_in(tmp_path: Path) -> None:
+    """It knows all that an opening says, so it can make its own advertisement."""
+    federation = Federation(make_study(), tmp_path)
+    coordinator = federation.coordinator()
+    coordinator._read_left_out = lambda: frozenset({CULPRIT})
+    from secfed.channel import RoundOpening
+
+    opening = encode(RoundOpening((), coordinator.chain.context(1).opening()))
+    handle = federation.nodes[CULPRIT].handle
+    federation.nodes[CULPRIT].handle = lambda request: handle(opening)  # type: ignore[method-assign]
+    assert f"hospital-{CULPRIT}" not in coordinator._run_round(1).cohort
+
+
+def test_a_locked_site_that_is_left_out_still_offers_what_it_signed(tmp_path: Path) -> None:
+    cuts = tuple(cut(node, 1, "close") for node in (0, 1, 2))
+    federation = Federation(make_study(), tmp_path, cuts=cuts)
+    coordinator = federation.coordinator()
+    first = coordinator._run_round(1)
+    assert first.void
+    coordinator._records.append(first)
+    coordinator._read_left_out = lambda: frozenset({CULPRIT})
+    coordinator._run_round(2)
+    assert coordinator.chain.round_number == 1, "two offers and echoes of the others finish it"
+
+
+# The whole way: a study in homes, as its people would find the culprit.
+
+
+@dataclass
+class Sites:
+    """Nodes in this process, as a channel; one of them uploads another tag."""
+
+    nodes: Mapping[int, tuple[Node, bytes]]
+    spoils: int
+
+    def exchange(self, requests: Mapping[int, bytes], *, round_number: int, stage: str) -> Mapping[int, bytes]:
+        answers = {}
+        for index, request in requests.items():
+            try:
+                answers[index] = answer_of(*self.nodes[index], request)
+            except ProtocolError:
+                continue
+        spoiled = answers.get(self.spoils) if stage == "masked input" else None
+        if spoiled:
+            node = self.nodes[self.spoils][0]
+            message = decode(MaskedInput, spoiled, node._limits, self.spoils)
+            changed = MaskedInput(**{**fields_of(message), **another_tag(message)})
+            answers[self.spoils] = encode(sharing.sign(changed, node.parts.identity))
+        return {index: answer for index, answer in answers.items() if answer}
+
+
+@dataclass
+class Study:
+    """A study of eight rounds in homes, with its people at their command lines."""
+
+    home: AggregatorHome
+    hospitals: Hospitals
+    sites: Sites
+    console: Callable[..., str]
+    told: list[tuple[str, str]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+    def submit(self) -> Mapping[str, Any]:
+        work = load(self.home, self.hospitals.study.digest)
+        return Aggregation(work, self.sites, self.events.append, lambda seconds: None).run("a test")
+
+    def leave_out(self, *names: str) -> Mapping[str, Any]:
+        at = ("--aggregator", str(self.home.path), "--json")
+        return dict(json.loads(self.console("federation", "leave-out", str(self.hospitals.study_path), *names, *at)))
+
+    def allow(self, index: int, more: int) -> Mapping[str, Any]:
+        """The owner's command, in a program of its own as far as the store can tell."""
+        beginning, at = self.hospitals.study.digest.hex()[:12], ("--home", str(self.hospitals.homes[index].path))
+        arguments = ("node", "allow-attempts", beginning, "--more", str(more), *at, "--json")
+        return dict(json.loads(self.console(*arguments)))
+
+
+@pytest.fixture
+def console(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["secfed", *arguments])
+        with pytest.raises(SystemExit) as ending:
+            cli.main()
+        captured = capsys.readouterr()
+        assert not ending.value.code, captured.err
+        return captured.out
+
+    return run
+
+
+@pytest.fixture
+def study(tmp_path: Path, base: Path, console: Callable[..., str]) -> Iterator[Study]:
+    hospitals = make_hospitals(tmp_path, base, replace(SMALL, steps=8))
+    home = AggregatorHome(tmp_path / "aggregator")
+    home.add(hospitals.study_path)
+    (home.path / SETTINGS).write_text("[deadlines]\ngathering_seconds = 0\nhandover_seconds = 0\n")
+    digest, told = hospitals.study.digest, []
+    with ExitStack() as stack:
+        nodes = {}
+        for index, each in enumerate(hospitals.homes):
+            approve_at(each, hospitals.study_path)
+            node = stack.enter_context(each.open_node(digest, tell_owner=lambda name, text: told.append((name, text))))
+            nodes[index] = (node, each.approval(digest))
+        yield Study(home, hospitals, Sites(nodes, CULPRIT), console, told)
+
+
+def test_the_culprit_is_found_by_who_was_in_and_the_study_ends_without_it(study: Study) -> None:
+    names = [each.name for each in study.hospitals.homes]
+    with pytest.raises(UserError, match=r"3 rounds in a row came to no receipt"):
+        study.submit()
+    assert {name for name, text in study.told if BOTH in text and "allow-attempts" in text} == set(names)
+    for index in range(len(names)):
+        assert study.allow(index, 3)["allowed_on_this_state"] == 3
+    for number, suspect in enumerate((names[0], names[1]), start=4):
+        assert study.leave_out(suspect)["left_out"] == [suspect]
+        with pytest.raises(UserError, match=rf"{number} rounds in a row"):
+            study.submit()
+    status = json.loads(study.console("node", "status", "--home", str(study.hospitals.homes[2].path), "--json"))
+    (kept,) = status["studies"]
+    assert (kept["stopped"], kept["more_attempts"], kept["committed"]) == (False, 3, 5)
+    study.leave_out(names[CULPRIT])
+    summary = study.submit()
+    assert [each["attempt_void"] for each in summary["rounds"]] == [True] * 5 + [False] * 3
+    assert [event.round_number for event in study.events if isinstance(event, RoundClosed)] == [6, 7, 8]
+    assert all(names[CULPRIT] not in each["survivors"] for each in summary["rounds"])
+    assert {each["state_digest"] for each in summary["hospitals"]} == {summary["state_digest"]}
+    folder = study.home.run(study.hospitals.study.digest)
+    assert verify_folder(folder).problem is None
+    (row,) = [
+        row for row in json.loads((folder / "report.json").read_text())["not_protected"] if "rounds 1" in row["what"]
+    ]
+    assert "rounds 1 to 6" in row["what"]
+    assert "6 rounds started from one state" in row["why"]
+
+
+def test_a_stopped_node_says_so_in_its_status(study: Study) -> None:
+    with pytest.raises(UserError):
+        study.submit()
+    text = study.console("node", "status", "--home", str(study.hospitals.homes[0].path))
+    assert "STOPPED, since round after round failed" in text
+    with NodeStore(study.hospitals.homes[0].path / "node.sqlite") as store:
+        assert stopped_at(store, study.hospitals.study.digest) is not None
+
+
+def test_the_study_is_submitted_for_one_more_round_at_a_time(study: Study) -> None:
+    for number in (3, 4):
+        with pytest.raises(UserError, match=rf"{number} rounds in a row"):
+            study.submit()
+    study.sites.spoils = -1
+    for index in range(5):
+        study.allow(index, 1)
+    summary = study.submit()
+    assert [each["attempt_void"] for each in summary["rounds"]] == [True] * 4 + [False] * 4
+
+
+def test_a_store_that_cannot_be_read_is_said_and_is_no_reason_to_show_nothing(study: Study) -> None:
+    home = study.hospitals.homes[0]
+    study.sites.nodes[0][0].parts.store.close()
+    for path in home.path.glob("node.sqlite*"):
+        path.write_bytes(b"no database")
+    assert "node.sqlite cannot be read: see `secfed doctor`" in study.console(
+        "node", "status", "--home", str(home.path)
+    )
