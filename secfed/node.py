@@ -31,6 +31,7 @@ from secfed.chain import Chain
 from secfed.channel import EchoRequest, Link, Offer, RoundOpening, Standing, StudyClosing, most_request_bytes
 from secfed.faults import NodeClaims
 from secfed.policy import Policy
+from secfed.session_end import SessionEnd
 from secfed.store import NodeStore
 from secfed.strategies import Layout, ModelState
 from secfed.study import Study
@@ -84,6 +85,7 @@ class Node:
         on_step: Callable[[str, int], None] | None = None,
         tell_owner: Callable[[str, str], None] | None = None,
         pause: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
@@ -93,6 +95,7 @@ class Node:
             tell_owner: told the node's name and, in a line, who is said to have broken a round, or that an upload was
                 late; stays there, too.
             pause: waits for so many seconds.
+            clock: seconds, for the time after which a session ends by itself.
         """
         self.study = study
         self.parts = parts
@@ -103,6 +106,7 @@ class Node:
         self._tell_owner: Callable[[str], None] = lambda text: tell(parts.name, text)
         self._pause = pause
         self._attempts = Attempts(study, parts.store, self._tell_owner)
+        self._end = SessionEnd(parts.policy.pace.session_ends_after_seconds, clock, self._tell_owner)
         self._claims = NodeClaims(study, self.index, parts.identity, self._tell_owner)
         self._client: Client | None = None
         self._limits = Limits(len(study.roster), self.chain.shape.packed_bytes)
@@ -119,6 +123,7 @@ class Node:
             ProtocolError: this node takes no part: for its owner's eyes, not for the aggregator's.
             DPError: the ledger refuses.
         """
+        self.end_overdue()
         name = message_type(request, most_request_bytes(self._limits), None)
         if name == RoundOpening.TYPE:
             message = decode(RoundOpening, request, self._limits, None)
@@ -140,6 +145,10 @@ class Node:
         except ProtocolError as error:
             return self._claims.complain(error, self._client.config.context.round_number, request)
         return self._act(events)
+
+    def end_overdue(self) -> float | None:
+        """End the open session if its time is over. Gives the seconds that it has left; None where none is open."""
+        return self._end.look(self._client)
 
     def approve(self, study_file: bytes) -> bytes:
         """This node's signature over the study: its values, which the protocol uses, and its file, which people read.
@@ -180,6 +189,7 @@ class Node:
             ledger_sequence=self.parts.ledger.sequence,
             last_ledger_sequences={node: seen.get(key.raw, 0) for node, key in enumerate(self._keys)},
         )
+        self._end.begin()
         return self._act(self._client.receive(encode(opening)))
 
     def _act(self, events: tuple[ClientEvent, ...]) -> bytes:
@@ -213,12 +223,16 @@ class Node:
         client = self._live_client()
         round_number = client.config.context.round_number
         secret = NoiseSecret()
+
+        def progress(step: int) -> None:
+            self._end.check(client)
+            self._on_step(self.parts.name, step)
+
         try:
-            vector = self.parts.trainer.contribute(
-                self.chain.state, round_number, secret, lambda step: self._on_step(self.parts.name, step)
-            )
+            vector = self.parts.trainer.contribute(self.chain.state, round_number, secret, progress)
         finally:
             secret.wipe()
+        self._end.check(client)
         self.parts.ledger.commit(self.study.digest, round_number)
         upload = client.submit(vector)
         self._hold_back(asked)

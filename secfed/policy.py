@@ -68,11 +68,24 @@ class AllowPolicy(_Section):
 
 
 class PacePolicy(_Section):
-    """When this site's uploads leave, so that nobody outside can tell how long its training took."""
+    """When this site's uploads leave, so that nobody outside can tell how long its training took; and how long a round
+    may last here."""
 
     upload_after_seconds: float = Field(default=0, ge=0, le=86_400)
     """A round's upload is held back until so long after the node was asked for it: choose more than a round ever takes
     here. At 0 it leaves when it is ready."""
+    session_ends_after_seconds: float = Field(default=7200, gt=0, le=14 * 86_400)
+    """So long after a round was opened here its session ends, and its secrets are wiped, whatever the aggregator sends
+    or does not. Twice the aggregator's longest stage by default (`secfed.aggregator_home.Deadlines`)."""
+
+    @model_validator(mode="after")
+    def _uploads_leave_in_time(self) -> PacePolicy:
+        if self.upload_after_seconds >= self.session_ends_after_seconds:
+            raise ValueError(
+                f"uploads would leave {self.upload_after_seconds:g} s after they were asked for, and sessions end "
+                f"after {self.session_ends_after_seconds:g} s: set session_ends_after_seconds to more than a round"
+            )
+        return self
 
 
 class Policy(_Section):

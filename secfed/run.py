@@ -202,6 +202,7 @@ def _start_nodes(plan: Plan, trainers: list[Trainer], stack: ExitStack, reporter
                 NodeParts(site.name, site.identity, site.policy, ledger, store, trainer),
                 on_step=lambda name, step, steps=steps: reporter.show(LocalStep(name, step, steps)),  # type: ignore[misc]
                 tell_owner=lambda name, text: reporter.show(OwnerTold(name, text)),
+                clock=lambda: 0.0,  # sessions do not end by time: here nodes wait for one another's training
             )
         )
     return nodes

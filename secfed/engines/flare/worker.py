@@ -117,7 +117,7 @@ class NodeWorker:
         self._most_bytes = _most_bytes(node)
         leave_out_what_is_there()
         self._ready.set()
-        while (asked := self._requests.get()) is not None:
+        while (asked := self._next_request(node)) is not None:
             started = time.monotonic()
             try:
                 asked.answer = answer_of(node, approval, asked.request)
@@ -129,6 +129,14 @@ class NodeWorker:
                 asked.answered.set()
             give_back()
         self._ready.clear()
+
+    def _next_request(self, node: Node) -> _Asked | None:
+        """Wait for it. A session whose time is over meanwhile ends at that moment: perhaps nothing more ever comes."""
+        while True:
+            try:
+                return self._requests.get(timeout=node.end_overdue())
+            except queue.Empty:
+                continue
 
 
 def answer_of(node: Node, approval: bytes, request: bytes) -> bytes:

@@ -1,0 +1,61 @@
+"""A session ends by itself after a while, and its secrets go with it, whether or not another message ever comes.
+
+The aggregator decides when it sends what, so that without this it could keep a node's seeds in memory for as long as it
+liked. The owner's policy says how long (`pace.session_ends_after_seconds`), from the round's opening. The clock is a
+parameter. Whoever runs the node looks at every request, and an engine that waits for requests looks when it is time
+(`Node.end_overdue`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from protocols.client import Client, State
+from protocols.errors import LocalError
+
+_ENDED = (State.CLOSED, State.FAILED)
+
+
+class SessionEnd:
+    """Ends the sessions of one node, one after the other."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float], tell_owner: Callable[[str], None]) -> None:
+        """
+        Args:
+            seconds: how long a session may last.
+            clock: seconds since whenever, never going back.
+            tell_owner: shows a line to the owner.
+        """
+        self._seconds = seconds
+        self._clock = clock
+        self._tell_owner = tell_owner
+        self._ends = 0.0
+
+    def begin(self) -> None:
+        """A session begins."""
+        self._ends = self._clock() + self._seconds
+
+    def look(self, session: Client | None) -> float | None:
+        """End the session if its time is over. Gives the seconds that it has left; None where none is open now."""
+        if session is None or session.state in _ENDED:
+            return None
+        left = self._ends - self._clock()
+        if left > 0:
+            return left
+        session.abandon()
+        self._tell_owner(
+            f"round {session.config.context.round_number}: its session was open for {self._seconds:g} s and was not "
+            "finished. It has ended, and its secrets are gone: this node is absent from the rest of the round. If "
+            "rounds take longer, raise pace.session_ends_after_seconds in policy.toml; else ask the aggregator's "
+            "operator why"
+        )
+        return None
+
+    def check(self, session: Client) -> None:
+        """To be called while the node works, and before it spends.
+
+        Raises:
+            LocalError: the session's time is over, or it has ended.
+        """
+        if self.look(session) is None:
+            raise LocalError("the session has ended: its time was over before its answer was ready")
