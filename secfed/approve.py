@@ -15,6 +15,7 @@ from pathlib import Path
 from secfed import account
 from secfed.approvals import StudyFile, sign_study
 from secfed.attempts import allow_attempts
+from secfed.data_watch import DataWatch, data_digest
 from secfed.errors import UserError
 from secfed.home import MODELS, Approved, Home
 from secfed.node_file import Dataset
@@ -33,6 +34,8 @@ class Candidate:
     file: StudyFile
     index: int
     dataset: Dataset
+    data_digest: str
+    """Of the data file, as it was read."""
     site: Site
     model: str
     """What is trained, in a line."""
@@ -59,12 +62,15 @@ def examine(home: Home, path: Path, data: str | None) -> Candidate:
     file = StudyFile.read(path)
     study, index = file.study, home.index_in(file.study)
     dataset = home.node.dataset(data)
+    digest = data_digest(Path(dataset.file))
+    watch = DataWatch(Path(dataset.file), digest, dataset.name)
     site = home.site(study, dataset)
+    watch.check()  # or what is shown is not what is approved
     if not _holds_reservation(home, study):
         check_budget(study, site)
     epsilon = account.check_noise(study)
     opened = open_study_model(study, find_base_among(study, home.path / MODELS))
-    return Candidate(file, index, dataset, site, opened.model.describe(), epsilon, last_approved(home))
+    return Candidate(file, index, dataset, digest, site, opened.model.describe(), epsilon, last_approved(home))
 
 
 def earlier_approval(home: Home, path: Path) -> Approved | None:
@@ -126,15 +132,20 @@ def approve(home: Home, candidate: Candidate, now: datetime) -> Approved:
     """Reserve the budget, sign, store.
 
     Raises:
-        UserError: the store cannot be written.
+        UserError: the data was changed since it was shown, or the store cannot be written.
         DPError: the ledger refuses after all.
     """
+    if data_digest(Path(candidate.dataset.file)) != candidate.data_digest:
+        raise UserError(
+            f"{candidate.dataset.file} was changed after it was shown here",
+            "Look at the study again; nothing is signed",
+        )
     with home.open_ledger() as ledger:
         ledger.verify(lambda entry, signature: home.identity.public.verifies(signature, LEDGER_LABEL, entry))
         reserve_once(candidate.file.study, candidate.site, ledger)
     approval = sign_study(home.identity, candidate.site.name, candidate.file, now)
     try:
-        home.keep(candidate.file, approval, candidate.dataset.name)
+        home.keep(candidate.file, approval, candidate.dataset.name, candidate.data_digest)
     except OSError as error:
         raise UserError(
             f"the approval cannot be stored in {home.path} ({error.strerror})",

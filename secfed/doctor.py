@@ -173,7 +173,7 @@ def _study(home: Home, digest: bytes, kept: list[Approved]) -> str:
     """An approval holds, and policy and data still fit the study."""
     stored = home.stored(digest)
     kept.append(stored)
-    site = home.site(stored.study, home.node.dataset(stored.data))
+    site, _ = home.approved_site(stored)
     if not (home.path / LEDGER_FILE).exists():
         raise NotChecked("there is no ledger to compare it with")
     with home.open_ledger() as ledger:

@@ -27,12 +27,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from crypto.identity import Identity
 from dp.ledger import Ledger
 from secfed.approvals import Approval, StudyFile, approval_text, read_approval
 from secfed.data import columns
+from secfed.data_watch import DataWatch
 from secfed.errors import UserError
 from secfed.files import sync_folder, write_whole
 from secfed.keys import read_identity
@@ -62,6 +63,8 @@ class _Choice(Section):
 
     format: Literal[1] = 1
     data: Name
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Of the file, as the owner saw it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,8 @@ class Approved:
     approval: Approval
     data: str
     """The data file that it trains on, by its name in `node.toml`."""
+    data_digest: str
+    """Of that file, as its owner approved it."""
     folder: Path
 
     @property
@@ -157,7 +162,8 @@ class Home:
                 f"what is kept in {folder} is not what was approved here",
                 f"Move {folder} away as evidence, and have the study approved anew if its owner agrees to it",
             )
-        return Approved(file, approval, _read_choice(folder / CHOICE), folder)
+        choice = _read_choice(folder / CHOICE)
+        return Approved(file, approval, choice.data, choice.sha256, folder)
 
     def approval(self, digest: bytes) -> bytes:
         """This node's signature under an approved study. Raises UserError where it is none."""
@@ -183,8 +189,13 @@ class Home:
             )
         return found[0]
 
-    def keep(self, file: StudyFile, approval: Approval, data: str) -> Path:
+    def keep(self, file: StudyFile, approval: Approval, data: str, data_digest: str) -> Path:
         """Put an approved study into the store, whole or not at all. Gives its folder.
+
+        Args:
+            file, approval: what was approved.
+            data: the name of the data that it trains on.
+            data_digest: of that file.
 
         Raises:
             OSError: it cannot be written.
@@ -192,11 +203,15 @@ class Home:
         target = self.study_folder(file.study.digest)
         beside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))  # mode 0700
         write_whole(beside / STUDY, file.data)
-        write_whole(beside / CHOICE, json_text(_Choice(data=data).model_dump()).encode())
+        write_whole(beside / CHOICE, _choice_text(data, data_digest))
         write_whole(beside / APPROVAL, approval_text(approval).encode())
         beside.rename(target)
         sync_folder(target.parent)
         return target
+
+    def choose(self, digest: bytes, data: str, data_digest: str) -> None:
+        """Have an approved study train on this data, as the file is now. Raises OSError when it cannot be written."""
+        write_whole(self.study_folder(digest) / CHOICE, _choice_text(data, data_digest))
 
     def open_ledger(self) -> Ledger:
         """This node's ledger, made on first use."""
@@ -217,6 +232,22 @@ class Home:
                 "Have a study signed whose task.patient_column names the patients of this hospital",
             )
         return check_site(study, name, self.identity, policy, Path(dataset.file), self.path, columns(study))
+
+    def approved_site(self, kept: Approved) -> tuple[Site, DataWatch]:
+        """As `site`, for a study that was approved, and on the very file that it was approved with.
+
+        Returns:
+            The site, and what looks whether the file has changed since.
+
+        Raises:
+            UserError: something does not fit, or the file is another one.
+        """
+        dataset = self.node.dataset(kept.data)
+        watch = DataWatch(Path(dataset.file), kept.data_digest, dataset.name)
+        watch.check()
+        site = self.site(kept.study, dataset)
+        watch.check()  # or what was read is neither the one nor the other
+        return site, watch
 
     @contextmanager
     def open_node(
@@ -248,7 +279,7 @@ class Home:
         study, index = kept.study, self.index_in(kept.study)
         with _alone(kept.folder / LOCK), self.open_ledger() as ledger:
             ledger.verify(lambda entry, signature: self.identity.public.verifies(signature, LEDGER_LABEL, entry))
-            site = self.site(study, self.node.dataset(kept.data))
+            site, watch = self.approved_site(kept)
             if ledger.reservation(digest) is None:
                 check_budget(study, site)
             account.check_noise(study)
@@ -257,7 +288,7 @@ class Home:
             reserve_once(study, site, ledger)
             with NodeStore(self.path / STORE_FILE) as store:
                 parts = NodeParts(site.name, self.identity, site.policy, ledger, store, trainer)
-                yield Node(study, parts, on_step=on_step, tell_owner=tell_owner, pause=pause)
+                yield Node(study, parts, on_step=on_step, tell_owner=tell_owner, pause=pause, ready=watch.check)
 
 
 @contextmanager
@@ -280,10 +311,14 @@ def _alone(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _read_choice(path: Path) -> str:
+def _choice_text(data: str, data_digest: str) -> bytes:
+    return json_text(_Choice(data=data, sha256=data_digest).model_dump()).encode()
+
+
+def _read_choice(path: Path) -> _Choice:
     try:
         with path.open("rb") as file:
-            return _Choice.model_validate_json(file.read(_CHOICE_BYTES_MAX)).data
+            return _Choice.model_validate_json(file.read(_CHOICE_BYTES_MAX))
     except (OSError, ValidationError) as error:
         raise UserError(
             f"{path} does not say which data this study trains on",

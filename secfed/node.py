@@ -86,6 +86,7 @@ class Node:
         tell_owner: Callable[[str, str], None] | None = None,
         pause: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
+        ready: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
@@ -96,6 +97,7 @@ class Node:
                 late; stays there, too.
             pause: waits for so many seconds.
             clock: seconds, for the time after which a session ends by itself.
+            ready: looked at before a round is joined; raises what its owner is to know if this node cannot take part.
         """
         self.study = study
         self.parts = parts
@@ -105,6 +107,7 @@ class Node:
         tell = tell_owner or (lambda name, text: None)
         self._tell_owner: Callable[[str], None] = lambda text: tell(parts.name, text)
         self._pause = pause
+        self.check_ready = ready
         self._attempts = Attempts(study, parts.store, self._tell_owner)
         self._end = SessionEnd(parts.policy.pace.session_ends_after_seconds, clock, self._tell_owner)
         self._claims = NodeClaims(study, self.index, parts.identity, self._tell_owner)
@@ -169,6 +172,7 @@ class Node:
         store, digest = self.parts.store, self.study.digest
         if not store.floor(digest) < opening.round_number <= self.study.algorithm.rounds:
             raise WrongSession("a round number that is not the next", sender=None, field="round_number")
+        self.check_ready()
         self._check_restored()
         self._commit_forgotten()
         self.chain.context(opening.round_number).check_opening(opening)

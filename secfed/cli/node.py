@@ -22,6 +22,7 @@ STATUS_EXAMPLE = "Example: secfed node status --json"
 
 RUN_EXAMPLE = "Example: secfed node run kit"
 WITHDRAW_EXAMPLE = "Example: secfed node withdraw 4f1c9a02"
+ACCEPT_EXAMPLE = "Example: secfed node data accept letters"
 ATTEMPTS_EXAMPLE = "Example: secfed node allow-attempts 4f1c9a02 --more 3"
 RESTORED_EXAMPLE = "Example: secfed node restored 4f1c9a02 --highest-round 17"
 
@@ -143,6 +144,33 @@ def add(
         "This is shown here and to nobody else.",
     ]
     typer.echo("\n".join(printable(line) for line in lines))
+
+
+@data_app.command(name="accept", epilog=ACCEPT_EXAMPLE)
+def accept(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="What the data is called here; see `secfed node status`.")
+    ],
+    home: HomeFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say that a data file was changed on purpose: a patient withdrew, or records were corrected.
+
+    A node takes no part in a study while the data is not as it was approved. After this it goes on with the file as it
+    is now, from the next round on, if the file still fits the study. What was trained and spent before stays.
+    """
+    from secfed.data_change import accept_data
+
+    found = accept_data(_open(home), name)
+    if as_json:
+        studies = [{"study": each.study, "digest": each.digest.hex(), "problem": each.problem} for each in found]
+        _print({"data": name, "studies": studies})
+        return
+    lines = [
+        f"{each.study} {each.digest.hex()[:16]}  " + (each.problem or f"goes on with {name} as it is now")
+        for each in found
+    ]
+    typer.echo("\n".join(lines or [f"no approved study trains on {name}"]))
 
 
 @app.command(name="approve", epilog=APPROVE_EXAMPLE)

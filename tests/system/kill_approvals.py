@@ -19,6 +19,7 @@ from pathlib import Path
 
 from secfed.approvals import StudyFile, sign_study
 from secfed.approve import Candidate, approve, earlier_approval
+from secfed.data_watch import data_digest
 from secfed.enrol import NewBudget, make_home, register
 from secfed.home import Home
 from tests.homes import COLUMNS, allow_all, approved_at
@@ -52,7 +53,8 @@ class Play:
     def candidate(self, home: Home) -> Candidate:
         """The study as it would be examined."""
         file, dataset = StudyFile.read(self.study), home.node.dataset(None)
-        return Candidate(file, 0, dataset, home.site(file.study, dataset), "a model", file.study.privacy.epsilon, None)
+        digest, site = data_digest(Path(dataset.file)), home.site(file.study, dataset)
+        return Candidate(file, 0, dataset, digest, site, "a model", file.study.privacy.epsilon, None)
 
 
 def set_up(folder: Path) -> Play:
@@ -92,7 +94,8 @@ def signs_first(play: Play) -> None:
     """What approving must not be: the signature is stored before the budget is reserved."""
     home = Home.open(play.home)
     candidate = play.candidate(home)
-    home.keep(candidate.file, sign_study(home.identity, "hospital-0", candidate.file, datetime.now(UTC)), "letters")
+    approval = sign_study(home.identity, "hospital-0", candidate.file, datetime.now(UTC))
+    home.keep(candidate.file, approval, "letters", candidate.data_digest)
     approve_later = Home.keep
     try:
         Home.keep = lambda *_: play.home  # type: ignore[method-assign, assignment]

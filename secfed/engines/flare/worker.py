@@ -20,6 +20,7 @@ from protocols.errors import ProtocolError
 from protocols.wire import Limits, message_type, most_map_bytes
 from secfed.bounded_log import BoundedFile, cut, fold_of, repeated, shape_of
 from secfed.channel import most_request_bytes
+from secfed.data_watch import DataChanged
 from secfed.engines.flare.memory import give_back, leave_out_what_is_there
 from secfed.errors import UserError
 from secfed.handover import AttendanceRequest, HandoverRequest, attendance, handover
@@ -123,6 +124,8 @@ class NodeWorker:
                 asked.answer = answer_of(node, approval, asked.request)
                 if asked.answer:
                     self._tell_owner(f"answered in {time.monotonic() - started:.3f} s")
+            except DataChanged:
+                raise  # the node is opened anew, on the file that its owner stands by
             except Exception as error:  # a refusal, or a fault of ours: to the aggregator both are silence
                 self._tell_owner(f"no answer to a request after {time.monotonic() - started:.1f} s: {_reason(error)}")
             finally:
@@ -148,11 +151,12 @@ def answer_of(node: Node, approval: bytes, request: bytes) -> bytes:
         request: what came.
 
     Raises:
-        ProtocolError, DPError: the node takes no part; for its owner only.
+        ProtocolError, DPError, UserError: the node takes no part; for its owner only.
     """
     if len(request) <= _SMALL_BYTES:
         kind = message_type(request, _SMALL_BYTES, None)
         if kind == AttendanceRequest.TYPE:
+            node.check_ready()  # who cannot take part is not there
             return attendance(node, approval, request)
         if kind == HandoverRequest.TYPE:
             return handover(node, request)
