@@ -33,7 +33,8 @@ from protocols.session import SessionConfig
 from protocols.wire import AnyMessage, Limits, decode, encode
 from secfed.chain import Chain
 from secfed.channel import Link, RoundOpening, StudyClosing
-from secfed.node import Node, NodeParts
+from secfed.node import Node
+from secfed.node_parts import NodeParts
 from secfed.policy import Policy
 from secfed.store import NodeStore
 from secfed.strategies import Layout, ModelState

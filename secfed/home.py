@@ -37,8 +37,9 @@ from secfed.data_watch import DataWatch
 from secfed.errors import UserError
 from secfed.files import sync_folder, write_whole
 from secfed.keys import read_identity
-from secfed.node import Node, NodeParts
+from secfed.node import Node
 from secfed.node_file import Dataset, NodeFile, read_node_file
+from secfed.node_parts import NodeParts
 from secfed.policy import PolicyFile, load_policy, load_policy_file
 from secfed.run_folder import json_text
 from secfed.sections import Section

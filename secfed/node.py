@@ -11,13 +11,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from crypto.identity import Identity
 from crypto.randomness import NoiseSecret
 from protocols.client import Client
 from protocols.errors import BadSignature, LocalError, ProtocolError, RemoteError, WrongSession
@@ -30,49 +24,12 @@ from secfed.attempts import Attempts
 from secfed.chain import Chain
 from secfed.channel import EchoRequest, Link, Offer, RoundOpening, Standing, StudyClosing, most_request_bytes
 from secfed.faults import NodeClaims
-from secfed.policy import Policy
+from secfed.node_parts import NodeParts
 from secfed.session_end import SessionEnd
-from secfed.store import NodeStore
-from secfed.strategies import Layout, ModelState
 from secfed.study import Study
 from secfed.views import difference
 
-if TYPE_CHECKING:
-    from dp.ledger import Ledger
-
 APPROVAL_LABEL = "study approval"
-
-
-class Trainer(Protocol):
-    """The private training that a node calls; `secfed.training` has the real one."""
-
-    @property
-    def layout(self) -> Layout:
-        """Names and shapes of the trained parameters."""
-        ...
-
-    def first_state(self) -> ModelState:
-        """The first adapter, derived from the study; its moments are the chain's matter."""
-        ...
-
-    def contribute(
-        self, state: ModelState, round_number: int, secret: NoiseSecret, progress: Callable[[int], None]
-    ) -> NDArray[np.int64]:
-        """Train from `state` for one round. The finished vector, with the noise in it, of shape (D,), as integers of
-        at most the study's magnitude."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class NodeParts:
-    """What a node owns."""
-
-    name: str
-    identity: Identity
-    policy: Policy
-    ledger: Ledger
-    store: NodeStore
-    trainer: Trainer
 
 
 class Node:

@@ -25,7 +25,8 @@ from secfed.data import Record, columns, read_test_set, tokenise
 from secfed.engines.embedded import ENGINE, EmbeddedChannel, Simulation, load_simulation
 from secfed.errors import UserError
 from secfed.journal import Journal
-from secfed.node import Node, NodeParts, Trainer
+from secfed.node import Node
+from secfed.node_parts import NodeParts, Trainer
 from secfed.privacy_plan import privacy_plan
 from secfed.progress import LocalStep, Note, OwnerTold, Reporter
 from secfed.results import save_adapter, write_first_state, write_results

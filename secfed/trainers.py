@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secfed.data import Record, tokenise
-from secfed.node import Trainer
+from secfed.node_parts import Trainer
 from secfed.study import Study
 
 if TYPE_CHECKING:

@@ -35,7 +35,8 @@ from protocols.messages import Advertise, Agree, Close
 from protocols.session import SessionConfig
 from protocols.wire import Limits, decode, message_type
 from secfed.channel import Offer
-from secfed.node import Node, NodeParts
+from secfed.node import Node
+from secfed.node_parts import NodeParts
 from secfed.store import NodeStore
 from secfed.strategies import ModelState
 

@@ -18,7 +18,8 @@ from dp.ledger import Ledger
 from protocols.receipts import Receipt
 from secfed.coordinator import Coordinator, RoundRecord
 from secfed.engines.embedded import Cut, EmbeddedChannel, Simulation
-from secfed.node import Node, NodeParts
+from secfed.node import Node
+from secfed.node_parts import NodeParts
 from secfed.policy import Policy
 from secfed.privacy import DistributedPrivacy
 from secfed.progress import Event

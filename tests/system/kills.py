@@ -35,7 +35,8 @@ from protocols.messages import MaskedInput
 from protocols.receipts import Receipt
 from protocols.wire import parse_canonical
 from secfed.coordinator import Coordinator
-from secfed.node import Node, NodeParts
+from secfed.node import Node
+from secfed.node_parts import NodeParts
 from secfed.store import NodeStore
 from tests.secfed.federation import FormulaTrainer, identities, make_policy, make_study
 from tests.system.killing import NEVER, End, Kind, Victim, can_count
