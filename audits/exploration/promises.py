@@ -24,7 +24,7 @@ import numpy as np
 
 from audits.exploration.pool import Member, Pool
 from audits.exploration.search import Fact, Facts, Promises
-from audits.exploration.symbols import Mask
+from audits.exploration.symbols import Mask, Masks
 from crypto.kdf import digest
 from protocols import derivations
 from protocols.masking import MaskedSum
@@ -152,9 +152,7 @@ class SessionPromises(Promises):
                     return f"the tags of {summed} are free of unknown masks together, and made with different keys"
         return None
 
-    def _unknown(
-        self, masks: Iterable[tuple[Mask, int]], kind: type[Mask], known: tuple[_Owners, _Owners]
-    ) -> dict[Hashable, int]:
+    def _unknown(self, masks: Masks, kind: type[Mask], known: tuple[_Owners, _Owners]) -> dict[Hashable, int]:
         """One input's row, or one tag's: its unknown masks with their signs."""
         row: dict[Hashable, int] = defaultdict(int)
         for mask, sign in masks:

@@ -28,6 +28,8 @@ _Sealed = tuple[bytes, bytes, bytes]
 
 Mask: TypeAlias = bytes | int
 """What a mask is called: a stream by its key, a tag's mask by itself, a number of 61 bits that only its key gives."""
+Masks: TypeAlias = tuple[tuple[Mask, int], ...]
+"""What was added, and how often: 1, or -1 where it was subtracted."""
 
 
 class Streams:
@@ -36,13 +38,13 @@ class Streams:
     def __init__(self) -> None:
         self._used: list[tuple[Mask, int]] = []
 
-    def take(self) -> tuple[tuple[Mask, int], ...]:
+    def take(self) -> Masks:
         """The masks used since the last call."""
         used, self._used = tuple(self._used), []
         return used
 
-    def shift(self, mask: int, positive: bool) -> None:
-        """Stands for `MaskedSum._shift_tag`."""
+    def note(self, mask: int, positive: bool) -> None:
+        """Note a mask of a tag."""
         self._used.append((mask, 1 if positive else -1))
 
     def add(self, vector: RingVector, key: bytes) -> None:
@@ -86,6 +88,12 @@ def symbolic() -> Iterator[Streams]:
         return hmac.compare_digest(signature, _signature(key, label, *parts))
 
     streams = Streams()
+    really_shift = MaskedSum._shift_tag
+
+    def shift(running: MaskedSum, mask: int, positive: bool) -> None:
+        streams.note(mask, positive)
+        really_shift(running, mask, positive)  # so that inputs under other masks are other bytes
+
     with ExitStack() as stack:
         for owner, name, stand_in in (
             (SealingPublicKey, "__init__", new_public),
@@ -94,7 +102,7 @@ def symbolic() -> Iterator[Streams]:
             (SealingKey, "open", unseal),
             (Identity, "sign", sign),
             (PublicIdentity, "verifies", verifies),
-            (MaskedSum, "_shift_tag", streams.shift),
+            (MaskedSum, "_shift_tag", shift),
         ):
             stack.enter_context(patch.object(owner, name, stand_in))
         stack.enter_context(patch("protocols.masking.add_stream", streams.add))
