@@ -13,6 +13,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Collection, Iterable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from audits.simulator import World, node_ends
 from crypto.identity import Identity
-from crypto.kdf import digest
+from crypto.kdf import DIGEST_BYTES, digest
 from crypto.randomness import NoiseSecret
 from dp.ledger import Ledger
 from protocols.aggregator import Aggregator, Stage
@@ -32,7 +33,7 @@ from protocols.receipts import Receipt
 from protocols.session import SessionConfig
 from protocols.wire import AnyMessage, Limits, decode, encode
 from secfed.chain import Chain
-from secfed.channel import Link, RoundOpening, StudyClosing
+from secfed.channel import Link, RoundOpening
 from secfed.node import Node
 from secfed.node_parts import NodeParts
 from secfed.policy import Policy
@@ -159,8 +160,11 @@ class Federation:
         return decode(kind, data, self.limits, None)
 
     def give(self, index: int, receipt: Receipt, packed: bytes) -> None:
-        """Hand a node a link of the chain, as at the end of a study."""
-        self.send(index, encode(StudyClosing((Link(receipt, packed),))))
+        """Hand a node a link of the chain: with the opening of a round on another chain, which it cannot join."""
+        elsewhere = replace(
+            self.chain.context(receipt.statement.round_number).opening(), predecessor=bytes(DIGEST_BYTES)
+        )
+        self.send(index, encode(RoundOpening((Link(receipt, packed),), elsewhere)))
 
     def round(
         self, number: int, nodes: Iterable[int], *, without_sum: Collection[int] = ()

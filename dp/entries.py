@@ -1,8 +1,10 @@
 """What a ledger's entries are: their text, their chain of digests, and what they add up to. No files.
 
-An entry's digest is SHA-256 over the digest before it, its number and its exact text; the text is JSON with sorted keys
-and no spaces, so that equal entries have equal bytes. Amounts of privacy are exact decimals, never floats, and across
-studies they add up (basic composition, Dwork and Roth 2014, theorem 3.16). `dp.ledger` keeps entries in a node's
+An entry's digest is SHA-256 over the digest before it, its number and the digest of its text; the text is JSON with
+sorted keys and no spaces, so that equal entries have equal bytes. So the chain can be followed through entries whose
+text is not shown (`Sealed`): a random id in every text keeps it from being guessed. Times are whole hours: entries are
+handed on, and nobody is to see in them how long training took. Amounts of privacy are exact decimals, never floats, and
+across studies they add up (basic composition, Dwork and Roth 2014, theorem 3.16). `dp.ledger` keeps entries in a node's
 database, `dp.ledger_copy` hands them on as a file.
 """
 
@@ -12,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import Any, TypeAlias
 
@@ -20,7 +23,9 @@ Amount: TypeAlias = Decimal | str | float
 
 NOTHING_BEFORE = bytes(32)
 """What stands for the digest of the entry before the first."""
-_DOMAIN = b"secfed ledger entry v1\0"
+FORMAT = 2
+"""Of ledgers and their copies. In format 1 the chain went over whole texts, and times had seconds."""
+_DOMAIN, _CONTENT_DOMAIN = b"secfed ledger entry v2\0", b"secfed ledger content v2\0"
 EXACT = Context(prec=150, traps=[Inexact])
 """Amounts have at most 40 digits between 10^30 and 10^-70, so that 150 hold any sum; rounding would raise."""
 LABEL_LENGTH_MAX = 500
@@ -34,15 +39,49 @@ class Entry:
     sequence: int
     """1 for the first entry."""
     kind: str
-    """grant, reserve, withdraw, commit or release."""
+    """grant, reserve, withdraw, run, commit, release or close."""
     time: str
-    """When, in UTC, to the second."""
+    """When, in UTC, to the hour."""
     body: Mapping[str, Any]
     """Everything that was recorded, kind and time included."""
     digest: bytes
-    """SHA-256 over the entry before this one and this one's body."""
+    """Over the entry before this one, the number and this one's text: `entry_digest`."""
     signature: bytes
     """The node's signature of the digest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """An entry whose text is not shown: its place in the chain, and the node's signature."""
+
+    sequence: int
+    content: bytes
+    """`content_digest` of its text."""
+    digest: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What all studies of a population come to, in exact decimals. What was withdrawn is not in it."""
+
+    studies: int
+    """That hold a reservation."""
+    reserved_epsilon: Decimal
+    reserved_delta: Decimal
+    spent_epsilon: Decimal
+    """Of what is reserved: all of a study's from its first commit on."""
+    spent_delta: Decimal
+
+    def body(self) -> dict[str, int | str]:
+        """Its fields in a ledger's entry."""
+        amounts = {name: str(getattr(self, name)) for name in self.__slots__[1:]}
+        return {"studies": self.studies, **amounts}
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any]) -> Totals:
+        """From a ledger's entry."""
+        return cls(body["studies"], *(Decimal(body[name]) for name in cls.__slots__[1:]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +101,24 @@ def entry_text(body: Mapping[str, Any]) -> str:
     return json.dumps(body, sort_keys=True, separators=(",", ":"))
 
 
-def entry_digest(before: bytes, sequence: int, text: str) -> bytes:
-    """32 bytes over the digest of the entry before, the number and the text of this one."""
-    return hashlib.sha256(_DOMAIN + before + sequence.to_bytes(8, "big") + text.encode()).digest()
+def content_digest(text: str) -> bytes:
+    """32 bytes over an entry's text."""
+    return hashlib.sha256(_CONTENT_DOMAIN + text.encode()).digest()
+
+
+def entry_digest(before: bytes, sequence: int, content: bytes) -> bytes:
+    """32 bytes over the digest of the entry before, the number of this one and `content_digest` of its text."""
+    return hashlib.sha256(_DOMAIN + before + sequence.to_bytes(8, "big") + content).digest()
+
+
+def hour_of(seconds: float) -> str:
+    """A moment, in seconds since the epoch, as entries tell it: the hour that it is in, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%HZ")
+
+
+def hour_from(text: str) -> datetime:
+    """When the hour that an entry tells began. Raises ValueError for anything else."""
+    return datetime.strptime(text, "%Y-%m-%dT%HZ").replace(tzinfo=UTC)
 
 
 def find(entries: Iterable[Entry], kind: str, study: str, round_number: int | None = None) -> Entry | None:
@@ -75,6 +129,13 @@ def find(entries: Iterable[Entry], kind: str, study: str, round_number: int | No
     return None
 
 
+def shown(entry: Entry, study: str, population: str) -> bool:
+    """Whether an entry is handed on with a study: its own ones, and the grant that pays for it."""
+    if entry.kind == "grant":
+        return bool(entry.body["population"] == population)
+    return bool(entry.body["study"] == study)
+
+
 def is_label(text: object) -> bool:
     """Whether this is a text that an entry may hold: printable, neither empty nor too long, no spaces around it."""
     return isinstance(text, str) and 0 < len(text) <= LABEL_LENGTH_MAX and text.isprintable() and text == text.strip()
@@ -82,25 +143,35 @@ def is_label(text: object) -> bool:
 
 def balance_of(entries: Sequence[Entry], population: str) -> Balance:
     """What these entries grant to a population, and reserve of it. Zero where nothing was granted."""
+    grants = [entry.body for entry in entries if entry.kind == "grant" and entry.body["population"] == population]
+    return balance_from(_sum(grants, "epsilon"), _sum(grants, "delta"), totals_of(entries, population))
+
+
+def balance_from(epsilon: Decimal, delta: Decimal, totals: Totals) -> Balance:
+    """What is left of a grant once these totals are taken off."""
+    reserved_epsilon, reserved_delta = totals.reserved_epsilon, totals.reserved_delta
+    left = EXACT.subtract(epsilon, reserved_epsilon), EXACT.subtract(delta, reserved_delta)
+    return Balance(epsilon, delta, reserved_epsilon, reserved_delta, *left)
+
+
+def totals_of(entries: Sequence[Entry], population: str) -> Totals:
+    """What all studies in these entries come to for a population."""
     withdrawn = {entry.body["study"] for entry in entries if entry.kind == "withdraw"}
-    sums = {("grant", "epsilon"): Decimal(0), ("grant", "delta"): Decimal(0)}
-    sums |= {("reserve", "epsilon"): Decimal(0), ("reserve", "delta"): Decimal(0)}
-    for entry in entries:
-        if entry.kind not in ("grant", "reserve") or entry.body["population"] != population:
-            continue
-        if entry.kind == "reserve" and entry.body["study"] in withdrawn:
-            continue
-        for unit in ("epsilon", "delta"):
-            sums[entry.kind, unit] = EXACT.add(sums[entry.kind, unit], Decimal(entry.body[unit]))
-    granted_epsilon, granted_delta, reserved_epsilon, reserved_delta = sums.values()
-    return Balance(
-        granted_epsilon,
-        granted_delta,
-        reserved_epsilon,
-        reserved_delta,
-        EXACT.subtract(granted_epsilon, reserved_epsilon),
-        EXACT.subtract(granted_delta, reserved_delta),
-    )
+    begun = {entry.body["study"] for entry in entries if entry.kind == "commit"}
+    held = [
+        entry.body
+        for entry in entries
+        if entry.kind == "reserve" and entry.body["population"] == population and entry.body["study"] not in withdrawn
+    ]
+    spent = [body for body in held if body["study"] in begun]
+    return Totals(len(held), *(_sum(bodies, unit) for bodies in (held, spent) for unit in ("epsilon", "delta")))
+
+
+def _sum(bodies: Iterable[Mapping[str, Any]], unit: str) -> Decimal:
+    total = Decimal(0)
+    for body in bodies:
+        total = EXACT.add(total, Decimal(body[unit]))
+    return total
 
 
 def epsilon_amount(amount: Amount) -> Decimal:

@@ -2,8 +2,11 @@
 
 A study is reserved whole before it starts, committed round by round before an upload leaves, and released when a
 receipt comes. A crash anywhere leaves the spend counted. Only a study that has not committed any round can be
-withdrawn, and gives its reservation back. Across studies epsilon and delta add up (basic composition, Dwork and Roth
-2014, theorem 3.16), exactly, in decimals; never as floats. Whose budget it is, and what it may be: `dp.budgets`.
+withdrawn, and gives its reservation back. How the node runs a study is written down before its first commit in a
+process, and when the study is over an entry closes it, with the totals of its population: what is then handed on of
+the ledger shows no other study (`dp.ledger_copy`). Across studies epsilon and delta add up (basic composition, Dwork
+and Roth 2014, theorem 3.16), exactly, in decimals; never as floats. Whose budget it is, and what it may be:
+`dp.budgets`.
 
 One SQLite table, append-only: triggers refuse UPDATE and DELETE, every entry holds the digest of the one before
 it, and every entry is signed by the node. The chain finds a changed or removed entry in the middle; that the end is
@@ -18,25 +21,29 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
 from dp.budgets import Grant, grant_problem, granted, reservation_problem, study_problem
 from dp.entries import (
+    FORMAT,
     NOTHING_BEFORE,
     Amount,
     Balance,
     Entry,
     balance_of,
+    content_digest,
     delta_amount,
     entry_digest,
     entry_text,
     epsilon_amount,
     find,
+    hour_of,
+    shown,
+    totals_of,
 )
 from dp.errors import (
     AlreadyCommitted,
@@ -77,7 +84,7 @@ class Ledger:
         clock: seconds since the epoch.
 
     Raises:
-        LedgerError: the file cannot be opened or made.
+        LedgerError: the file cannot be opened or made, or an earlier version of this software wrote it.
         LedgerCorrupt: the file is not a ledger.
     """
 
@@ -87,6 +94,7 @@ class Ledger:
         self._clock = clock
         try:
             self._connection = open_durable(path, _SCHEMA)
+            self._settle_format()
         except sqlite3.OperationalError as error:
             raise LedgerError(f"the ledger {path} cannot be opened ({error}): check its folder and disk") from error
         except sqlite3.DatabaseError as error:
@@ -99,6 +107,11 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
 
     def close(self) -> None:
         """Close the file; the ledger cannot be used afterwards."""
@@ -206,6 +219,49 @@ class Ledger:
             body = {"kind": "release", "study": name, "round": round_number, "receipt": _name(receipt)}
             self._append(entries, body)
 
+    def run(self, study: bytes, facts: Mapping[str, str | int]) -> None:
+        """Record how this node runs a study from here on. The same as before changes nothing.
+
+        Args:
+            study: the study's digest.
+            facts: the fields of a `run` entry (`dp.ledger_copy`).
+        """
+        body = {"kind": "run", "study": _name(study), **facts}
+        with self._transaction() as entries:
+            last = next((entry.body for entry in reversed(entries) if _is("run", study, entry)), {})
+            if {name: last.get(name) for name in body} != body:
+                self._append(entries, body)
+
+    def close_study(self, study: bytes, round_number: int, state: bytes) -> None:
+        """Record that this node joins no further round of a study, where it stands, and its population's totals.
+
+        Said again about the same place it changes nothing.
+
+        Args:
+            study: the study's digest.
+            round_number: of the last receipt that the node has adopted; 0 where there is none.
+            state: the digest of the state that it holds.
+
+        Raises:
+            NotReserved: the study was never reserved here.
+        """
+        name = _name(study)
+        with self._transaction() as entries:
+            reservation = find(entries, "reserve", name)
+            if reservation is None:
+                raise NotReserved(f"study {name[:16]} has reserved no budget here")
+            own = [entry for entry in entries if shown(entry, name, reservation.body["population"])]
+            place = {"kind": "close", "study": name, "round": round_number, "state": _name(state)}
+            if {key: own[-1].body.get(key) for key in place} == place:
+                return
+            population = str(reservation.body["population"])
+            totals = totals_of(entries, population).body()
+            self._append(entries, {**place, "population": population, "lines": len(own), **totals})
+
+    def is_closed(self, study: bytes) -> bool:
+        """Whether this node joins no further round of a study."""
+        return any(_is("close", study, entry) for entry in self.entries())
+
     def holds(self, kind: Literal["commit", "release"], study: bytes, round_number: int) -> bool:
         """Whether a round's commit, or its release, is recorded."""
         return find(self.entries(), kind, _name(study), round_number) is not None
@@ -245,7 +301,7 @@ class Ledger:
         entries: list[Entry] = []
         for position, (sequence, text, digest, signature) in enumerate(rows, start=1):
             before = entries[-1].digest if entries else NOTHING_BEFORE
-            if sequence != position or digest != entry_digest(before, position, text):
+            if sequence != position or digest != entry_digest(before, position, content_digest(text)):
                 raise LedgerCorrupt(
                     f"entry {position} of {self._path} is not what was written: it was changed, or one before it "
                     "is gone. Stop, keep the file as evidence, and restore its newest copy"
@@ -269,6 +325,20 @@ class Ledger:
                     f"entry {entry.sequence} of {self._path} is not signed by this node: it was written by "
                     "somebody else, or the node's identity key was replaced. Stop and keep the file as evidence"
                 )
+
+    def _settle_format(self) -> None:
+        """Mark a new file with the format that is written here. Raises LedgerError for one of another format."""
+        (found,) = self._connection.execute("PRAGMA user_version").fetchone()
+        (entries,) = self._connection.execute("SELECT count(*) FROM entries").fetchone()
+        if found == 0 and entries == 0:
+            self._connection.execute(f"PRAGMA user_version = {FORMAT}")
+        elif found != FORMAT:
+            self._connection.close()
+            raise LedgerError(
+                f"the ledger {self._path} is of format {found or 1}, which another version of this software wrote, and "
+                f"this one writes format {FORMAT}: nothing was changed. Finish its studies with the version that began "
+                "them; for further ones start a new ledger, and grant it what the old one has left and no more"
+            )
 
     @contextmanager
     def _transaction(self) -> Iterator[tuple[Entry, ...]]:
@@ -298,11 +368,9 @@ class Ledger:
 
     def _append(self, entries: tuple[Entry, ...], body: dict[str, Any]) -> None:
         sequence = len(entries) + 1
-        moment = datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        # The random id keeps equal entries of two ledgers apart; it is derived from nothing.
-        body = {**body, "id": os.urandom(16).hex(), "time": moment}
-        text = entry_text(body)
-        digest = entry_digest(entries[-1].digest if entries else NOTHING_BEFORE, sequence, text)
+        # The random id, derived from nothing, keeps a text from being guessed from its digest.
+        text = entry_text({**body, "id": os.urandom(16).hex(), "time": hour_of(self._clock())})
+        digest = entry_digest(entries[-1].digest if entries else NOTHING_BEFORE, sequence, content_digest(text))
         self._connection.execute(
             "INSERT INTO entries VALUES (?, ?, ?, ?)", (sequence, text, digest, self._sign(digest))
         )
@@ -312,6 +380,10 @@ def refusal(entries: tuple[Entry, ...], grant: Grant, study: bytes, epsilon: Amo
     """Why a ledger of these entries would refuse this grant, or then this study; None if it would take both."""
     problem = study_problem(entries, grant, _name(study), epsilon_amount(epsilon), delta_amount(delta))
     return None if problem is None else str(problem)
+
+
+def _is(kind: str, study: bytes, entry: Entry) -> bool:
+    return entry.kind == kind and bool(entry.body["study"] == _name(study))
 
 
 def _name(digest: bytes) -> str:

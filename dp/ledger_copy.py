@@ -1,81 +1,210 @@
-"""A ledger as a file to hand on: one entry a line, and not one byte that a reader does not check.
+"""What is handed on of a ledger with one study: the study's own entries, and of all others nothing but their digests.
 
-A database file has unused bytes that nobody reads; this copy has none. Each line is canonical JSON (sorted keys, no
-spaces), `{"body": {...}, "signature": "hex"}`. The reader writes every line again and compares, computes the chain of
-digests from the bodies (`dp.entries`), and has every signature checked. That the *end* of a copy is missing does not
-show in it: compare the last digest with the one that was reported elsewhere.
+A file of lines in canonical JSON (sorted keys, no spaces), not one byte of which a reader does not check. The first
+says the format and the study. Each further line is an entry, from the ledger's first one on: `{"body": {...},
+"signature": "hex"}` for the study's own ones and the grant that pays for it, `{"content": "hex", "signature": "hex"}`
+for all others. The reader writes every line again and compares, follows the chain of digests (`dp.entries`), and has
+every signature checked. The last line is the entry that closes the study. In it the node signs what its population's
+studies come to together, and how many of the lines before it are shown: so nobody on the way can cut the end off, or
+hide a line.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any, TypeAlias
 
-from dp.entries import NOTHING_BEFORE, Entry, delta_amount, entry_digest, entry_text, epsilon_amount, is_label
+from dp.entries import (
+    FORMAT,
+    NOTHING_BEFORE,
+    Balance,
+    Entry,
+    Sealed,
+    Totals,
+    balance_from,
+    content_digest,
+    delta_amount,
+    entry_digest,
+    entry_text,
+    epsilon_amount,
+    hour_from,
+    is_label,
+    shown,
+)
 from dp.errors import LedgerCorrupt
 from dp.ledger import Check
 
 LINE_BYTES_MAX = 16384
 """Far more than any entry has. A longer line is refused before it is parsed."""
 _HEX = re.compile(r"(?:[0-9a-f]{2}){1,64}")
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
+_TOTAL_LENGTH_MAX, _TOTAL_PLACES_MAX, _TOTAL_MAX = 150, 70, 60
+"""Of a sum of amounts: characters, decimal places, and the power of ten that it is below (`dp.entries.EXACT`)."""
+Line: TypeAlias = Entry | Sealed
 
 
-def write_copy(entries: Iterable[Entry]) -> bytes:
-    """The bytes of a copy of these entries, which are a whole ledger from its first entry on."""
-    return "".join(_line(entry.body, entry.signature) for entry in entries).encode()
+@dataclass(frozen=True, slots=True)
+class LedgerCopy:
+    """What a node has handed on of its ledger, with one study."""
+
+    study: bytes
+    """The study's digest."""
+    lines: tuple[Line, ...]
+    """From the ledger's first entry to the one that closes the study."""
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """Those that are shown: the study's own, and the grant that pays for it."""
+        return tuple(line for line in self.lines if isinstance(line, Entry))
+
+    @property
+    def closing(self) -> Mapping[str, Any]:
+        """What the last entry says, which closes the study."""
+        return self.entries[-1].body
+
+    @property
+    def population(self) -> str:
+        """Whose budget pays for the study."""
+        return str(self.closing["population"])
+
+    @property
+    def totals(self) -> Totals:
+        """What all studies of the population come to: the node's signed word, where other studies are not shown."""
+        return Totals.of(self.closing)
+
+    @property
+    def grant(self) -> Entry | None:
+        """What was granted to the population, and when."""
+        return next((entry for entry in self.entries if entry.kind == "grant"), None)
+
+    @property
+    def balance(self) -> Balance:
+        """Granted to the population, reserved by all its studies, and left."""
+        grant = self.grant
+        epsilon, delta = (Decimal(grant.body[unit] if grant else 0) for unit in ("epsilon", "delta"))
+        return balance_from(epsilon, delta, self.totals)
 
 
-def read_copy(data: bytes, check: Check) -> tuple[Entry, ...]:
-    """All entries of a copy, in order.
+def copy_for(entries: Sequence[Entry], study: bytes) -> LedgerCopy | None:
+    """What is to be handed on of these entries, which are a whole ledger; None where the study is not closed.
+
+    Args:
+        entries: from the first one on.
+        study: the study's digest.
+    """
+    name = study.hex()
+    closings = [entry for entry in entries if entry.kind == "close" and entry.body["study"] == name]
+    if not closings:
+        return None
+    last = closings[-1]
+    return LedgerCopy(
+        study,
+        tuple(
+            entry if shown(entry, name, last.body["population"]) else _seal(entry) for entry in entries[: last.sequence]
+        ),
+    )
+
+
+def write_copy(copy: LedgerCopy) -> bytes:
+    """The bytes of a copy."""
+    return "".join([_head(copy.study), *map(_line, copy.lines)]).encode()
+
+
+def read_copy(data: bytes, study: bytes, check: Check) -> LedgerCopy:
+    """A copy, once everything in it holds that can be checked without the study.
 
     Args:
         data: the whole file.
+        study: the digest of the study that it is to be about.
         check: whether a signature (second) of a message (first) is the node's.
 
     Raises:
         LedgerCorrupt: naming the first line that is not exactly what the node wrote.
     """
-    entries: list[Entry] = []
-    for position, line in enumerate(data.splitlines(keepends=True), start=1):
-        before = entries[-1].digest if entries else NOTHING_BEFORE
+    head, *rest = data.splitlines(keepends=True) or [b""]
+    if head.startswith(b'{"body"'):
+        raise LedgerCorrupt(
+            "this is a ledger of format 1, which an earlier version of this software wrote: check it there"
+        )
+    if head != _head(study).encode():
+        raise LedgerCorrupt(f"line 1 is not the head of a copy of format {FORMAT} for this study")
+    lines: list[Line] = []
+    for position, line in enumerate(rest, start=1):
+        before = lines[-1].digest if lines else NOTHING_BEFORE
         try:
-            body, signature = _parse(line)
+            read = _parse(line, before, position)
         except (ValueError, RecursionError) as error:
-            raise LedgerCorrupt(f"line {position} is no ledger entry ({error})") from error
-        digest = entry_digest(before, position, entry_text(body))
-        if not check(digest, signature):
+            raise LedgerCorrupt(f"line {position + 1} is no ledger entry ({error})") from error
+        if not check(read.digest, read.signature):
             raise LedgerCorrupt(
-                f"line {position} is not what this node signed: it was changed, or a line before it is gone"
+                f"line {position + 1} is not what this node signed: it was changed, or a line before it is gone"
             )
-        entries.append(Entry(position, body["kind"], body["time"], body, digest, signature))
-    return tuple(entries)
+        lines.append(read)
+    return _whole(study, lines)
 
 
-def _line(body: Mapping[str, Any], signature: bytes) -> str:
-    return entry_text({"body": body, "signature": signature.hex()}) + "\n"
+def _whole(study: bytes, lines: Sequence[Line]) -> LedgerCopy:
+    """Checks that it ends where the study was closed, and shows what belongs to the study, no more and no less."""
+    last = lines[-1] if lines else None
+    if not isinstance(last, Entry) or last.kind != "close":
+        raise LedgerCorrupt("its last line does not close the study: lines are gone, or the node has not closed it")
+    count = 0
+    for line in lines:
+        if not isinstance(line, Entry):
+            continue
+        if not shown(line, study.hex(), last.body["population"]):
+            raise LedgerCorrupt(f"line {line.sequence + 1} is about another study, or another population's budget")
+        if line.kind == "close" and line.body["lines"] != count:
+            raise LedgerCorrupt(
+                f"line {line.sequence + 1} counts {line.body['lines']} entries of this study, and {count} are shown"
+            )
+        count += 1
+    return LedgerCopy(study, tuple(lines))
 
 
-def _parse(line: bytes) -> tuple[dict[str, Any], bytes]:
-    """Body and signature of one line. Raises ValueError for any other bytes than `_line` writes."""
-    if len(line) > LINE_BYTES_MAX:
+def _head(study: bytes) -> str:
+    return entry_text({"format": FORMAT, "study": study.hex()}) + "\n"
+
+
+def _seal(entry: Entry) -> Sealed:
+    return Sealed(entry.sequence, content_digest(entry_text(entry.body)), entry.digest, entry.signature)
+
+
+def _line(line: Line) -> str:
+    what = {"content": line.content.hex()} if isinstance(line, Sealed) else {"body": line.body}
+    return entry_text({**what, "signature": line.signature.hex()}) + "\n"
+
+
+def _parse(text: bytes, before: bytes, sequence: int) -> Line:
+    """One line. Raises ValueError for any other bytes than `_line` writes."""
+    if len(text) > LINE_BYTES_MAX:
         raise ValueError("it is too long")
     try:
-        value = json.loads(line)
+        value = json.loads(text)
     except ValueError as error:
         raise ValueError("not JSON") from error
-    if not isinstance(value, dict) or set(value) != {"body", "signature"}:
-        raise ValueError("not a body and a signature")
-    body, signature = value["body"], value["signature"]
+    if not isinstance(value, dict) or set(value) not in ({"body", "signature"}, {"content", "signature"}):
+        raise ValueError("not a body, or the digest of one, and a signature")
+    signature = value["signature"]
     if not isinstance(signature, str) or not _HEX.fullmatch(signature):
         raise ValueError("its signature is not hexadecimal")
-    _check_body(body)
-    raw = bytes.fromhex(signature)
-    if _line(body, raw).encode() != line:
+    line: Line
+    if "content" in value:
+        if not _is_sha256(value["content"]):
+            raise ValueError("its content is no digest")
+        content = bytes.fromhex(value["content"])
+        line = Sealed(sequence, content, entry_digest(before, sequence, content), bytes.fromhex(signature))
+    else:
+        body = value["body"]
+        _check_body(body)
+        digest = entry_digest(before, sequence, content_digest(entry_text(body)))
+        line = Entry(sequence, body["kind"], body["time"], body, digest, bytes.fromhex(signature))
+    if _line(line).encode() != text:
         raise ValueError("not in canonical form")
-    return body, raw
+    return line
 
 
 def _check_body(body: object) -> None:
@@ -94,12 +223,38 @@ def _is_digest(value: object) -> bool:
     return isinstance(value, str) and _HEX.fullmatch(value) is not None
 
 
+def _is_sha256(value: object) -> bool:
+    return _is_digest(value) and len(str(value)) == 64
+
+
+def _is_mark(value: object) -> bool:
+    return value == "" or _is_sha256(value)
+
+
 def _is_time(value: object) -> bool:
-    return isinstance(value, str) and _TIME.fullmatch(value) is not None
+    try:
+        return isinstance(value, str) and value.isascii() and hour_from(value).strftime("%Y-%m-%dT%HZ") == value
+    except ValueError:
+        return False
 
 
 def _is_count(value: object) -> bool:
     return type(value) is int and value >= 1
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_total(value: object) -> bool:
+    """A sum of amounts, zero included."""
+    try:
+        total = Decimal(value) if isinstance(value, str) and len(value) <= _TOTAL_LENGTH_MAX else Decimal("NaN")
+    except InvalidOperation:
+        return False
+    exponent = total.as_tuple().exponent
+    fits = isinstance(exponent, int) and exponent >= -_TOTAL_PLACES_MAX and total.adjusted() < _TOTAL_MAX
+    return fits and total >= 0
 
 
 def _is_attestation(value: object) -> bool:
@@ -126,7 +281,29 @@ _BODIES: Mapping[str, Mapping[str, Callable[[object], bool]]] = {
     "grant": {**_STAMP, **_AMOUNTS, "population": is_label, "patients": _is_count, "disjoint": _is_attestation},
     "reserve": {**_STAMP, **_AMOUNTS, "population": is_label, "study": _is_digest, "rounds": _is_count},
     "withdraw": {**_STAMP, "study": _is_digest},
+    "run": {
+        **_STAMP,
+        "study": _is_digest,
+        "engine": is_label,
+        "process": _is_sha256,
+        "home": _is_sha256,
+        "machine": _is_mark,
+        "hold_back": _is_number,
+    },
     "commit": {**_STAMP, **_ROUND},
     "release": {**_STAMP, **_ROUND, "receipt": _is_digest},
+    "close": {
+        **_STAMP,
+        "study": _is_digest,
+        "population": is_label,
+        "round": _is_number,
+        "state": _is_sha256,
+        "lines": _is_number,
+        "studies": _is_number,
+        "reserved_epsilon": _is_total,
+        "reserved_delta": _is_total,
+        "spent_epsilon": _is_total,
+        "spent_delta": _is_total,
+    },
 }
 """Kind -> its fields, and what each must be."""

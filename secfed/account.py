@@ -18,6 +18,7 @@ from protocols.parameters import DIMENSION_MAX
 from secfed.errors import UserError
 from secfed.figures import amount
 from secfed.privacy import LocalPrivacy
+from secfed.run_facts import RunKind
 from secfed.study import Study
 
 _HOPELESS = 1000.0
@@ -140,15 +141,12 @@ def epsilon_by_round(study: Study) -> tuple[float, ...]:
     return tuple(whole if count == rounds else after(count) for count in counted)
 
 
-def is_simulation(engine: str) -> bool:
-    """Whether this engine runs every hospital in one process, so that a run protects nobody from whoever runs it."""
-    return "simulation" in engine
-
-
-def against_in_short(study: Study, simulation: bool) -> str:
+def against_in_short(study: Study, kind: RunKind) -> str:
     """Against whom the figure holds, in a few words."""
-    if simulation:
+    if kind is RunKind.SIMULATION:
         return "against those who see what is published (a simulation: one process sees all data)"
+    if kind is RunKind.DEMONSTRATION:
+        return "against those who see what is published (a demonstration: one machine ran every party)"
     if isinstance(study.privacy, LocalPrivacy):
         return "against everybody outside the own hospital"
     return (

@@ -225,7 +225,10 @@ class Aggregation:
         return read_attendance(self._work.study, self._work.file_digest, node, answer)
 
     def _take_over(self, coordinator: Coordinator) -> Sequence[HospitalEnd]:
-        """Every node's signature and ledger, for the run's folder; a node that stands behind gets the last receipts.
+        """Every node's signature and ledger, for the run's folder.
+
+        A node that stands behind, or came after the closing, gets the last receipts first: until it holds them it hands
+        nothing over.
 
         Raises:
             UserError: after the deadline, naming who is missing.
@@ -252,7 +255,7 @@ class Aggregation:
                     f"the rounds are over, and {names} did not hand over a signature and a ledger that hold",
                     "Nothing is lost: submit the study again once they are there, and it goes on with this step",
                 )
-            if behind:
+            if absent or behind:  # who has not been told that the study is over hands over nothing
                 coordinator.close_study()
                 ends = {node: each for node, each in ends.items() if node not in behind}
             self._pause(_PAUSE_SECONDS)

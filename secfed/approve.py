@@ -20,6 +20,7 @@ from secfed.errors import UserError
 from secfed.home import MODELS, Approved, Home
 from secfed.node_file import Dataset
 from secfed.privacy_plan import in_columns, privacy_plan
+from secfed.run_facts import RunKind
 from secfed.sites import LEDGER_FILE, LEDGER_LABEL, STORE_FILE, Site, check_budget, reserve_once
 from secfed.store import NodeStore
 from secfed.study import Study
@@ -114,7 +115,7 @@ def approval_screen(candidate: Candidate) -> str:
     parts = [
         study_text(study, candidate.index),
         *in_columns([("your data", data)]),
-        privacy_plan(study, [site], candidate.model, candidate.epsilon, simulation=False),
+        privacy_plan(study, [site], candidate.model, candidate.epsilon, RunKind.FEDERATION),
         _what_is_new(candidate.last, study),
     ]
     return "\n".join(parts)

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from dp.entries import Entry
+from dp.bookkeeping import first_fault
+from dp.entries import Entry, hour_from
 from secfed.data import Columns, survey
 from secfed.errors import UserError
 from secfed.findings import Finding, NotChecked, look
@@ -106,7 +107,7 @@ def _inside(home: Home, own: list[tuple[str, datetime]]) -> list[Finding]:
     entries: list[Entry] = []
     findings.append(look("ledger", lambda: _ledger(home, entries), "Stop, and restore the ledger's newest copy"))
     findings.append(look("store", lambda: _store(home, entries)))
-    own += [("the ledger's last entry", _time(entry.time)) for entry in entries[-1:]]
+    own += [("the ledger's last entry", hour_from(entry.time)) for entry in entries[-1:]]
     kept: list[Approved] = []
     for digest in home.digests():
         findings.append(look(f"study {digest.hex()[:16]}", partial(_study, home, digest, kept), _SEE_LEDGER))
@@ -135,7 +136,13 @@ def _ledger(home: Home, into: list[Entry]) -> str:
     with home.open_ledger() as ledger:
         ledger.verify(lambda entry, signature: home.identity.public.verifies(signature, LEDGER_LABEL, entry))
         into += ledger.entries()
-    return f"{len(into)} entries in one chain, each signed by this node"
+    fault = first_fault(into, whole=True)
+    if fault is not None:
+        raise UserError(
+            f"entry {fault[0].sequence} of the ledger {fault[1]}, and this node's own key signed it",
+            "Stop, keep the file as evidence, and find out who can use this node's key",
+        )
+    return f"{len(into)} entries in one chain, each signed by this node, and each one that a ledger takes"
 
 
 def _store(home: Home, entries: Sequence[Entry]) -> str:
@@ -254,7 +261,3 @@ def _file_times(path: Path) -> list[tuple[str, datetime]]:
     """When the files of a folder were written last."""
     files = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else []
     return [(each.name, datetime.fromtimestamp(each.stat().st_mtime, UTC)) for each in files]
-
-
-def _time(text: str) -> datetime:
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)

@@ -1,9 +1,15 @@
-"""How figures are written for people: what was spent or can be lost is never rounded down."""
+"""How figures are written for people: what was spent or can be lost is never rounded down.
+
+Durations that leave the parties are whole minutes: how long a round took tells something of the patients drawn in it.
+"""
 
 from __future__ import annotations
 
 import math
+from datetime import datetime, timedelta
 from decimal import Decimal
+
+_MINUTE = 60
 
 
 def rounded_up(value: float, decimals: int) -> str:
@@ -21,3 +27,19 @@ def scientific(value: float) -> str:
 def amount(value: Decimal) -> str:
     """An exact amount of privacy without zeros at its end: 8, 5.64."""
     return f"{value:f}".rstrip("0").rstrip(".") if "." in f"{value:f}" else f"{value:f}"
+
+
+def whole_minutes(seconds: float) -> int:
+    """A duration in seconds, rounded up to the minute."""
+    return _MINUTE * math.ceil(seconds / _MINUTE)
+
+
+def minute_before(moment: datetime) -> datetime:
+    """The last full minute."""
+    return moment.replace(second=0, microsecond=0)
+
+
+def minute_after(moment: datetime) -> datetime:
+    """The next full minute; the moment itself where it is one."""
+    before = minute_before(moment)
+    return before if before == moment else before + timedelta(seconds=_MINUTE)

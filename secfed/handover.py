@@ -1,8 +1,10 @@
 """What a node hands over for a run's folder where it does not share a process with the aggregator: strict messages.
 
-Before the first round it says that it is there, with its signature under the study. After the last it gives a copy of
-its ledger and says which state it holds. Parsed as strictly as the protocol's own messages (`protocols.wire`), bounded
-in size, and checked by whoever takes them: neither promises anything that its signatures do not.
+Before the first round it says that it is there, with its signature under the study. Once the study is closed at this
+node (`secfed.books`), and not before, it gives what is to be kept of its ledger: the study's own entries, how it ran,
+where it stands, and of other studies nothing but digests and one total (`dp.ledger_copy`). Parsed as strictly as the
+protocol's own messages (`protocols.wire`), bounded in size, and checked by whoever takes them: neither promises
+anything that its signatures do not.
 """
 
 from __future__ import annotations
@@ -12,10 +14,9 @@ from typing import ClassVar
 
 from crypto.identity import SIGNATURE_BYTES
 from crypto.kdf import DIGEST_BYTES
-from dp.entries import Entry
 from dp.errors import LedgerCorrupt
-from dp.ledger_copy import read_copy, write_copy
-from protocols.errors import ProtocolError
+from dp.ledger_copy import LedgerCopy, copy_for, read_copy, write_copy
+from protocols.errors import ProtocolError, WrongSession
 from protocols.wire import AnyMessage, Index, Limits, Message, Octets, decode, encode, exactly, most_map_bytes, wired
 from secfed.node import APPROVAL_LABEL, Node
 from secfed.sites import LEDGER_LABEL
@@ -54,12 +55,11 @@ class HandoverRequest(Message):
 
 @dataclass(frozen=True, slots=True)
 class Handover(Message):
-    """Node: a copy of my ledger, and the digest of the state that I hold."""
+    """Node: what is to be kept of my ledger. Its last entry says which state I hold."""
 
     TYPE: ClassVar[str] = "handover"
     sender: int = wired(Index())
     study: bytes = exactly(DIGEST_BYTES)
-    state: bytes = exactly(DIGEST_BYTES)
     ledger: bytes = wired(Octets(lambda _: LEDGER_BYTES_MAX, exact=False))
 
 
@@ -87,13 +87,20 @@ def handover(node: Node, request: bytes) -> bytes:
     """A node's answer to a `HandoverRequest`.
 
     Raises:
-        ProtocolError: the request is none, or about another study.
+        ProtocolError: the request is none, or the study is not closed at this node.
     """
     asked = decode(HandoverRequest, request, limits_of(node.study), None)
     if asked.study != node.study.digest:
         return b""
-    state = node.chain.state.digest(node.chain.layout)
-    return encode(Handover(node.index, asked.study, state, write_copy(node.parts.ledger.entries())))
+    copy = copy_for(node.parts.ledger.entries(), asked.study)
+    if copy is None:
+        raise WrongSession(
+            "the ledger was asked for, and the study is not closed here: the aggregator has not said that it is over, "
+            "or named a last receipt that this node does not hold",
+            sender=None,
+            field="type",
+        )
+    return encode(Handover(node.index, asked.study, write_copy(copy)))
 
 
 def read_attendance(study: Study, study_file: bytes, node: int, answer: bytes) -> bytes | None:
@@ -113,21 +120,20 @@ def read_attendance(study: Study, study_file: bytes, node: int, answer: bytes) -
 
 
 def read_handover(study: Study, node: int, answer: bytes) -> HospitalEnd | None:
-    """What a node handed over, if every entry of the ledger is that node's and the study is paid for from it."""
+    """What a node handed over, if every entry is that node's, and says how it ran and that the study is paid for."""
     message = _read(Handover, study, node, answer)
     if message is None:
         return None
     try:
-        end = HospitalEnd(node, _entries(study, node, message.ledger), message.state)
-        end.population(study)
-    except (LedgerCorrupt, ValueError):
+        end = HospitalEnd(node, _copy(study, node, message.ledger))
+    except LedgerCorrupt:
         return None
-    return end
+    return end if end.facts and end.is_reserved else None
 
 
-def _entries(study: Study, node: int, copy: bytes) -> tuple[Entry, ...]:
+def _copy(study: Study, node: int, data: bytes) -> LedgerCopy:
     identity = study.identities[node]
-    return read_copy(copy, lambda message, signature: identity.verifies(signature, LEDGER_LABEL, message))
+    return read_copy(data, study.digest, lambda message, signature: identity.verifies(signature, LEDGER_LABEL, message))
 
 
 def _read(kind: type[AnyMessage], study: Study, node: int, answer: bytes) -> AnyMessage | None:

@@ -41,6 +41,7 @@ from secfed.node import Node
 from secfed.node_file import Dataset, NodeFile, read_node_file
 from secfed.node_parts import NodeParts
 from secfed.policy import PolicyFile, load_policy, load_policy_file
+from secfed.run_facts import EMBEDDED
 from secfed.run_folder import json_text
 from secfed.sections import Section
 from secfed.sites import LEDGER_FILE, LEDGER_LABEL, STORE_FILE, Site, check_budget, check_site, reserve_once
@@ -255,6 +256,7 @@ class Home:
         self,
         digest: bytes,
         *,
+        engine: str = EMBEDDED,
         on_step: Callable[[str, int], None] | None = None,
         tell_owner: Callable[[str, str], None] | None = None,
         pause: Callable[[float], None] = time.sleep,
@@ -265,6 +267,7 @@ class Home:
 
         Args:
             digest: the study's.
+            engine: what carries its messages (`secfed.run_facts`), as the node signs it.
             on_step, tell_owner, pause: as `secfed.node.Node` has them.
 
         Raises:
@@ -288,7 +291,7 @@ class Home:
             trainer = trainer_for(study, index, opened, site.patients)
             reserve_once(study, site, ledger)
             with NodeStore(self.path / STORE_FILE) as store:
-                parts = NodeParts(site.name, self.identity, site.policy, ledger, store, trainer)
+                parts = NodeParts(site.name, self.identity, site.policy, ledger, store, trainer, engine)
                 yield Node(study, parts, on_step=on_step, tell_owner=tell_owner, pause=pause, ready=watch.check)
 
 

@@ -25,6 +25,7 @@ from secfed.channel import Link
 from secfed.coordinator import RoundRecord
 from secfed.errors import UserError
 from secfed.faults import Claim
+from secfed.figures import whole_minutes
 from secfed.files import READABLE, sync_folder, write_whole
 from secfed.run_folder import JOURNAL, RECEIPTS, SUMS, receipt_file, sum_file
 from secfed.study import Study
@@ -155,6 +156,7 @@ def _record_of(number: int, record: RoundRecord | None, link: Link | None, study
 
 def _as_json(record: RoundRecord) -> dict[str, Any]:
     value = {name: getattr(record, name) for name in RoundRecord.__slots__}
+    value["seconds"] = whole_minutes(record.seconds)  # the file is handed on with the run's folder
     value["faults"] = [
         [each.round_number, each.accused, each.by, int(each.kind), each.signature.hex()] for each in record.faults
     ]

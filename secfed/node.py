@@ -20,6 +20,7 @@ from protocols.messages import Published
 from protocols.receipts import SIGNING_LABEL, Receipt, Statement, count_signers
 from protocols.session import SessionConfig
 from protocols.wire import Limits, decode, encode, message_type
+from secfed import books
 from secfed.attempts import Attempts
 from secfed.chain import Chain
 from secfed.channel import EchoRequest, Link, Offer, RoundOpening, Standing, StudyClosing, most_request_bytes
@@ -93,6 +94,8 @@ class Node:
             closing = decode(StudyClosing, request, self._limits, None)
             self._claims.hear(closing.faults, self.study.algorithm.rounds + 1)
             self._adopt(closing.links)
+            if books.close(self.study, self.parts, closing.links, self.chain) and self._client is not None:
+                self._client.abandon()  # its ledger may be handed over now: nothing more is spent
             return self._standing(closing.links)
         if name == EchoRequest.TYPE:
             return self._echo(decode(EchoRequest, request, self._limits, None))
@@ -126,12 +129,13 @@ class Node:
             return self._standing(message.links)
         if self._client is not None and opening.round_number == self._client.config.context.round_number:
             return self._act(self._client.receive(encode(opening)))
+        books.check_open(self.study, self.parts)
         store, digest = self.parts.store, self.study.digest
         if not store.floor(digest) < opening.round_number <= self.study.algorithm.rounds:
             raise WrongSession("a round number that is not the next", sender=None, field="round_number")
         self.check_ready()
         self._check_restored()
-        self._commit_forgotten()
+        books.commit_forgotten(self.study, self.parts)
         self.chain.context(opening.round_number).check_opening(opening)
         self._attempts.check(opening.state)
         if self._client is not None:
@@ -179,7 +183,10 @@ class Node:
         return answer
 
     def _contribute(self) -> bytes:
-        """Train privately, commit in the ledger, then mask, and upload when it is time; in this order."""
+        """Train privately, wait for the upload's moment, commit in the ledger, then mask and upload; in this order.
+
+        What the ledger tells is handed on: were it written before the wait, it would tell how long training took.
+        """
         asked = time.monotonic()
         client = self._live_client()
         round_number = client.config.context.round_number
@@ -193,11 +200,10 @@ class Node:
             vector = self.parts.trainer.contribute(self.chain.state, round_number, secret, progress)
         finally:
             secret.wipe()
-        self._end.check(client)
-        self.parts.ledger.commit(self.study.digest, round_number)
-        upload = client.submit(vector)
         self._hold_back(asked)
-        return upload
+        self._end.check(client)
+        books.commit(self.study, self.parts, round_number)
+        return client.submit(vector)
 
     def _hold_back(self, asked: float) -> None:
         """Wait until the upload's fixed moment: when it leaves says nothing then about how long training took."""
@@ -346,17 +352,7 @@ class Node:
                 "the aggregator and other nodes lie about who was summed: then tell the other sites, and do not"
             )
         if not committed:
-            ledger.commit(study, round_number)
-
-    def _commit_forgotten(self) -> None:
-        """After a restore, count every round that may have been joined: spend is never forgotten, at worst overstated.
-
-        The ledger is then at least as long as it was, and peers, who remember its length, take the node back.
-        """
-        last = min(self.parts.store.raised_floor(self.study.digest), self.study.algorithm.rounds)
-        for number in range(1, last + 1):
-            if not self.parts.ledger.holds("commit", self.study.digest, number):
-                self.parts.ledger.commit(self.study.digest, number)
+            books.commit(self.study, self.parts, round_number)
 
     def _replay(self) -> None:
         """After a restart: compute the state again from the links on disk."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from crypto.identity import Identity
 from crypto.randomness import NoiseSecret
 from secfed.policy import Policy
+from secfed.run_facts import EMBEDDED
 from secfed.store import NodeStore
 from secfed.strategies import Layout, ModelState
 
@@ -49,3 +50,5 @@ class NodeParts:
     ledger: Ledger
     store: NodeStore
     trainer: Trainer
+    engine: str = EMBEDDED
+    """What carries its messages, as it signs it (`secfed.run_facts`)."""

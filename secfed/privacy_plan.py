@@ -15,13 +15,14 @@ from secfed.adaptive_clip import describe as describe_adaptive
 from secfed.algorithms import describe
 from secfed.figures import amount, rounded_up
 from secfed.privacy import DistributedPrivacy
+from secfed.run_facts import RunKind
 from secfed.sites import LEDGER_FILE, Site
 from secfed.study import Study
 
 _NAME_WIDTH = 14
 
 
-def privacy_plan(study: Study, sites: Sequence[Site], model: str, epsilon: float, simulation: bool) -> str:
+def privacy_plan(study: Study, sites: Sequence[Site], model: str, epsilon: float, kind: RunKind) -> str:
     """The screen, as plain text.
 
     Args:
@@ -29,7 +30,7 @@ def privacy_plan(study: Study, sites: Sequence[Site], model: str, epsilon: float
         sites: the hospitals, read and checked.
         model: what is trained, in a line.
         epsilon: the study's figure of record.
-        simulation: whether one process is to hold every party's data.
+        kind: how it is to run.
     """
     privacy = study.privacy
     tolerated = min(site.policy.rules(study).really_tolerated(len(study.roster)) for site in sites)
@@ -38,7 +39,7 @@ def privacy_plan(study: Study, sites: Sequence[Site], model: str, epsilon: float
         ("moved by", f"{describe(study.algorithm)}, {study.algorithm.rounds} rounds"),
         (
             f"each {privacy.protects.value}",
-            f"epsilon {rounded_up(epsilon, 2)} at delta {privacy.delta:g}, {against_in_short(study, simulation)}",
+            f"epsilon {rounded_up(epsilon, 2)} at delta {privacy.delta:g}, {against_in_short(study, kind)}",
         ),
         *how_it_is_kept(study, tolerated),
         *(("to spare", line) for line in [epsilon_to_spare(study, epsilon)] if line),

@@ -34,12 +34,12 @@ def save_adapter(out: Path, study: Study, model: AdapterModel, chain: Chain, tes
 
 
 def write_results(out: Path, study: Study, summary: Mapping[str, Any], hospitals: Sequence[HospitalEnd]) -> None:
-    """Write every hospital's ledger, the summary, and the report that is made from it."""
+    """Write what every hospital handed over of its ledger, the summary, and the report that is made from it."""
     from secfed.reports.html import write_report
     from secfed.reports.privacy import build_report
 
     for hospital in hospitals:
         name = study.roster[hospital.index].name
-        (out / run_folder.ledger_file(name)).write_bytes(write_copy(hospital.entries))
+        (out / run_folder.ledger_file(name)).write_bytes(write_copy(hospital.copy))
     (out / run_folder.SUMMARY).write_text(run_folder.json_text(summary))
     write_report(out, build_report(study, summary))

@@ -30,6 +30,7 @@ from secfed.node_parts import NodeParts, Trainer
 from secfed.privacy_plan import privacy_plan
 from secfed.progress import LocalStep, Note, OwnerTold, Reporter
 from secfed.results import save_adapter, write_first_state, write_results
+from secfed.run_facts import RunKind
 from secfed.sites import LEDGER_FILE, STORE_FILE, Site, read_site, reserve
 from secfed.store import NodeStore
 from secfed.study import Study, load_study
@@ -150,8 +151,8 @@ def _show_plan(plan: Plan, opened: StudyModel, reporter: Reporter) -> None:
     """What the guards mended, and the privacy plan."""
     for mended in opened.verdict.mended:
         reporter.show(Note(f"the model: {mended}"))
-    epsilon, simulation = plan.epsilon_by_round[-1], account.is_simulation(ENGINE)
-    reporter.show(Note(privacy_plan(plan.study, plan.sites, opened.model.describe(), epsilon, simulation)))
+    shown = privacy_plan(plan.study, plan.sites, opened.model.describe(), plan.epsilon_by_round[-1], RunKind.SIMULATION)
+    reporter.show(Note(shown))
 
 
 def _refuse_second_run(study: Study, out: Path) -> None:

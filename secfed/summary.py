@@ -1,4 +1,7 @@
-"""`summary.json`: what a run came to, for machines. The report is made from it."""
+"""`summary.json`: what a run came to, for machines. The report is made from it.
+
+It is handed on, so that its durations are whole minutes: how long a round took tells of the patients that were drawn.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dp.entries import Entry, balance_of
-from secfed.account import against_in_short, is_simulation
+from dp.entries import Entry
+from dp.ledger_copy import LedgerCopy, copy_for
+from secfed.account import against_in_short
 from secfed.adapter import ADAPTER_FILES, files_digest
 from secfed.chain import Chain
 from secfed.coordinator import RoundRecord
+from secfed.errors import UserError
 from secfed.faults import told_claim
+from secfed.figures import minute_after, minute_before, whole_minutes
+from secfed.run_facts import COORDINATORS_WORD, RunFacts, RunKind, how_it_ran
 from secfed.run_folder import ADAPTER
 from secfed.study import Study
 
@@ -26,26 +33,38 @@ _LIBRARIES = ("secfed", "torch", "opacus", "peft", "transformers", "dp-accountin
 
 @dataclass(frozen=True, slots=True)
 class HospitalEnd:
-    """Where one hospital stands after the last round."""
+    """Where one hospital stands after the last round, in its own signed words."""
 
     index: int
     """Its place in the roster."""
-    entries: tuple[Entry, ...]
-    """Its whole ledger."""
-    state: bytes
-    """Digest of the model's state that it holds."""
+    copy: LedgerCopy
+    """What it has handed over of its ledger."""
 
     @classmethod
     def of(cls, node: Node) -> HospitalEnd:
-        """Of a node in this process."""
-        return cls(node.index, node.parts.ledger.entries(), node.chain.state.digest(node.chain.layout))
+        """Of a node in this process. Raises UserError where the study is not closed at it."""
+        copy = copy_for(node.parts.ledger.entries(), node.study.digest)
+        if copy is None:
+            raise UserError(
+                f"{node.parts.name} has not closed the study, so that its ledger says nothing of how it ended",
+                "See above what it refused",
+            )
+        return cls(node.index, copy)
 
-    def population(self, study: Study) -> str:
-        """Whose budget paid for the study. Raises ValueError when its ledger reserved nothing for it."""
-        for entry in self.entries:
-            if entry.kind == "reserve" and entry.body["study"] == study.digest.hex():
-                return str(entry.body["population"])
-        raise ValueError(f"the ledger of {study.roster[self.index].name} holds no reservation for the study")
+    @property
+    def state(self) -> bytes:
+        """Digest of the model's state that it holds."""
+        return bytes.fromhex(self.copy.closing["state"])
+
+    @property
+    def facts(self) -> tuple[RunFacts, ...]:
+        """How each of its processes ran the study."""
+        return tuple(RunFacts.of(entry.body) for entry in self.copy.entries if entry.kind == "run")
+
+    @property
+    def is_reserved(self) -> bool:
+        """Whether its ledger shows a reservation for the study."""
+        return any(entry.kind == "reserve" for entry in self.copy.entries)
 
 
 def summarise(
@@ -74,41 +93,43 @@ def summarise(
         engine: what carried the messages.
     """
     started, finished, seconds = times
+    how = how_it_ran([entry.name for entry in study.roster], [hospital.facts for hospital in hospitals])
     return {
         "study": study.name,
         "study_digest": study.digest.hex(),
         "adapter_digest": files_digest(out / ADAPTER, ADAPTER_FILES),
         "state_digest": chain.state.digest(chain.layout).hex(),
         "engine": engine,
+        "how_it_ran": how,
+        "coordinators_word": list(COORDINATORS_WORD),
         "mode": study.privacy.mode,
         "unit": study.privacy.protects.value,
-        "against": against_in_short(study, is_simulation(engine)),
+        "against": against_in_short(study, RunKind(how["kind"])),
         "clip": chain.state.clip,
         "accuracy_before": accuracy[0],
         "accuracy_after": accuracy[1],
-        "seconds": round(seconds, 2),
+        "seconds": whole_minutes(seconds),
         "hospitals": [_hospital(study, hospital, records, epsilon_by_round) for hospital in hospitals],
         "rounds": [_round(record, chain, study) for record in records],
         "versions": {library: version(library) for library in _LIBRARIES},
-        "started": started.isoformat(timespec="seconds"),
-        "finished": finished.isoformat(timespec="seconds"),
+        "started": minute_before(started).isoformat(timespec="seconds"),
+        "finished": minute_after(finished).isoformat(timespec="seconds"),
     }
 
 
 def _hospital(
     study: Study, hospital: HospitalEnd, records: Sequence[RoundRecord], epsilon_by_round: tuple[float, ...]
 ) -> Mapping[str, Any]:
-    entries, entry = hospital.entries, study.roster[hospital.index]
-    population = hospital.population(study)
-    balance = balance_of(entries, population)
-    committed = _rounds_of(study, entries, "commit")
+    copy, entry = hospital.copy, study.roster[hospital.index]
+    entries, balance, totals = copy.entries, copy.balance, copy.totals
+    committed = _rounds_of(entries, "commit")
     # Before the first commit nothing is spent; after k commits, what k rounds cost.
     curve = (0.0, *epsilon_by_round)
     spent = [curve[sum(number <= record.number for number in committed)] for record in records]
     return {
         "name": entry.name,
         "index": hospital.index,
-        "population": population,
+        "population": copy.population,
         "patients_nominal": entry.patients,
         "epsilon": epsilon_by_round[-1],
         "delta": study.privacy.delta,
@@ -116,20 +137,25 @@ def _hospital(
         "noise_multiplier": study.privacy.noise_multiplier,
         "budget_epsilon": float(balance.granted_epsilon),
         "budget_delta": float(balance.granted_delta),
+        "budget_since": copy.grant.time if copy.grant is not None else "",
+        "studies": totals.studies,
+        "reserved_epsilon": float(totals.reserved_epsilon),
+        "reserved_delta": float(totals.reserved_delta),
+        "spent_epsilon": float(totals.spent_epsilon),
+        "spent_delta": float(totals.spent_delta),
         "left_epsilon": float(balance.left_epsilon),
         "left_delta": float(balance.left_delta),
         "rounds_committed": len(committed),
-        "rounds_released": len(_rounds_of(study, entries, "release")),
-        "ledger_sequence": len(entries),
-        "ledger_head": entries[-1].digest.hex(),
+        "rounds_released": len(_rounds_of(entries, "release")),
+        "ledger_sequence": len(copy.lines),
+        "ledger_head": copy.lines[-1].digest.hex(),
         "state_digest": hospital.state.hex(),
     }
 
 
-def _rounds_of(study: Study, entries: Sequence[Entry], kind: str) -> set[int]:
-    """The rounds of this study with an entry of this kind."""
-    found = (entry for entry in entries if entry.kind == kind)
-    return {int(entry.body["round"]) for entry in found if entry.body["study"] == study.digest.hex()}
+def _rounds_of(entries: Sequence[Entry], kind: str) -> set[int]:
+    """The rounds with an entry of this kind."""
+    return {int(entry.body["round"]) for entry in entries if entry.kind == kind}
 
 
 def _round(record: RoundRecord, chain: Chain, study: Study) -> Mapping[str, Any]:
@@ -141,7 +167,7 @@ def _round(record: RoundRecord, chain: Chain, study: Study) -> Mapping[str, Any]
         "survivors": list(record.survivors),
         "dropped": [{"name": name, "stage": stage} for name, stage in record.dropped],
         "quorum": record.quorum,
-        "seconds": round(record.seconds, 3),
+        "seconds": whole_minutes(record.seconds),
         "bytes_up": dict(record.bytes_up),
         "bytes_down": dict(record.bytes_down),
         "ring_bits": chain.shape.ring_bits,

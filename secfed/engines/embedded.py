@@ -19,10 +19,11 @@ from protocols.aggregator import Stage
 from protocols.errors import ProtocolError
 from secfed.errors import UserError
 from secfed.node import Node
+from secfed.run_facts import EMBEDDED
 from secfed.study import Study, first_problem
 from secfed.toml_files import read_toml
 
-ENGINE = "embedded (simulation: all hospitals in one process)"
+ENGINE = f"{EMBEDDED} (simulation: all hospitals in one process)"
 StageName = Annotated[str, Field(pattern="^(" + "|".join(stage.value for stage in Stage) + ")$")]
 
 

@@ -6,18 +6,27 @@ Every assumption says how far this software vouches for it. `checked`: refused a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from secfed.figures import rounded_up
 from secfed.privacy import DistributedPrivacy, LocalPrivacy
 from secfed.reports import node_caveats
 from secfed.reports.risk import Risk
+from secfed.run_facts import RunKind
 from secfed.study import Study
 
 
-def assumptions(study: Study, simulation: bool) -> list[dict[str, str]]:
-    """Assumption, status (checked, attested or assumed), and how or why."""
+def assumptions(study: Study, apart: bool) -> list[dict[str, str]]:
+    """Assumption, status (checked, attested or assumed), and how or why.
+
+    Args:
+        study: what was signed.
+        apart: nodes ran on machines of their own.
+    """
     privacy = study.privacy
     rows = [
-        *(_local_rows(study) if isinstance(privacy, LocalPrivacy) else _distributed_rows(study, privacy, simulation)),
+        *(_local_rows(study) if isinstance(privacy, LocalPrivacy) else _distributed_rows(study, privacy, apart)),
         (
             "Denominators and weights are public",
             "checked",
@@ -32,7 +41,7 @@ def assumptions(study: Study, simulation: bool) -> list[dict[str, str]]:
         ),
         *(node_caveats.attested_rows() if node_caveats.protects_nodes(study) else _attested_rows(study)),
     ]
-    if not simulation:
+    if apart:
         reason = "nobody can check another organisation's machine from outside"
         rows.append((f"Each {study.party} ran this software, unchanged, on a machine of its own", "assumed", reason))
     return [dict(zip(("assumption", "status", "how"), row, strict=True)) for row in rows]
@@ -85,7 +94,7 @@ def _local_rows(study: Study) -> list[tuple[str, str, str]]:
     ]
 
 
-def _distributed_rows(study: Study, privacy: DistributedPrivacy, simulation: bool) -> list[tuple[str, str, str]]:
+def _distributed_rows(study: Study, privacy: DistributedPrivacy, apart: bool) -> list[tuple[str, str, str]]:
     shares = study.noise_shares
     rows = [
         *(node_caveats.mechanism_rows(privacy) if node_caveats.protects_nodes(study) else _drawn_rows(privacy)),
@@ -101,7 +110,7 @@ def _distributed_rows(study: Study, privacy: DistributedPrivacy, simulation: boo
             "AES-256 and the operating system's random numbers are trusted",
         ),
     ]
-    if not simulation:
+    if apart:
         rows += [
             (
                 f"At most {shares.colluders} of the {study.party}s in a sum leak their noise, or fail to add it",
@@ -141,8 +150,14 @@ def _drawn_rows(privacy: DistributedPrivacy) -> list[tuple[str, str, str]]:
     ]
 
 
-def not_protected(study: Study, risk: Risk, simulation: bool) -> list[dict[str, str]]:
-    """What the guarantee does not cover: a heading and a sentence each."""
+def not_protected(study: Study, risk: Risk, how: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What the guarantee does not cover: a heading and a sentence each.
+
+    Args:
+        study: what was signed.
+        risk: its figures.
+        how: how it ran, as `secfed.run_facts.how_it_ran` gives it.
+    """
     nodes, party = node_caveats.protects_nodes(study), study.party
     people, who = ("people", "node that") if nodes else ("staff", "patient who")
     work = "Local training is" if nodes else "Choosing records, batches and clipping are"
@@ -172,7 +187,7 @@ def not_protected(study: Study, risk: Risk, simulation: bool) -> list[dict[str, 
             "Duration and load",
             f"{work} the same work {whoever}, but how long a machine takes may still depend on its load, and by a "
             f"little on the numbers. A {party}'s policy can hold its uploads back to a fixed moment "
-            "(pace.upload_after_seconds); this report does not know which do.",
+            "(pace.upload_after_seconds); by their own words {how['held_back']} of {len(how['nodes'])} did.",
         ),
         (
             "The quality of the model",
@@ -185,9 +200,14 @@ def not_protected(study: Study, risk: Risk, simulation: bool) -> list[dict[str, 
             f"A {who} withdraws is left out from then on; what was spent and published stays.",
         ),
     ]
-    if simulation:
+    if how["kind"] == RunKind.SIMULATION:
         reason = f"This run was a simulation: one process held every {party}'s records, keys and noise."
         rows.insert(0, ("Anything, from whoever ran this process", reason))
+        return [{"what": what, "why": why} for what, why in rows]
+    for names in reversed(how["on_one_machine"]):
+        who = f"all {party}s" if how["kind"] == RunKind.DEMONSTRATION else ", ".join(names)
+        reason = f"It ran {who}, as they have signed: nothing is claimed against whoever ran that machine."
+        rows.insert(0, ("Anything, from whoever ran one machine", reason))
     return [{"what": what, "why": why} for what, why in rows]
 
 

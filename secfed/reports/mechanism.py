@@ -225,13 +225,13 @@ def overflow_certificate(study: Study) -> dict[str, Any]:
     }
 
 
-def accounting(study: Study, risk: Risk, simulation: bool, epsilon_prv: float) -> dict[str, Any]:
+def accounting(study: Study, risk: Risk, apart: bool, epsilon_prv: float) -> dict[str, Any]:
     """What was accounted for, how, and what it stands on.
 
     Args:
         study: what was signed.
         risk: its figures.
-        simulation: one process saw all data.
+        apart: nodes ran on machines of their own.
         epsilon_prv: the cross-check by privacy random variables.
     """
     event, noise = event_of(study), noise_of(study)
@@ -261,7 +261,7 @@ def accounting(study: Study, risk: Risk, simulation: bool, epsilon_prv: float) -
             f"the figure counts all planned rounds, whether or not a {study.party} took part in them, and the noise of "
             f"the fewest {study.party}s: the aggregator's choice of who takes part cannot change it"
         ),
-        "assumptions": assumptions(study, simulation),
+        "assumptions": assumptions(study, apart),
     }
     return facts | _noise_facts(event, noise, risk.epsilon)
 

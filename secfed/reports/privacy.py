@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any
 
 from dp.accounting import prv_epsilon
-from secfed.account import event_of, is_simulation, noise_of
+from secfed.account import event_of, noise_of
 from secfed.privacy import LocalPrivacy
 from secfed.reports.caveats import not_protected
 from secfed.reports.mechanism import accounting, overflow_certificate, parameters
 from secfed.reports.promise import guarantee
 from secfed.reports.repeated import repeated_rounds
 from secfed.reports.risk import Risk, Training, assess
+from secfed.run_facts import RunKind
 from secfed.study import Study
 
 
@@ -38,26 +38,29 @@ def build_report(study: Study, summary: Mapping[str, Any], epsilon_prv: float | 
     if epsilon_prv is None:
         event = training.event
         epsilon_prv = prv_epsilon(event.sampling_rate, event.noise_multiplier, event.steps, training.delta)
-    simulation = is_simulation(summary["engine"])
+    how = summary["how_it_ran"]
+    kind = RunKind(how["kind"])
     return {
         "format": 1,
         "title": "Privacy budget report",
         "study": {"name": study.name, "purpose": study.purpose, "digest": summary["study_digest"]},
         "run": {
+            "kind": kind.value,
+            "on_one_machine": how["on_one_machine"],
+            "held_back": how["held_back"],
             "engine": summary["engine"],
-            "simulation": simulation,
             "started": summary["started"],
             "finished": summary["finished"],
             "seconds": summary["seconds"],
             "rounds_planned": study.algorithm.rounds,
         },
-        "guarantee": guarantee(study, risk, simulation),
+        "guarantee": guarantee(study, risk, kind),
         "risk": _risk(risk),
         "parties": _parties(study, summary),
         "parameters": parameters(study, summary["clip"]),
         "overflow_certificate": overflow_certificate(study),
-        "accounting": accounting(study, risk, simulation, epsilon_prv),
-        "not_protected": not_protected(study, risk, simulation) + repeated_rounds(summary["rounds"], study.party),
+        "accounting": accounting(study, risk, kind is RunKind.FEDERATION, epsilon_prv),
+        "not_protected": not_protected(study, risk, how) + repeated_rounds(summary["rounds"], study.party),
         "rounds": [_round(study, each) for each in summary["rounds"]],
         "hospitals": [_hospital(each) for each in hospitals],
         "utility": {
@@ -66,6 +69,7 @@ def build_report(study: Study, summary: Mapping[str, Any], epsilon_prv: float | 
             "measured_on": "the study's held-out test set, which this guarantee does not cover: such figures "
             "belong on public or synthetic data only",
         },
+        "coordinators_word": list(summary["coordinators_word"]),
         "evidence": _evidence(study, summary),
         "versions": dict(summary["versions"]),
     }
@@ -146,7 +150,7 @@ def _noise_as_run(study: Study, survivors: int) -> float | None:
 
 
 def _hospital(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """One hospital's account. Sums of money are decimal, so that nothing is lost to binary rounding."""
+    """One hospital's account, and what all studies of its population come to."""
     kept = (
         "name",
         "patients_nominal",
@@ -154,6 +158,12 @@ def _hospital(summary: Mapping[str, Any]) -> dict[str, Any]:
         "delta",
         "budget_epsilon",
         "budget_delta",
+        "budget_since",
+        "studies",
+        "reserved_epsilon",
+        "reserved_delta",
+        "spent_epsilon",
+        "spent_delta",
         "left_epsilon",
         "left_delta",
         "rounds_committed",
@@ -162,11 +172,7 @@ def _hospital(summary: Mapping[str, Any]) -> dict[str, Any]:
         "noise_multiplier",
         "epsilon_by_round",
     )
-    account = {key: summary[key] for key in kept}
-    for part in ("epsilon", "delta"):
-        granted, left = (Decimal(str(summary[f"{what}_{part}"])) for what in ("budget", "left"))
-        account[f"reserved_{part}"] = float(granted - left)
-    return account
+    return {key: summary[key] for key in kept}
 
 
 def _evidence(study: Study, summary: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -9,6 +9,7 @@ from secfed.account import event_of
 from secfed.figures import scientific
 from secfed.privacy import LocalPrivacy
 from secfed.reports.risk import Risk
+from secfed.run_facts import RunKind
 from secfed.study import Study
 
 _PUBLISHED = "anybody who sees what the study published: the adapter and the sums of all rounds"
@@ -23,18 +24,18 @@ _UNITS = {
 }
 
 
-def guarantee(study: Study, risk: Risk, simulation: bool) -> dict[str, Any]:
+def guarantee(study: Study, risk: Risk, kind: RunKind) -> dict[str, Any]:
     """The report's first section.
 
     Args:
         study: what was signed.
         risk: its figures.
-        simulation: one process saw all data, so that no claim against an aggregator can be made.
+        kind: how it ran. Where one process saw all data, or one machine, no claim against an aggregator can be made.
     """
     privacy = study.privacy
     unit, extent = _UNITS[privacy.protects]
     adjacency, difference = _DIFFERENCES[event_of(study).relation]
-    against, note = _simulated(study) if simulation else _deployed(study)
+    against, note = _deployed(study) if kind is RunKind.FEDERATION else _together(study, kind)
     return {
         "mode": privacy.mode,
         "epsilon": privacy.epsilon,
@@ -54,10 +55,13 @@ def guarantee(study: Study, risk: Risk, simulation: bool) -> dict[str, Any]:
     }
 
 
-def _simulated(study: Study) -> tuple[str, str]:
+def _together(study: Study, kind: RunKind) -> tuple[str, str]:
     note = (
         "This run was a simulation: one process saw all data. No claim against an aggregator or against another "
         f"{study.party} is made for this run."
+        if kind is RunKind.SIMULATION
+        else f"DEMONSTRATION: all {study.party}s ran on one machine, as each of them has signed. Nothing is claimed "
+        "against whoever ran it."
     )
     if isinstance(study.privacy, LocalPrivacy):
         return _PUBLISHED, note

@@ -1,7 +1,9 @@
 """`summary.json`: what it says about the run must be what study and evidence give.
 
 Checked: the promise and against whom it holds, epsilon, digests, cohorts, survivors, quorums, ledgers, budgets.
-Accuracy, times, traffic and the engine's name are the coordinator's word: nothing in the folder proves or refutes them.
+How it ran is what the nodes signed in their ledgers, and the engine's name must fit it. Accuracy, times, traffic and
+what else `secfed.run_facts.COORDINATORS_WORD` lists are the coordinator's word: nothing in the folder proves or refutes
+them.
 Of what is claimed about a node's faults, it is checked that those who are said to have complained did: not that they
 are right. Epsilon is computed again, with the accountant of whoever verifies.
 """
@@ -15,11 +17,12 @@ from typing import Any
 from protocols.complaints import Complaint, is_valid
 from protocols.errors import FaultKind
 from protocols.receipts import Receipt
-from secfed.account import against_in_short, epsilon_by_round, is_simulation
+from secfed.account import against_in_short, epsilon_by_round
 from secfed.faults import kind_name
+from secfed.run_facts import COORDINATORS_WORD, RunKind, how_it_ran
 from secfed.run_folder import ADAPTER, SUMMARY, receipt_file
 from secfed.study import Study
-from secfed.verify.evidence import ACCOUNTANTS_DIFFER, Broken, agree, claim, read_json
+from secfed.verify.evidence import ACCOUNTANTS_DIFFER, Broken, agree, claim, read_json, shortened
 from secfed.verify.ledgers import Account
 from secfed.verify.rounds import History
 
@@ -42,8 +45,8 @@ def check_summary(
     agree(SUMMARY, summary, "mode", study.privacy.mode)
     agree(SUMMARY, summary, "unit", study.privacy.protects.value)
     agree(SUMMARY, summary, "clip", chain.state.clip)
-    simulation = is_simulation(claim(SUMMARY, summary, "engine", str))
-    agree(SUMMARY, summary, "against", against_in_short(study, simulation))
+    kind = _check_how_it_ran(summary, study, accounts)
+    agree(SUMMARY, summary, "against", against_in_short(study, kind))
     if claim(SUMMARY, summary, "adapter_digest", str) != adapter:
         raise Broken(ADAPTER, f"its files are not those that {SUMMARY} names")
     agree(SUMMARY, summary, "state_digest", chain.state.digest(chain.layout).hex())
@@ -66,6 +69,21 @@ def check_summary(
             raise Broken(SUMMARY, f"round {number} has a receipt and is not told of")
     _check_hospitals(summary, study, history, accounts)
     return summary
+
+
+def _check_how_it_ran(summary: dict[str, Any], study: Study, accounts: Sequence[Account]) -> RunKind:
+    """What it says of how it ran is what the nodes signed, and the engine that it names is theirs."""
+    engine = claim(SUMMARY, summary, "engine", str)
+    for entry, account in zip(study.roster, accounts, strict=True):
+        for facts in account.facts:
+            if not engine.startswith(facts.engine):
+                raise Broken(
+                    SUMMARY, f"engine is {shortened(engine)} where {entry.name} signed that it ran: {facts.engine}"
+                )
+    how = how_it_ran([entry.name for entry in study.roster], [account.facts for account in accounts])
+    agree(SUMMARY, summary, "how_it_ran", how)
+    agree(SUMMARY, summary, "coordinators_word", list(COORDINATORS_WORD))
+    return RunKind(how["kind"])
 
 
 def _check_void(each: dict[str, Any], number: int, history: History) -> None:
@@ -127,21 +145,29 @@ def _check_hospitals(summary: dict[str, Any], study: Study, history: History, ac
     curve = (0.0, *epsilon_by_round(study))
     numbers = [each["number"] for each in summary["rounds"]]
     for index, (each, entry, account) in enumerate(zip(hospitals, study.roster, accounts, strict=True)):
+        copy, balance, totals = account.copy, account.copy.balance, account.copy.totals
         for name, found in (
             ("name", entry.name),
             ("index", index),
-            ("population", account.population),
+            ("population", copy.population),
             ("patients_nominal", entry.patients),
             ("delta", study.privacy.delta),
             ("noise_multiplier", study.privacy.noise_multiplier),
-            ("ledger_sequence", len(account.entries)),
-            ("ledger_head", account.entries[-1].digest.hex()),
+            ("ledger_sequence", len(copy.lines)),
+            ("ledger_head", copy.lines[-1].digest.hex()),
             ("rounds_committed", len(account.committed)),
             ("rounds_released", len(account.released)),
-            ("budget_epsilon", float(account.balance.granted_epsilon)),
-            ("budget_delta", float(account.balance.granted_delta)),
-            ("left_epsilon", float(account.balance.left_epsilon)),
-            ("left_delta", float(account.balance.left_delta)),
+            ("budget_epsilon", float(balance.granted_epsilon)),
+            ("budget_delta", float(balance.granted_delta)),
+            ("budget_since", copy.grant.time if copy.grant is not None else ""),
+            ("studies", totals.studies),
+            ("reserved_epsilon", float(totals.reserved_epsilon)),
+            ("reserved_delta", float(totals.reserved_delta)),
+            ("spent_epsilon", float(totals.spent_epsilon)),
+            ("spent_delta", float(totals.spent_delta)),
+            ("state_digest", copy.closing["state"]),
+            ("left_epsilon", float(balance.left_epsilon)),
+            ("left_delta", float(balance.left_delta)),
         ):
             agree(SUMMARY, each, name, found)
         spent = [curve[sum(booked <= number for booked in account.committed)] for number in numbers]

@@ -95,12 +95,14 @@ def _told_rounds(history: History) -> Checked:
 
 
 def _told_ledgers(accounts: tuple[Account, ...]) -> Checked:
-    entries = sum(len(account.entries) for account in accounts)
+    entries = sum(len(account.copy.lines) for account in accounts)
+    shown = sum(len(account.copy.entries) for account in accounts)
     commits = sum(len(account.committed) for account in accounts)
     releases = sum(len(account.released) for account in accounts)
     return Checked(
         "ledgers",
-        {"ledgers": len(accounts), "entries": entries, "commits": commits, "releases": releases},
-        f"{len(accounts)} with {entries} signed entries; every update in a sum was committed first; {commits} commits, "
+        {"ledgers": len(accounts), "entries": entries, "shown": shown, "commits": commits, "releases": releases},
+        f"{len(accounts)} with {entries} signed entries, {shown} of them shown, which are this study's; every update "
+        f"in a sum was committed first; {commits} commits, "
         f"{releases} of them with a receipt",
     )

@@ -1,25 +1,27 @@
 """The ledgers: each one is its node's, and tells the same story as the receipts.
 
-Chain and signatures of a ledger are checked by `dp.ledger_copy`. Here: every population's budget was granted once, and
-no entry, of whatever study, goes beyond it or takes back what a commit has spent; the study was reserved, at no less
-than it can spend and no more than it promises; no update is in a sum that its node had not committed first; no release
-without its receipt. A commit whose round gave no sum, or dropped its node, is right and costs as much: it is counted,
-not refused.
+Chain and signatures of a ledger's copy are checked by `dp.ledger_copy`, and by `dp.bookkeeping` that what it shows is
+what a ledger takes: a budget granted once, nothing beyond it, nothing taken back that a commit has spent. Here: the
+study was reserved, at no less than it can spend and no more than it promises; how it ran was said before its first
+commit; no update is in a sum that its node had not committed first; no release without its receipt. A commit whose
+round gave no sum, or dropped its node, is right and costs as much: it is counted, not refused. Entries of other studies
+are not shown: what they come to is the node's word.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dp.budgets import Grant, grant_problem, granted, reservation_problem
-from dp.entries import Balance, Entry, balance_of, delta_amount, epsilon_amount
+from dp.bookkeeping import first_fault
+from dp.entries import Entry, delta_amount, epsilon_amount
 from dp.errors import LedgerCorrupt
-from dp.ledger_copy import read_copy
+from dp.ledger_copy import LedgerCopy, read_copy
 from protocols.receipts import Receipt
 from secfed.account import figure_of_record, price
 from secfed.errors import UserError
+from secfed.run_facts import RunFacts
 from secfed.run_folder import LEDGERS, STUDY, ledger_file, receipt_file
 from secfed.sites import LEDGER_LABEL
 from secfed.study import Study
@@ -30,14 +32,12 @@ from secfed.verify.evidence import ACCOUNTANTS_DIFFER, Broken, file_names, read_
 class Account:
     """What one node's ledger says, once it is checked."""
 
-    entries: tuple[Entry, ...]
-    population: str
-    """Whose patients the study was reserved for."""
-    balance: Balance
-    """Of that population."""
+    copy: LedgerCopy
     committed: frozenset[int]
     """Rounds of this study."""
     released: frozenset[int]
+    facts: tuple[RunFacts, ...]
+    """How each of its processes ran the study."""
 
 
 def check_ledgers(folder: Path, study: Study, receipts: Mapping[int, Receipt]) -> tuple[Account, ...]:
@@ -57,15 +57,19 @@ def check_ledger(folder: Path, study: Study, node: int, receipts: Mapping[int, R
     """Check one node's ledger. Raises Broken as `check_ledgers` does."""
     place, identity = ledger_file(study.roster[node].name), study.identities[node]
     try:
-        entries = read_copy(
+        copy = read_copy(
             read_file(folder, place),
+            study.digest,
             lambda message, signature: identity.verifies(signature, LEDGER_LABEL, message),
         )
     except LedgerCorrupt as error:
         raise Broken(place, str(error)) from error
-    _check_budgets(place, entries)
-    own = [entry for entry in entries if entry.body.get("study") == study.digest.hex()]
-    population = _check_reservation(place, study, own)
+    fault = first_fault(copy.entries, whole=len(copy.entries) == len(copy.lines))
+    if fault is not None:
+        raise Broken(place, f"{_line(fault[0])} {fault[1]}")
+    own = [entry for entry in copy.entries if entry.kind != "grant"]
+    _check_reservation(place, study, copy, own)
+    facts = _check_facts(place, own)
     committed, released = _check_rounds(place, study, own, receipts)
     for number, receipt in receipts.items():
         took_part = node in receipt.statement.survivors
@@ -73,52 +77,22 @@ def check_ledger(folder: Path, study: Study, node: int, receipts: Mapping[int, R
             raise Broken(place, f"its update is in the sum of round {number}, which it never committed")
         if not took_part and number in released:
             raise Broken(place, f"it released round {number}, whose sum its update is not in")
-    return Account(entries, population, balance_of(entries, population), committed, released)
+    return Account(copy, committed, released, facts)
 
 
-def _check_budgets(place: str, entries: tuple[Entry, ...]) -> None:
-    """Every entry, of whatever study, is one that a ledger with those before it would have taken."""
-    holding: set[str] = set()
-    spent: set[str] = set()
-    for position, entry in enumerate(entries):
-        problem = None
-        if entry.kind == "grant":
-            problem = _grant_problem(entries[:position], entry)
-        elif entry.kind == "reserve":
-            problem = _reserve_problem(entries[:position], entry)
-            holding.add(entry.body["study"])
-        elif entry.body["study"] not in holding:
-            problem = f"is a {entry.kind} of a study that holds no reservation"
-        elif entry.kind == "commit":
-            spent.add(entry.body["study"])
-        elif entry.kind == "withdraw":
-            problem = "withdraws a study that has committed a round" if entry.body["study"] in spent else None
-            holding.remove(entry.body["study"])
-        if problem is not None:
-            raise Broken(place, f"line {entry.sequence} {problem}")
+def _line(entry: Entry) -> str:
+    return f"line {entry.sequence + 1}"  # the head is the first
 
 
-def _grant_problem(before: tuple[Entry, ...], entry: Entry) -> str | None:
-    body = entry.body
-    try:
-        grant = Grant(body["population"], body["patients"], body["epsilon"], body["delta"], body["disjoint"])
-    except ValueError as error:
-        return f"grants what cannot be granted: {error}"
-    if granted(before, grant.population) is not None:
-        return "grants a budget a second time"
-    problem = grant_problem(before, grant)
-    return None if problem is None else f"grants what cannot be granted: {problem}"
+def _check_facts(place: str, own: Sequence[Entry]) -> tuple[RunFacts, ...]:
+    """How it ran, said before the first commit."""
+    kinds = [entry.kind for entry in own]
+    if "run" not in kinds or ("commit" in kinds and kinds.index("commit") < kinds.index("run")):
+        raise Broken(place, "it does not say, before its first commit, how its node ran the study")
+    return tuple(RunFacts.of(entry.body) for entry in own if entry.kind == "run")
 
 
-def _reserve_problem(before: tuple[Entry, ...], entry: Entry) -> str | None:
-    body = entry.body
-    amounts = epsilon_amount(body["epsilon"]), delta_amount(body["delta"])
-    problem = reservation_problem(before, body["population"], body["study"], *amounts)
-    return None if problem is None else f"reserves what cannot be reserved: {problem}"
-
-
-def _check_reservation(place: str, study: Study, own: list[Entry]) -> str:
-    """Returns whose patients it was reserved for."""
+def _check_reservation(place: str, study: Study, copy: LedgerCopy, own: Sequence[Entry]) -> None:
     reservations = [entry for entry in own if entry.kind == "reserve"]
     if len(reservations) != 1 or own[0] != reservations[0]:
         raise Broken(place, "this study is reserved exactly once, before its first round")
@@ -132,7 +106,8 @@ def _check_reservation(place: str, study: Study, own: list[Entry]) -> str:
             place,
             f"it reserved epsilon {body['epsilon']}, where the study spends {least} and promises {privacy.epsilon:g}",
         )
-    return str(body["population"])
+    if body["population"] != copy.population:
+        raise Broken(place, "it closes the study for another population than paid for it")
 
 
 def _figure(study: Study) -> float:
@@ -153,9 +128,9 @@ def _check_rounds(
     committed: set[int] = set()
     released: set[int] = set()
     for entry in own:
-        if entry.kind in ("reserve", "withdraw"):
-            continue  # of what is withdrawn nothing is committed
-        number, line = entry.body["round"], f"line {entry.sequence}"
+        if entry.kind not in ("commit", "release"):
+            continue
+        number, line = entry.body["round"], _line(entry)
         if entry.kind == "commit":
             if number in committed or number > study.algorithm.rounds:
                 raise Broken(place, f"{line} commits round {number}, a second time or beyond the study")

@@ -84,7 +84,7 @@ def test_a_sample_takes_every_so_many_bytes_and_the_last(run: Path) -> None:
 
 
 def ledger_signatures_unchecked() -> AbstractContextManager[object]:
-    return patch("secfed.verify.ledgers.read_copy", lambda data, check: read_copy(data, lambda *_: True))
+    return patch("secfed.verify.ledgers.read_copy", lambda data, study, check: read_copy(data, study, lambda *_: True))
 
 
 def only_a_quorum_of_signatures_checked() -> AbstractContextManager[object]:
@@ -101,9 +101,9 @@ def sums_not_held_against_receipts() -> AbstractContextManager[object]:
 
 
 def verifier_that_fails_on_a_ledger() -> AbstractContextManager[object]:
-    def check(data: bytes, signed: object) -> object:
-        entries = read_copy(data, lambda *_: True)
-        return entries if all(signed(entry.digest, entry.signature) for entry in entries) else {}["nothing"]  # type: ignore[operator]
+    def check(data: bytes, study: bytes, signed: object) -> object:
+        copy = read_copy(data, study, lambda *_: True)
+        return copy if all(signed(line.digest, line.signature) for line in copy.lines) else {}["nothing"]  # type: ignore[operator]
 
     return patch("secfed.verify.ledgers.read_copy", check)
 

@@ -156,7 +156,7 @@ def test_a_release_follows_its_commit_once_and_keeps_the_receipt(ledger: Ledger)
     with pytest.raises(AlreadyReleased):
         ledger.release(STUDY, 1, RECEIPT)
     last = ledger.entries()[-1]
-    assert (last.kind, last.body["receipt"], last.time) == ("release", RECEIPT.hex(), "2027-01-15T08:00:00Z")
+    assert (last.kind, last.body["receipt"], last.time) == ("release", RECEIPT.hex(), "2027-01-15T08Z")
 
 
 def test_entries_are_numbered_chained_and_signed(ledger: Ledger) -> None:
@@ -303,3 +303,27 @@ def test_two_processes_cannot_both_take_the_last_of_the_budget(ledger: Ledger, p
     assert found == ["refused", "refused", "refused", "reserved"]
     ledger.verify(check)
     assert ledger.sequence == 2
+
+
+def test_entries_tell_the_hour_and_nothing_finer(path: Path) -> None:
+    """They are handed on: what is written when training ends must not tell when it ended."""
+    moment = [0.0]
+    with Ledger(path, sign, clock=lambda: 1_800_000_000.0 + moment[0]) as ledger:
+        ledger.grant(GRANT)
+        ledger.reserve(PATIENTS, STUDY, 4, 1e-6, rounds=2)
+        for number, seconds in ((1, 3.0), (2, 3599.0)):
+            moment[0] = seconds
+            ledger.commit(STUDY, number)
+        assert {entry.time for entry in ledger.entries()} == {"2027-01-15T08Z"}
+        assert not any("08:" in str(entry.body) for entry in ledger.entries())
+
+
+def test_a_ledger_of_another_format_is_refused_and_left_as_it_is(ledger: Ledger, path: Path) -> None:
+    ledger.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 0")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(LedgerError, match="is of format 1, which another version of this software wrote"):
+        Ledger(path, sign)
+    assert path.read_bytes() == before

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from crypto.identity import Identity
-from dp.entries import NOTHING_BEFORE, entry_digest, entry_text
+from dp.entries import NOTHING_BEFORE, content_digest, entry_digest, entry_text
 from dp.errors import LedgerCorrupt
 from dp.ledger_copy import read_copy, write_copy
 from secfed import run_folder
@@ -202,27 +202,36 @@ def _void_start(run: RunFolder) -> Target:
 
 
 def _ledger_copy(run: RunFolder, key: Identity) -> Target:
-    data = (run.whole / _LEDGER).read_bytes()
+    data, study = (run.whole / _LEDGER).read_bytes(), run.study.digest
 
     def check(data: bytes) -> None:
         try:
-            entries = read_copy(data, lambda message, signature: key.public.verifies(signature, LEDGER_LABEL, message))
+            copy = read_copy(
+                data, study, lambda message, signature: key.public.verifies(signature, LEDGER_LABEL, message)
+            )
         except LedgerCorrupt as error:
             check_text(error)
             return
-        need(write_copy(entries) == data, "two copies of one ledger")
+        need(write_copy(copy) == data, "two copies of one ledger")
 
     mutate = json_lines_mutator(_ledger_writer(key))
     return Target("ledger copy", "LedgerCorrupt, or entries of which this is the copy", check, (data,), mutate, LARGE)
+
+
+def _content(line: Any) -> bytes:
+    """What the chain goes over: of a shown entry the digest of its text, of another one what it gives for it."""
+    if "body" in line:
+        return content_digest(entry_text(line["body"]))
+    return bytes.fromhex(line["content"])
 
 
 def _ledger_writer(key: Identity) -> Callable[[list[Any]], bytes]:
     """Chains and signs edited entries, as a node would that lies in its own ledger."""
 
     def write(lines: list[Any]) -> bytes:
-        before, text = NOTHING_BEFORE, ""
-        for position, line in enumerate(lines, start=1):
-            before = entry_digest(before, position, entry_text(line["body"]))
+        before, text = NOTHING_BEFORE, entry_text(lines[0]) + "\n"
+        for position, line in enumerate(lines[1:], start=1):
+            before = entry_digest(before, position, _content(line))
             text += entry_text({**line, "signature": key.sign(LEDGER_LABEL, before).hex()}) + "\n"
         return text.encode()
 

@@ -107,5 +107,5 @@ def write_adapter(out: Path, federation: Federation, vector: np.ndarray) -> None
 
 def write_ledgers(out: Path, federation: Federation) -> None:
     for node in federation.nodes:
-        copy = write_copy(node.parts.ledger.entries())
+        copy = write_copy(HospitalEnd.of(node).copy)
         (out / run_folder.ledger_file(node.parts.name)).write_bytes(copy)

@@ -12,6 +12,7 @@ import pytest
 from protocols.errors import ProtocolError
 from secfed.aggregation import HANDOVER, Aggregation, load
 from secfed.aggregator_home import SETTINGS, AggregatorHome
+from secfed.engines.embedded import ENGINE
 from secfed.engines.flare.worker import answer_of
 from secfed.errors import UserError
 from secfed.node import Node
@@ -76,7 +77,7 @@ class Study:
                 raise SitesWait
 
         work = load(self.home, self.digest)
-        return Aggregation(work, self.sites, self.events.append, lambda seconds: None, let_in).run("a test")
+        return Aggregation(work, self.sites, self.events.append, lambda seconds: None, let_in).run(ENGINE)
 
     def closed(self) -> list[int]:
         return [event.round_number for event in self.events if isinstance(event, RoundClosed)]

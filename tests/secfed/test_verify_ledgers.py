@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from crypto.identity import Identity
+from dp.bookkeeping import first_fault
 from dp.budgets import Grant
-from dp.ledger_copy import write_copy
+from dp.entries import Totals, content_digest, entry_text
+from dp.ledger import Ledger
+from dp.ledger_copy import copy_for, read_copy, write_copy
 from protocols.receipts import Receipt
 from protocols.wire import decode
-from secfed.run_folder import ledger_file, receipt_file
+from secfed.run_facts import EMBEDDED, RunFacts
+from secfed.run_folder import SUMMARY, ledger_file, receipt_file
 from secfed.sites import LEDGER_LABEL
 from secfed.study import load_study
-from secfed.verify.ledgers import check_ledger
-from secfed.verify.rounds import check_rounds
 from tests.secfed.federation import identities, make_policy
 from tests.secfed.verified import LIMITS, problem_in
 
@@ -27,7 +31,13 @@ from tests.secfed.verified import LIMITS, problem_in
 BUDGET = make_policy().budget
 
 
+FACTS = RunFacts(EMBEDDED, "1" * 64, "2" * 64, "3" * 64, 0).body()
+NOTHING = Totals(0, *(Decimal(0),) * 4)
+CLOSE = {"kind": "close", "round": 4, "state": "00" * 32, "population": BUDGET.population, "lines": 1}
+
+
 def rounds(ledger: Any, study: bytes, committed: tuple[int, ...], released: dict[int, bytes]) -> None:
+    ledger.run(study, FACTS)
     for number in committed:
         ledger.commit(study, number)
     for number, receipt in released.items():
@@ -40,14 +50,18 @@ def forged(ledger: Any, body: dict[str, Any]) -> None:
 
 
 def rewritten(folder: Path, tmp_path: Path, story: Callable[[Any, bytes], None], node: int = 1) -> tuple[str, str]:
-    """What is found when this hospital's ledger tells this story."""
-    from dp.ledger import Ledger
-
+    """What is found when this hospital's ledger tells this story, and is closed where the run ends."""
     key: Identity = identities(5)[node]
     study = load_study(folder / "study.toml").digest
-    with Ledger(tmp_path / "forged.sqlite", lambda entry: key.sign(LEDGER_LABEL, entry)) as ledger:
+    path = tmp_path / "forged.sqlite"
+    path.unlink(missing_ok=True)
+    with Ledger(path, lambda entry: key.sign(LEDGER_LABEL, entry)) as ledger:
         story(ledger, study)
-        (folder / ledger_file(f"hospital-{node}")).write_bytes(write_copy(ledger.entries()))
+        if not ledger.is_closed(study):
+            ledger.close_study(study, 4, bytes.fromhex(json.loads((folder / SUMMARY).read_text())["state_digest"]))
+        copy = copy_for(ledger.entries(), study)
+        assert copy is not None
+        (folder / ledger_file(f"hospital-{node}")).write_bytes(write_copy(copy))
     return problem_in(folder)
 
 
@@ -96,7 +110,11 @@ def test_what_can_be_spent_is_enough_to_reserve_and_what_is_promised_is_not_too_
 
 
 def test_a_ledger_without_a_reservation_is_found(folder: Path, tmp_path: Path) -> None:
-    place, reason = rewritten(folder, tmp_path, lambda ledger, study: ledger.grant(BUDGET.grant))
+    def story(ledger: Any, study: bytes) -> None:
+        ledger.grant(BUDGET.grant)
+        forged(ledger, {**CLOSE, "study": study.hex(), **NOTHING.body()})
+
+    place, reason = rewritten(folder, tmp_path, story)
     assert place == ledger_file("hospital-1")
     assert "reserved exactly once" in reason
 
@@ -122,7 +140,7 @@ def test_a_round_beyond_the_study_is_found(folder: Path, tmp_path: Path) -> None
 
     place, reason = rewritten(folder, tmp_path, story)
     assert place == ledger_file("hospital-1")
-    assert "line 5 commits round 5" in reason
+    assert "line 7 commits round 5" in reason
 
 
 def test_a_release_with_another_receipt_is_found(folder: Path, tmp_path: Path) -> None:
@@ -132,7 +150,7 @@ def test_a_release_with_another_receipt_is_found(folder: Path, tmp_path: Path) -
         rounds(ledger, study, (1, 2, 3, 4), {1: bytes(32)})
 
     place, reason = rewritten(folder, tmp_path, story)
-    assert (place, reason) == (ledger_file("hospital-1"), "line 7 releases round 1 with another receipt")
+    assert (place, reason) == (ledger_file("hospital-1"), "line 9 releases round 1 with another receipt")
 
 
 def test_a_release_of_a_round_whose_sum_its_update_is_not_in_is_found(folder: Path, tmp_path: Path) -> None:
@@ -148,68 +166,17 @@ def test_a_release_of_a_round_whose_sum_its_update_is_not_in_is_found(folder: Pa
 
 
 OTHER_STUDY = bytes([7]) * 32
-STAMPED = {"epsilon": "1", "delta": "1e-7"}
 
 
-def took(ledger: Any, study: bytes) -> None:
-    """What a ledger takes; each forgery below follows as line 4."""
-    ledger.grant(Grant("adults", 1000, 10, 1e-5))
-    ledger.reserve("adults", study, 8, 5e-6, 4)
-    ledger.commit(study, 1)
-
-
-@pytest.mark.parametrize(
-    ("body", "reason"),
-    [
-        ({"kind": "withdraw", "study": None}, "withdraws a study that has committed a round"),
-        ({"kind": "withdraw", "study": OTHER_STUDY.hex()}, "is a withdraw of a study that holds no reservation"),
-        (
-            {"kind": "commit", "study": OTHER_STUDY.hex(), "round": 1},
-            "is a commit of a study that holds no reservation",
-        ),
-        (
-            {"kind": "grant", "population": "adults", "patients": 1000, "disjoint": "", **STAMPED},
-            "grants a budget a second time",
-        ),
-        (
-            {"kind": "grant", "population": "more", "patients": 1000, "disjoint": "", **STAMPED},
-            "grants what cannot be granted: this ledger's budget is for adults",
-        ),
-        (
-            {"kind": "grant", "population": "more", "patients": 10**7, "disjoint": "they say", **STAMPED},
-            "grants what cannot be granted: a delta of 1E-7 is above 1/(10 N)",
-        ),
-        (
-            {"kind": "grant", "population": "more", "patients": 10**200, "disjoint": "they say", **STAMPED},
-            "grants what cannot be granted: a population has 1 to",
-        ),
-        (
-            {"kind": "reserve", "population": "more", "study": OTHER_STUDY.hex(), "rounds": 1, **STAMPED},
-            "reserves what cannot be reserved: no privacy budget is granted to more",
-        ),
-        (
-            {
-                "kind": "reserve",
-                "population": "adults",
-                "study": OTHER_STUDY.hex(),
-                "rounds": 1,
-                **STAMPED,
-                "epsilon": "2.5",
-            },
-            "reserves what cannot be reserved: this study asks for epsilon 2.5",
-        ),
-    ],
-)
-def test_an_entry_that_frees_or_moves_what_is_spent_is_found_though_its_node_signed_it(
-    folder: Path, tmp_path: Path, body: dict[str, Any], reason: str
-) -> None:
+def test_a_withdrawal_after_a_commit_is_found_though_its_node_signed_it(folder: Path, tmp_path: Path) -> None:
     def story(ledger: Any, study: bytes) -> None:
-        took(ledger, study)
-        forged(ledger, {**body, "study": study.hex()} if body.get("study", "") is None else body)
+        ledger.grant(BUDGET.grant)
+        ledger.reserve(BUDGET.population, study, 8, 1e-5, 4)
+        rounds(ledger, study, (1,), {})
+        forged(ledger, {"kind": "withdraw", "study": study.hex()})
 
-    place, found = rewritten(folder, tmp_path, story)
-    assert place == ledger_file("hospital-1")
-    assert found.startswith(f"line 4 {reason}")
+    place, reason = rewritten(folder, tmp_path, story)
+    assert (place, reason) == (ledger_file("hospital-1"), "line 6 withdraws a study that has committed a round")
 
 
 def test_a_withdrawn_reservation_pays_for_nothing(folder: Path, tmp_path: Path) -> None:
@@ -220,37 +187,139 @@ def test_a_withdrawn_reservation_pays_for_nothing(folder: Path, tmp_path: Path) 
         forged(ledger, {"kind": "commit", "study": study.hex(), "round": 1})
 
     place, found = rewritten(folder, tmp_path, story)
-    assert (place, found) == (ledger_file("hospital-1"), "line 4 is a commit of a study that holds no reservation")
+    assert (place, found) == (ledger_file("hospital-1"), "line 5 is a commit of a study that holds no reservation")
 
 
-def test_the_account_of_a_study_is_that_of_its_population(folder: Path, tmp_path: Path) -> None:
-    """A second population that is attested is no fault, and what was withdrawn is not spent."""
-
+def test_a_node_that_does_not_say_how_it_ran_before_it_commits_is_found(folder: Path, tmp_path: Path) -> None:
     def story(ledger: Any, study: bytes) -> None:
-        ledger.grant(Grant("adults", 1000, 20, 1e-5))
-        ledger.grant(Grant(BUDGET.population, 10_000, 10, 1e-5, "The registry: nobody is in both"))
-        ledger.reserve("adults", OTHER_STUDY, 20, 1e-5, 4)
-        ledger.withdraw(OTHER_STUDY)
+        ledger.grant(BUDGET.grant)
         ledger.reserve(BUDGET.population, study, 8, 1e-5, 4)
-        rounds(ledger, study, (1, 2, 3, 4), receipts_of(folder))
+        ledger.commit(study, 1)
+        ledger.run(study, FACTS)
 
-    assert rewritten(folder, tmp_path, story)[0] == "summary.json"  # which tells of the ledger that was there before
-    study = load_study(folder / "study.toml")
-    history = check_rounds(folder, study)
-    account = check_ledger(folder, study, 1, history.receipts)
-    assert (account.population, account.balance.left_epsilon, account.committed) == ("test", 2, {1, 2, 3, 4})
+    place, reason = rewritten(folder, tmp_path, story)
+    assert (place, reason) == (
+        ledger_file("hospital-1"),
+        "it does not say, before its first commit, how its node ran the study",
+    )
 
 
-def test_a_ledger_that_was_cut_after_an_entry_is_missed_by_the_summary(folder: Path) -> None:
+def paid(ledger: Any, study: bytes, receipts: dict[int, bytes]) -> None:
+    """A study that withdrew, one that is reserved, and then this one; two populations, of which this pays from one."""
+    ledger.grant(Grant("adults", 1000, 20, 1e-5))
+    ledger.grant(Grant(BUDGET.population, 10_000, 10, 1e-5, "The registry: nobody is in both"))
+    ledger.reserve("adults", OTHER_STUDY, 20, 1e-5, 4)
+    ledger.withdraw(OTHER_STUDY)
+    ledger.reserve(BUDGET.population, bytes([8]) * 32, 1.5, "1e-6", 4)
+    ledger.commit(bytes([8]) * 32, 1)
+    ledger.reserve(BUDGET.population, bytes([9]) * 32, ".25", "1e-6", 4)
+    ledger.reserve(BUDGET.population, study, 8, "1e-6", 4)
+    rounds(ledger, study, (1, 2, 3, 4), receipts)
+
+
+def test_a_population_is_told_in_totals_and_no_other_study_or_population_is_shown(tmp_path: Path, folder: Path) -> None:
+    key, study = identities(5)[1], load_study(folder / "study.toml").digest
+    with Ledger(tmp_path / "ledger.sqlite", lambda entry: key.sign(LEDGER_LABEL, entry)) as ledger:
+        paid(ledger, study, receipts_of(folder))
+        ledger.close_study(study, 4, bytes(32))
+        ledger.reserve(BUDGET.population, bytes([10]) * 32, ".25", "1e-6", 4)  # afterwards: no part of it
+        copy = copy_for(ledger.entries(), study)
+    assert copy is not None
+    data = write_copy(copy)
+    for hidden in (OTHER_STUDY.hex(), (bytes([8]) * 32).hex(), "adults", "1.5", "withdraw"):
+        assert hidden not in data.decode()
+    read = read_copy(data, study, lambda message, signature: key.public.verifies(signature, LEDGER_LABEL, message))
+    assert read == copy
+    assert (len(read.lines), len(read.entries)) == (17, 11)
+    assert read.totals.body() == {
+        "studies": 3,
+        "reserved_epsilon": "9.75",
+        "reserved_delta": "0.000003",
+        "spent_epsilon": "9.5",
+        "spent_delta": "0.000002",
+    }
+    assert (read.balance.granted_epsilon, read.balance.left_epsilon) == (10, Decimal("0.25"))
+    assert first_fault(read.entries, whole=False) is None
+
+
+TOTALS = {"studies": 1, "reserved_epsilon": "8", "reserved_delta": "1e-5", "spent_epsilon": "8", "spent_delta": "1e-5"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"spent_epsilon": "0"}, "counts other studies, or more or less of them, than the ledger holds"),
+        ({"studies": 2}, "counts other studies, or more or less of them, than the ledger holds"),
+        ({"lines": 2}, "counts 2 entries of this study, and 4 are shown"),
+    ],
+)
+def test_totals_that_are_not_those_of_the_ledger_are_found(
+    folder: Path, tmp_path: Path, changed: dict[str, Any], reason: str
+) -> None:
+    def story(ledger: Any, study: bytes) -> None:
+        ledger.grant(BUDGET.grant)
+        ledger.reserve(BUDGET.population, study, 8, 1e-5, 4)
+        rounds(ledger, study, (1,), {})
+        forged(ledger, {**CLOSE, "study": study.hex(), **TOTALS, "lines": 4, **changed})
+
+    assert rewritten(folder, tmp_path, story) == (ledger_file("hospital-1"), f"line 6 {reason}")
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"spent_epsilon": "7.9"}, "counts less than the study's own entries come to"),
+        ({"studies": 0}, "counts less than the study's own entries come to"),
+        ({"spent_epsilon": "9.1"}, "more spent than was reserved"),
+        ({"reserved_epsilon": "10.1"}, "counts more than was granted to test"),
+        ({"reserved_delta": "0.00001000001"}, "counts more than was granted to test"),
+    ],
+)
+def test_totals_that_cannot_be_right_are_found_where_other_studies_are_hidden(
+    folder: Path, tmp_path: Path, changed: dict[str, Any], reason: str
+) -> None:
+    def story(ledger: Any, study: bytes) -> None:
+        paid(ledger, study, {})
+        told = {**TOTALS, "reserved_epsilon": "9", "spent_epsilon": "8.5", **changed}
+        forged(ledger, {**CLOSE, "study": study.hex(), **told, "lines": 7})
+
+    place, found = rewritten(folder, tmp_path, story)
+    assert place == ledger_file("hospital-1")
+    assert reason in found
+
+
+def test_a_ledger_that_was_cut_shows_it(folder: Path) -> None:
     path = folder / ledger_file("hospital-1")
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
     place, reason = problem_in(folder)
-    assert place == "summary.json"
-    assert reason.startswith("ledger_sequence")
+    assert place == ledger_file("hospital-1")
+    assert reason.startswith("its last line does not close the study")
+
+
+def test_a_line_that_was_hidden_on_the_way_is_missed(folder: Path) -> None:
+    """Its digest keeps the chain whole. The node has signed how many lines are shown."""
+    path = folder / ledger_file("hospital-1")
+    lines = path.read_text().splitlines()
+    at = next(number for number, line in enumerate(lines) if '"kind":"run"' in line)
+    line = json.loads(lines[at])
+    content = content_digest(entry_text(line["body"])).hex()
+    lines[at] = entry_text({"content": content, "signature": line["signature"]})
+    path.write_text("\n".join(lines) + "\n")
+    place, reason = problem_in(folder)
+    assert place == ledger_file("hospital-1")
+    assert "entries of this study, and" in reason
+
+
+def test_a_ledger_of_the_earlier_format_is_named_as_one(folder: Path) -> None:
+    path = folder / ledger_file("hospital-1")
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[1:]))
+    place, reason = problem_in(folder)
+    assert place == ledger_file("hospital-1")
+    assert reason.startswith("this is a ledger of format 1")
 
 
 def test_a_ledger_signed_by_another_node_is_found(folder: Path) -> None:
     shutil.copyfile(folder / ledger_file("hospital-3"), folder / ledger_file("hospital-1"))
     place, reason = problem_in(folder)
     assert place == ledger_file("hospital-1")
-    assert reason.startswith("line 1 is not what this node signed")
+    assert reason.startswith("line 2 is not what this node signed")

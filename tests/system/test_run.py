@@ -139,11 +139,12 @@ def test_the_ledgers_hold_every_round_and_verify(ran: tuple[Path, dict[str, Any]
         assert each["left_epsilon"] == 0.0
         assert each["epsilon"] <= study.privacy.epsilon
         identity = study.identities[each["index"]]
-        entries = read_copy(
+        lines = read_copy(
             (folder / "ledgers" / f"{each['name']}.jsonl").read_bytes(),
+            study.digest,
             lambda message, signature, identity=identity: identity.verifies(signature, LEDGER_LABEL, message),
-        )
-        assert (len(entries), entries[-1].digest.hex()) == (each["ledger_sequence"], each["ledger_head"])
+        ).lines
+        assert (len(lines), lines[-1].digest.hex()) == (each["ledger_sequence"], each["ledger_head"])
 
 
 def test_the_whole_run_verifies_offline(

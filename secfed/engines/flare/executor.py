@@ -23,6 +23,7 @@ from secfed.engines.flare.worker import NodeWorker, OwnersLog
 from secfed.home import Home, default_home
 from secfed.libraries import settle_libraries
 from secfed.node import Node
+from secfed.run_facts import FLARE
 
 _STOP_SECONDS = 5.0
 _ANOTHERS = (
@@ -77,7 +78,8 @@ class NodeExecutor(Executor):  # type: ignore[misc]
 
     def _open_node(self) -> AbstractContextManager[Node]:
         tell = OwnersLog(default_home())
-        return Home.open(default_home()).open_node(self._digest, tell_owner=lambda _, text: tell(text))
+        home = Home.open(default_home())
+        return home.open_node(self._digest, engine=FLARE, tell_owner=lambda _, text: tell(text))
 
     def _approval(self) -> bytes:
         return Home.open(default_home()).approval(self._digest)

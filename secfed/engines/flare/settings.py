@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-ENGINE = "NVIDIA FLARE (a process and a key at every site, mutual TLS)"
+from secfed.run_facts import FLARE
+
+ENGINE = f"{FLARE} (a process and a key at every site, mutual TLS)"
 _PACKAGE = "secfed.engines.flare"
 CONTROLLER = f"{_PACKAGE}.controller.StudyController"
 EXECUTOR = f"{_PACKAGE}.executor.NodeExecutor"

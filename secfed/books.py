@@ -1,0 +1,87 @@
+"""What a node writes into its ledger in the course of a study, in the right order.
+
+Before a process's first commit it writes how it runs the study (`secfed.run_facts`). When the aggregator closes the
+study, and this node holds the receipt that is named as the last, it writes that it is closed, and from then on joins no
+round of it; the ledger is handed over after that, and not before. So the word of an aggregator that closes a study in
+order to see a ledger is kept: it gets no further round from this node. A round that was joined before may still be
+finished, without which the sites would end with different models.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from protocols.errors import WrongSession
+from secfed.chain import Chain
+from secfed.channel import Link
+from secfed.run_facts import facts_here
+from secfed.study import Study
+
+if TYPE_CHECKING:
+    from secfed.node_parts import NodeParts
+
+
+def commit(study: Study, parts: NodeParts, round_number: int) -> None:
+    """Book a round, whose update is about to leave.
+
+    Raises:
+        LedgerError: the ledger refuses, and nothing may leave.
+    """
+    _say_how_it_runs(study, parts)
+    parts.ledger.commit(study.digest, round_number)
+
+
+def commit_forgotten(study: Study, parts: NodeParts) -> None:
+    """After a restore, count every round that may have been joined: spend is never forgotten, at worst overstated.
+
+    The ledger is then at least as long as it was, and peers, who remember its length, take the node back.
+    """
+    last = min(parts.store.raised_floor(study.digest), study.algorithm.rounds)
+    for number in range(1, last + 1):
+        if not parts.ledger.holds("commit", study.digest, number):
+            commit(study, parts, number)
+
+
+def check_open(study: Study, parts: NodeParts) -> None:
+    """Refuse a round of a study that is closed.
+
+    Raises:
+        WrongSession: it is.
+    """
+    if parts.ledger.is_closed(study.digest):
+        raise WrongSession(
+            "a round of a study that was closed, and whose ledger may have been handed over: ask the aggregator's "
+            "operator, and start a new study for further rounds",
+            sender=None,
+            field="round_number",
+        )
+
+
+def close(study: Study, parts: NodeParts, links: tuple[Link, ...], chain: Chain) -> bool:
+    """Close the study, if this node stands where the aggregator says that it ends.
+
+    Args:
+        study: the study.
+        parts: the node's.
+        links: of the closing; the last one is the study's last receipt, and there is none where no round gave a sum.
+        chain: the node's, with those links adopted as far as it can.
+
+    Returns:
+        Whether it is closed now.
+
+    Raises:
+        LedgerError: the ledger refuses.
+    """
+    last = links[-1].receipt.digest() if links else study.digest
+    if last != chain.head:
+        return False
+    commit_forgotten(study, parts)
+    _say_how_it_runs(study, parts)
+    parts.ledger.close_study(study.digest, chain.round_number, chain.state.digest(chain.layout))
+    return True
+
+
+def _say_how_it_runs(study: Study, parts: NodeParts) -> None:
+    ledger, pace = parts.ledger, parts.policy.pace
+    facts = facts_here(study.digest, parts.engine, ledger.path.parent, pace.upload_after_seconds)
+    ledger.run(study.digest, facts.body())
