@@ -29,6 +29,8 @@ def first_fault(entries: Sequence[Entry], whole: bool) -> tuple[Entry, str] | No
         elif entry.kind == "reserve":
             problem = _reserve_problem(entries[:position], entry)
             holding.add(entry.body["study"])
+        elif entry.kind == "run":
+            continue  # it spends nothing
         elif entry.kind == "close":
             problem = _close_problem(entries[:position], entry, whole)
         elif entry.body["study"] not in holding:

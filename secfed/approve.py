@@ -19,6 +19,7 @@ from secfed.data_watch import DataWatch, data_digest
 from secfed.errors import UserError
 from secfed.home import MODELS, Approved, Home
 from secfed.node_file import Dataset
+from secfed.pace import warning
 from secfed.privacy_plan import in_columns, privacy_plan
 from secfed.run_facts import RunKind
 from secfed.sites import LEDGER_FILE, LEDGER_LABEL, STORE_FILE, Site, check_budget, reserve_once
@@ -116,9 +117,18 @@ def approval_screen(candidate: Candidate) -> str:
         study_text(study, candidate.index),
         *in_columns([("your data", data)]),
         privacy_plan(study, [site], candidate.model, candidate.epsilon, RunKind.FEDERATION),
+        *in_columns([("pace", _told_pace(site))]),
         _what_is_new(candidate.last, study),
     ]
     return "\n".join(parts)
+
+
+def _told_pace(site: Site) -> str:
+    seconds = site.policy.pace.upload_after_seconds
+    problem = warning(site.records, seconds)
+    if problem is None:
+        return f"every upload is held back until {seconds:g} s after a round asked for it"
+    return f"WARNING: {problem[0]}. {problem[1]}"
 
 
 def _what_is_new(last: Approved | None, study: Study) -> str:

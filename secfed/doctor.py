@@ -17,11 +17,12 @@ from dp.bookkeeping import first_fault
 from dp.entries import Entry, hour_from
 from secfed.data import Columns, survey
 from secfed.errors import UserError
-from secfed.findings import Finding, NotChecked, look
+from secfed.findings import Finding, NotChecked, Warned, look
 from secfed.home import KEY, MODELS, NODE, POLICY, STUDIES, Approved, Home
 from secfed.keys import read_identity
 from secfed.machine import Machine, check_clock, check_machine
 from secfed.node_file import Dataset, read_node_file
+from secfed.pace import warning
 from secfed.policy import PolicyFile, load_policy_file
 from secfed.run_folder import SIGNATURES
 from secfed.sites import LEDGER_FILE, LEDGER_LABEL, STORE_FILE, reserve_once
@@ -106,6 +107,7 @@ def _inside(home: Home, own: list[tuple[str, datetime]]) -> list[Finding]:
         findings.append(Finding("data", "not checked", "none is registered yet", "`secfed node data add FILE`"))
     entries: list[Entry] = []
     findings.append(look("ledger", lambda: _ledger(home, entries), "Stop, and restore the ledger's newest copy"))
+    findings.append(look("pace", lambda: _pace(home)))
     findings.append(look("store", lambda: _store(home, entries)))
     own += [("the ledger's last entry", hour_from(entry.time)) for entry in entries[-1:]]
     kept: list[Approved] = []
@@ -123,6 +125,14 @@ def _data(dataset: Dataset) -> str:
     column = dataset.patient_column  # what else a record has is a study's matter
     seen = survey(Path(dataset.file), Columns(column, column, column))
     return f"{seen.patients} patients with {seen.records} records"
+
+
+def _pace(home: Home) -> str:
+    seconds = home.policy().pace.upload_after_seconds
+    problem = warning(home.path, seconds)
+    if problem is not None:
+        raise Warned(*problem)
+    return f"uploads are held back until {seconds:g} s after a round asked for them"
 
 
 def _ledger(home: Home, into: list[Entry]) -> str:

@@ -16,7 +16,7 @@ class Finding:
 
     check: str
     """What was looked at, in a word or two."""
-    state: Literal["ok", "failed", "not checked"]
+    state: Literal["ok", "warning", "failed", "not checked"]
     text: str
     """What was found, or why it could not be checked."""
     fix: str = ""
@@ -27,6 +27,14 @@ class NotChecked(Exception):
     """It cannot be told whether this is well; the text says why, and `fix` how it could."""
 
     def __init__(self, text: str, fix: str = "") -> None:
+        super().__init__(text)
+        self.fix = fix
+
+
+class Warned(Exception):
+    """It works, and should be otherwise; the text says why, and `fix` how."""
+
+    def __init__(self, text: str, fix: str) -> None:
         super().__init__(text)
         self.fix = fix
 
@@ -43,6 +51,8 @@ def look(check: str, at: Callable[[], str], fix: str = "") -> Finding:
         return Finding(check, "ok", printable(at()))
     except NotChecked as reason:
         return Finding(check, "not checked", printable(str(reason)), printable(reason.fix))
+    except Warned as reason:
+        return Finding(check, "warning", printable(str(reason)), printable(reason.fix))
     except UserError as error:
         return Finding(check, "failed", error.what, printable(error.next_step))
     except (DPError, OSError, ImportError) as error:

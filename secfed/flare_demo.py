@@ -27,10 +27,10 @@ from secfed.engines.flare.kits import Federation, make_kits
 from secfed.engines.flare.loopback import HOST, OPERATOR, SERVER, Loopback, free_port
 from secfed.engines.flare.namespaces import Namespaces
 from secfed.engines.flare.progress import END, event_of, read_log
-from secfed.engines.flare.worker import OWNERS_LOG
 from secfed.errors import UserError
 from secfed.home import MODELS, NODE, STUDIES, Home
 from secfed.node_file import Dataset, NodeFile, write_node_file
+from secfed.pace import OWNERS_LOG
 from secfed.policy import load_policy_file
 from secfed.progress import Note, Reporter
 from secfed.study import Study, load_study

@@ -41,8 +41,8 @@ def command(
 ) -> None:
     """Look at everything that a round needs, and say how to mend what is not well. Changes nothing.
 
-    Python and libraries, disk, clock, keys and their permissions, policy, data, base models, ledger, budget, memory,
-    and TLS to the server. Ends with 0 when nothing failed and with 1 when something did.
+    Python and libraries, disk, clock, keys and their permissions, policy, pace, data, base models, ledger, budget,
+    memory, and TLS to the server. Ends with 0 when nothing failed and with 1 when something did.
     """
     from secfed.libraries import settle_libraries
 

@@ -187,7 +187,7 @@ def not_protected(study: Study, risk: Risk, how: Mapping[str, Any]) -> list[dict
             "Duration and load",
             f"{work} the same work {whoever}, but how long a machine takes may still depend on its load, and by a "
             f"little on the numbers. A {party}'s policy can hold its uploads back to a fixed moment "
-            "(pace.upload_after_seconds); by their own words {how['held_back']} of {len(how['nodes'])} did.",
+            f"(pace.upload_after_seconds); by their own words {how['held_back']} of {len(how['nodes'])} did.",
         ),
         (
             "The quality of the model",

@@ -17,6 +17,7 @@ from secfed.figures import rounded_up
 from secfed.privacy_plan import privacy_plan
 from secfed.reports.html import render_report
 from secfed.reports.privacy import build_report
+from secfed.run_facts import RunKind
 from secfed.sites import Site
 from secfed.verify.folder import verify_folder
 from tests.secfed.federation import cut, identities, make_policy
@@ -29,7 +30,7 @@ from tests.secfed.test_reports import _summary
 def deployed() -> dict[str, Any]:
     """The report of the study whose figure is pinned."""
     study = study_of()
-    return build_report(study, _summary(study, engine="machines of their own"))
+    return build_report(study, _summary(study, kind=RunKind.FEDERATION))
 
 
 def test_the_report_gives_the_pinned_figure_and_two_other_methods_beside_it(deployed: dict[str, Any]) -> None:
@@ -92,11 +93,11 @@ def test_the_parameters_are_those_of_a_nodes_round(deployed: dict[str, Any]) -> 
     assert "5 nodes × (one update × 1048576 steps" in deployed["overflow_certificate"]["sentence"]
 
 
-@pytest.mark.parametrize("engine", ["machines of their own", "embedded (simulation: one process)"])
+@pytest.mark.parametrize("kind", RunKind)
 @pytest.mark.parametrize("changes", [{}, {"adaptive_clip": {}}])
-def test_no_word_of_the_page_is_another_units(engine: str, changes: dict[str, Any]) -> None:
+def test_no_word_of_the_page_is_another_units(kind: RunKind, changes: dict[str, Any]) -> None:
     study = study_of(privacy=changes)
-    summary = _summary(study, engine=engine) | {"clip": 0.4 if changes else None}
+    summary = _summary(study, kind=kind) | {"clip": 0.4 if changes else None}
     report = build_report(study, summary)
     assert len(report["risk"]["failing_nodes"]) == 5
     page = render_report(report)
@@ -111,7 +112,7 @@ def test_the_plan_is_shown_in_words_of_nodes() -> None:
     study = study_of("fedprox")
     keys = zip(study.roster, identities(len(study.roster)), strict=True)
     sites = [Site(entry.name, key, make_policy(), {}, Path("nowhere")) for entry, key in keys]
-    shown = privacy_plan(study, sites, "a model", 1.993, simulation=False)
+    shown = privacy_plan(study, sites, "a model", 1.993, RunKind.FEDERATION)
     assert "each node     epsilon 2.00 at delta 1e-05, as long as at most 1 of 5 nodes collude" in shown
     assert "6 plain local steps of 8 records by sgd in each of T = 100 rounds, nobody is drawn, clip C = 0.5" in shown
     assert "every node adds" in shown
@@ -121,7 +122,7 @@ def test_the_plan_is_shown_in_words_of_nodes() -> None:
 
 
 def test_against_whom_it_holds_is_said_in_words_of_nodes() -> None:
-    assert against_in_short(study_of(), simulation=False).startswith("as long as at most 1 of 5 nodes collude")
+    assert against_in_short(study_of(), RunKind.FEDERATION).startswith("as long as at most 1 of 5 nodes collude")
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from secfed.keys import write_identity
 from secfed.policy import load_policy
 from secfed.privacy_plan import privacy_plan
 from secfed.run import Plan, _reserve
+from secfed.run_facts import RunKind
 from secfed.sites import LEDGER_FILE, Site, read_site, reserve
 from secfed.study import Study
 from tests.secfed.federation import BASE_DIGEST, Federation, identities, make_policy, make_study
@@ -141,7 +142,7 @@ def test_a_price_is_never_below_the_figure_and_never_above_the_promise(
 
 def test_the_plan_names_the_smallest_epsilon_and_the_noise_that_would_spend_the_promise(tmp_path: Path) -> None:
     study, sites = make_study(), plan_of(make_study(), tmp_path, (8.0,) * 5).sites
-    shown = privacy_plan(study, sites, "a model", check_noise(study), simulation=True)
+    shown = privacy_plan(study, sites, "a model", check_noise(study), RunKind.SIMULATION)
     found = re.search(
         r"promises 8 and can spend (\S+): .* privacy.epsilon = (\S+) would do, or .* = (\S+) would", shown
     )
@@ -157,7 +158,7 @@ def test_the_plan_names_the_smallest_epsilon_and_the_noise_that_would_spend_the_
         check_noise(make_study(privacy={"noise_multiplier": round(noise - 1e-4, 4)}))
     assert "epsilon 2.36 of 8 will be left at every hospital" in shown
     exact = make_study(privacy={"epsilon": 5.64})
-    assert "to spare" not in privacy_plan(exact, sites, "a model", check_noise(exact), simulation=True)
+    assert "to spare" not in privacy_plan(exact, sites, "a model", check_noise(exact), RunKind.SIMULATION)
 
 
 def plan_of(study: Study, folder: Path, epsilons: tuple[float, ...]) -> Plan:
@@ -230,6 +231,6 @@ def test_a_hospital_whose_study_is_withdrawn_in_a_round_sends_no_update(tmp_path
     assert [name for name, reason in federation.refusals if "was withdrawn at this node" in reason] == [
         "hospital-2"
     ] * 4
-    assert [entry.kind for entry in ledger.entries()] == ["grant", "reserve", "withdraw"]
+    assert [entry.kind for entry in ledger.entries()] == ["grant", "reserve", "withdraw", "run", "close"]
     with pytest.raises(NotReserved):
         ledger.commit(federation.study.digest, 1)

@@ -25,6 +25,7 @@ class Clock:
     def __init__(self) -> None:
         self.now = 1000.0
         self.waits: list[float] = []
+        self.commits: list[float] = []
 
     def pause(self, seconds: float) -> None:
         self.waits.append(seconds)
@@ -54,6 +55,13 @@ def paced_round(folder: Path, monkeypatch: pytest.MonkeyPatch, after: float, sec
     trainer.clock, trainer.seconds = clock, seconds
     policy = node.parts.policy.model_copy(update={"pace": PacePolicy(upload_after_seconds=after)})
     parts = replace(node.parts, policy=policy, trainer=trainer)
+    commit = node.parts.ledger.commit
+
+    def note(study: bytes, number: int) -> None:
+        clock.commits.append(clock.now)
+        commit(study, number)
+
+    monkeypatch.setattr(node.parts.ledger, "commit", note)
     federation.nodes[0] = Node(
         federation.study, parts, tell_owner=lambda name, text: told.append(text), pause=clock.pause
     )
@@ -69,6 +77,7 @@ def test_an_upload_leaves_at_the_fixed_moment_however_long_training_took(
     clock, told = paced_round(tmp_path, monkeypatch, 60.0, seconds)
     assert clock.waits == [60.0 - seconds]
     assert clock.now == 1060.0
+    assert clock.commits == [1060.0], "what the ledger tells is handed on"
     assert told == []
 
 

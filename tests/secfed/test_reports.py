@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 from crypto.identity import Identity
 from dp.delta_terms import LocalNoise
 from dp.events import NoisedSums
+from secfed.engines.embedded import ENGINE
 from secfed.errors import UserError
 from secfed.figures import rounded_up
 from secfed.reports.html import render_report, write_report
 from secfed.reports.privacy import build_report
 from secfed.reports.risk import Training, assess
 from secfed.reports.svg import Curve, epsilon_plot
+from secfed.run_facts import COORDINATORS_WORD, RunKind
 from secfed.study import Study
 
 NAMES = ["north", "south", "east"]
@@ -65,7 +67,7 @@ def _round(number: int) -> dict[str, Any]:
         "survivors": ["north", "east"] if dropped else NAMES,
         "dropped": dropped,
         "quorum": 2,
-        "seconds": 1.25,
+        "seconds": 60,
         "bytes_up": {"north": 1200, "south": 900, "east": 1300},
         "bytes_down": {"north": 100, "south": 100, "east": 100},
         "ring_bits": 26,
@@ -76,19 +78,26 @@ def _round(number: int) -> dict[str, Any]:
     }
 
 
-def _summary(study: Study, engine: str = "embedded (simulation: one process)") -> dict[str, Any]:
+def _summary(study: Study, engine: str = ENGINE, kind: RunKind = RunKind.SIMULATION) -> dict[str, Any]:
     return {
         "study": study.name,
         "study_digest": study.digest.hex(),
         "adapter_digest": "sha256:" + "a" * 64,
         "engine": engine,
+        "how_it_ran": {
+            "kind": kind.value,
+            "on_one_machine": [] if kind is RunKind.FEDERATION else [NAMES],
+            "held_back": 0,
+            "nodes": [{"name": name, "engines": [engine], "hold_back_seconds": 0} for name in NAMES],
+        },
+        "coordinators_word": list(COORDINATORS_WORD),
         "mode": study.privacy.mode,
         "unit": "patient",
         "against": "",
         "clip": None,
         "accuracy_before": 0.05,
         "accuracy_after": 0.5,
-        "seconds": 63.0,
+        "seconds": 120,
         "hospitals": [
             {
                 "name": name,
@@ -98,6 +107,12 @@ def _summary(study: Study, engine: str = "embedded (simulation: one process)") -
                 "delta": 1e-5,
                 "budget_epsilon": 8.0,
                 "budget_delta": 3e-5,
+                "budget_since": "2026-01-01T09Z",
+                "studies": 1,
+                "reserved_epsilon": 3.1,
+                "reserved_delta": 1e-5,
+                "spent_epsilon": 3.1,
+                "spent_delta": 1e-5,
                 "left_epsilon": 4.9,
                 "left_delta": 2e-5,
                 "rounds_committed": 3,
@@ -112,7 +127,7 @@ def _summary(study: Study, engine: str = "embedded (simulation: one process)") -
         "rounds": [_round(number) for number in (1, 2, 3)],
         "versions": {"secfed": "0.1.0"},
         "started": "2026-01-01T10:00:00+00:00",
-        "finished": "2026-01-01T10:01:03+00:00",
+        "finished": "2026-01-01T10:02:00+00:00",
     }
 
 
@@ -150,7 +165,7 @@ def test_local_mode_runs_full_batches_and_the_report_says_how_many_and_what_that
 
 
 def test_a_simulation_makes_no_claim_against_an_aggregator_and_says_so(report: dict[str, Any]) -> None:
-    assert report["run"]["simulation"] is True
+    assert report["run"]["kind"] == "simulation"
     assert "No claim against an aggregator" in report["guarantee"]["note"]
     assert "aggregator" not in report["guarantee"]["against"]
     assert report["not_protected"][0]["what"] == "Anything, from whoever ran this process"
@@ -158,10 +173,29 @@ def test_a_simulation_makes_no_claim_against_an_aggregator_and_says_so(report: d
 
 def test_a_run_on_many_machines_claims_protection_against_all_other_parties() -> None:
     study = _study()
-    report = build_report(study, _summary(study, engine="machines of their own"))
-    assert report["run"]["simulation"] is False
+    report = build_report(study, _summary(study, kind=RunKind.FEDERATION))
+    assert report["run"]["kind"] == "federation"
     assert "all other hospitals together" in report["guarantee"]["against"]
     assert "simulation" not in json.dumps([report["guarantee"], report["not_protected"]])
+
+
+def test_a_demonstration_on_one_machine_claims_nothing_against_whoever_ran_it() -> None:
+    study = _study()
+    report = build_report(study, _summary(study, "NVIDIA FLARE", RunKind.DEMONSTRATION))
+    assert report["guarantee"]["note"].startswith("DEMONSTRATION: all hospitals ran on one machine")
+    assert report["not_protected"][0]["what"] == "Anything, from whoever ran one machine"
+    assert "aggregator" not in report["guarantee"]["against"]
+    assert not any("machine of its own" in row["assumption"] for row in report["accounting"]["assumptions"])
+    page = " ".join(render_report(report).split())
+    assert "DEMONSTRATION: all hospitals ran on one machine" in page
+
+
+def test_some_hospitals_on_one_machine_are_named() -> None:
+    study = _study()
+    summary = _summary(study, "NVIDIA FLARE", RunKind.FEDERATION)
+    summary["how_it_ran"]["on_one_machine"] = [["north", "east"]]
+    told = build_report(study, summary)["not_protected"][0]
+    assert (told["what"], "It ran north, east" in told["why"]) == ("Anything, from whoever ran one machine", True)
 
 
 def test_the_accounted_epsilon_is_that_of_the_signed_noise_whatever_the_summary_says() -> None:
@@ -172,8 +206,7 @@ def test_the_accounted_epsilon_is_that_of_the_signed_noise_whatever_the_summary_
     assert build_report(study, summary)["guarantee"]["epsilon_accounted"] == expected
 
 
-def test_money_is_counted_in_decimals(report: dict[str, Any]) -> None:
-    # 8 - 4.9 is 3.0999999999999996 in binary.
+def test_what_all_studies_of_a_population_come_to_is_told(report: dict[str, Any]) -> None:
     assert {each["reserved_epsilon"] for each in report["hospitals"]} == {3.1}
     assert {each["reserved_delta"] for each in report["hospitals"]} == {1e-5}
 

@@ -9,10 +9,10 @@ import pytest
 
 from protocols.errors import LocalError
 from protocols.wire import decode, encode
+from secfed import books
 from secfed.channel import EchoRequest, Offer, RoundOpening, StudyClosing
 from secfed.coordinator import Coordinator
 from secfed.engines.embedded import Cut
-from secfed.node import Node
 from secfed.store import NodeStore
 from tests.secfed.federation import Federation, cut, make_study
 
@@ -144,7 +144,7 @@ def test_peers_take_a_restored_node_back_because_it_commits_what_it_may_have_joi
     federation, coordinator = after(tmp_path, 5, cuts=void)
     raise_floor(federation, 5)
     if not commits_anew:
-        monkeypatch.setattr(Node, "_commit_forgotten", lambda node: None)
+        monkeypatch.setattr(books, "commit_forgotten", lambda study, parts: None)
     record = coordinator._run_round(6)
     assert record.void != commits_anew
     assert commits(federation) == ([3, 5, 1, 2, 4, 6] if commits_anew else [3, 5])

@@ -25,13 +25,13 @@ from secfed.engines.flare.memory import give_back, leave_out_what_is_there
 from secfed.errors import UserError
 from secfed.handover import AttendanceRequest, HandoverRequest, attendance, handover
 from secfed.node import Node
+from secfed.pace import OWNERS_LOG
 
 OPENING_PAUSE_SECONDS = 5.0
 """Between two attempts to open the node: an earlier process may still hold it."""
 _NO_LIMITS = Limits(0, 0)
 _SMALL_BYTES = max(most_map_bytes(kind, _NO_LIMITS) for kind in (AttendanceRequest, HandoverRequest))
 """Of the two requests that are not the node's own."""
-OWNERS_LOG = "node.log"
 
 
 @dataclass

@@ -1,0 +1,172 @@
+"""A ledger is handed over when its study is over, with that study, and not before; and then the study is over."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dp.ledger_copy import LedgerCopy
+from protocols.errors import LocalError, ProtocolError, WrongSession
+from protocols.wire import encode
+from secfed.channel import Link, RoundOpening, StudyClosing
+from secfed.coordinator import Coordinator
+from secfed.engines.embedded import Cut
+from secfed.handover import Handover, HandoverRequest, handover, read_handover
+from secfed.node import Node
+from secfed.policy import PacePolicy
+from tests.secfed.federation import Federation, cut, make_study
+from tests.secfed.test_closings import cut_closing
+
+OTHER = bytes([7]) * 32
+
+
+def asked(node: Node) -> bytes:
+    return handover(node, encode(HandoverRequest(node.study.digest)))
+
+
+def handed_over(node: Node) -> LedgerCopy:
+    end = read_handover(node.study, node.index, asked(node))
+    assert end is not None
+    return end.copy
+
+
+def after_round_one(folder: Path) -> tuple[Federation, Coordinator]:
+    federation = Federation(make_study(), folder)
+    coordinator = federation.coordinator()
+    coordinator._run_round(1)
+    return federation, coordinator
+
+
+def opening(coordinator: Coordinator, number: int) -> bytes:
+    return encode(RoundOpening(tuple(coordinator.links[-1:]), coordinator.chain.context(number).opening()))
+
+
+def test_no_ledger_is_handed_over_before_the_study_is_closed(tmp_path: Path) -> None:
+    federation, coordinator = after_round_one(tmp_path)
+    node = federation.nodes[0]
+    with pytest.raises(WrongSession, match="the study is not closed here"):
+        asked(node)
+    node.handle(opening(coordinator, 2))
+    with pytest.raises(WrongSession, match="the study is not closed here"):
+        asked(node)
+
+
+def test_a_closing_that_names_another_last_receipt_closes_nothing(tmp_path: Path) -> None:
+    federation, coordinator = after_round_one(tmp_path)
+    first = coordinator.links[0]
+    coordinator._run_round(2)
+    node = federation.nodes[0]
+    node.handle(opening(coordinator, 3))  # the node has adopted round 2
+    for links in ((), (Link(first.receipt, b""),)):
+        node.handle(encode(StudyClosing(links)))
+        with pytest.raises(WrongSession, match="the study is not closed here"):
+            asked(node)
+    assert "hospital-0" in coordinator._run_round(4).survivors
+
+
+def test_whoever_closes_a_study_to_see_a_ledger_gets_no_further_round(tmp_path: Path) -> None:
+    federation, coordinator = after_round_one(tmp_path)
+    node = federation.nodes[0]
+    node.handle(encode(StudyClosing(tuple(coordinator.links))))
+    assert handed_over(node).closing["round"] == 1
+    with pytest.raises(WrongSession, match="a round of a study that was closed"):
+        node.handle(opening(coordinator, 2))
+    node.parts.ledger.close()
+    node.parts.store.close()
+    with pytest.raises(WrongSession, match="a round of a study that was closed"):  # a restart forgets nothing
+        federation.start_node(0).handle(opening(coordinator, 2))
+
+
+def test_a_closing_in_the_middle_of_a_round_ends_it_before_anything_is_handed_over(tmp_path: Path) -> None:
+    federation, coordinator = after_round_one(tmp_path)
+    node = federation.nodes[0]
+    node.handle(opening(coordinator, 2))
+    session = node._client
+    assert session is not None
+    node.handle(encode(StudyClosing(tuple(coordinator.links))))
+    with pytest.raises(LocalError, match="failed"):
+        session.receive(b"")
+    assert [entry.body["round"] for entry in handed_over(node).entries if entry.kind == "commit"] == [1]
+
+
+@pytest.mark.parametrize("good", [0, 2])
+def test_a_study_whose_last_rounds_were_void_is_handed_over(good: int, tmp_path: Path) -> None:
+    void = [good + 1, good + 2]
+    cuts: tuple[Cut, ...] = tuple(cut(node, number, "masked input") for number in void for node in (0, 1))
+    federation = Federation(make_study(algorithm={"rounds": good + 2}), tmp_path, cuts=cuts)
+    _, records = federation.run()
+    assert [record.number for record in records if record.void] == void
+    for node in federation.nodes:
+        closing = handed_over(node).closing
+        assert closing["round"] == good
+        assert closing["state"] == node.chain.state.digest(node.chain.layout).hex()
+
+
+def test_a_round_is_finished_late_after_the_closing_and_handed_over_with_the_rest(tmp_path: Path) -> None:
+    federation = Federation(make_study(algorithm={"rounds": 2}), tmp_path)
+    coordinator = cut_closing(federation, 2)
+    coordinator.close_study()
+    assert coordinator.chain.round_number == 2
+    states = {handed_over(node).closing["state"] for node in federation.nodes}
+    assert states == {coordinator.chain.state.digest(coordinator.chain.layout).hex()}
+
+
+def test_what_is_handed_over_tells_of_no_other_study_but_what_all_come_to(tmp_path: Path) -> None:
+    federation = Federation(make_study(), tmp_path)
+    node = federation.nodes[1]
+    ledger = node.parts.ledger
+    ledger.grant(replace(node.parts.policy.budget.grant, population="elsewhere", disjoint="The registry says so"))
+    ledger.reserve("elsewhere", OTHER, 1, 1e-6, 3)
+    federation.run()
+    answer = asked(node)
+    for hidden in (OTHER.hex().encode(), b"elsewhere", b"The registry"):
+        assert hidden not in answer
+    copy = handed_over(node)
+    assert len(copy.lines) == len(copy.entries) + 2
+    assert copy.totals.studies == 1
+    assert read_handover(node.study, 2, answer) is None
+    assert read_handover(node.study, 1, answer[:-1]) is None
+    at = answer.index(b'"kind":"reserve"')
+    assert read_handover(node.study, 1, answer[: at - 20] + b"!" + answer[at - 19 :]) is None
+
+
+def test_the_same_ledger_is_handed_over_however_often_it_is_asked_for(tmp_path: Path) -> None:
+    federation = Federation(make_study(), tmp_path)
+    coordinator, _ = federation.run()
+    node = federation.nodes[3]
+    answer, length = asked(node), node.parts.ledger.sequence
+    coordinator.close_study()
+    assert (asked(node), node.parts.ledger.sequence) == (answer, length)
+
+
+def test_a_node_that_was_put_back_counts_what_it_may_have_forgotten_before_it_closes(tmp_path: Path) -> None:
+    federation, coordinator = after_round_one(tmp_path)
+    node = federation.nodes[0]
+    node.parts.store.raise_floor(node.study.digest, 3)
+    node.handle(encode(StudyClosing(tuple(coordinator.links))))
+    commits = [entry.body["round"] for entry in handed_over(node).entries if entry.kind == "commit"]
+    assert commits == [1, 2, 3]
+
+
+def test_how_a_node_runs_is_signed_before_its_first_commit_and_when_it_changes(tmp_path: Path) -> None:
+    federation, coordinator = after_round_one(tmp_path)
+    node = federation.nodes[0]
+    policy = node.parts.policy.model_copy(update={"pace": PacePolicy(upload_after_seconds=0.01)})
+    federation.nodes[0] = Node(node.study, replace(node.parts, policy=policy))
+    for number in (2, 3):
+        coordinator._run_round(number)
+    coordinator.close_study()
+    kinds = [entry.kind for entry in handed_over(federation.nodes[0]).entries]
+    assert kinds == [
+        *("grant", "reserve", "run", "commit", "release"),
+        *("run", "commit", "release", "commit", "release", "close"),
+    ]
+
+
+def test_a_handover_without_a_ledger_is_none(tmp_path: Path) -> None:
+    study = make_study()
+    assert read_handover(study, 0, encode(Handover(0, study.digest, b""))) is None
+    with pytest.raises(ProtocolError):
+        handover(Federation(study, tmp_path).nodes[0], b"")
