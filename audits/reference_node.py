@@ -25,6 +25,7 @@ from audits.reference_study import Study
 
 ATTEMPTS = 3
 ORDER = ("cohort", "delivery", "survivors", "agreement", "published")
+TYPE_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz-")
 Contribute = Callable[[State, int], Sequence[int]]
 
 
@@ -120,6 +121,7 @@ class Node:
         """The answer to a request of the aggregator. Raises Refused where it is silence."""
         message = parse_cbor(request)
         kind = message.get("type") if type(message) is dict else None
+        need(type(kind) is str and len(kind) in range(1, 41) and set(kind) <= TYPE_LETTERS, "no message")
         if kind == "round-opening":
             self.kinds[kind](message)
             self.claims.hear(message["faults"], message["opening"]["round_number"])
@@ -132,7 +134,6 @@ class Node:
         if kind == "echo-request":
             self.kinds[kind](message)
             return self._echo(message)
-        need(type(kind) is str and self.joined is not None, "no message, or no session")
         return self._in_session(str(kind), request, message)
 
     # --- The chain: rule 5 -------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import argparse
 import sys
 
 from audits import vectors
-from audits.vectors import dealers, defects, receipts, sessions
+from audits.vectors import dealers, defects, receipts, round_cases, rounds, sessions
 
 
 def main() -> int:
@@ -20,7 +20,7 @@ def main() -> int:
         "--write",
         nargs="?",
         const="all",
-        choices=("all", "dealers", "receipts"),
+        choices=("all", "dealers", "receipts", "rounds"),
         help="make all vectors anew before checking them, or only those on top of the recorded sessions",
     )
     options = parser.parse_args()
@@ -31,6 +31,8 @@ def main() -> int:
         receipts.write(receipts.make())
     if options.write in ("all", "dealers"):
         dealers.write(dealers.make(vectors.load_sessions()))
+    if options.write in ("all", "rounds"):
+        rounds.write(round_cases.make())
     found, counted = _check()
     for seed in range(options.random):
         found += [f"random session {seed}: {text}" for text in vectors.check_random(seed)]
@@ -42,7 +44,7 @@ def main() -> int:
 def _check() -> tuple[list[str], str]:
     """Everything recorded: what is wrong with it, and how much of it there is."""
     recorded, wrong = vectors.load_sessions(), vectors.load_defects()
-    chain, liars = receipts.load(), dealers.load()
+    chain, liars, across = receipts.load(), dealers.load(), rounds.load()
     found = [f"honest receipts: {text}" for text in receipts.check_honest(chain)]
     for name, session in recorded.items():
         found += [f"{name}: {text}" for text in vectors.check_session(session) + receipts.check_recorded(session)]
@@ -52,8 +54,10 @@ def _check() -> tuple[list[str], str]:
         found += [f"{bad.name}: {text}" for text in receipts.check_receipt(bad, chain)]
     for liar in liars:
         found += [f"{liar.name}: {text}" for text in dealers.check_dealer(liar, recorded[liar.session])]
+    for case in across.cases:
+        found += [f"{case.name}: {text}" for text in rounds.check_case(case, across)]
     counts = f"{len(recorded)} sessions, {len(wrong)} defects, {len(chain.defects)} bad receipts"
-    return found, f"{counts}, {len(liars)} dishonest dealers"
+    return found, f"{counts}, {len(liars)} dishonest dealers, {len(across.cases)} cases across rounds"
 
 
 if __name__ == "__main__":
