@@ -428,7 +428,7 @@ def _openings(at: World) -> None:
     at.case("a round below the floor", ("opening 2", "advertise for 2"), ("opening 1", No("WrongSession")))
     tries: list[Asked] = [(f"opening {number}", f"advertise for {number}") for number in (1, 2)]
     tries.append(("opening 3", "advertise for 3 on nothing"))
-    at.case("a fourth round on one state", *tries, ("opening 4", No("WrongSession")))
+    at.case("a fourth round on one state", *tries, ("opening 4", No("LocalError", "itself")))
     waits, back = No("LocalError", "itself"), ("opening 5", "advertise for 5, put back")
     at.case("a node that was put back waits", ("opening 3", waits), back, restored=2)
     at.case("a node that was put back signs nothing", ("echo of 1", waits), ("closing", "standing at 0"), restored=2)

@@ -34,6 +34,7 @@ from dp.errors import DPError
 from dp.ledger import Ledger
 from protocols.client import Client
 from protocols.errors import ProtocolError, RemoteError
+from secfed.node_parts import NodeParts
 from secfed.store import NodeStore
 from secfed.strategies import ModelState
 from secfed.study import Study
@@ -172,7 +173,7 @@ def real_node(case: Case, rounds: Rounds, folder: Path) -> tuple[secfed.node.Nod
     store.remember_ledger_sequences({keys[int(node)]: number for node, number in case.seen_ledgers.items()})
     if case.restored:
         store.raise_floor(study.digest, case.restored)
-    parts = secfed.node.NodeParts(study.roster[NODE].name, key, policy, ledger, store, _Trainer(rounds))
+    parts = NodeParts(study.roster[NODE].name, key, policy, ledger, store, _Trainer(rounds))
     lines: list[str] = []
     return secfed.node.Node(study, parts, tell_owner=lambda name, text: _keep_claims(lines, text)), lines
 
