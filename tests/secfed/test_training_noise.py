@@ -83,7 +83,7 @@ def local_trainer(base: Path, patients: int, sigma: float, **figures: Any) -> Lo
         "bound": 1.0,
         "fraction_bits": 40,
     }
-    values = signed(privacy, {"rounds": ROUNDS, **figures, "local": local}, (patients,) * 5)
+    values = signed(privacy, {"rounds": ROUNDS, **figures, "local": local}, (40, 70, patients, 160, 220))
     trainer = trainer_of(values, 2, base, alike(PATIENTS))
     assert isinstance(trainer, LocalTrainer)
     return trainer
