@@ -1,16 +1,17 @@
 """What a node writes into its ledger in the course of a study, in the right order.
 
-Before a process's first commit it writes how it runs the study (`secfed.run_facts`). When the aggregator closes the
-study, and this node holds the receipt that is named as the last, it writes that it is closed, and from then on joins no
-round of it; the ledger is handed over after that, and not before. So the word of an aggregator that closes a study in
-order to see a ledger is kept: it gets no further round from this node. A round that was joined before may still be
-finished, without which the sites would end with different models.
+Before a process's first commit it writes how it runs the study (`secfed.run_facts`). Its ledger is handed over once the
+aggregator has said that the study is over, and named as the last receipt the one that this node holds. Before it leaves
+the node writes that the study is closed, and from then on it joins no round of it: so the word of an aggregator that
+wants to see a ledger is kept. A round that was joined before may still be finished by echo, without which the sites
+would end with different models.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dp.ledger_copy import LedgerCopy, copy_for
 from protocols.errors import WrongSession
 from secfed.chain import Chain
 from secfed.channel import Link
@@ -18,6 +19,7 @@ from secfed.run_facts import facts_here
 from secfed.study import Study
 
 if TYPE_CHECKING:
+    from secfed.node import Node
     from secfed.node_parts import NodeParts
 
 
@@ -57,28 +59,30 @@ def check_open(study: Study, parts: NodeParts) -> None:
         )
 
 
-def close(study: Study, parts: NodeParts, links: tuple[Link, ...], chain: Chain) -> bool:
-    """Close the study, if this node stands where the aggregator says that it ends.
+def is_end(study: Study, links: tuple[Link, ...], chain: Chain) -> bool:
+    """Whether a node stands where the aggregator says that the study ends.
 
     Args:
         study: the study.
-        parts: the node's.
         links: of the closing; the last one is the study's last receipt, and there is none where no round gave a sum.
         chain: the node's, with those links adopted as far as it can.
+    """
+    return chain.head == (links[-1].receipt.digest() if links else study.digest)
 
-    Returns:
-        Whether it is closed now.
+
+def hand_over(node: Node) -> LedgerCopy | None:
+    """What is to be kept of a node's ledger, and the study is closed; None while nobody has said that it is over.
 
     Raises:
         LedgerError: the ledger refuses.
     """
-    last = links[-1].receipt.digest() if links else study.digest
-    if last != chain.head:
-        return False
-    commit_forgotten(study, parts)
-    _say_how_it_runs(study, parts)
-    parts.ledger.close_study(study.digest, chain.round_number, chain.state.digest(chain.layout))
-    return True
+    study, parts, chain = node.study, node.parts, node.chain
+    if node.is_over:
+        node.abandon()  # nothing more is spent
+        commit_forgotten(study, parts)
+        _say_how_it_runs(study, parts)
+        parts.ledger.close_study(study.digest, chain.round_number, chain.state.digest(chain.layout))
+    return copy_for(parts.ledger.entries(), study.digest)
 
 
 def _say_how_it_runs(study: Study, parts: NodeParts) -> None:

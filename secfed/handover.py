@@ -1,10 +1,10 @@
 """What a node hands over for a run's folder where it does not share a process with the aggregator: strict messages.
 
-Before the first round it says that it is there, with its signature under the study. Once the study is closed at this
-node (`secfed.books`), and not before, it gives what is to be kept of its ledger: the study's own entries, how it ran,
-where it stands, and of other studies nothing but digests and one total (`dp.ledger_copy`). Parsed as strictly as the
-protocol's own messages (`protocols.wire`), bounded in size, and checked by whoever takes them: neither promises
-anything that its signatures do not.
+Before the first round it says that it is there, with its signature under the study. Once the study is over, and no
+round of it can follow at this node (`secfed.books`), it gives what is to be kept of its ledger: the study's own entries,
+how it ran, where it stands, and of other studies nothing but digests and one total (`dp.ledger_copy`). Parsed as
+strictly as the protocol's own messages (`protocols.wire`), bounded in size, and checked by whoever takes them: neither
+promises anything that its signatures do not.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import ClassVar
 from crypto.identity import SIGNATURE_BYTES
 from crypto.kdf import DIGEST_BYTES
 from dp.errors import LedgerCorrupt
-from dp.ledger_copy import LedgerCopy, copy_for, read_copy, write_copy
+from dp.ledger_copy import LedgerCopy, read_copy, write_copy
 from protocols.errors import ProtocolError, WrongSession
 from protocols.wire import AnyMessage, Index, Limits, Message, Octets, decode, encode, exactly, most_map_bytes, wired
+from secfed.books import hand_over
 from secfed.node import APPROVAL_LABEL, Node
 from secfed.sites import LEDGER_LABEL
 from secfed.study import Study
@@ -92,10 +93,10 @@ def handover(node: Node, request: bytes) -> bytes:
     asked = decode(HandoverRequest, request, limits_of(node.study), None)
     if asked.study != node.study.digest:
         return b""
-    copy = copy_for(node.parts.ledger.entries(), asked.study)
+    copy = hand_over(node)
     if copy is None:
         raise WrongSession(
-            "the ledger was asked for, and the study is not closed here: the aggregator has not said that it is over, "
+            "the ledger was asked for, and the study is not over here: the aggregator has not said that it is over, "
             "or named a last receipt that this node does not hold",
             sender=None,
             field="type",

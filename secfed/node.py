@@ -70,6 +70,7 @@ class Node:
         self._end = SessionEnd(parts.policy.pace.session_ends_after_seconds, clock, self._tell_owner)
         self._claims = NodeClaims(study, self.index, parts.identity, self._tell_owner)
         self._client: Client | None = None
+        self.is_over = False
         self._limits = Limits(len(study.roster), self.chain.shape.packed_bytes)
         self._keys = study.identities
         self._replay()
@@ -94,8 +95,7 @@ class Node:
             closing = decode(StudyClosing, request, self._limits, None)
             self._claims.hear(closing.faults, self.study.algorithm.rounds + 1)
             self._adopt(closing.links)
-            if books.close(self.study, self.parts, closing.links, self.chain) and self._client is not None:
-                self._client.abandon()  # its ledger may be handed over now: nothing more is spent
+            self.is_over = books.is_end(self.study, closing.links, self.chain)
             return self._standing(closing.links)
         if name == EchoRequest.TYPE:
             return self._echo(decode(EchoRequest, request, self._limits, None))
@@ -112,6 +112,11 @@ class Node:
     def end_overdue(self) -> float | None:
         """End the open session if its time is over. Gives the seconds that it has left; None where none is open."""
         return self._end.look(self._client)
+
+    def abandon(self) -> None:
+        """End the open session, if there is one, and wipe its secrets."""
+        if self._client is not None:
+            self._client.abandon()
 
     def approve(self, study_file: bytes) -> bytes:
         """This node's signature over the study: its values, which the protocol uses, and its file, which people read.
@@ -155,6 +160,7 @@ class Node:
             last_ledger_sequences={node: seen.get(key.raw, 0) for node, key in enumerate(self._keys)},
         )
         self._end.begin()
+        self.is_over = False
         return self._act(self._client.receive(encode(opening)))
 
     def _act(self, events: tuple[ClientEvent, ...]) -> bytes:

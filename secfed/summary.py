@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dp.entries import Entry
-from dp.ledger_copy import LedgerCopy, copy_for
+from dp.ledger_copy import LedgerCopy
 from secfed.account import against_in_short
 from secfed.adapter import ADAPTER_FILES, files_digest
+from secfed.books import hand_over
 from secfed.chain import Chain
 from secfed.coordinator import RoundRecord
 from secfed.errors import UserError
@@ -43,7 +44,7 @@ class HospitalEnd:
     @classmethod
     def of(cls, node: Node) -> HospitalEnd:
         """Of a node in this process. Raises UserError where the study is not closed at it."""
-        copy = copy_for(node.parts.ledger.entries(), node.study.digest)
+        copy = hand_over(node)
         if copy is None:
             raise UserError(
                 f"{node.parts.name} has not closed the study, so that its ledger says nothing of how it ended",

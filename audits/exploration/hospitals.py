@@ -70,11 +70,8 @@ class _RoundLedger:
     def run(self, study: bytes, facts: object) -> None:
         """How it runs is of no account here."""
 
-    def close_study(self, study: bytes, round_number: int, state: bytes) -> None:
-        """Not remembered: so the node joins rounds that a real one would not, and more is tried."""
-
     def is_closed(self, study: bytes) -> bool:
-        """Never."""
+        """Nobody asks for it, which would close it."""
         return False
 
     def commit(self, study: bytes, round_number: int) -> None:

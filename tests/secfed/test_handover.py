@@ -46,10 +46,10 @@ def opening(coordinator: Coordinator, number: int) -> bytes:
 def test_no_ledger_is_handed_over_before_the_study_is_closed(tmp_path: Path) -> None:
     federation, coordinator = after_round_one(tmp_path)
     node = federation.nodes[0]
-    with pytest.raises(WrongSession, match="the study is not closed here"):
+    with pytest.raises(WrongSession, match="the study is not over here"):
         asked(node)
     node.handle(opening(coordinator, 2))
-    with pytest.raises(WrongSession, match="the study is not closed here"):
+    with pytest.raises(WrongSession, match="the study is not over here"):
         asked(node)
 
 
@@ -61,7 +61,7 @@ def test_a_closing_that_names_another_last_receipt_closes_nothing(tmp_path: Path
     node.handle(opening(coordinator, 3))  # the node has adopted round 2
     for links in ((), (Link(first.receipt, b""),)):
         node.handle(encode(StudyClosing(links)))
-        with pytest.raises(WrongSession, match="the study is not closed here"):
+        with pytest.raises(WrongSession, match="the study is not over here"):
             asked(node)
     assert "hospital-0" in coordinator._run_round(4).survivors
 
@@ -79,16 +79,27 @@ def test_whoever_closes_a_study_to_see_a_ledger_gets_no_further_round(tmp_path: 
         federation.start_node(0).handle(opening(coordinator, 2))
 
 
-def test_a_closing_in_the_middle_of_a_round_ends_it_before_anything_is_handed_over(tmp_path: Path) -> None:
+def test_a_closing_alone_ends_nothing_and_a_round_that_is_joined_after_it_ends_its_word(tmp_path: Path) -> None:
+    """Sites that are left out of a round get one, too, to keep up."""
+    federation, coordinator = after_round_one(tmp_path)
+    node = federation.nodes[0]
+    node.handle(encode(StudyClosing(tuple(coordinator.links))))
+    node.handle(opening(coordinator, 2))
+    with pytest.raises(WrongSession, match="the study is not over here"):
+        asked(node)
+    assert "hospital-0" in coordinator._run_round(3).survivors
+
+
+def test_a_ledger_that_is_handed_over_in_the_middle_of_a_round_gets_no_commit_of_it(tmp_path: Path) -> None:
     federation, coordinator = after_round_one(tmp_path)
     node = federation.nodes[0]
     node.handle(opening(coordinator, 2))
     session = node._client
     assert session is not None
     node.handle(encode(StudyClosing(tuple(coordinator.links))))
+    assert [entry.body["round"] for entry in handed_over(node).entries if entry.kind == "commit"] == [1]
     with pytest.raises(LocalError, match="failed"):
         session.receive(b"")
-    assert [entry.body["round"] for entry in handed_over(node).entries if entry.kind == "commit"] == [1]
 
 
 @pytest.mark.parametrize("good", [0, 2])

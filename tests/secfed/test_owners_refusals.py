@@ -231,6 +231,6 @@ def test_a_hospital_whose_study_is_withdrawn_in_a_round_sends_no_update(tmp_path
     assert [name for name, reason in federation.refusals if "was withdrawn at this node" in reason] == [
         "hospital-2"
     ] * 4
-    assert [entry.kind for entry in ledger.entries()] == ["grant", "reserve", "withdraw", "run", "close"]
+    assert [entry.kind for entry in ledger.entries()] == ["grant", "reserve", "withdraw", "run"]
     with pytest.raises(NotReserved):
         ledger.commit(federation.study.digest, 1)
