@@ -1,10 +1,10 @@
 """What a node hands over for a run's folder where it does not share a process with the aggregator: strict messages.
 
 Before the first round it says that it is there, with its signature under the study. Once the study is over, and no
-round of it can follow at this node (`secfed.books`), it gives what is to be kept of its ledger: the study's own entries,
-how it ran, where it stands, and of other studies nothing but digests and one total (`dp.ledger_copy`). Parsed as
-strictly as the protocol's own messages (`protocols.wire`), bounded in size, and checked by whoever takes them: neither
-promises anything that its signatures do not.
+round of it can follow at this node (`secfed.books`), it gives what is to be kept of its ledger: the study's own
+entries, how it ran, where it stands, and of other studies nothing but digests and one total (`dp.ledger_copy`). Parsed
+as strictly as the protocol's own messages (`protocols.wire`), bounded in size, and checked by whoever takes them:
+neither promises anything that its signatures do not.
 """
 
 from __future__ import annotations
