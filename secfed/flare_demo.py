@@ -91,7 +91,7 @@ def run_demo(out: Path, reporter: Reporter, base: Path | None = None, settings: 
         raise UserError(f"the run ended early: {ending['text']}", f"Look at the logs in {out / 'logs'}")
     shutil.copytree(aggregator.run(study.digest), out, dirs_exist_ok=True)
     summary = json.loads((out / run_folder.SUMMARY).read_text())
-    return Outcome(summary, overheads(out, homes))
+    return Outcome(summary, overheads(aggregator.run(study.digest), homes))
 
 
 def make_homes(study_path: Path) -> tuple[Home, ...]:
@@ -157,7 +157,7 @@ def follow(run: Path, reporter: Reporter, processes: Loopback, seconds: float = 
     raise UserError(f"the run has not ended within {seconds:.0f} s", f"Look at {run} and at the logs")
 
 
-def overheads(out: Path, homes: Sequence[Home]) -> tuple[float, ...]:
+def overheads(run: Path, homes: Sequence[Home]) -> tuple[float, ...]:
     """Each completed round's time, less that of the slowest site's longest answer, which is its training.
 
     What sites take is in their owners' logs alone: only a demo, where all owners are one, can put them together.
@@ -168,7 +168,7 @@ def overheads(out: Path, homes: Sequence[Home]) -> tuple[float, ...]:
         for moment, seconds in _ANSWERED.findall((home.path / OWNERS_LOG).read_text())
     ]
     found = []
-    for line in read_log(out):
+    for line in read_log(run):
         if line["event"] == "round-closed":
             until = datetime.fromisoformat(line["time"]) + _DISTANCE
             since = until - timedelta(seconds=line["seconds"]) - 2 * _DISTANCE

@@ -46,6 +46,7 @@ def test_a_healthy_node_has_no_finding_that_failed(home: Home) -> None:
     before = {path.name: path.read_bytes() for path in home.path.iterdir() if path.is_file()}
     findings = examine_node(home.path, None)
     assert states(findings) == set()
+    assert [each.check for each in findings if each.state == "warning"] == ["pace"]
     assert {each.check.split()[0] for each in findings if each.state == "ok"} == {
         *("python", "libraries", "disk", "home", "identity", "node.toml", "policy", "data", "ledger", "store", "study"),
         *("base", "budget"),

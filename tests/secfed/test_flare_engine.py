@@ -39,7 +39,7 @@ from secfed.engines.flare.executor import NodeExecutor
 from secfed.engines.flare.keeper import LateSites
 from secfed.engines.flare.kits import OPERATOR, ROLE, Federation, make_kits
 from secfed.engines.flare.launcher import KeptAlive, NodeLauncher
-from secfed.engines.flare.progress import RunLog
+from secfed.engines.flare.progress import RunLog, read_log
 from secfed.engines.flare.served import OF_A_JOB, OF_A_SITE
 from secfed.engines.flare.settings import EXECUTOR, job_name, study_digest, study_of_job
 from secfed.engines.flare.worker import NodeWorker
@@ -47,6 +47,7 @@ from secfed.handover import AttendanceRequest, HandoverRequest, read_attendance
 from secfed.home import VARIABLE, Home
 from secfed.node import Node
 from secfed.pace import OWNERS_LOG
+from secfed.progress import RoundClosed
 from secfed.run_folder import study_file_digest
 from tests.secfed.federation import Federation as Hospitals
 from tests.secfed.federation import make_study
@@ -376,3 +377,15 @@ def test_a_job_names_a_study_by_its_digest_and_nothing_else(text: object) -> Non
         study_digest(text)
     assert study_of_job(job_name(bytes(32))) == bytes(32)
     assert study_of_job(f"secfed-{text}") is None
+
+
+def test_exact_times_lie_beside_a_runs_folder_and_not_in_it(tmp_path: Path) -> None:
+    """The folder is handed on."""
+    run = tmp_path / "run"
+    run.mkdir()
+    log = RunLog(run)
+    log.start("job")
+    log.show(RoundClosed(1, 5, 5, 12.345, 1.0))
+    log.let_wait("job")
+    assert list(run.iterdir()) == []
+    assert [event["event"] for event in read_log(run)] == ["start", "round-closed"]

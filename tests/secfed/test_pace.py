@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from crypto.randomness import NoiseSecret
 from secfed.node import Node
+from secfed.pace import OWNERS_LOG, warning
 from secfed.policy import PacePolicy
 from secfed.strategies import ModelState
 from tests.secfed.federation import Federation, FormulaTrainer, make_study
@@ -99,3 +100,16 @@ def test_an_owner_is_told_when_training_took_longer(tmp_path: Path, monkeypatch:
 def test_a_moment_that_is_none_is_refused(seconds: float) -> None:
     with pytest.raises(ValidationError):
         PacePolicy(upload_after_seconds=seconds)
+
+
+def test_an_owner_whose_uploads_are_not_held_back_is_warned_with_a_value_to_set(tmp_path: Path) -> None:
+    what, fix = warning(tmp_path, 0.0) or ("", "")
+    assert "sees how long each round's training took" in what
+    assert "upload_after_seconds = 900 under [pace]" in fix
+    assert "a quarter of the 3600 s" in fix
+    lines = ["a answered in 12.000 s", "b answered in 100.500 s", "c answered in 3.000 s"]
+    (tmp_path / OWNERS_LOG).write_text("\n".join(lines) + "\n")
+    _, fix = warning(tmp_path, 0.0) or ("", "")
+    assert "upload_after_seconds = 240 under [pace]" in fix
+    assert "twice the longest that a round has taken here, 100.5 s" in fix
+    assert warning(tmp_path, 60.0) is None

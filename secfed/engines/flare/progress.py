@@ -1,6 +1,7 @@
-"""What a run's operator can follow: `progress.jsonl` in the run's folder, one event a line. No nvflare.
+"""What a run's operator can follow: `DIGEST.progress.jsonl` beside the run's folder, one event a line. No nvflare.
 
-It holds what the aggregator knows, which is what the protocol tells it.
+It holds what the aggregator knows, which is what the protocol tells it. Its times are exact, to follow a run by; so it
+lies beside the run's folder and not in it: the folder is handed on, and how long a round took is not.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class RunLog:
     """Appends to a run's log."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / FILE
+        self._path = _beside(folder, FILE)
+        self._waiting = _beside(folder, WAITING)
 
     def start(self, job: str) -> None:
         """Write down that a job begins, or goes on with, the study."""
@@ -46,12 +48,12 @@ class RunLog:
 
     def let_wait(self, job: str) -> None:
         """Write down that sites have come which take no part in this job of the study, which is begun."""
-        write_whole(self._path.with_name(WAITING), job.encode(), READABLE)
+        self._waiting.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(self._waiting, job.encode(), READABLE)
 
     def sites_wait(self, job: str) -> bool:
         """Whether that was written down of this job."""
-        path = self._path.with_name(WAITING)
-        return path.exists() and path.read_text() == job
+        return self._waiting.exists() and self._waiting.read_text() == job
 
     def _write(self, line: dict[str, Any]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,9 +61,13 @@ class RunLog:
             file.write(json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **line}) + "\n")
 
 
+def _beside(folder: Path, name: str) -> Path:
+    return folder.with_name(f"{folder.name}.{name}")
+
+
 def read_log(folder: Path, start: int = 0) -> Iterator[dict[str, Any]]:
     """The events of a run from a line on. A line that a crash cut short is left out."""
-    path = folder / FILE
+    path = _beside(folder, FILE)
     lines = path.read_text().split("\n")[start:-1] if path.exists() else []
     for line in lines:
         try:
