@@ -96,7 +96,7 @@ class NodeStore:
         return int(total or 0)
 
     def tried_state(self, study: bytes) -> bytes | None:
-        """The state on which this node joined last, if no round has followed it in its chain."""
+        """The state on which this node joined last, unless it has signed for a round since, or moved on."""
         row = self._database.execute("SELECT state FROM tried WHERE study = ?", (study,)).fetchone()
         return bytes(row[0]) if row else None
 
@@ -140,6 +140,7 @@ class NodeStore:
             if highest is not None and highest >= round_number:
                 raise ValueError(f"a statement for round {highest} has been signed already")
             self._database.execute("INSERT INTO locks VALUES (?, ?, ?)", (study, round_number, offer))
+            self._database.execute("DELETE FROM tried WHERE study = ?", (study,))  # it joins no more on that state
 
     def locked(self, study: bytes, round_number: int | None = None) -> bytes | None:
         """The offer kept for a round; for the highest one when no round is given."""

@@ -81,13 +81,14 @@ def test_a_sum_larger_than_survivors_can_send_is_told_in_the_same_way(tmp_path: 
     federation = Federation(make_study(), tmp_path)
 
     def largest(message: MaskedInput) -> dict[str, Any]:
-        bent = bytearray(message.vector)
-        bent[2] ^= 0x80  # far above what the certificate allows, whatever the mask
+        bent, top = bytearray(message.vector), federation.nodes[0].chain.shape.ring_bits - 1
+        bent[top // 8] ^= 1 << top % 8  # the first element, by half of the ring: whatever the masks are
         return {"vector": bytes(bent)}
 
     spoil(federation, largest, 1)
     federation.run()
     assert told(federation, "round 1", BOTH) == once_each(EVERYBODY)
+    assert any("a sum beyond what survivors can send" in reason for _, reason in federation.refusals)
 
 
 def test_what_only_the_aggregator_can_have_done_is_still_its_fault(tmp_path: Path) -> None:
@@ -151,6 +152,23 @@ def test_an_owner_allows_more_on_this_state_alone_and_only_once_the_node_has_sto
     coordinator._run_round(7)
     with pytest.raises(ValueError, match="has not stopped"):
         allow_attempts(store, digest, 1)
+
+
+@pytest.mark.parametrize("adopts", [False, True])
+def test_a_node_whose_last_attempt_succeeded_has_not_stopped(tmp_path: Path, adopts: bool) -> None:
+    federation = Federation(make_study(algorithm={"rounds": 12}), tmp_path)
+    spoil(federation, another_tag, 2)
+    federation.cuts = (cut(0, 3, "unmask"),)
+    coordinator = federation.coordinator()
+    for number in (1, 2, 3):
+        coordinator._run_round(number)
+    if adopts:
+        coordinator.close_study()
+    stores = [node.parts.store for node in federation.nodes]
+    stopped = [stopped_at(store, federation.study.digest) is not None for store in stores]
+    assert stopped == [not adopts, False, False, False, False], (
+        "node 0 has not seen the sum, nor, at first, its receipt"
+    )
 
 
 def test_more_attempts_on_one_state_have_a_bound_over_restarts_too(tmp_path: Path) -> None:
