@@ -22,6 +22,7 @@ from secfed import cli
 from secfed.aggregation import Aggregation, load
 from secfed.aggregator_home import SETTINGS, AggregatorHome
 from secfed.attempts import MORE_ATTEMPTS_MAX, allow_attempts, stopped_at
+from secfed.engines.embedded import ENGINE
 from secfed.engines.flare.worker import answer_of
 from secfed.errors import UserError
 from secfed.left_out import read_left_out, write_left_out
@@ -322,7 +323,7 @@ class Study:
 
     def submit(self) -> Mapping[str, Any]:
         work = load(self.home, self.hospitals.study.digest)
-        return Aggregation(work, self.sites, self.events.append, lambda seconds: None).run("a test")
+        return Aggregation(work, self.sites, self.events.append, lambda seconds: None).run(ENGINE)
 
     def leave_out(self, *names: str) -> Mapping[str, Any]:
         at = ("--aggregator", str(self.home.path), "--json")
