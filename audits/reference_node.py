@@ -118,6 +118,14 @@ class Node:
         for receipt, packed in self.memory.links:
             self._follow(parse_cbor(receipt), packed)
 
+    def attend(self, request: bytes, file: bytes) -> bytes:
+        """The answer to an `attendance-request`, from a node that has approved this file. Refused: silence."""
+        message = parse_cbor(request)
+        self.kinds["attendance-request"](message)
+        need(message["study"] == self.study.digest, "another study")
+        approval = sign(self.identity, "study approval", *self.study.approved_bytes(file))
+        return C({"type": "attendance", "sender": self.index, "study": self.study.digest, "approval": approval})
+
     def handle(self, request: bytes) -> bytes:
         """The answer to a request of the aggregator. Raises Refused where it is silence."""
         message = parse_cbor(request)
