@@ -28,9 +28,9 @@ def read_copy(data: bytes, study: bytes, identity: bytes) -> list[dict[str, Any]
     bodies: list[dict[str, Any]] = []
     for at, line in enumerate(lines, start=1):
         value = _parse(line)
-        content = bytes.fromhex(value["content"]) if "content" in value else _digest("content", J(value["body"]))
+        content = _octets(value["content"], 32) if "content" in value else _digest("content", J(value["body"]))
         before = _digest("entry", before + at.to_bytes(8, "big") + content)
-        verify(identity, bytes.fromhex(value["signature"]), "ledger entry", before)
+        verify(identity, _octets(value["signature"], 64), "ledger entry", before)
         if "body" in value:
             need(value["body"]["kind"] != "close" or value["body"]["lines"] == len(bodies), "an entry is hidden")
             bodies.append(value["body"])
@@ -51,6 +51,11 @@ def _parse(line: bytes) -> dict[str, Any]:
     need(J(value) + b"\n" == line, "not in canonical form")
     checked: dict[str, Any] = value
     return checked
+
+
+def _octets(digits: Any, length: int) -> bytes:
+    need(type(digits) is str and len(digits) == 2 * length and set(digits) <= set("0123456789abcdef"), "no digits")
+    return bytes.fromhex(digits)
 
 
 def _digest(what: str, data: bytes) -> bytes:
