@@ -187,7 +187,7 @@ def epsilon_by_failing_nodes(
 
 
 @lru_cache(maxsize=512)
-def epsilon_of_seen(event: NoisedSums, seen: float, delta: float, noise: DistributedNoise) -> float:
+def epsilon_of_seen(event: NoisedSums, seen: float, delta: float, noise: Noise) -> float:
     """Epsilon at `delta` to those who see less noise, or at another delta than the noise was planned for.
 
     As `event_epsilon`, but it refuses nothing: where the noise's terms take all of delta it is infinite.
@@ -196,7 +196,7 @@ def epsilon_of_seen(event: NoisedSums, seen: float, delta: float, noise: Distrib
         event: the training with its nominal noise multiplier.
         seen: the noise multiplier that is left (`NoiseShares.seen`).
         delta: in (0, 1).
-        noise: how distributed noise is made.
+        noise: how the noise is made.
     """
     check_delta(delta)
     if seen == 0:
@@ -212,7 +212,7 @@ def epsilon_of_seen(event: NoisedSums, seen: float, delta: float, noise: Distrib
     return _epsilon_beside(figure, delta, lambda claim: noise.delta_terms(left, event.noise_multiplier, claim, reach))
 
 
-def analysed_delta(event: NoisedSums, delta: float, noise: DistributedNoise | None, claim: float) -> float:
+def analysed_delta(event: NoisedSums, delta: float, noise: Noise | None, claim: float) -> float:
     """What is left of delta for the analysed mechanism, in a claim of this epsilon: what another accountant, which
     knows nothing of the noise's terms, has to be asked."""
     return delta if noise is None else delta - noise.delta_terms(event, event.noise_multiplier, claim).total

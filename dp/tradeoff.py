@@ -97,7 +97,7 @@ def privacy_curve(event: NoisedSums, noise: Noise | None = None, relation: Relat
         noise: how the noise is made; its terms are added to every delta.
         relation: the event's own by default.
     """
-    loss = privacy_loss(event, relation)
+    loss = privacy_loss(event, relation, None)  # in the words of `event_epsilon`, so that it is computed once
     end = min(float(loss.get_epsilon_for_delta(_END_DELTA)), _EPSILON_MOST)
     epsilons = [index * end / _POINTS for index in range(_POINTS + 1)]
     deltas = [float(delta) for delta in loss.get_delta_for_epsilon(epsilons)]

@@ -16,7 +16,7 @@ from dp.errors import DPError
 from dp.events import NoisedSums, Unit
 from protocols.parameters import DIMENSION_MAX
 from secfed.errors import UserError
-from secfed.figures import amount
+from secfed.figures import amount, in_words
 from secfed.privacy import LocalPrivacy
 from secfed.run_facts import RunKind
 from secfed.study import Study
@@ -149,7 +149,18 @@ def against_in_short(study: Study, kind: RunKind) -> str:
         return "against those who see what is published (a demonstration: one machine ran every party)"
     if isinstance(study.privacy, LocalPrivacy):
         return "against everybody outside the own hospital"
+    return f"as long as {honest_enough(study)}"
+
+
+def honest_enough(study: Study) -> str:
+    """Up to how much misconduct of others the promise of shared noise holds."""
+    count, party = study.cohort.colluders, study.party
+    if count == 1:
+        return (
+            f"no more than one {party} works against the others (alone, with another, or with the aggregator), leaks "
+            "its noise or leaves it out"
+        )
     return (
-        f"as long as at most {study.cohort.colluders} of {len(study.roster)} {study.party}s collude, leak their noise "
-        "or add none"
+        f"no more than {in_words(count)} {party}s work against the others (alone, together, or with the aggregator), "
+        "leak their noise or leave it out"
     )

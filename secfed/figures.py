@@ -10,6 +10,11 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 _MINUTE = 60
+LEAST = 1e-300
+"""A positive figure that is smaller is told as this: floating-point numbers end there."""
+_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+
+_ROUND = {100: "a hundred", 1000: "a thousand", 10_000: "ten thousand", 100_000: "a hundred thousand"}
 
 
 def rounded_up(value: float, decimals: int) -> str:
@@ -43,3 +48,44 @@ def minute_after(moment: datetime) -> datetime:
     """The next full minute; the moment itself where it is one."""
     before = minute_before(moment)
     return before if before == moment else before + timedelta(seconds=_MINUTE)
+
+
+def in_words(count: int) -> str:
+    """A small number as a word, a larger one in digits: one, twelve, 1,000."""
+    return _WORDS[count] if 0 <= count < len(_WORDS) else f"{count:,}"
+
+
+def with_hundredths(value: float) -> str:
+    """An exact amount of epsilon with two decimals at least: 8.00, 5.64, 2.001. Nothing is rounded away."""
+    text = amount(Decimal(repr(value)))
+    whole, _, decimals = text.partition(".")
+    return f"{whole}.{decimals:0<2}"
+
+
+def percent(share: float) -> str:
+    """A share as a percentage with one decimal, rounded up."""
+    return f"{rounded_up(100 * share, 1)} %"
+
+
+def one_in(chance: float) -> str:
+    """A chance as people say it, rounded up: 1 in 100,000."""
+    return f"1 in {math.floor(1 / chance * (1 + 1e-12)):,}"
+
+
+def over(count: int) -> str:
+    """A whole number rounded down to its first digit, as people say "over a thousand"."""
+    unit = 10 ** (len(str(count)) - 1)
+    rounded = count // unit * unit
+    return _ROUND.get(rounded, in_words(rounded))
+
+
+def two_digits_up(value: float) -> str:
+    """A positive figure with two digits, never below the true one: 0.08, 0.081, 12."""
+    decimals = 1 - math.floor(math.log10(value))
+    text = rounded_up(value, max(decimals, 0))
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def tiny(value: float) -> str:
+    """A positive figure near 0 with two digits: 3.6e-11; never 0."""
+    return "< 1e-300" if value <= LEAST else f"{value:.2g}".replace("e-0", "e-")

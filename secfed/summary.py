@@ -139,6 +139,7 @@ def _hospital(
         "budget_epsilon": float(balance.granted_epsilon),
         "budget_delta": float(balance.granted_delta),
         "budget_since": copy.grant.time if copy.grant is not None else "",
+        "disjoint": str(copy.grant.body["disjoint"]) if copy.grant is not None else "",
         "studies": totals.studies,
         "reserved_epsilon": float(totals.reserved_epsilon),
         "reserved_delta": float(totals.reserved_delta),

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from protocols.errors import FaultKind
 from secfed.errors import UserError
 from secfed.faults import what_it_did
-from secfed.figures import rounded_up, scientific
+from secfed.figures import percent, rounded_up, scientific, tiny, with_hundredths
 from secfed.reports.svg import Curve, epsilon_plot
 
 _CURVES_MAX = 4
@@ -55,9 +55,11 @@ def render_report(report: Mapping[str, Any]) -> str:
     environment.filters |= {
         "up": rounded_up,
         "size": _size,
-        "percent": _percent,
+        "percent": percent,
+        "epsilon": with_hundredths,
         "scientific": scientific,
-        "scientific_up": lambda value: f"{value:.2g}".replace("e-0", "e-"),
+        "voucher": lambda kind: kind.split()[0],
+        "tiny": tiny,
         "duration": _duration,
         "moment": lambda text: text[:19].replace("T", " "),
         "stage": lambda text: text.replace("_", " "),
@@ -104,11 +106,6 @@ def _size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} GB"
-
-
-def _percent(share: float) -> str:
-    """A share as a percentage with one decimal, rounded up."""
-    return f"{rounded_up(100 * share, 1)} %"
 
 
 def _duration(seconds: float) -> str:

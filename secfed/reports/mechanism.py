@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from dp.accounting import PRV_AGREEMENT
 from dp.delta_terms import LocalNoise, Noise
 from dp.events import NoisedSums, Unit
 from dp.step_plan import OVERFLOW_BITS
 from secfed.account import event_of, noise_of
 from secfed.adaptive_clip import describe as describe_adaptive
 from secfed.algorithms import Algorithm, FedAvg, FedOptAdamBC, FedProx, describe
+from secfed.figures import LEAST
 from secfed.privacy import DistributedPrivacy, LocalPrivacy
-from secfed.reports.caveats import assumptions
 from secfed.reports.risk import Risk
+from secfed.reports.vouchers import Statement
 from secfed.study import Study
 
 _OVERFLOW = "steps in which more are drawn than the padded batches hold"
@@ -214,7 +217,10 @@ def overflow_certificate(study: Study) -> dict[str, Any]:
         if study.privacy.protects is Unit.NODE:
             units = "one update"
         most = f"{size} {study.party}s × ({units} × {study.privacy.grid} steps + {study.noise_tail} of noise)"
-        sure = "The sum cannot wrap, whoever takes part, but with a chance of 2^-40 for the whole study"
+        sure = (
+            "An overflow, which would spoil the model, has a chance below 1 in 10^12 over the whole study, whoever "
+            "takes part"
+        )
     return {
         "roster_size": size,
         "largest_input": certificate.magnitude,
@@ -225,14 +231,15 @@ def overflow_certificate(study: Study) -> dict[str, Any]:
     }
 
 
-def accounting(study: Study, risk: Risk, apart: bool, epsilon_prv: float) -> dict[str, Any]:
-    """What was accounted for, how, and what it stands on.
+def accounting(study: Study, risk: Risk, epsilon_prv: float | None, rests_on: Sequence[Statement]) -> dict[str, Any]:
+    """What was accounted for, how, and what it rests on.
 
     Args:
         study: what was signed.
         risk: its figures.
-        apart: nodes ran on machines of their own.
-        epsilon_prv: the cross-check by privacy random variables.
+        epsilon_prv: the cross-check by privacy random variables, at `risk.analysed_delta`; None where they have no
+            figure.
+        rests_on: statement by statement.
     """
     event, noise = event_of(study), noise_of(study)
     unit, gaussian = study.privacy.protects.value, f"Gaussian noise σ = {event.noise_multiplier:g}"
@@ -247,23 +254,38 @@ def accounting(study: Study, risk: Risk, apart: bool, epsilon_prv: float) -> dic
         "event": released,
         "event_tree": str(event.dp_event()),
         "epsilon": risk.epsilon,
-        "cross_checks": [
-            {
-                "epsilon": risk.epsilon_renyi,
-                "by": "Rényi differential privacy at integer orders, an independent method that errs high",
-            },
-            {
-                "epsilon": epsilon_prv,
-                "by": "privacy random variables (Opacus), as sharp as the figure of record but for a tolerance of 0.01",
-            },
-        ],
+        "analysed_delta": risk.analysed_delta,
+        "cross_checks": _cross_checks(risk, epsilon_prv),
         "attendance": (
             f"the figure counts all planned rounds, whether or not a {study.party} took part in them, and the noise of "
             f"the fewest {study.party}s: the aggregator's choice of who takes part cannot change it"
         ),
-        "assumptions": assumptions(study, apart),
+        "rests_on": [row.as_json() for row in rests_on],
     }
     return facts | _noise_facts(event, noise, risk.epsilon)
+
+
+def agrees(epsilon_prv: float, epsilon: float) -> bool:
+    """Whether the figure by privacy random variables confirms the figure of record: the rule that the report states."""
+    return abs(epsilon_prv - epsilon) <= PRV_AGREEMENT
+
+
+def _cross_checks(risk: Risk, epsilon_prv: float | None) -> list[dict[str, Any]]:
+    """Two other methods, the rule that each has to keep, and whether it does; None where there is no figure."""
+    return [
+        {
+            "by": "Rényi differential privacy at integer orders, an independent method",
+            "epsilon": risk.epsilon_renyi,
+            "rule": "it always gives more than the figure of record",
+            "passed": risk.epsilon_renyi > risk.epsilon,
+        },
+        {
+            "by": "privacy random variables (Opacus), an independent method that is as sharp",
+            "epsilon": epsilon_prv,
+            "rule": f"it differs from the figure of record by at most {PRV_AGREEMENT:g}, twice its own tolerance",
+            "passed": None if epsilon_prv is None else agrees(epsilon_prv, risk.epsilon),
+        },
+    ]
 
 
 def _noise_facts(event: NoisedSums, noise: Noise, epsilon: float) -> dict[str, Any]:
@@ -273,13 +295,13 @@ def _noise_facts(event: NoisedSums, noise: Noise, epsilon: float) -> dict[str, A
         return {
             "sampler": "real-number Gaussian in double precision, from a cryptographic stream under a secret of its "
             "own; that rounding in the sampler reveals nothing is assumed, not proved",
-            "delta_terms": [{"of": _OVERFLOW, "delta": terms.overflow}],
+            "delta_terms": [{"of": _OVERFLOW, "delta_at_most": max(terms.overflow, LEAST)}],
         }
     return {
         "sampler": "discrete Gaussian in whole-number arithmetic, from a cryptographic stream under a secret of its "
         f"own; each number is within a total variation of {noise.sampler_error:.1g} of the exact distribution",
         "delta_terms": [
-            {"of": of, "delta": value}
+            {"of": of, "delta_at_most": max(value, LEAST)}
             for of, value in (
                 ("the sampler's distance from the exact distribution", terms.sampler),
                 *([] if event.unit is Unit.NODE else [(_OVERFLOW, terms.overflow)]),

@@ -6,6 +6,7 @@ from dp.events import Unit
 from secfed.figures import rounded_up
 from secfed.privacy import DistributedPrivacy
 from secfed.reports.risk import Risk
+from secfed.reports.vouchers import Statement, Voucher, not_said
 from secfed.study import Study
 
 
@@ -14,43 +15,43 @@ def protects_nodes(study: Study) -> bool:
     return study.privacy.protects is Unit.NODE
 
 
-def mechanism_rows(privacy: DistributedPrivacy) -> list[tuple[str, str, str]]:
-    """Assumptions about what a node contributes, apart from noise."""
+def mechanism(privacy: DistributedPrivacy) -> list[Statement]:
+    """What a node contributes, apart from noise."""
     once = (
         "the whole change that local training makes is clipped once, rounded toward zero, and its norm checked in "
         "whole numbers; nothing is assumed of the training behind it"
     )
-    attendance = (
+    attendance = Statement(
         "When a node takes part does not depend on what is in its data",
-        "assumed",
+        Voucher.ASSUMED,
         "attendance is seen by everybody, and the guarantee is for what a node contributes",
     )
     if privacy.adaptive_clip is None:
-        return [(f"No node contributes an update longer than C = {privacy.clip:g}", "checked", once), attendance]
+        longest = f"No node contributes an update longer than C = {privacy.clip:g}"
+        return [Statement(longest, Voucher.TESTED, once), attendance]
+    longest = "No node contributes an update longer than C of that round, indicator included"
     return [
-        ("No node contributes an update longer than C of that round, indicator included", "checked", once),
-        (
+        Statement(longest, Voucher.TESTED, once),
+        Statement(
             "A clipping norm chosen from earlier sums costs nothing more",
-            "checked",
+            Voucher.TESTED,
             "noise is in proportion to C: in whole numbers every round has the same largest norm and the same noise",
         ),
         attendance,
     ]
 
 
-def attested_rows() -> list[tuple[str, str, str]]:
+def said() -> list[Statement]:
     """What only people can know."""
     return [
-        (
+        not_said(
             "A node with all its data is what is to be protected",
-            "attested",
             "all people in it are protected together; what somebody pays who is in the data of two nodes is said in "
             "section 3",
         ),
-        (
+        not_said(
             "The study's figures were chosen without looking at the nodes' records",
-            "attested",
-            "tuning runs on the same nodes must be booked as studies of their own",
+            "tuning runs on the same nodes have to be booked as studies of their own",
         ),
     ]
 

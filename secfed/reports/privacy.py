@@ -8,17 +8,19 @@ reader's behalf, and makes no claim without a figure or a reason beside it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dp.accounting import prv_epsilon
+from dp.accounting import SMALLEST_CROSS_CHECK, prv_epsilon
 from secfed.account import event_of, noise_of
 from secfed.privacy import LocalPrivacy
 from secfed.reports.caveats import not_protected
 from secfed.reports.mechanism import accounting, overflow_certificate, parameters
 from secfed.reports.promise import guarantee
 from secfed.reports.repeated import repeated_rounds
+from secfed.reports.rests_on import statements
 from secfed.reports.risk import Risk, Training, assess
+from secfed.reports.vouchers import Voucher
 from secfed.run_facts import RunKind
 from secfed.study import Study
 
@@ -32,16 +34,16 @@ def build_report(study: Study, summary: Mapping[str, Any], epsilon_prv: float | 
         epsilon_prv: the cross-check by privacy random variables. Computed by default; a verifier, which loads neither
             Opacus nor torch for it, gives the figure of the report that it compares.
     """
-    hospitals = summary["hospitals"]
     training = Training(event_of(study), study.privacy.delta, noise_of(study))
     risk = assess(training)
-    if epsilon_prv is None:
+    has_prv = risk.analysed_delta >= SMALLEST_CROSS_CHECK
+    if epsilon_prv is None and has_prv:
         event = training.event
-        epsilon_prv = prv_epsilon(event.sampling_rate, event.noise_multiplier, event.steps, training.delta)
+        epsilon_prv = prv_epsilon(event.sampling_rate, event.noise_multiplier, event.steps, risk.analysed_delta)
     how = summary["how_it_ran"]
     kind = RunKind(how["kind"])
     return {
-        "format": 1,
+        "format": 2,
         "title": "Privacy budget report",
         "study": {"name": study.name, "purpose": study.purpose, "digest": summary["study_digest"]},
         "run": {
@@ -54,25 +56,41 @@ def build_report(study: Study, summary: Mapping[str, Any], epsilon_prv: float | 
             "seconds": summary["seconds"],
             "rounds_planned": study.algorithm.rounds,
         },
-        "guarantee": guarantee(study, risk, kind),
+        "guarantee": guarantee(study, risk, summary, kind),
         "risk": _risk(risk),
         "parties": _parties(study, summary),
         "parameters": parameters(study, summary["clip"]),
         "overflow_certificate": overflow_certificate(study),
-        "accounting": accounting(study, risk, kind is RunKind.FEDERATION, epsilon_prv),
+        "accounting": accounting(study, risk, epsilon_prv if has_prv else None, statements(study, summary, kind)),
         "not_protected": not_protected(study, risk, how) + repeated_rounds(summary["rounds"], study.party),
-        "rounds": [_round(study, each) for each in summary["rounds"]],
-        "hospitals": [_hospital(each) for each in hospitals],
+        "rounds": [_round(each) for each in summary["rounds"]],
+        "noise_as_run": _noise_as_run(study, summary["rounds"]),
+        "hospitals": [_hospital(each) for each in summary["hospitals"]],
         "utility": {
             "accuracy_before": summary["accuracy_before"],
             "accuracy_after": summary["accuracy_after"],
             "measured_on": "the study's held-out test set, which this guarantee does not cover: such figures "
             "belong on public or synthetic data only",
         },
-        "coordinators_word": list(summary["coordinators_word"]),
         "evidence": _evidence(study, summary),
         "versions": dict(summary["versions"]),
+        "vouched_by": _WHO,
     }
+
+
+_WHO = {
+    "run.kind": Voucher.PROVED.value,
+    "run.on_one_machine": Voucher.PROVED.value,
+    "run.held_back": Voucher.PROVED.value,
+    **{f"run.{name}": Voucher.COORDINATOR.value for name in ("engine", "started", "finished", "seconds")},
+    **dict.fromkeys(("guarantee", "risk", "parties", "parameters", "overflow_certificate"), Voucher.PROVED.value),
+    **dict.fromkeys(("accounting", "hospitals", "rounds"), Voucher.PROVED.value),
+    **{f"rounds.{name}": Voucher.COORDINATOR.value for name in ("dropped", "seconds", "bytes_up", "bytes_down")},
+    "utility": Voucher.COORDINATOR.value,
+    "evidence": Voucher.PROVED.value,
+    "versions": Voucher.COORDINATOR.value,
+}
+"""Who vouches for each part's figures. What the promise rests on is said line by line, in `accounting.rests_on`."""
 
 
 def _risk(risk: Risk) -> dict[str, Any]:
@@ -81,25 +99,29 @@ def _risk(risk: Risk) -> dict[str, Any]:
             {
                 "false_positive_rate": bound.false_positive_rate,
                 "true_positive_rate_at_most": bound.true_positive_rate,
-                "true_positive_rate_at_most_from_epsilon_alone": bound.true_positive_rate_from_epsilon,
             }
             for bound in risk.membership
         ],
         "membership_advantage_at_most": risk.membership_advantage,
-        "gaussian_mu_at_most": risk.gaussian_mu,
+        "best_test_right_at_most": risk.best_test,
+        "best_test_right_at_most_at_two_hospitals": risk.best_test_at_two,
+        "gaussian_mu_at_most": _finite(risk.gaussian_mu),
+        "epsilon_at_a_tenth_of_delta": _finite(risk.epsilon_at_tenth),
         "epsilon_replace_one": risk.epsilon_replace_one,
         "patient_at_several_hospitals": [
             {"hospitals": count, "epsilon": value} for count, value in risk.epsilon_at_hospitals
         ],
         "failing_nodes": [
-            {
-                "failing": row.failing,
-                "noise_multiplier": row.noise_multiplier,
-                "epsilon": row.epsilon if math.isfinite(row.epsilon) else None,
-            }
+            {"failing": row.failing, "noise_multiplier": row.noise_multiplier, "epsilon": _finite(row.epsilon)}
             for row in risk.failing
         ],
+        "epsilon_at_two_hospitals_and_one_more_failing": _finite(risk.epsilon_at_two_one_more_failing),
     }
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON has no infinity: None stands where there is no limit, or no figure."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _parties(study: Study, summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +138,7 @@ def _parties(study: Study, summary: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _round(study: Study, summary: Mapping[str, Any]) -> dict[str, Any]:
+def _round(summary: Mapping[str, Any]) -> dict[str, Any]:
     kept = (
         "number",
         "attempt_void",
@@ -133,20 +155,24 @@ def _round(study: Study, summary: Mapping[str, Any]) -> dict[str, Any]:
         "receipt_digest",
         "faults",
     )
-    return {key: summary[key] for key in kept} | {"noise_as_run": _noise_as_run(study, len(summary["survivors"]))}
+    return {key: summary[key] for key in kept}
 
 
-def _noise_as_run(study: Study, survivors: int) -> float | None:
-    """The noise multiplier of a round's sum when c of its survivors give theirs away; None where there is no sum.
+def _noise_as_run(study: Study, rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The noise multiplier of each round's sum when c of its survivors give theirs away; None where there is no sum.
 
-    Known after the fact only, and true only if attendance did not depend on sums released before: in no verdict.
+    Known after the fact only, and in no figure: it stands here, marked so, and not on the page.
     """
-    if not survivors:
-        return None
-    if isinstance(study.privacy, LocalPrivacy):
-        return study.privacy.noise_multiplier
-    shares = study.noise_shares
-    return shares.seen(study.privacy.noise_multiplier, survivors, shares.colluders)
+    shares = None if isinstance(study.privacy, LocalPrivacy) else study.noise_shares
+    sigma = study.privacy.noise_multiplier
+    counts = [len(each["survivors"]) for each in rounds]
+    seen = [
+        sigma if shares is None else shares.seen(sigma, count, shares.colluders) if count else 0.0 for count in counts
+    ]
+    return {
+        "holds": "only if attendance did not depend on sums released before; no figure of this report uses it",
+        "noise_multipliers": [value if count else None for value, count in zip(seen, counts, strict=True)],
+    }
 
 
 def _hospital(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,13 +5,21 @@ The figures are those of `dp.accounting` and `dp.tradeoff`, gathered for the rep
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from dp.accounting import FailingNodes, epsilon_by_failing_nodes, event_epsilon, rdp_epsilon
+from dp.accounting import (
+    FailingNodes,
+    analysed_delta,
+    epsilon_by_failing_nodes,
+    epsilon_of_seen,
+    event_epsilon,
+    rdp_epsilon,
+)
 from dp.delta_terms import DistributedNoise, Noise
 from dp.events import NoisedSums, Relation, Unit
-from dp.tradeoff import membership_bound, privacy_curve
+from dp.tradeoff import privacy_curve
 
 FALSE_POSITIVE_RATES = (0.001, 0.01, 0.1)
 HOSPITALS_OF_ONE_PATIENT = (1, 2, 3)
@@ -35,32 +43,44 @@ class MembershipBound:
     false_positive_rate: float
     true_positive_rate: float
     """At most, from the whole privacy curve."""
-    true_positive_rate_from_epsilon: float
-    """At most, from (epsilon, delta) alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Risk:
-    """The plain figures of one training."""
+    """The plain figures of one training. All of them are for what runs, the terms of its noise included."""
 
     epsilon: float
     """The figure of record at the training's delta, for adding or removing a patient; for a node, whose contribution is
     its data's or zero."""
     epsilon_replace_one: float
     """The same for exchanging one patient's records for other records, such as a changed diagnosis."""
+    epsilon_at_tenth: float
+    """The figure at a tenth of delta; infinite where the noise's terms take all of that."""
+    analysed_delta: float
+    """What is left of delta for the analysed mechanism: what the other methods are asked about."""
     epsilon_renyi: float
-    """By Renyi differential privacy at integer orders, which errs high. What the machine does otherwise than the
-    analysis assumes is left out of it."""
+    """At `analysed_delta` by Renyi differential privacy at integer orders, which errs high."""
     membership: tuple[MembershipBound, ...]
     membership_advantage: float
     """delta(0): the largest difference between true and false positive rate of any test."""
+    best_test: float
+    """How often the best test is right at most, in a group of which half took part."""
+    best_test_at_two: float
+    """The same for a patient at two hospitals of the study; as `best_test` where the unit is the node."""
     gaussian_mu: float
-    """No test tells more than one for N(0, 1) against N(mu, 1) does, up to the training's delta."""
+    """No test tells more than one for N(0, 1) against N(mu, 1) does, up to the training's delta; infinite if none."""
     epsilon_at_hospitals: tuple[tuple[int, float], ...]
     """(k, epsilon) for a patient whose records lie at k hospitals of the study; empty where the unit is the node."""
     failing: tuple[FailingNodes, ...]
     """Epsilon against nodes of the smallest round that leak their noise or add none; empty in local mode, where it does
     not depend on them."""
+    epsilon_at_two_one_more_failing: float | None
+    """For a patient at two hospitals, against one failing node more than the study allows for; None where either does
+    not apply."""
+
+    def epsilon_of_failing(self, count: int) -> float:
+        """Epsilon against so many failing nodes of the smallest round; infinite where that is all of them."""
+        return self.failing[count].epsilon if count < len(self.failing) else math.inf
 
 
 @lru_cache(maxsize=32)
@@ -68,21 +88,38 @@ def assess(training: Training) -> Risk:
     """Compute the figures; takes a few seconds, most of them for the privacy loss."""
     event, delta, noise = training.event, training.delta, training.noise
     record = event_epsilon(event, delta, noise)
-    curve = privacy_curve(event)
+    curve = privacy_curve(event, noise)
     shared = noise if isinstance(noise, DistributedNoise) else None
     at_hospitals = event.at_summed_hospitals if shared else event.at_separate_hospitals
     hospitals = () if event.unit is Unit.NODE else HOSPITALS_OF_ONE_PATIENT
-    figures = (event.sampling_rate, event.noise_multiplier, event.steps, delta)
+    left = analysed_delta(event, delta, noise, record)
     return Risk(
         epsilon=record,
         epsilon_replace_one=event_epsilon(event, delta, noise, Relation.REPLACE),
-        epsilon_renyi=rdp_epsilon(*figures),
-        membership=tuple(
-            MembershipBound(rate, curve.true_positive_rate(rate), membership_bound(rate, [record], [delta]))
-            for rate in FALSE_POSITIVE_RATES
-        ),
+        epsilon_at_tenth=_at_tenth(training),
+        analysed_delta=left,
+        epsilon_renyi=rdp_epsilon(event.sampling_rate, event.noise_multiplier, event.steps, left),
+        membership=tuple(MembershipBound(rate, curve.true_positive_rate(rate)) for rate in FALSE_POSITIVE_RATES),
         membership_advantage=curve.advantage,
+        best_test=curve.accuracy,
+        best_test_at_two=privacy_curve(at_hospitals(2), noise).accuracy if hospitals else curve.accuracy,
         gaussian_mu=curve.gaussian_mu(delta),
         epsilon_at_hospitals=tuple((count, event_epsilon(at_hospitals(count), delta, noise)) for count in hospitals),
         failing=epsilon_by_failing_nodes(event, delta, shared, shared.shares.quorum) if shared else (),
+        epsilon_at_two_one_more_failing=_at_two_one_more_failing(event, delta, shared)
+        if hospitals and shared
+        else None,
     )
+
+
+def _at_tenth(training: Training) -> float:
+    event, delta, noise = training.event, training.delta / 10, training.noise
+    if noise is None:
+        return event_epsilon(event, delta)
+    return epsilon_of_seen(event, event.noise_multiplier, delta, noise)
+
+
+def _at_two_one_more_failing(event: NoisedSums, delta: float, noise: DistributedNoise) -> float:
+    shares = noise.shares
+    seen = shares.seen(event.noise_multiplier, shares.quorum, shares.colluders + 1)
+    return epsilon_of_seen(event.at_summed_hospitals(2), seen, delta, noise)

@@ -160,6 +160,7 @@ def _check_hospitals(summary: dict[str, Any], study: Study, history: History, ac
             ("budget_epsilon", float(balance.granted_epsilon)),
             ("budget_delta", float(balance.granted_delta)),
             ("budget_since", copy.grant.time if copy.grant is not None else ""),
+            ("disjoint", str(copy.grant.body["disjoint"]) if copy.grant is not None else ""),
             ("studies", totals.studies),
             ("reserved_epsilon", float(totals.reserved_epsilon)),
             ("reserved_delta", float(totals.reserved_delta)),

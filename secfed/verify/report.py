@@ -8,18 +8,17 @@ random variables, which would need Opacus and torch here.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from secfed import __version__
 from secfed.reports.html import render_report
+from secfed.reports.mechanism import agrees
 from secfed.reports.privacy import build_report
 from secfed.run_folder import REPORT, REPORT_PAGE, SUMMARY
 from secfed.study import Study
 from secfed.verify.evidence import ACCOUNTANTS_DIFFER, Broken, claim, first_difference, read_file, read_json, shortened
-
-_PRV_SLACK = 0.1
-"""The cross-check by privacy random variables lies within this of the figure of record, its tolerance included."""
 
 
 def check_report(folder: Path, study: Study, summary: dict[str, Any]) -> None:
@@ -31,10 +30,10 @@ def check_report(folder: Path, study: Study, summary: dict[str, Any]) -> None:
     report = read_json(folder, REPORT)
     prv = _claimed_cross_check(report)
     try:
-        expected = json.loads(json.dumps(build_report(study, summary, prv)))
+        expected = json.loads(json.dumps(build_report(study, summary, math.nan if prv is None else prv)))
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise Broken(SUMMARY, "lacks something that a report tells, or has it in another form") from error
-    if not abs(prv - expected["accounting"]["epsilon"]) <= _PRV_SLACK:
+    if prv is not None and not agrees(prv, expected["accounting"]["epsilon"]):
         raise Broken(REPORT, "its cross-check by privacy random variables is far from the figure of record")
     difference = first_difference(report, expected, ACCOUNTANTS_DIFFER, "it")
     if difference is not None:
@@ -48,8 +47,11 @@ def check_report(folder: Path, study: Study, summary: dict[str, Any]) -> None:
         raise Broken(REPORT_PAGE, f"it is not the page of {REPORT} (by secfed {__version__})")
 
 
-def _claimed_cross_check(report: dict[str, Any]) -> float:
+def _claimed_cross_check(report: dict[str, Any]) -> float | None:
+    """Its figure; None where it is said that there is none, which the report that is made again has to say, too."""
     checks = claim(REPORT, claim(REPORT, report, "accounting", dict), "cross_checks", list)
     if not checks:
         raise Broken(REPORT, "it has no cross-checks")
+    if isinstance(checks[-1], dict) and checks[-1].get("epsilon", 0.0) is None:
+        return None
     return claim(REPORT, checks[-1], "epsilon", float)

@@ -21,6 +21,7 @@ from secfed.account import check_noise, epsilon_by_round, event_of, noise_of, sm
 from secfed.errors import UserError
 from secfed.reports.html import render_report
 from secfed.reports.privacy import build_report
+from secfed.run_facts import RunKind
 from secfed.strategies import first_state, mean_change, move, next_state, noise_variance
 from secfed.study import Study
 from tests.secfed import exact
@@ -237,7 +238,8 @@ def test_the_report_shows_epsilon_against_the_number_of_nodes_that_fail(report: 
 
 
 def test_the_report_says_what_each_rounds_noise_came_to_and_uses_it_nowhere(report: dict[str, Any]) -> None:
-    as_run = [each["noise_as_run"] for each in report["rounds"]]
+    as_run = report["noise_as_run"]["noise_multipliers"]
+    assert "no figure of this report uses it" in report["noise_as_run"]["holds"]
     assert as_run == pytest.approx([(4 / 3) ** 0.5, 1.0, (4 / 3) ** 0.5, (4 / 3) ** 0.5])
     tree = json.dumps({name: report[name] for name in ("guarantee", "accounting")})
     assert str(as_run[0]) not in tree
@@ -247,11 +249,10 @@ def test_a_deployed_run_names_its_adversary_and_how_many_may_fail() -> None:
     from tests.secfed.test_reports import _summary
 
     study = study_of(algorithm={"rounds": 4}, privacy={"noise_multiplier": 1.0})
-    summary = _summary(study, engine="machines of their own")
-    found = build_report(study, summary)
-    assert "as long as at most 1 of the hospitals collude" in found["guarantee"]["against"]
-    assumed = [row["assumption"] for row in found["accounting"]["assumptions"] if row["status"] == "assumed"]
-    assert any("leak their noise" in text for text in assumed)
+    found = build_report(study, _summary(study, RunKind.FEDERATION))
+    assert "as long as no more than one hospital works against the others" in found["guarantee"]["against"]
+    assumed = [row["statement"] for row in found["accounting"]["rests_on"] if row["vouched_by"] == "assumed"]
+    assert any("leaks or leaves out noise" in text for text in assumed)
     assert found["accounting"]["delta_terms"]
     assert "simulation" not in json.dumps(found["guarantee"])
 
