@@ -106,12 +106,13 @@ PictureFile = Annotated[Path | None, typer.Option("--picture", metavar="FILE", h
 
 @app.command(name="privacy", epilog=PRIVACY_EXAMPLE)
 def privacy(as_json: AsJson = False, picture: PictureFile = None) -> None:
-    """Look for canary patients in sums of distributed training, and bound epsilon from below by how well that goes.
+    """Look for canary patients in what nodes publish, and bound epsilon from below by how well that goes.
 
-    What is audited is what the aggregator and its colluders see, against the epsilon that is claimed against them. The
-    same is done with builds that have a defect each: too little noise, no sampling, or patients who count for more than
-    accounted. Takes about a minute. Ends 0 if no bound for the real build is above the claim and every defect shows; 1
-    if not.
+    Every way of training is audited, through real nodes and whole rounds: distributed steps, updates of nodes that are
+    a unit each, and local steps. What is looked at is what the aggregator and its colluders see, against the epsilon
+    that is claimed against them. The same is done with builds that have a defect each: too little noise, no sampling,
+    or patients who count for more than accounted. Takes two to three minutes. Ends 0 if no bound for the real build is
+    above the claim and every defect shows; 1 if not.
     """
     from audits.privacy import report
     from audits.privacy.picture import write_picture

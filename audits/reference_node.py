@@ -51,6 +51,7 @@ class Memory:
 
     def commit(self, number: int) -> None:
         need(number not in self.committed, "the ledger has committed this round")
+        self.entries += not self.committed  # before its first commit a node writes down how it runs
         self.committed.add(number)
         self.entries += 1
 
@@ -116,6 +117,14 @@ class Node:
         self.kinds = schema(len(study.roster), len(self._round(1).pack([0] * study.dimension(self.trained))))
         for receipt, packed in self.memory.links:
             self._follow(parse_cbor(receipt), packed)
+
+    def attend(self, request: bytes, file: bytes) -> bytes:
+        """The answer to an `attendance-request`, from a node that has approved this file. Refused: silence."""
+        message = parse_cbor(request)
+        self.kinds["attendance-request"](message)
+        need(message["study"] == self.study.digest, "another study")
+        approval = sign(self.identity, "study approval", *self.study.approved_bytes(file))
+        return C({"type": "attendance", "sender": self.index, "study": self.study.digest, "approval": approval})
 
     def handle(self, request: bytes) -> bytes:
         """The answer to a request of the aggregator. Raises Refused where it is silence."""

@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 
 from audits.privacy.report import Audited
-from audits.privacy.sessions import Setting
+from audits.privacy.settings import Setting
 from secfed.errors import UserError
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 190, 110, 30, 52
@@ -24,7 +24,7 @@ _APART = 12
 """Marks of different methods lie on lines of their own: they would cover each other otherwise."""
 _STEPS = (0.5, 1, 2, 5, 10, 20, 50, 100)
 _MOST_TICKS = 12
-_METHODS = (("one run", "one_run"), ("f-DP", "f_dp"), ("error rates (GDP where everybody takes part)", "error_rates"))
+_METHODS = (("one run", "one_run"), ("f-DP", "f_dp"), ("error rates (GDP where nobody is sampled)", "error_rates"))
 _STYLE = (
     "svg{background:#fff}text{fill:#1b2733;font:13px system-ui,'Segoe UI',Roboto,Arial,sans-serif}"
     ".tick{fill:#55636f;font-size:12px}.grid{stroke:#d5dde3}.theory{stroke:#b3261e;stroke-width:2;stroke-dasharray:7 5}"
@@ -87,7 +87,7 @@ def _tick(epsilon: float, x: float, bottom: float) -> str:
 
 def _theory(setting: Setting, x: float, top: float, bottom: float) -> str:
     away, anchor = (6, "start") if x < (_LEFT + _WIDTH) / 2 else (-6, "end")
-    who = "everybody takes part" if setting.sampling_rate == 1 else f"sampled at {setting.sampling_rate:g}"
+    who = setting.mode.value + ("" if setting.gaussian else f", sampled at {setting.sampling_rate:g}")
     return (
         f'<line class="theory" x1="{x:.1f}" x2="{x:.1f}" y1="{top - 8:.1f}" y2="{bottom:.1f}"/>'
         f'<text class="bad" x="{x + away:.1f}" y="{top - 2:.1f}" text-anchor="{anchor}">'
@@ -97,7 +97,7 @@ def _theory(setting: Setting, x: float, top: float, bottom: float) -> str:
 
 def _description(audited: Sequence[Audited]) -> str:
     rows = "; ".join(
-        f"{each.build.name} (theory {each.theory:.2f}): "
+        f"{each.setting.mode.value}, {each.build.name} (theory {each.theory:.2f}): "
         + ", ".join(f"{name} {getattr(each.bounds, field):.2f}" for name, field in _METHODS)
         + (", flagged" if each.flagged else ", below theory")
         for each in audited

@@ -1,22 +1,23 @@
-"""Sums over canaries through the code that hospitals run, and what a coalition of colluding nodes sees of them.
+"""Rounds over canaries through the classes that hospitals run, and what a coalition of colluding nodes sees of them.
 
-A session is one step of distributed training: `dp.distributed.private_sum` at every node (coins, choice of records,
-grouping by patient, clipping, rounding, noise), then a whole round of `protocols.client` and `protocols.aggregator`
-(tags, masks, a dropout, survivors, unmasking, checked sum, receipt). As many nodes drop out as may, so that exactly t
-are left and the noise is the nominal one, which is all that the theory may count on.
+Everything between the data and the published sum is deployed code: `secfed.node.Node` with its ledger and store, the
+trainer that `secfed.training.make_trainer` chooses for the study, the coordinator and a whole session of the protocol
+for every round, with dropouts. What the audit adds is the data, and a trainer that hands each round's to the real one
+and keeps what colluding nodes upload.
 
-The coalition is the aggregator and c nodes. It knows the sum, and what its own nodes put into it, noise included; the
-difference is what the honest nodes' shares of noise have to hide. A canary's score is its coordinate of that.
+The coalition is the aggregator and colluding nodes. It knows the sum, and what its own nodes put into it, noise
+included; the difference is what the honest nodes' noise has to hide. A canary's score is its coordinate of that.
 
-Several sessions, each over canaries of its own, say more than one long vector does for the same time.
+Several rounds, each over canaries of its own, say more than one long vector does for the same time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -24,105 +25,78 @@ from numpy.typing import NDArray
 
 from audits.privacy.bounds import Scores
 from audits.privacy.builds import Build
-from audits.privacy.canaries import CanaryModel, canary_patients
-from crypto.discrete_gaussian import SAMPLER_ERROR
-from crypto.identity import Identity
-from crypto.kdf import digest
+from audits.privacy.canaries import canary_adapter, canary_node, canary_patients
+from audits.privacy.settings import BASE_MODEL, RECORD_SIZES, Mode, Setting, identity_of
 from crypto.randomness import NoiseSecret
-from dp import distributed
-from dp.accounting import event_epsilon
-from dp.delta_terms import GRID, DistributedNoise
-from dp.events import NoisedSums, NoiseShares
-from dp.step_plan import StepPlan, batches_needed, noise_share, noise_tail
-from protocols.aggregator import Aggregator, Stage
-from protocols.client import Client
-from protocols.events import InputWanted, Send, SumPublished
-from protocols.parameters import CohortRules, OverflowCertificate, RoundShape
-from protocols.session import Context, SessionConfig
+from dp.ledger import Ledger
+from dp.sampling import Patients
+from protocols import encoding
+from protocols.receipts import Receipt
+from secfed.coordinator import Coordinator
+from secfed.engines.embedded import Cut, EmbeddedChannel, Simulation
+from secfed.models import AdapterModel
+from secfed.node import Node
+from secfed.node_parts import NodeParts
+from secfed.policy import Policy
+from secfed.store import NodeStore
+from secfed.strategies import Layout, ModelState
+from secfed.training import make_trainer
 
-_ROUND = 1
-_STUDY = digest("privacy audit")
+_POPULATION = "canaries"
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What is audited: a study of one step, and how many canaries look at it."""
+class RoundsFailed(RuntimeError):
+    """A round of an audit gave no sum: nothing was measured."""
 
-    rules: CohortRules = CohortRules(roster_size=5, colluders=1, tolerated_dropouts=1, minimum=4)
-    """N = 5, c = 1, f = 1: the quorum is 4, of whom 3 are honest."""
-    noise_multiplier: Fraction = Fraction(1)
-    """sigma, nominal."""
-    sampling_rate: float = 1.0
-    """q."""
-    clip: float = 1.0
-    """C."""
-    most_records: int = 4
-    """G. Every canary has two records more."""
-    canaries: int = 2000
-    """In one session; the length of its vector."""
-    sessions: int = 16
-    physical_batch: int = 64
-    delta: float = 1e-5
 
-    @property
-    def quorum(self) -> int:
-        """t of a full cohort."""
-        return self.rules.quorum(self.rules.roster_size)
+@dataclass
+class _CanaryTrainer:
+    """The deployed trainer, over the canaries of each round."""
+
+    setting: Setting
+    build: Build
+    index: int
+    model: AdapterModel
+    present: Sequence[NDArray[np.bool_]]
+    """Which canaries are in, by session."""
+    uploads: dict[int, NDArray[np.int64]] = field(default_factory=dict)
+    """What this node put into each round."""
 
     @property
-    def leaving(self) -> frozenset[int]:
-        """The nodes that drop out before they upload: the first ones."""
-        return frozenset(range(self.rules.roster_size - self.quorum))
+    def layout(self) -> Layout:
+        return self.model.layout
 
-    @property
-    def colluding(self) -> frozenset[int]:
-        """The coalition's nodes: the last ones."""
-        return frozenset(range(self.rules.roster_size - self.rules.colluders, self.rules.roster_size))
+    def first_state(self) -> ModelState:
+        return ModelState(np.zeros(self.model.dimension, dtype=np.float32))
 
-    @property
-    def honest(self) -> tuple[int, ...]:
-        """The honest survivors, who have the canaries."""
-        return tuple(sorted(set(range(self.rules.roster_size)) - self.leaving - self.colluding))
+    def contribute(
+        self, state: ModelState, round_number: int, secret: NoiseSecret, progress: Callable[[int], None]
+    ) -> NDArray[np.int64]:
+        setting = self.setting
+        trainer = make_trainer(setting.study, self.index, self.model, self.first_state(), self._data(round_number))
+        with self.build.defect(first=self.index == setting.honest[0]):
+            vector = trainer.contribute(state, round_number, secret, progress)
+        self.uploads[round_number] = vector
+        return vector
 
-    @property
-    def event(self) -> NoisedSums:
-        """What the accountant counts for one canary: a single sum."""
-        return NoisedSums(self.sampling_rate, float(self.noise_multiplier), 1)
-
-    @property
-    def noise(self) -> DistributedNoise:
-        """How the accountant takes the noise to be made."""
-        shares = NoiseShares(self.quorum, self.rules.colluders)
-        return DistributedNoise(shares, self.rules.roster_size, self.canaries, sampler_error=SAMPLER_ERROR)
-
-    @property
-    def epsilon(self) -> float:
-        """The theory: epsilon at delta against the coalition, as it would stand in a study."""
-        return event_epsilon(self.event, self.delta, self.noise)
-
-    def plan(self) -> StepPlan:
-        """Every node's step."""
-        patients = -(-self.canaries // len(self.honest)) + 1
-        return StepPlan(
-            self.sampling_rate,
-            self.clip,
-            GRID,
-            self.most_records,
-            self.physical_batch,
-            batches_needed(patients, self.sampling_rate, self.most_records, self.physical_batch),
-            noise_share(self.noise_multiplier, GRID, self.quorum, self.rules.colluders),
-        )
+    def _data(self, round_number: int) -> Patients:
+        setting = self.setting
+        own = np.flatnonzero(self.present[round_number - 1] & (setting.owners == self.index)).tolist()
+        make = canary_node if setting.mode is Mode.UPDATE else canary_patients
+        return make(own, setting.most_records + 2)
 
 
 def observe(setting: Setting, build: Build) -> Scores:
-    """Run all sessions of a build and score every canary as the coalition would."""
-    present, values = [], []
-    with _one_thread():
-        for number in range(setting.sessions):
-            coins = NoiseSecret().stream("canaries").uniform_words(setting.canaries)
-            present.append(coins >> np.uint64(63) == 1)
-            values.append(_coalition_view(setting, build, present[-1], number) / GRID)
-    return Scores(np.concatenate(present), np.concatenate(values))
+    """Run all sessions of a build and score every canary as the coalition would.
+
+    Raises:
+        RoundsFailed: a session gave no sum.
+    """
+    coins = [NoiseSecret().stream("canaries").uniform_words(setting.canaries) for _ in range(setting.sessions)]
+    present = [words >> np.uint64(63) == 1 for words in coins]
+    with _one_thread(), TemporaryDirectory(prefix="secfed-audit-") as folder:
+        seen = _coalition_views(setting, build, present, Path(folder))
+    return Scores(np.concatenate(present), np.concatenate(seen) / setting.canary_step)
 
 
 @contextmanager
@@ -136,62 +110,65 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _coalition_view(setting: Setting, build: Build, present: NDArray[np.bool_], number: int) -> NDArray[np.int64]:
-    """The sum of one session without what the colluders put in, in steps of the grid, of shape (canaries,)."""
-    plan = setting.plan()
-    model = CanaryModel(setting.canaries, setting.clip)
-    owners = np.resize(setting.honest, setting.canaries)
-    vectors = {}
-    for node in sorted({*setting.honest, *setting.colluding}):
-        own = np.flatnonzero(present & (owners == node))
-        patients = canary_patients(own.tolist(), setting.most_records + 2)
-        secret = NoiseSecret()
-        with build.defect(first=node == setting.honest[0]):
-            vectors[node] = distributed.private_sum(model, patients, plan, secret, _ROUND).vector
-        secret.wipe()
-    total = _published(setting, plan, vectors, number)
-    return total - sum(vectors[node] for node in setting.colluding)
+def _coalition_views(
+    setting: Setting, build: Build, present: Sequence[NDArray[np.bool_]], folder: Path
+) -> list[NDArray[np.int64]]:
+    """Of each session the sum without what the colluders put in, as whole numbers of shape (canaries,)."""
+    study = setting.study
+    model = canary_adapter(setting.canaries, setting.clip * RECORD_SIZES[setting.mode])
+    trainers = [_CanaryTrainer(setting, build, index, model, present) for index in range(len(study.roster))]
+    refusals: list[str] = []
+    nodes = [_node(setting, trainer, folder) for trainer in trainers]
+    cuts = tuple(
+        Cut.model_validate({"node": study.roster[node].name, "round": number, "from": "masked input"})
+        for node in sorted(setting.leaving)
+        for number in range(1, setting.sessions + 1)
+    )
+    channel = EmbeddedChannel(nodes, Simulation(cut=cuts), lambda name, reason: refusals.append(f"{name}: {reason}"))
+    sums: list[tuple[Receipt, bytes]] = []
+    coordinator = Coordinator(
+        study,
+        model.layout,
+        trainers[0].first_state(),
+        channel,
+        show=lambda event: None,
+        keep=lambda receipt, packed: sums.append((receipt, packed)),
+        epsilon_by_round=(0.0,) * setting.sessions,
+    )
+    try:
+        coordinator.run()
+    finally:
+        for node in nodes:
+            node.parts.ledger.close()
+            node.parts.store.close()
+    if len(sums) != setting.sessions:
+        raise RoundsFailed(f"{len(sums)} of {setting.sessions} rounds gave a sum: {'; '.join(refusals[:3])}")
+    views = []
+    for receipt, packed in sums:
+        shape, number = coordinator.chain.shape, receipt.statement.round_number
+        total = encoding.from_ring(encoding.unpack(packed, shape), shape)
+        views.append(total - sum(trainers[node].uploads[number] for node in setting.colluding))
+    return views
 
 
-def _published(
-    setting: Setting, plan: StepPlan, vectors: dict[int, NDArray[np.int64]], number: int
-) -> NDArray[np.int64]:
-    """The sum that a colluding node is shown at the end of a whole round."""
-    config, identities = _session(setting, plan, number)
-    clients = [Client(config, index, identity, ledger_sequence=0) for index, identity in enumerate(identities)]
-    aggregator = Aggregator(config)
-    requests = aggregator.open()
-    seen = {}
-    while True:
-        stage = aggregator.stage
-        if stage is Stage.CLOSE:
-            aggregator.expect_state(digest("next"))
-        for node, request in requests.items():
-            if node in setting.leaving and stage is Stage.MASKED_INPUT:
-                continue
-            answer = b""
-            for event in clients[node].receive(request):
-                match event:
-                    case Send(data):
-                        answer = data
-                    case InputWanted():
-                        answer = clients[node].submit(vectors[node])
-                    case SumPublished(_, total):
-                        seen[node] = total
-                        answer = clients[node].close(digest("next"))
-            aggregator.receive(node, answer)
-        if stage is Stage.CLOSE:
-            aggregator.receipt()
-            return seen[max(setting.colluding)]
-        requests = aggregator.advance()
-
-
-def _session(setting: Setting, plan: StepPlan, number: int) -> tuple[SessionConfig, list[Identity]]:
-    """A round of its own, in a ring with room for the largest sum."""
-    nodes = setting.rules.roster_size
-    identities = [Identity(digest("privacy audit", bytes([node]))) for node in range(nodes)]
-    magnitude = plan.most_patients * GRID + noise_tail(plan.noise_variance, nodes * setting.canaries)
-    ring_bits = OverflowCertificate(nodes, magnitude).ring_bits
-    state = digest("privacy audit", number.to_bytes(4, "big"))
-    context = Context(_STUDY, _ROUND, _STUDY, digest("base"), state, RoundShape(setting.canaries, ring_bits))
-    return SessionConfig(setting.rules, tuple(each.public for each in identities), context, magnitude), identities
+def _node(setting: Setting, trainer: _CanaryTrainer, folder: Path) -> Node:
+    """A node of the audited study, with its budget granted and the study reserved."""
+    study, index = setting.study, trainer.index
+    key, entry = identity_of(index), study.roster[index]
+    policy = Policy.model_validate(
+        {
+            "cohort": {"minimum": setting.rules.minimum},
+            "budget": {
+                "population": _POPULATION,
+                "patients": entry.patients,
+                "epsilon": study.privacy.epsilon,
+                "delta": study.privacy.delta,
+            },
+            "allow": {"base_models": [BASE_MODEL]},
+        }
+    )
+    ledger = Ledger(folder / f"ledger-{index}.sqlite", lambda content: key.sign("ledger entry", content))
+    ledger.grant(policy.budget.grant)
+    ledger.reserve(_POPULATION, study.digest, study.privacy.epsilon, study.privacy.delta, study.algorithm.rounds)
+    store = NodeStore(folder / f"node-{index}.sqlite")
+    return Node(study, NodeParts(entry.name, key, policy, ledger, store, trainer))

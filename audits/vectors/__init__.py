@@ -4,13 +4,14 @@
 came of it. `negative.json` is a list of defects: each names a session, who receives what in place of which honest
 message, and the class of `protocols.errors` that must refuse it, with the party at fault. `receipts.json` is what a
 verifier of receipts must refuse, and `dealers.json` what an aggregator must do about nodes whose lies fit their
-commitments. `rounds.json` is what a whole node answers across rounds. The reference (`audits.reference` and what stands
-beside it, from protocols/SPEC.md alone) made them. HPKE's randomness is in nobody's hands: the envelopes are part of a
-vector, and the roots of the receivers, recorded too, open them.
+commitments. `rounds.json` is what a whole node answers across rounds, `ledger.json` what it hands over. The reference
+(`audits.reference` and what stands beside it, from protocols/SPEC.md alone) made them, but for the ledger. HPKE's
+randomness is in nobody's hands: the envelopes are part of a vector, and the roots of the receivers, recorded too, open
+them.
 
 `python -m audits.vectors` checks all of them on both implementations; `--random N` plays N more sessions; `--write`
 makes them anew. This module reads, writes and checks sessions and defects; `audits.vectors.sessions` and
-`audits.vectors.defects` say what is in them; `receipts`, `dealers` and `rounds` beside them have their own.
+`audits.vectors.defects` say what is in them; `receipts`, `dealers`, `rounds` and `ledgers` beside them have their own.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ _NEGATIVE = "negative.json"
 RECEIPTS = "receipts.json"
 DEALERS = "dealers.json"
 ROUNDS = "rounds.json"
+LEDGER = "ledger.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +187,9 @@ def check_random(seed: int) -> list[str]:
 
 def load_sessions(folder: Path = FOLDER) -> dict[str, Session]:
     """All recorded sessions, by name."""
-    paths = sorted(path for path in folder.glob("*.json") if path.name not in (_NEGATIVE, RECEIPTS, DEALERS, ROUNDS))
+    paths = sorted(
+        path for path in folder.glob("*.json") if path.name not in (_NEGATIVE, RECEIPTS, DEALERS, ROUNDS, LEDGER)
+    )
     return {path.stem: _session_from(json.loads(path.read_text())) for path in paths}
 
 

@@ -9,7 +9,7 @@ import argparse
 import sys
 
 from audits import vectors
-from audits.vectors import dealers, defects, receipts, round_cases, rounds, sessions
+from audits.vectors import dealers, defects, ledgers, receipts, round_cases, rounds, sessions
 
 
 def main() -> int:
@@ -20,7 +20,7 @@ def main() -> int:
         "--write",
         nargs="?",
         const="all",
-        choices=("all", "dealers", "receipts", "rounds"),
+        choices=("all", "dealers", "receipts", "rounds", "ledger"),
         help="make all vectors anew before checking them, or only those on top of the recorded sessions",
     )
     options = parser.parse_args()
@@ -33,6 +33,8 @@ def main() -> int:
         dealers.write(dealers.make(vectors.load_sessions()))
     if options.write in ("all", "rounds"):
         rounds.write(round_cases.make())
+    if options.write in ("all", "ledger"):
+        ledgers.write(ledgers.make(rounds.load()))
     found, counted = _check()
     for seed in range(options.random):
         found += [f"random session {seed}: {text}" for text in vectors.check_random(seed)]
@@ -56,6 +58,9 @@ def _check() -> tuple[list[str], str]:
         found += [f"{liar.name}: {text}" for text in dealers.check_dealer(liar, recorded[liar.session])]
     for case in across.cases:
         found += [f"{case.name}: {text}" for text in rounds.check_case(case, across)]
+    copies = ledgers.load()
+    for copy in (None, *copies.defects):
+        found += [f"ledger's copy, {copy or 'honest'}: {text}" for text in ledgers.check(copies, copy)]
     counts = f"{len(recorded)} sessions, {len(wrong)} defects, {len(chain.defects)} bad receipts"
     return found, f"{counts}, {len(liars)} dishonest dealers, {len(across.cases)} cases across rounds"
 

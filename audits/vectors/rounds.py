@@ -99,7 +99,7 @@ def check_case(case: Case, rounds: Rounds) -> list[str]:
     """What is wrong with a case: where a node answers otherwise than recorded."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
-        entropy = partial(_exactly, rounds.root)
+        entropy = partial(exactly, rounds.root)
         with patch.object(secfed.node, "Client", partial(Client, entropy=entropy)):
             node, lines = real_node(case, rounds, Path(folder))
             found += [f"the real node: {text}" for text in _differences(case, rounds, node.handle, named=True)]
@@ -201,7 +201,8 @@ def independent_node(case: Case, rounds: Rounds, told: list[Any]) -> reference_n
     )
 
 
-def _exactly(root: bytes, size: int) -> bytes:
+def exactly(root: bytes, size: int) -> bytes:
+    """A session's entropy: its root, and nothing else."""
     if size != len(root):
         raise ValueError(f"a session draws its root of {len(root)} bytes and nothing else, not {size}")
     return root

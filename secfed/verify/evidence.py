@@ -75,7 +75,7 @@ Kind = TypeVar("Kind")
 
 def claim(place: str, table: Any, name: str, kind: type[Kind]) -> Kind:
     """One value that a file claims, of exactly this type. Raises Broken when it is not there."""
-    if not isinstance(table, dict) or type(table.get(name)) is not kind:
+    if not isinstance(table, dict) or name not in table or type(table[name]) is not kind:
         raise Broken(place, f"{name} is missing, or is something else than it should be")
     return cast(Kind, table[name])
 

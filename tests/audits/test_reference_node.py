@@ -18,10 +18,13 @@ import pytest
 from numpy.typing import NDArray
 
 from audits import reference_node
-from audits.notation import C, Refused, parse_cbor
+from audits.notation import C, Refused, parse_cbor, verify
 from protocols import sharing
+from protocols.wire import encode
 from secfed.coordinator import Coordinator, RoundRecord
 from secfed.engines.embedded import Cut
+from secfed.handover import AttendanceRequest, HandoverRequest, attendance, read_attendance
+from secfed.run_folder import study_file_digest
 from secfed.strategies import ModelState
 from secfed.study import Study
 from tests.audits.independent import Independent, digests, mixed
@@ -268,3 +271,21 @@ def test_requests_are_parsed_as_strictly_as_sessions(tmp_path: Path) -> None:
             node.handle(C(closing | change))
     offer = parse_cbor(node.handle(C(closing)))
     assert (offer["type"], offer["statement"]["round_number"]) == ("offer", 1)
+
+
+def test_attendance_is_signed_and_read_alike(tmp_path: Path) -> None:
+    federation = mixed(make_study(), tmp_path, (), 0)
+    study, file = federation.study, b"a study's file, with a comment"
+    request = encode(AttendanceRequest(study.digest))
+    node, real = federation.nodes[0].node, federation.nodes[1]  # type: ignore[attr-defined]
+    answer = node.attend(request, file)
+    assert read_attendance(study, study_file_digest(file), 0, answer) == parse_cbor(answer)["approval"]
+    assert read_attendance(study, study_file_digest(file + b" "), 0, answer) is None
+    theirs = attendance(real, real.approve(study_file_digest(file)), request)
+    fields = parse_cbor(theirs)
+    node.kinds["attendance"](fields)
+    digests = node.study.approved_bytes(file)
+    verify(node.study.roster[1], fields["approval"], "study approval", *digests)
+    for wrong in (encode(AttendanceRequest(bytes(32))), request + b"\x00", encode(HandoverRequest(study.digest))):
+        with pytest.raises(Refused):
+            node.attend(wrong, file)

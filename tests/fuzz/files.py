@@ -229,7 +229,7 @@ def _ledger_writer(key: Identity) -> Callable[[list[Any]], bytes]:
     """Chains and signs edited entries, as a node would that lies in its own ledger."""
 
     def write(lines: list[Any]) -> bytes:
-        before, text = NOTHING_BEFORE, entry_text(lines[0]) + "\n"
+        before, text = NOTHING_BEFORE, "".join(entry_text(head) + "\n" for head in lines[:1])
         for position, line in enumerate(lines[1:], start=1):
             before = entry_digest(before, position, _content(line))
             text += entry_text({**line, "signature": key.sign(LEDGER_LABEL, before).hex()}) + "\n"

@@ -96,3 +96,12 @@ def test_a_run_of_several_processes_on_one_machine_is_a_demonstration_by_its_nod
         summary["how_it_ran"] |= {"kind": "federation", "on_one_machine": []}
 
     assert relabelled(tmp_path / "out", federation) is not None
+
+
+def test_a_summary_that_lacks_a_value_which_may_be_none_is_refused_in_words(folder: Path) -> None:
+    summary = json.loads((folder / run_folder.SUMMARY).read_text())
+    assert summary.pop("clip") is None
+    (folder / run_folder.SUMMARY).write_text(run_folder.json_text(summary))
+    problem = verify_folder(folder).problem
+    assert problem is not None
+    assert problem.reason == "clip is missing, or is something else than it should be"
