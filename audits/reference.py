@@ -241,7 +241,8 @@ class Node:
         for envelope in message["shares"]:
             v, plaintext = self._open(envelope, "shares envelope", self.channel_seed)
             mask, self_mask, contribution = plaintext[:33], plaintext[33:66], plaintext[66:]
-            need(max(mask, self_mask) < SHARING_PRIME.to_bytes(33, "big"), "a share outside the field")
+            need(mask < SHARING_PRIME.to_bytes(33, "big"), "a mask-key share outside the field")
+            need(self_mask < SHARING_PRIME.to_bytes(33, "big"), "a self-mask share outside the field")
             need(envelope["commitments"] == shares_commitments(session, v, u, mask, self_mask), "another share")
             commitment = H("checksum commit", idx(v), contribution)
             need(commitment == self.ads[v]["checksum_commitment"], "another checksum contribution")

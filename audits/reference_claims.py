@@ -85,7 +85,8 @@ def _of_shares(node: Node, envelope: Message, found: bool, plaintext: bytes) -> 
     v, mask, self_mask, contribution = envelope["sender"], plaintext[:33], plaintext[33:66], plaintext[66:]
     if not found:
         return ENVELOPE
-    if max(mask, self_mask) >= SHARING_PRIME.to_bytes(33, "big"):
+    prime = SHARING_PRIME.to_bytes(33, "big")
+    if mask >= prime or self_mask >= prime:
         return SHARE_RANGE
     if envelope["commitments"] != shares_commitments(node.session, v, node.index, mask, self_mask):
         return SHARE

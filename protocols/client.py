@@ -228,7 +228,6 @@ class Client:
             self.state = State.FAILED
 
     def _dispatch(self, data: bytes) -> tuple[ClientEvent, ...]:
-        limits = self.config.limits
         name = message_type(data, self._most_bytes(), None)
         fingerprint = digest("received", data)
         if name in self._answers:
@@ -241,7 +240,7 @@ class Client:
         kind, handler, next_state = _EXPECTS[self.state]
         if name != kind.TYPE:
             raise OutOfOrder(f"a {name} message where {kind.TYPE} belongs", sender=None)
-        events = handler(self, decode(kind, data, limits, None))
+        events = handler(self, decode(kind, data, self.config.limits, None))
         self.state = next_state
         # A repeated Delivery or Published is answered with what `submit` and `close` make, and until then with nothing.
         repeatable = tuple(event for event in events if isinstance(event, Send))

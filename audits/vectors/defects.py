@@ -221,7 +221,7 @@ def _envelope_contents(sessions: Sessions) -> list[Defect]:
 
         return apply
 
-    big = SHARING_PRIME.to_bytes(33, "big")
+    big, malformed = SHARING_PRIME.to_bytes(33, "big"), ("MalformedMessage", 0)
     pair_seed = KDF(KDF(at.scenario.roots[0], "mask seed"), "pair seed", *names)
     return [
         at.changed("shares that do not open", broken("shares", "shares envelope"), "MalformedMessage", 0),
@@ -229,6 +229,7 @@ def _envelope_contents(sessions: Sessions) -> list[Defect]:
         at.changed("a share not committed to", resealed(lambda p: flip(p, 32)), "WrongCommitment", 0),
         at.changed("another self-mask share", resealed(lambda p: flip(p, 65)), "WrongCommitment", 0),
         at.changed("a share outside the field", resealed(lambda p: big + p[33:], True), "MalformedMessage", 0),
+        at.changed("a self-mask share outside it", resealed(lambda p: p[:33] + big + p[66:], True), *malformed),
         at.changed("a checksum contribution not advertised", resealed(lambda p: flip(p, 97)), "WrongCommitment", 0),
         at.changed("a pair seed not committed to", reseeded(flip(pair_seed)), "WrongCommitment", 0),
         at.changed("a seed sealed for another purpose", reseeded(pair_seed, "shares envelope"), "MalformedMessage", 0),
