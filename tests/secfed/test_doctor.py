@@ -120,6 +120,12 @@ def ledger_of_other_bytes(home: Home) -> None:
     (home.path / "ledger.sqlite").write_bytes(b"not a database" * 100)
 
 
+def ledger_of_another_version(home: Home) -> None:
+    with sqlite3.connect(home.path / "ledger.sqlite") as database:
+        database.execute("PRAGMA user_version = 1")
+    database.close()
+
+
 def no_ledger(home: Home) -> None:
     (home.path / "ledger.sqlite").unlink()
 
@@ -183,6 +189,7 @@ FAULTS: list[tuple[Callable[[Home], None], str, str, str]] = [
     (changed_ledger, "ledger", "entry 2 of", "restore"),
     (another_signature, "ledger", "not signed by this node", "restore"),
     (ledger_of_other_bytes, "ledger", "is not a ledger", "restore"),
+    (ledger_of_another_version, "ledger", "of format 1", "start a new ledger"),
     (no_ledger, "ledger", "is gone", "newest copy"),
     (store_of_other_bytes, "store", "is not the node's memory", "secfed node restored"),
     (old_store, "store", "older than the ledger", "secfed node restored"),
