@@ -22,6 +22,7 @@ from secfed.errors import UserError
 from secfed.findings import Finding
 from secfed.home import Home
 from secfed.machine import Machine
+from secfed.node_status import node_status
 from secfed.sites import LEDGER_LABEL
 from secfed.store import NodeStore
 from secfed.tls_check import Server, parse_address
@@ -209,6 +210,15 @@ def test_a_planted_fault_is_found_with_its_fix(
     plant(home)
     found = [each for each in failed(examine_node(home.path, None)) if each.check.startswith(check)]
     assert any(text in each.text and fix in each.fix for each in found), found
+
+
+def test_a_study_that_was_closed_is_called_so_and_its_budget_is_spent(home: Home) -> None:
+    (digest,) = home.digests()
+    with home.open_ledger() as ledger:
+        ledger.commit(digest, 1)
+        ledger.close_study(digest, 0, bytes(32))
+    (study,) = node_status(home)["studies"]
+    assert (study["state"], study["committed"]) == ("closed", 1)
 
 
 def test_there_is_no_node_where_there_is_no_folder(tmp_path: Path) -> None:
