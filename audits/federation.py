@@ -34,17 +34,22 @@ from protocols.session import SessionConfig
 from protocols.wire import AnyMessage, Limits, decode, encode
 from secfed.chain import Chain
 from secfed.channel import Link, RoundOpening
+from secfed.engines.flare.worker import answer_of
+from secfed.handover import HandoverRequest, read_handover
 from secfed.node import Node
 from secfed.node_parts import NodeParts
 from secfed.policy import Policy
 from secfed.store import NodeStore
 from secfed.strategies import Layout, ModelState
 from secfed.study import Study
+from secfed.summary import HospitalEnd
 
 SIZE = 7
 RULES = CohortRules(roster_size=SIZE, colluders=1, tolerated_dropouts=2, minimum=3)
 ROUNDS = 6
 BASE_MODEL = "sha256:" + "5" * 64
+FILE = digest("federation study file")
+"""Of the study's file, which every node has approved."""
 LAYOUT: Layout = (("a", (2,)), ("b", (2,)))
 
 
@@ -141,7 +146,7 @@ class Federation:
     def send(self, index: int, data: bytes) -> bytes:
         """What the node answers; nothing if it refuses."""
         try:
-            return self.nodes[index].handle(data)
+            return answer_of(self.nodes[index], self.nodes[index].approve(FILE), data)
         except node_ends() as error:
             if index not in self.log.corrupt:
                 self.log.refuse(index, error)
@@ -154,6 +159,11 @@ class Federation:
             return self.read(Advertise, answer)
         except ProtocolError:
             return None
+
+    def hand_over(self, index: int) -> HospitalEnd | None:
+        """Ask a node for its ledger, as if its study were over. None unless it gives one."""
+        answer = self.send(index, encode(HandoverRequest(self.study.digest)))
+        return read_handover(self.study, index, answer)
 
     def read(self, kind: type[AnyMessage], data: bytes) -> AnyMessage:
         """Parse a node's answer. Raises MalformedMessage when it is another kind of message."""

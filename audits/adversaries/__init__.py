@@ -17,6 +17,13 @@ from audits.adversaries.bent_sum import AddedOffset, EquivocatingSum, NegatedSum
 from audits.adversaries.both_shares import BothShares
 from audits.adversaries.colluders import Colluders
 from audits.adversaries.dropped_signatures import DroppedSignatures
+from audits.adversaries.handovers import (
+    AttendanceForAnotherStudy,
+    ClosingAtAnOlderReceipt,
+    HandoverInMidStudy,
+    HandoverOfAnotherStudy,
+    RoundAfterHandover,
+)
 from audits.adversaries.huge_clip import HugeClip
 from audits.adversaries.key_substitution import KeySubstitution
 from audits.adversaries.late_input import LateInput
@@ -90,6 +97,11 @@ ATTACKS: tuple[Attack, ...] = (
     UnderstatedCohort(),
     ForgedSum(),
     HollowEcho(),
+    HandoverInMidStudy(),
+    RoundAfterHandover(),
+    ClosingAtAnOlderReceipt(),
+    HandoverOfAnotherStudy(),
+    AttendanceForAnotherStudy(),
     *BAD_BYTES,
     *BAD_REQUESTS,
 )

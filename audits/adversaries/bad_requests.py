@@ -1,17 +1,18 @@
-"""Oversized and malformed messages to whole nodes: those of the coordinator, around the protocol's own."""
+"""Oversized and malformed messages to whole nodes: those of the coordinator, around the protocol's own and beside."""
 
 from __future__ import annotations
 
 from audits.adversaries.bad_bytes import MEBIBYTE
 from audits.adversaries.round_numbers import FederationAttack
-from audits.federation import Federation
+from audits.federation import FILE, Federation
 from audits.simulator import VICTIM, Outcome
 from protocols.errors import OversizedMessage
 from protocols.receipts import Receipt
 from protocols.wire import Message, encode
 from secfed.channel import EchoRequest, Link, RoundOpening, StudyClosing
+from secfed.handover import AttendanceRequest, HandoverRequest, read_attendance
 
-REQUESTS: tuple[type[Message], ...] = (RoundOpening, EchoRequest, StudyClosing)
+REQUESTS: tuple[type[Message], ...] = (RoundOpening, EchoRequest, StudyClosing, AttendanceRequest, HandoverRequest)
 
 
 class _BadRequest(FederationAttack):
@@ -24,18 +25,27 @@ class _BadRequest(FederationAttack):
         """The honest request. All of round 1 but the victim has closed it, where that is what the request is about."""
         if self.kind is RoundOpening:
             return encode(RoundOpening((), federation.chain.context(1).opening()))
+        if self.kind is AttendanceRequest:
+            return encode(AttendanceRequest(federation.study.digest))
+        if self.kind is HandoverRequest:
+            federation.send(VICTIM, encode(StudyClosing(())))
+            return encode(HandoverRequest(federation.study.digest))
         receipt, packed = _closed_without_victim(federation)
         if self.kind is EchoRequest:
             return encode(EchoRequest(receipt.statement, packed, receipt.signatures))
         return encode(StudyClosing((Link(receipt, packed),)))
 
-    def followed(self, federation: Federation) -> bool:
-        """Whether the victim did what the request asks for: joined the round, signed for it, or adopted its receipt."""
+    def followed(self, federation: Federation, answer: bytes) -> bool:
+        """Whether the victim did what it was asked: joined the round, signed for it, adopted its receipt, or closed."""
         node, study = federation.nodes[VICTIM], federation.study.digest
         if self.kind is RoundOpening:
             return node.parts.store.floor(study) == 1
         if self.kind is EchoRequest:
             return node.parts.store.locked(study) is not None
+        if self.kind is AttendanceRequest:
+            return read_attendance(federation.study, FILE, VICTIM, answer) is not None
+        if self.kind is HandoverRequest:
+            return node.parts.ledger.is_closed(study)
         return node.chain.round_number == 1
 
 
@@ -49,8 +59,8 @@ class MalformedRequest(_BadRequest):
         self.name = f"malformed message: {kind.TYPE}"
 
     def attack(self, federation: Federation) -> Outcome:
-        federation.send(VICTIM, self.request(federation) + b"\0")
-        return federation.log.outcome(self.followed(federation))
+        answer = federation.send(VICTIM, self.request(federation) + b"\0")
+        return federation.log.outcome(self.followed(federation, answer))
 
 
 class OversizedRequest(_BadRequest):

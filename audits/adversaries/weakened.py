@@ -9,6 +9,7 @@ shares still count signatures. The last few take out a rule of the SPEC with all
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
@@ -19,6 +20,7 @@ from audits.simulator import FreshEntropy
 from crypto.identity import PublicIdentity
 from crypto.kdf import digest
 from dp.ledger import Ledger
+from dp.ledger_copy import read_copy
 from protocols import client, derivations, sharing
 from protocols.checksum import ChecksumKey
 from protocols.client import Client, State
@@ -28,6 +30,7 @@ from protocols.parameters import CohortRules, RoundShape
 from protocols.receipts import Receipt
 from protocols.session import Context
 from protocols.wire import encode
+from secfed import books, handover
 from secfed.chain import Chain
 from secfed.channel import RoundOpening
 from secfed.node import Node
@@ -195,6 +198,38 @@ def unchecked_signatures(*labels: str) -> Weakening:
 def unchecked_sum() -> Weakening:
     """A published sum is taken with whatever tag it has."""
     return Weakening("a sum is checked against its tag", patch.object(Client, "_check_sum", _nothing))
+
+
+def over_when_asked() -> Weakening:
+    """A node takes its study to be over when its ledger is asked for."""
+
+    def hand_over(node: Node) -> Any:
+        node.end_named = node.chain.head
+        return books.hand_over(node)
+
+    rule = "a study is over when a closing has said so since the node joined a round"
+    return Weakening(rule, patch("secfed.handover.hand_over", hand_over))
+
+
+def over_wherever_it_is_said() -> Weakening:
+    """A node takes its study to be over at whatever receipt a closing names."""
+
+    def hand_over(node: Node) -> Any:
+        if node.end_named is not None:
+            node.end_named = node.chain.head
+        return books.hand_over(node)
+
+    rule = "a study is over where the closing names the receipt at the end of the node's chain"
+    return Weakening(rule, patch("secfed.handover.hand_over", hand_over))
+
+
+def copies_of_any_study() -> Weakening:
+    """A ledger's copy is read as one of the study in its first line, whatever study it was asked for."""
+
+    def read(data: bytes, study: bytes, check: Any) -> Any:
+        return read_copy(data, bytes.fromhex(json.loads(data.splitlines()[0])["study"]), check)
+
+    return Weakening("a copy says of which study it is, and is read as that", patch.object(handover, "read_copy", read))
 
 
 def no_lock() -> Weakening:

@@ -93,7 +93,8 @@ def test_attacks_have_names_and_goals_of_their_own() -> None:
 @pytest.mark.parametrize("how", ["malformed", "oversized"])
 def test_every_message_that_a_node_takes_is_tried(how: str) -> None:
     tried = {attack.name.partition(": ")[2] for attack in ATTACKS if attack.name.startswith(f"{how} message: ")}
-    assert tried == {kind.TYPE for kind in FROM_AGGREGATOR} | {"round-opening", "echo-request", "study-closing"}
+    across = {"round-opening", "echo-request", "study-closing", "attendance-request", "handover-request"}
+    assert tried == {kind.TYPE for kind in FROM_AGGREGATOR} | across
 
 
 def run_with(monkeypatch: pytest.MonkeyPatch, *verdicts: Verdict) -> Callable[..., tuple[int, str, str]]:
