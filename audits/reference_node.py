@@ -6,8 +6,7 @@ complaints and claims. Like everything called `reference` it shares no code with
 given to it, because the SPEC is silent on them: the first adapter, and a function that trains.
 
 `handle` returns the answer and raises `Refused` where a node is silent. `Memory` is what a real node has on disk: a
-node made anew on the same memory is one that crashed. For comparison, never for use: it forgets no secret, and its
-ledger only counts.
+node made anew on the same memory is one that crashed. For comparison, never for use: it forgets no secret.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from audits import reference_claims as claims
 from audits.notation import C, H, Message, Refused, need, parse_cbor, sign
 from audits.reference import Node as Session
 from audits.reference import Round
+from audits.reference_ledger import Body, Ledger, Site
 from audits.reference_receipts import check_statement, valid_signatures, verify_receipt
 from audits.reference_schema import schema
 from audits.reference_state import Layout, State, first_state, next_state, trained_elements
@@ -31,7 +31,7 @@ Contribute = Callable[[State, int], Sequence[int]]
 
 @dataclass
 class Memory:
-    """What a node has written down. The ledger stands for its entries' number and for the rounds in it."""
+    """What a node has written down."""
 
     floor: int = 0
     restored: int = 0
@@ -44,16 +44,8 @@ class Memory:
     """Receipts and sums adopted."""
     peers: dict[bytes, int] = field(default_factory=dict)
     """Identity -> the largest ledger number seen."""
-    entries: int = 2
-    """Of the ledger: one grant, one reservation."""
-    committed: set[int] = field(default_factory=set)
-    released: set[int] = field(default_factory=set)
-
-    def commit(self, number: int) -> None:
-        need(number not in self.committed, "the ledger has committed this round")
-        self.entries += not self.committed  # before its first commit a node writes down how it runs
-        self.committed.add(number)
-        self.entries += 1
+    ledger: list[Body] = field(default_factory=list)
+    """The bodies of its entries."""
 
 
 class Left(Exception):
@@ -90,9 +82,9 @@ class Node:
         adapter: Sequence[float],
         contribute: Contribute,
         root: Callable[[], bytes],
+        site: Site,
         *,
         memory: Memory | None = None,
-        site: tuple[int, int] = (0, 2),
         tell: Callable[[claims.Claim], None] = lambda claim: None,
     ) -> None:
         """
@@ -104,8 +96,8 @@ class Node:
             adapter: the first adapter.
             contribute: trains from a state for a round; the finished vector.
             root: draws 32 bytes for a session.
+            site: what its owner has decided.
             memory: what an earlier process of this node has written down.
-            site: its owner's smallest cohort, and smallest number of honest survivors.
             tell: shows a claim to its owner.
         """
         self.study, self.index, self.identity, self.layout = study, index, identity, layout
@@ -113,18 +105,13 @@ class Node:
         self.trained = trained_elements(layout)
         self.state, self.head, self.number = first_state(study, adapter), study.digest, 0
         self.joined: Joined | None = None
+        self.end: bytes | None = None
+        """What the last closing since it joined a round named as the study's last receipt; the study without one."""
+        self.ledger = Ledger(self.memory.ledger, study.digest, study.rounds, site)
         self.claims = claims.Claims(study.digest, study.rounds, study.roster, tell)
         self.kinds = schema(len(study.roster), len(self._round(1).pack([0] * study.dimension(self.trained))))
         for receipt, packed in self.memory.links:
             self._follow(parse_cbor(receipt), packed)
-
-    def attend(self, request: bytes, file: bytes) -> bytes:
-        """The answer to an `attendance-request`, from a node that has approved this file. Refused: silence."""
-        message = parse_cbor(request)
-        self.kinds["attendance-request"](message)
-        need(message["study"] == self.study.digest, "another study")
-        approval = sign(self.identity, "study approval", *self.study.approved_bytes(file))
-        return C({"type": "attendance", "sender": self.index, "study": self.study.digest, "approval": approval})
 
     def handle(self, request: bytes) -> bytes:
         """The answer to a request of the aggregator. Raises Refused where it is silence."""
@@ -139,10 +126,15 @@ class Node:
             self.kinds[kind](message)
             self.claims.hear(message["faults"], self.study.rounds + 1)
             self._adopt(message["links"])
+            self.end = _head_of(message["links"][-1]) if message["links"] else self.study.digest
             return self._standing(message["links"])
         if kind == "echo-request":
             self.kinds[kind](message)
             return self._echo(message)
+        if kind in ("attendance-request", "handover-request"):
+            self.kinds[kind](message)
+            need(message["study"] == self.study.digest, "another study")
+            return self._attend() if kind == "attendance-request" else self._hand_over()
         return self._in_session(str(kind), request, message)
 
     # --- The chain: rule 5 -------------------------------------------------------------------------------------------
@@ -176,11 +168,11 @@ class Node:
         self._after(statement, packed)
         number = statement["round_number"]
         if self.index in statement["survivors"]:
-            paid = number in self.memory.committed
-            if not paid or number in self.memory.released:
+            paid = number in self.ledger.rounds("commit")
+            if not paid or number in self.ledger.rounds("release"):
                 need(number <= self.memory.restored, "a round that the ledger does not know, or has released")
                 if not paid:
-                    self.memory.commit(number)
+                    self.ledger.commit(number)
         self.memory.links.append((C(receipt), packed))
         self._follow(receipt, packed)
 
@@ -188,10 +180,9 @@ class Node:
         statement = receipt["statement"]
         self.state = self._after(statement, packed)
         self.head, self.number = H("statement", C(statement)), statement["round_number"]
-        own = self.index in statement["survivors"] and self.number in self.memory.committed
-        if own and self.number not in self.memory.released:
-            self.memory.released.add(self.number)
-            self.memory.entries += 1
+        own = self.index in statement["survivors"] and self.number in self.ledger.rounds("commit")
+        if own and self.number not in self.ledger.rounds("release"):
+            self.ledger.release(self.number, self.head)
 
     def _after(self, statement: Message, packed: bytes) -> State:
         of = self._round(statement["round_number"])
@@ -226,19 +217,24 @@ class Node:
             joined.alive = opening == joined.opening
             need(joined.alive, "a second opening of one round")
             return joined.advertisement
+        need(not self.ledger.closed, "a round of a study that is closed")
         need(memory.floor < number <= study.rounds, "a round number that is not the next")
         need(self.number >= memory.restored, "put back from a copy, and not yet past what it may have signed")
-        for forgotten in range(1, min(memory.restored, study.rounds) + 1):
-            if forgotten not in memory.committed:
-                memory.commit(forgotten)
+        self._commit_forgotten()
         of = self._round(number)
         need(C(opening) == of.opening(), "an opening of another round")
         attempts = memory.attempts.get(of.state, 0)
         need(attempts < ATTEMPTS, "too many rounds on one state")
         memory.floor, memory.attempts[of.state] = number, attempts + 1
         machine = Session(of, self.index, self.identity, self.root())
-        self.joined = Joined(of, machine, opening, machine.advertise(of.opening(), memory.entries))
+        self.joined = Joined(of, machine, opening, machine.advertise(of.opening(), len(memory.ledger)))
+        self.end = None
         return self.joined.advertisement
+
+    def _commit_forgotten(self) -> None:
+        for number in range(1, min(self.memory.restored, self.study.rounds) + 1):
+            if number not in self.ledger.rounds("commit"):
+                self.ledger.commit(number)
 
     def _echo(self, message: Message) -> bytes:
         statement = message["statement"]
@@ -274,6 +270,22 @@ class Node:
         self.memory.offers[number] = C({"type": "offer", **fields})
         return self.memory.offers[number]
 
+    # --- Attendance and handover --------------------------------------------------------------------------------------
+
+    def _attend(self) -> bytes:
+        approval = sign(self.identity, "study approval", *self.study.approved_bytes(self.site.file))
+        return C({"type": "attendance", "sender": self.index, "study": self.study.digest, "approval": approval})
+
+    def _hand_over(self) -> bytes:
+        if self.end == self.head:
+            if self.joined:
+                self.joined.alive = False
+            self._commit_forgotten()
+            self.ledger.close(self.number, self.state.digest(self.layout))
+        need(self.ledger.closed, "the study is not over")
+        copy = self.ledger.copy(self.identity)
+        return C({"type": "handover", "sender": self.index, "study": self.study.digest, "ledger": copy})
+
     # --- A session: section 8 with rules 6 and 8 ----------------------------------------------------------------------
 
     def _in_session(self, kind: str, request: bytes, message: Message) -> bytes:
@@ -302,9 +314,9 @@ class Node:
         return joined.answers[kind][1]
 
     def _need_enough(self, joined: Joined, some: Sequence[int], cohort: Sequence[int]) -> None:
-        minimum, honest = self.site
         joined.of.need_enough(some, cohort)
-        need(len(some) >= max(minimum, self.study.colluders + max(2, honest)), "fewer than this site demands")
+        least = max(self.site.minimum, self.study.colluders + max(2, self.site.honest))
+        need(len(some) >= least, "fewer than this site demands")
 
     def _cohort(self, joined: Joined, request: bytes, message: Message) -> bytes:
         ads = message["advertisements"]
@@ -331,7 +343,7 @@ class Node:
         _leave(claims.fault_in_delivery(machine, message))
         machine.masked_input(request, [0] * joined.of.dimension)  # every check once more; nothing of it leaves
         vector = self.contribute(self.state, joined.of.round_number)
-        self.memory.commit(joined.of.round_number)
+        self.ledger.commit(joined.of.round_number)
         return machine.masked_input(request, vector)
 
     def _survivors(self, joined: Joined, request: bytes, message: Message) -> bytes:
@@ -349,6 +361,11 @@ class Node:
         sets = (list(machine.ads), machine.sharers, machine.survivors)
         self._lock(of.statement(machine.session, *sets, new, packed), packed)
         return answer
+
+
+def _head_of(link: Message) -> bytes:
+    """The digest of a link's receipt."""
+    return H("statement", C(link["receipt"]["statement"]))
 
 
 def _leave(fault: claims.Fault | None) -> None:

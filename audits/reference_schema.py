@@ -106,6 +106,7 @@ def schema(size: int, packed: int) -> Mapping[str, Check]:
         "attendance-request": {"study": digest},
         "attendance": {"sender": index, "study": digest, "approval": signature},
         "handover-request": {"study": digest},
+        "handover": {"sender": index, "study": digest, "ledger": octets(2**24, or_less=True)},
     }
     return {name: message(name, **table) for name, table in tables.items()} | {"complaint": complaint}
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from dp.ledger_copy import LedgerCopy, copy_for
 from protocols.errors import WrongSession
-from secfed.chain import Chain
 from secfed.channel import Link
 from secfed.run_facts import facts_here
 from secfed.study import Study
@@ -59,15 +58,14 @@ def check_open(study: Study, parts: NodeParts) -> None:
         )
 
 
-def is_end(study: Study, links: tuple[Link, ...], chain: Chain) -> bool:
-    """Whether a node stands where the aggregator says that the study ends.
+def end_of(study: Study, links: tuple[Link, ...]) -> bytes:
+    """The head of the chain at which a closing with these links says that the study ends.
 
     Args:
         study: the study.
         links: of the closing; the last one is the study's last receipt, and there is none where no round gave a sum.
-        chain: the node's, with those links adopted as far as it can.
     """
-    return chain.head == (links[-1].receipt.digest() if links else study.digest)
+    return links[-1].receipt.digest() if links else study.digest
 
 
 def hand_over(node: Node) -> LedgerCopy | None:
@@ -77,24 +75,12 @@ def hand_over(node: Node) -> LedgerCopy | None:
         LedgerError: the ledger refuses.
     """
     study, parts, chain = node.study, node.parts, node.chain
-    if node.is_over:
+    if node.end_named == chain.head:
         node.abandon()  # nothing more is spent
         commit_forgotten(study, parts)
         _say_how_it_runs(study, parts)
-        if not parts.ledger.is_closed(study.digest):
-            node.tell_owner(_closes(study, chain.round_number))
         parts.ledger.close_study(study.digest, chain.round_number, chain.state.digest(chain.layout))
     return copy_for(parts.ledger.entries(), study.digest)
-
-
-def _closes(study: Study, last: int) -> str:
-    """What the owner is told: an end that came early was the aggregator's choice alone."""
-    planned = study.algorithm.rounds
-    early = "" if last == planned else ". If that is sooner than was agreed, ask the other sites and the operator why"
-    return (
-        f"the aggregator says that the study is over. It ends here with the receipt of round {last} of {planned}, its "
-        f"ledger is handed over, and this node joins no further round of it{early}"
-    )
 
 
 def _say_how_it_runs(study: Study, parts: NodeParts) -> None:

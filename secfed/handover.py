@@ -81,18 +81,18 @@ def attendance(node: Node, approval: bytes, request: bytes) -> bytes:
         ProtocolError: the request is none, or about another study.
     """
     asked = decode(AttendanceRequest, request, limits_of(node.study), None)
-    return encode(Attendance(node.index, asked.study, approval)) if asked.study == node.study.digest else b""
+    _check_study(node, asked.study)
+    return encode(Attendance(node.index, asked.study, approval))
 
 
 def handover(node: Node, request: bytes) -> bytes:
     """A node's answer to a `HandoverRequest`.
 
     Raises:
-        ProtocolError: the request is none, or the study is not closed at this node.
+        ProtocolError: the request is none, or about another study, or the study is not over at this node.
     """
     asked = decode(HandoverRequest, request, limits_of(node.study), None)
-    if asked.study != node.study.digest:
-        return b""
+    _check_study(node, asked.study)
     copy = hand_over(node)
     if copy is None:
         raise WrongSession(
@@ -130,6 +130,11 @@ def read_handover(study: Study, node: int, answer: bytes) -> HospitalEnd | None:
     except LedgerCorrupt:
         return None
     return end if end.facts and end.is_reserved else None
+
+
+def _check_study(node: Node, study: bytes) -> None:
+    if study != node.study.digest:
+        raise WrongSession("a request about another study than this node's", sender=None, field="study")
 
 
 def _copy(study: Study, node: int, data: bytes) -> LedgerCopy:

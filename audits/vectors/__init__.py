@@ -5,7 +5,7 @@ came of it. `negative.json` is a list of defects: each names a session, who rece
 message, and the class of `protocols.errors` that must refuse it, with the party at fault. `receipts.json` is what a
 verifier of receipts must refuse, and `dealers.json` what an aggregator must do about nodes whose lies fit their
 commitments. `rounds.json` is what a whole node answers across rounds, `ledger.json` what it hands over. The reference
-(`audits.reference` and what stands beside it, from protocols/SPEC.md alone) made them, but for the ledger. HPKE's
+(`audits.reference` and what stands beside it, from protocols/SPEC.md alone) made them. HPKE's
 randomness is in nobody's hands: the envelopes are part of a vector, and the roots of the receivers, recorded too, open
 them.
 

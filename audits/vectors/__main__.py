@@ -62,7 +62,8 @@ def _check() -> tuple[list[str], str]:
     for copy in (None, *copies.defects):
         found += [f"ledger's copy, {copy or 'honest'}: {text}" for text in ledgers.check(copies, copy)]
     counts = f"{len(recorded)} sessions, {len(wrong)} defects, {len(chain.defects)} bad receipts"
-    return found, f"{counts}, {len(liars)} dishonest dealers, {len(across.cases)} cases across rounds"
+    counts += f", {len(liars)} dishonest dealers, {len(across.cases)} cases across rounds"
+    return found, f"{counts}, {len(copies.defects)} bad ledgers"
 
 
 if __name__ == "__main__":

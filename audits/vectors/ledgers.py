@@ -1,33 +1,26 @@
 """Vectors of a ledger's copy, as a node hands it over, and of copies with one defect that a reader refuses.
 
-`ledger.json` has the copy of node 1 of `rounds.json` after a session, its receipt and the closing. Its ids are random
-and its times those of the day: they are part of the vector. Both readers are `dp.ledger_copy` and
-`audits.reference_ledger`.
+`ledger.json` has the copy of node 1 of `rounds.json` after a session, its receipt and the closing. Both readers are
+`dp.ledger_copy` and `audits.reference_ledger`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from unittest.mock import patch
 
-import secfed.node
 from audits.notation import Refused, parse_cbor
 from audits.reference_ledger import J, read_copy
+from audits.reference_study import Study, filled_in
 from audits.vectors import FOLDER, LEDGER, write_file
-from audits.vectors.rounds import Rounds, exactly, real_node
+from audits.vectors.rounds import NODE, Rounds
 from audits.vectors.splices import Splice
 from crypto.identity import PublicIdentity
 from dp import ledger_copy
 from dp.errors import LedgerCorrupt
-from protocols.client import Client
-from protocols.wire import encode
-from secfed.handover import HandoverRequest, handover
 from secfed.sites import LEDGER_LABEL
 
 NOTHING = Splice(0, 0, "")
@@ -89,19 +82,12 @@ DEFECTS: dict[str, Callable[[Lines], Lines]] = {
 
 
 def make(rounds: Rounds) -> Copies:
-    """Have node 1 take part, adopt and hand over."""
-    case = next(case for case in rounds.cases if case.name == "locked: its own round's receipt, sum held")
-    with tempfile.TemporaryDirectory() as folder:
-        node, _ = real_node(case, rounds, Path(folder))
-        with patch.object(secfed.node, "Client", partial(Client, entropy=partial(exactly, rounds.root))):
-            for step in case.steps:
-                node.handle(rounds.request(step))
-        data: bytes = parse_cbor(handover(node, encode(HandoverRequest(node.study.digest))))["ledger"]
-        node.parts.store.close()
-        node.parts.ledger.close()
+    """From what node 1 hands over after round 1."""
+    data: bytes = parse_cbor(rounds.messages["handover at 1"])["ledger"]
     lines = data.splitlines(keepends=True)
     defects = {name: Splice.between(data, b"".join(bend(lines))) for name, bend in DEFECTS.items()}
-    return Copies(node.study.digest, node.parts.identity.public.raw, data, defects)
+    study = Study(filled_in(rounds.study))
+    return Copies(study.digest, study.roster[NODE], data, defects)
 
 
 def write(copies: Copies, folder: Path = FOLDER) -> None:

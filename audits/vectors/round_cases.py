@@ -1,4 +1,4 @@
-"""What is in `rounds.json`: the study, its chain, and everything that is asked of node 1.
+"""What is in `rounds.json`: everything that is asked of node 1 in openings, sessions, echoes and closings.
 
 The reference plays two chains. On the one of rounds 2 and 4 node 1 was away; round 1 of the other has it in. Node 1 is
 then asked from its first start, so that what it answers hangs on the requests of the case alone.
@@ -8,168 +8,30 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
-from audits.notation import KDF, C, E, H, Message, Refused, idx, parse_cbor, seal, sign, unseal, unsigned
-from audits.reference_state import State, first_state, next_state, trained_elements
+from audits.notation import KDF, SHARING_PRIME, E, H, Message, idx, parse_cbor, seal, sign, unseal, unsigned
+from audits.reference_state import first_state, next_state, trained_elements
 from audits.reference_study import Study, filled_in
-from audits.transcripts import ReferenceMachines, Scenario, Transcript, play, scenario_from
+from audits.transcripts import scenario_from
+from audits.vectors import round_ends
 from audits.vectors.making import apply, flip, inside
-from audits.vectors.rounds import LAYOUT, NODE, SHARE, Case, Rounds, Step, independent_node
-from audits.vectors.splices import Splice
-
-SIZE = 5
-ADAPTER = (-1.0, -0.5, 0.25, 1.0)
-NO_FAULTS: Message = {"complaints": [], "findings": []}
-NOTHING = Splice(0, 0, "")
-SESSION = ("cohort", "delivery", "survivors", "agreement", "published")
-ANSWERS = (SHARE, "masked-input", "agree", "unmask", "close")
-
-
-@dataclass(frozen=True)
-class No:
-    """A refusal: the class of `protocols.errors`, and whose fault it names."""
-
-    error: str
-    fault: int | str = "aggregator"
-
-
-@dataclass(frozen=True)
-class Bent:
-    """A request with one change."""
-
-    request: str
-    change: Callable[[Message], object]
-
-    def data(self, honest: bytes) -> bytes:
-        message = parse_cbor(honest)
-        self.change(message)
-        return C(message)
-
-
-@dataclass(frozen=True)
-class Other:
-    """What comes in place of a request."""
-
-    request: str
-    sent: bytes
-
-    def data(self, honest: bytes) -> bytes:
-        return self.sent
-
-
-Asked = tuple[str | Bent | Other, str | No]
-GONE: Asked = ("cohort", No("LocalError", "itself"))
-"""Nothing is answered by a session that has ended."""
-
-
-def _study(identities: tuple[bytes, ...]) -> Message:
-    return {
-        "name": "vectors",
-        "purpose": "Known answers across rounds",
-        "model": {"base": "model", "digest": "sha256:" + "5" * 64, "max_length": 8},
-        "task": {"labels": ["no", "yes"]},
-        "lora": {"rank": 2, "alpha": 4, "targets": ["query"]},
-        "algorithm": {"strategy": "fedopt-adam", "rounds": 6, "server_learning_rate": 0.05, "physical_batch": 8},
-        "privacy": {
-            "epsilon": 8.0,
-            "delta": 1e-5,
-            "noise_multiplier": 0.6422,
-            "sampling_rate": 0.06,
-            "clip": 0.5,
-            "adaptive_clip": {"quantile": 0.6},
-        },
-        "cohort": {"colluders": 1, "tolerated_dropouts": 1, "minimum": 3},
-        "roster": [
-            {"name": f"hospital-{node}", "identity": key.hex(), "patients": 100 * (node + 1)}
-            for node, key in enumerate(identities)
-        ],
-    }
-
-
-@dataclass
-class World:
-    """The chain as the reference has played it, and the messages by name."""
-
-    study: Study
-    draws: Scenario
-    state: State
-    head: bytes
-    links: dict[int, Message] = field(default_factory=dict)
-    messages: dict[str, bytes] = field(default_factory=dict)
-    cases: list[Case] = field(default_factory=list)
-
-    def play(self, number: int, absent: dict[int, str]) -> Transcript:
-        """A round on the chain, which goes on with its receipt."""
-        of = self.study.round(number, self.head, self.state.digest(LAYOUT), trained_elements(LAYOUT))
-        survivors = [u for u in range(SIZE) if absent.get(u) not in ("advertise", "share", "masked input")]
-        total = [sum(column) for column in zip(*(self.draws.vectors[u] for u in survivors), strict=True)]
-        following = next_state(self.study, self.state, total, survivors)
-        scenario = dataclasses.replace(self.draws, round=of, absent=absent, new_state=following.digest(LAYOUT))
-        transcript = play(scenario, ReferenceMachines(scenario))
-        receipt = parse_cbor(transcript.receipt)
-        self.links[number] = {"receipt": receipt, "vector": of.pack(total)}
-        self.state, self.head = following, H("statement", C(receipt["statement"]))
-        return transcript
-
-    def opening(self, name: str, number: int, *links: Message, **faults: Any) -> None:
-        """The opening of a round on the chain as it is now."""
-        of = self.study.round(number, self.head, self.state.digest(LAYOUT), trained_elements(LAYOUT))
-        opening = parse_cbor(of.opening())
-        self.add(name, "round-opening", opening=opening, links=list(links), faults=NO_FAULTS | faults)
-
-    def closing(self, name: str, *links: Message, **faults: Any) -> None:
-        self.add(name, "study-closing", links=list(links), faults=NO_FAULTS | faults)
-
-    def add(self, name: str, kind: str, **fields: Any) -> None:
-        self.messages[name] = C({"type": kind, **fields})
-
-    def signature(self, signer: int, statement: Message) -> Message:
-        digest = H("statement", C(statement))
-        return {"signer": signer, "signature": sign(self.draws.identities[signer], "close statement", digest)}
-
-    def complaint(self, **changes: Any) -> Message:
-        fields: Message = {"study": self.study.digest, "round_number": 1, "sender": 2, "accused": 0, "kind": 3}
-        fields |= changes
-        message = {"type": "complaint", **fields}
-        return message | {"signature": sign(self.draws.identities[fields["sender"]], "complaint", C(message))}
-
-    def case(self, name: str, *asked: Asked, **rest: Any) -> None:
-        """Record a case. What is no refusal is answered by the reference, and kept under the name that is given."""
-        steps = []
-        for request, expected in asked:
-            base = request if isinstance(request, str) else request.request
-            honest = self.messages[base]
-            data = honest if isinstance(request, str) else request.data(honest)
-            step = Step(base, Splice.between(honest, data))
-            if isinstance(expected, str):
-                steps.append(dataclasses.replace(step, answer=expected))
-            else:
-                steps.append(dataclasses.replace(step, error=expected.error, fault=expected.fault))
-        case = Case(name, tuple(steps), **rest)
-        told: list[Any] = []
-        node = independent_node(case, self.rounds(), told)
-        for step in case.steps:
-            try:
-                answer = node.handle(self.rounds().request(step))
-            except Refused:
-                continue
-            if step.answer and step.answer != SHARE and self.messages.setdefault(step.answer, answer) != answer:
-                raise ValueError(f"{name}: another answer than the {step.answer} of another case")
-        self.cases.append(dataclasses.replace(case, told=tuple(told)))
-
-    def rounds(self) -> Rounds:
-        draws = self.draws
-        return Rounds(
-            study=self.study.values,
-            first_adapter=ADAPTER,
-            identity=draws.identities[NODE],
-            root=draws.roots[NODE],
-            vector=draws.vectors[NODE],
-            messages=dict(self.messages),
-            cases=tuple(self.cases),
-        )
+from audits.vectors.round_world import (
+    ADAPTER,
+    ANSWERS,
+    GONE,
+    SESSION,
+    SIZE,
+    Asked,
+    Bent,
+    No,
+    Other,
+    World,
+    bare,
+    study_values,
+    whole_session,
+)
+from audits.vectors.rounds import LAYOUT, NODE, SHARE, Rounds
 
 
 def make() -> Rounds:
@@ -178,7 +40,7 @@ def make() -> Rounds:
         "rounds", size=SIZE, colluders=1, dropouts=1, smallest_cohort=3, largest_element=2**20, absent={}
     )
     draws = dataclasses.replace(draws, ledger_sequences=(7, 2, 9, 11, 4))
-    study = Study(filled_in(_study(draws.round.roster)))
+    study = Study(filled_in(study_values(draws.round.roster)))
     at = World(study, draws, first_state(study, ADAPTER), study.digest)
     for number in (1, 2, 3, 4):
         at.opening(f"opening {number}", number)
@@ -188,40 +50,31 @@ def make() -> Rounds:
         at.messages[name] = first.to_nodes[stage][NODE]
     mine.opening("opening 2 after 1", 2, mine.links[1])
     mine.play(3, {3: "masked input"})
-    mine.closing("closing with 1, no sum", _bare(mine.links[1]))
-    mine.closing("closing with 1 and 3, no sums", *map(_bare, mine.links.values()))
+    mine.closing("closing with 1, no sum", bare(mine.links[1]))
+    mine.closing("closing with 1 and 3, no sums", *map(bare, mine.links.values()))
     at.play(2, {NODE: "advertise"})
     at.opening("opening 3 after 2", 3, at.links[2])
     at.play(4, {NODE: "advertise"})
     at.opening("opening 5", 5, *at.links.values())
     at.opening("opening 5, last only", 5, at.links[4])
-    at.opening("opening 5, no sum", 5, _bare(at.links[4]))
+    at.opening("opening 5, no sum", 5, bare(at.links[4]))
     at.closing("closing")
     at.closing("closing with 2", at.links[2])
     at.closing("closing with 2 and 4", *at.links.values())
-    at.closing("closing with 2 and 4, no sums", *map(_bare, at.links.values()))
-    at.closing("closing with the first sum alone", at.links[2], _bare(at.links[4]))
+    at.closing("closing with 2 and 4, no sums", *map(bare, at.links.values()))
+    at.closing("closing with the first sum alone", at.links[2], bare(at.links[4]))
     at.links |= mine.links
     statement = mine.links[1]["receipt"]["statement"]
     echo = {"statement": statement, "vector": mine.links[1]["vector"]}
     at.add("echo of 1", "echo-request", **echo, signatures=[at.signature(u, statement) for u in (0, 3)])
-    for ask in (_chain, _sessions, _locks, _echoes, _complaints, _claims, _openings, _bad_links):
+    for ask in (_chain, _sessions, _locks, _echoes, _complaints, _claims, _openings, _bad_links, round_ends.ask):
         ask(at)
     return at.rounds()
 
 
-def _bare(link: Message) -> Message:
-    """A link without its sum."""
-    return link | {"vector": b""}
-
-
-def _whole_session(at: World) -> list[Asked]:
-    return [("opening 1", "advertise for 1"), *zip(SESSION, (SHARE, *ANSWERS[1:]), strict=True)]
-
-
 def _chain(at: World) -> None:
     """Where a node stands, and how it comes forward."""
-    whole, bare = "closing with 2 and 4", "closing with 2 and 4, no sums"
+    whole, no_sums = "closing with 2 and 4", "closing with 2 and 4, no sums"
     at.case("an opening before any round", ("opening 1", "advertise for 1"), ("opening 1", "advertise for 1"))
     at.case("a closing before any round", ("closing", "standing at 0"))
     at.case("a link with its sum", ("opening 3 after 2", "advertise for 3"), ("closing", "standing at 2"))
@@ -229,7 +82,7 @@ def _chain(at: World) -> None:
     at.case("the last link without its sum", ("opening 5, no sum", "standing at 0"), ("opening 5", "advertise for 5"))
     at.case("no link where one is needed", ("opening 5, last only", No("WrongSession")), ("closing", "standing at 0"))
     at.case("a sum and then none", ("closing with the first sum alone", "standing at 2"))
-    at.case("links that are held", (whole, "standing at 4"), (bare, "standing at 4"))
+    at.case("links that are held", (whole, "standing at 4"), (no_sums, "standing at 4"))
     spoilt = Bent("closing with 2", _spoilt_link)
     at.case("a link that is held, spoilt", ("closing with 2", "standing at 2"), (spoilt, "standing at 2"))
 
@@ -241,7 +94,7 @@ def _spoilt_link(message: Message) -> None:
 
 def _sessions(at: World) -> None:
     """A whole session of the node, and what comes after it."""
-    whole = _whole_session(at)
+    whole = whole_session(at)
     at.case("a whole session, its lock and its receipt", *whole, ("opening 2 after 1", "advertise for 2 after 1"))
     at.case("every message twice", *[asked for asked in whole for _ in range(2)])
     at.case("an ended session stays silent", whole[0], ("delivery", No("OutOfOrder")), GONE)
@@ -263,7 +116,7 @@ def _other_dimension(message: Message) -> None:
 
 def _locks(at: World) -> None:
     """A node that has signed round 1 and has no receipt of it."""
-    whole, released = _whole_session(at), "standing at 1, released"
+    whole, released = whole_session(at), "standing at 1, released"
     at.case("locked: an offer to an older opening", *whole, ("opening 3", "offer of 1"))
     at.case("locked: an offer to a closing without links", *whole, ("closing", "offer of 1"))
     at.case("locked: its own round's receipt, sum held", *whole, ("closing with 1, no sum", released))
@@ -356,11 +209,19 @@ def _complaints(at: World) -> None:
     for name, change in (("X25519 key of small order", small_order), ("ML-KEM key beyond the modulus", beyond_modulus)):
         bad = Bent("cohort", change)
         at.case(f"an {name}", *joined, (bad, "complaint about a key"), (bad, "complaint about a key"), over)
+
+    def shares(change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+        return _resealed(at, "shares envelope", "channel", change)
+
+    prime = SHARING_PRIME.to_bytes(33, "big")
+    other_seed = _resealed(at, "pair seed envelope", "mask", flip)
     wrongs: tuple[tuple[str, str, Callable[[bytes], bytes]], ...] = (
         ("an envelope that does not open", "shares", lambda sealed: flip(sealed, 600)),
-        ("a share not committed to", "shares", _resealed(at, "shares envelope", "channel", 32)),
-        ("a contribution not advertised", "shares", _resealed(at, "shares envelope", "channel", 97)),
-        ("a pair seed not committed to", "seeds", _resealed(at, "pair seed envelope", "mask", 0)),
+        ("a share not committed to", "shares", shares(lambda p: flip(p, 32))),
+        ("a mask-key share outside the field", "shares", shares(lambda p: prime + p[33:])),
+        ("a self-mask share outside the field", "shares", shares(lambda p: p[:33] + prime + p[66:])),
+        ("a contribution not advertised", "shares", shares(lambda p: flip(p, 97))),
+        ("a pair seed not committed to", "seeds", other_seed),
     )
     for kind, where, other in wrongs:
         wrong = Other("delivery", Bent("delivery", _signed_again(at, where, other)).data(at.messages["delivery"]))
@@ -370,13 +231,13 @@ def _complaints(at: World) -> None:
     at.case("an envelope that its sender did not sign", *shared, (unsigned_envelope, No("BadSignature")), over)
 
 
-def _resealed(at: World, purpose: str, key: str, place: int) -> Callable[[bytes], bytes]:
+def _resealed(at: World, purpose: str, key: str, change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
     """Other contents from node 0 to the node, rightly sealed."""
     sid = at.links[1]["receipt"]["statement"]["session"]
     info = E(purpose, sid, idx(0), idx(NODE))
     public = parse_cbor(at.messages["cohort"])["advertisements"][NODE][f"{key}_key"]
     own = KDF(at.draws.roots[NODE], f"{key} seed")
-    return lambda sealed: seal(public, flip(unseal(own, sealed, info), place), info)
+    return lambda sealed: seal(public, change(unseal(own, sealed, info)), info)
 
 
 def _signed_again(at: World, field_name: str, change: Callable[[bytes], bytes]) -> Callable[[Message], None]:

@@ -1,4 +1,4 @@
-"""Vectors of section 9: what one node answers to openings, links, closings and echoes, and what it refuses.
+"""Vectors of section 9: what one node answers across rounds and beside them, and what it refuses.
 
 `rounds.json` has a study of five nodes whose clipping norm adapts, two of its receipts, and every request and answer by
 name. A case is a list of steps for node 1: a request, perhaps with one change, and the answer byte for byte, or the
@@ -10,31 +10,41 @@ Both nodes are whole ones: `secfed.node.Node` with ledger and store, and `audits
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
 
+import dp.ledger
+import secfed.books
 import secfed.node
 from audits import reference_node, reference_study
 from audits.federation import policy_of
 from audits.notation import Message, Refused, parse_cbor
+from audits.reference_ledger import Site
 from audits.vectors import AGGREGATOR, FOLDER, ROUNDS, write_file
 from audits.vectors.splices import Splice
 from crypto.identity import Identity
 from crypto.randomness import NoiseSecret
+from dp.entries import hour_from
 from dp.errors import DPError
 from dp.ledger import Ledger
 from protocols.client import Client
 from protocols.errors import ProtocolError, RemoteError
+from secfed.engines.flare.worker import answer_of
 from secfed.node_parts import NodeParts
+from secfed.run_facts import RunFacts
+from secfed.run_folder import study_file_digest
 from secfed.store import NodeStore
 from secfed.strategies import ModelState
 from secfed.study import Study
@@ -42,6 +52,7 @@ from secfed.study import Study
 LAYOUT = (("a", (2,)), ("b", (2, 1)))
 NODE = 1
 SHARE = "share"
+ID_BYTES = 16
 ITSELF = "itself"
 """At fault: the node's own files or ledger."""
 
@@ -85,8 +96,19 @@ class Rounds:
     """Of every session that the node joins."""
     vector: tuple[int, ...]
     """What it contributes to every round."""
+    ledger: Message
+    """What the node's ledger rests on: `grant`; `cost` of the study, epsilon and delta; `facts` of a `run` entry; the
+    `time` of every entry, whose `id` is its number in 16 bytes. And `file`, which the node has approved."""
     messages: Mapping[str, bytes]
     cases: tuple[Case, ...]
+
+    @property
+    def file(self) -> bytes:
+        return bytes(self.ledger["file"].encode())
+
+    def stamp(self, number: int) -> dict[str, str]:
+        """Id and time of the ledger's entry with this number."""
+        return {"id": number.to_bytes(ID_BYTES, "big").hex(), "time": self.ledger["time"]}
 
     def request(self, step: Step) -> bytes:
         return step.change.apply(self.messages[step.request])
@@ -98,21 +120,34 @@ Handle = Callable[[bytes], bytes]
 def check_case(case: Case, rounds: Rounds) -> list[str]:
     """What is wrong with a case: where a node answers otherwise than recorded."""
     found = []
-    with tempfile.TemporaryDirectory() as folder:
-        entropy = partial(exactly, rounds.root)
-        with patch.object(secfed.node, "Client", partial(Client, entropy=entropy)):
-            node, lines = real_node(case, rounds, Path(folder))
-            found += [f"the real node: {text}" for text in _differences(case, rounds, node.handle, named=True)]
-            if len(lines) != len(case.told):
-                found.append(f"the real node: its owner was told {len(lines)} lines")
-            node.parts.store.close()
-            node.parts.ledger.close()
+    with tempfile.TemporaryDirectory() as folder, _drawn_as_recorded(rounds):
+        node, lines = real_node(case, rounds, Path(folder))
+        handle = partial(answer_of, node, node.approve(study_file_digest(rounds.file)))
+        found += [f"the real node: {text}" for text in _differences(case, rounds, handle, named=True)]
+        if len(lines) != len(case.told):
+            found.append(f"the real node: its owner was told {len(lines)} lines")
+        node.parts.store.close()
+        node.parts.ledger.close()
     told: list[Any] = []
     other = independent_node(case, rounds, told)
     found += [f"the independent node: {text}" for text in _differences(case, rounds, other.handle, named=False)]
     if tuple(told) != case.told:
         found.append(f"the independent node: its owner was told {told}")
     return found
+
+
+@contextmanager
+def _drawn_as_recorded(rounds: Rounds) -> Iterator[None]:
+    """What a real node draws, and says of its machine, is what the file has."""
+    numbers = itertools.count(1)
+    ids = SimpleNamespace(urandom=lambda size: next(numbers).to_bytes(size, "big"))
+    facts = RunFacts(**rounds.ledger["facts"])
+    with (
+        patch.object(secfed.node, "Client", partial(Client, entropy=partial(_exactly, rounds.root))),
+        patch.object(dp.ledger, "os", ids),
+        patch.object(secfed.books, "facts_here", lambda *_: facts),
+    ):
+        yield
 
 
 def _differences(case: Case, rounds: Rounds, handle: Handle, *, named: bool) -> list[str]:
@@ -164,10 +199,11 @@ def real_node(case: Case, rounds: Rounds, folder: Path) -> tuple[secfed.node.Nod
     """The node of this project, in an empty folder, and what its owner is told."""
     study = Study.model_validate_json(json.dumps(rounds.study))
     key = Identity(rounds.identity)
-    ledger = Ledger(folder / "ledger.sqlite", lambda entry: key.sign("ledger entry", entry))
-    policy = policy_of(study.cohort.minimum)
+    clock = hour_from(rounds.ledger["time"]).timestamp
+    ledger = Ledger(folder / "ledger.sqlite", lambda entry: key.sign("ledger entry", entry), clock)
+    policy, (epsilon, delta) = policy_of(study.cohort.minimum), rounds.ledger["cost"]
     ledger.grant(policy.budget.grant)
-    ledger.reserve(policy.budget.population, study.digest, 8.0, 1e-5, study.algorithm.rounds)
+    ledger.reserve(policy.budget.population, study.digest, epsilon, delta, study.algorithm.rounds)
     store = NodeStore(folder / "node.sqlite")
     keys = [identity.raw for identity in study.identities]
     store.remember_ledger_sequences({keys[int(node)]: number for node, number in case.seen_ledgers.items()})
@@ -195,13 +231,20 @@ def independent_node(case: Case, rounds: Rounds, told: list[Any]) -> reference_n
         rounds.first_adapter,
         lambda state, number: rounds.vector,
         lambda: rounds.root,
+        Site(
+            rounds.stamp,
+            minimum=study.values["cohort"]["minimum"],
+            file=rounds.file,
+            grant=rounds.ledger["grant"],
+            cost=tuple(rounds.ledger["cost"]),
+            facts=rounds.ledger["facts"],
+        ),
         memory=reference_node.Memory(peers=seen, floor=case.restored, restored=case.restored),
-        site=(study.values["cohort"]["minimum"], 2),
         tell=told.append,
     )
 
 
-def exactly(root: bytes, size: int) -> bytes:
+def _exactly(root: bytes, size: int) -> bytes:
     """A session's entropy: its root, and nothing else."""
     if size != len(root):
         raise ValueError(f"a session draws its root of {len(root)} bytes and nothing else, not {size}")
@@ -221,6 +264,7 @@ def write(rounds: Rounds, folder: Path = FOLDER) -> None:
         "identity": rounds.identity.hex(),
         "root": rounds.root.hex(),
         "vector": list(rounds.vector),
+        "ledger": rounds.ledger,
         "messages": {name: data.hex() for name, data in rounds.messages.items()},
         "cases": [asdict(case) for case in rounds.cases],
     }
@@ -236,6 +280,7 @@ def load(folder: Path = FOLDER) -> Rounds:
         identity=bytes.fromhex(content["identity"]),
         root=bytes.fromhex(content["root"]),
         vector=tuple(content["vector"]),
+        ledger=content["ledger"],
         messages={name: bytes.fromhex(data) for name, data in content["messages"].items()},
         cases=tuple(_case_from(case) for case in content["cases"]),
     )

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import itertools
+import secrets
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 from audits.notation import H, Refused
 from audits.reference_claims import Claim
+from audits.reference_ledger import Site
 from audits.reference_node import Memory, Node
 from audits.reference_state import Layout, State
 from audits.reference_study import Study, filled_in
+from dp.entries import hour_of
 from protocols.errors import ProtocolError
 from secfed.strategies import ModelState
 from secfed.study import Study as RealStudy
-from tests.secfed.federation import Cut, Federation, FormulaTrainer, identities
+from tests.secfed.federation import Cut, Federation, FormulaTrainer, identities, make_policy
+
+FILE = b"a study's file, with a comment"
+
+
+def stamp(number: int) -> dict[str, str]:
+    """Id and time of an entry, as in a real ledger."""
+    return {"id": secrets.token_hex(16), "time": hour_of(time.time())}
 
 
 def as_reference(study: RealStudy) -> Study:
@@ -25,11 +36,11 @@ def as_reference(study: RealStudy) -> Study:
 class Independent:
     """What a channel and the tests need of a node, around one of the second implementation."""
 
-    def __init__(self, study: RealStudy, index: int, trainer: FormulaTrainer, site: tuple[int, int] = (3, 2)) -> None:
+    def __init__(self, study: RealStudy, index: int, trainer: FormulaTrainer) -> None:
         self.parts = SimpleNamespace(name=study.roster[index].name, trainer=trainer)
         self.told: list[Claim] = []
         self.memory = Memory()
-        self._study, self._index, self._trainer, self._site = as_reference(study), index, trainer, site
+        self._study, self._index, self._trainer = as_reference(study), index, trainer
         self._roots = itertools.count()
         self.restart()
 
@@ -43,8 +54,8 @@ class Independent:
             self._trainer.first_state().adapter.tolist(),
             self._contribute,
             lambda: H("root of a test", bytes([self._index, next(self._roots)])),
+            Site(stamp, minimum=3, file=FILE, grant=make_policy().budget.grant.body()),
             memory=self.memory,
-            site=self._site,
             tell=self.told.append,
         )
 

@@ -20,14 +20,23 @@ from numpy.typing import NDArray
 from audits import reference_node
 from audits.notation import C, Refused, parse_cbor, verify
 from protocols import sharing
+from protocols.errors import ProtocolError
 from protocols.wire import encode
+from secfed.channel import StudyClosing
 from secfed.coordinator import Coordinator, RoundRecord
 from secfed.engines.embedded import Cut
-from secfed.handover import AttendanceRequest, HandoverRequest, attendance, read_attendance
+from secfed.handover import (
+    AttendanceRequest,
+    HandoverRequest,
+    attendance,
+    handover,
+    read_attendance,
+    read_handover,
+)
 from secfed.run_folder import study_file_digest
 from secfed.strategies import ModelState
 from secfed.study import Study
-from tests.audits.independent import Independent, digests, mixed
+from tests.audits.independent import FILE, Independent, digests, mixed
 from tests.audits.test_reference_study import STUDIES
 from tests.protocols.dealers import dealing, other_sealed_seed, other_sealed_share
 from tests.secfed.federation import Federation, FormulaTrainer, cut, make_study
@@ -175,14 +184,34 @@ def run(scenario: Scenario, folder: Path, *places: int) -> tuple[Federation, Coo
 def test_a_federation_with_independent_nodes_ends_with_the_same_bits(name: str, tmp_path: Path) -> None:
     scenario = SCENARIOS[name]
     everybody = tuple(range(len(scenario.study().roster)))
-    _, reference, expected = run(scenario, tmp_path / "real")
+    real, reference, expected = run(scenario, tmp_path / "real")
     assert tuple(record.number for record in expected if record.void) == scenario.void
-    final = reference.chain.state.digest(FormulaTrainer.layout)
+    final, ledgers = reference.chain.state.digest(FormulaTrainer.layout), handed_over(real, reference)
     for places in (scenario.places, everybody)[: 1 + scenario.everywhere]:
         federation, coordinator, records = run(scenario, tmp_path / str(len(places)), *places)
         assert what_came_of(records) == what_came_of(expected)
         assert coordinator.chain.state.digest(FormulaTrainer.layout) == final
         assert set(digests(federation)) == {final}
+        assert handed_over(federation, coordinator) == ledgers
+
+
+def handed_over(federation: Federation, coordinator: Coordinator) -> list[list[dict[str, Any]]]:
+    """What every ledger's copy shows, as the aggregator reads it, but for ids, times and where each node runs.
+
+    A receipt's digest is put as its place in the chain: it covers a session, and is another in every run.
+    """
+    study, request = federation.study, encode(HandoverRequest(federation.study.digest))
+    receipts = [link.receipt.digest().hex() for link in coordinator.links]
+    apart, copies = {"id", "time", "process", "home", "machine"}, []
+    for index, node in enumerate(federation.nodes):
+        answer = node.handle(request) if isinstance(node, Independent) else handover(node, request)
+        end = read_handover(study, index, answer)
+        assert end is not None
+        copies.append([{name: entry.body[name] for name in entry.body.keys() - apart} for entry in end.copy.entries])
+        for body in copies[-1]:
+            if "receipt" in body:
+                body["receipt"] = receipts.index(body["receipt"])
+    return copies
 
 
 def test_there_are_more_than_twenty_scenarios_without_counting_studies() -> None:
@@ -256,8 +285,9 @@ def test_an_independent_node_that_was_put_back_waits_and_commits_what_it_forgot(
     node.restart()  # type: ignore[attr-defined]
     third = coordinator._run_round(3)
     assert "hospital-4" in third.survivors  # the receipt of round 2 is what it waited for
-    assert memory.committed == {1, 2, 3}
-    assert memory.released == {1, 2}
+    ledger = node.node.ledger  # type: ignore[attr-defined]
+    assert ledger.rounds("commit") == {1, 2, 3}
+    assert ledger.rounds("release") == {1, 2}
 
 
 def test_requests_are_parsed_as_strictly_as_sessions(tmp_path: Path) -> None:
@@ -275,17 +305,30 @@ def test_requests_are_parsed_as_strictly_as_sessions(tmp_path: Path) -> None:
 
 def test_attendance_is_signed_and_read_alike(tmp_path: Path) -> None:
     federation = mixed(make_study(), tmp_path, (), 0)
-    study, file = federation.study, b"a study's file, with a comment"
-    request = encode(AttendanceRequest(study.digest))
+    study, request = federation.study, encode(AttendanceRequest(federation.study.digest))
     node, real = federation.nodes[0].node, federation.nodes[1]  # type: ignore[attr-defined]
-    answer = node.attend(request, file)
-    assert read_attendance(study, study_file_digest(file), 0, answer) == parse_cbor(answer)["approval"]
-    assert read_attendance(study, study_file_digest(file + b" "), 0, answer) is None
-    theirs = attendance(real, real.approve(study_file_digest(file)), request)
+    answer = node.handle(request)
+    assert read_attendance(study, study_file_digest(FILE), 0, answer) == parse_cbor(answer)["approval"]
+    assert read_attendance(study, study_file_digest(FILE + b" "), 0, answer) is None
+    theirs = attendance(real, real.approve(study_file_digest(FILE)), request)
     fields = parse_cbor(theirs)
     node.kinds["attendance"](fields)
-    digests = node.study.approved_bytes(file)
-    verify(node.study.roster[1], fields["approval"], "study approval", *digests)
+    verify(node.study.roster[1], fields["approval"], "study approval", *node.study.approved_bytes(FILE))
     for wrong in (encode(AttendanceRequest(bytes(32))), request + b"\x00", encode(HandoverRequest(study.digest))):
         with pytest.raises(Refused):
-            node.attend(wrong, file)
+            node.handle(wrong)
+
+
+def test_no_independent_ledger_is_handed_over_in_mid_study_and_none_gets_a_round_after_it(tmp_path: Path) -> None:
+    federation = mixed(make_study(), tmp_path, (), 0)
+    coordinator, request = federation.coordinator(), encode(HandoverRequest(federation.study.digest))
+    coordinator._run_round(1)
+    node = federation.nodes[0]
+    with pytest.raises(ProtocolError, match="the study is not over"):
+        node.handle(request)
+    assert "hospital-0" in coordinator._run_round(2).survivors
+    node.handle(encode(StudyClosing(tuple(coordinator.links))))
+    assert read_handover(federation.study, 0, node.handle(request)) is not None
+    node.restart()  # type: ignore[attr-defined]
+    assert "hospital-0" not in coordinator._run_round(3).survivors
+    assert read_handover(federation.study, 0, node.handle(request)) is not None

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from audits import reference_claims, reference_node
+from audits import reference_claims, reference_ledger, reference_node
 from audits.notation import parse_cbor
 from audits.vectors import rounds
 from audits.vectors.rounds import Rounds, check_case
@@ -38,9 +38,11 @@ def test_names_are_different_and_every_kind_of_answer_is_there() -> None:
     }
     assert answers == {
         *("advertise", "standing", "offer", "complaint", "masked-input", "agree", "unmask", "close"),
+        *("attendance", "handover"),
     }
     assert {parse_cbor(recorded().messages[step.request])["type"] for step in steps} >= {
         *("round-opening", "study-closing", "echo-request", "cohort", "delivery", "published"),
+        *("attendance-request", "handover-request"),
     }
 
 
@@ -68,6 +70,22 @@ WITHOUT: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
         lambda patch: patch.setattr("secfed.node.difference", lambda *_: None),
         "an echo of a session other than its own",
     ),
+    "the end of a study for good": (
+        lambda patch: patch.setattr("secfed.books.check_open", lambda *_: None),
+        "a handover without a round",
+    ),
+    "the receipt that a closing names": (
+        lambda patch: patch.setattr("secfed.books.end_of", lambda study, links: study.digest),
+        "a handover after a closing that names an older receipt",
+    ),
+    "the study of a request": (
+        lambda patch: patch.setattr("secfed.handover._check_study", lambda *_: None),
+        "attendance about another study",
+    ),
+    "the commits that were forgotten": (
+        lambda patch: patch.setattr("secfed.books.commit_forgotten", lambda *_: None),
+        "put back: a handover",
+    ),
     "the claims' checks": (lambda patch: patch.setattr(NodeClaims, "_is_new", lambda *_: True), "claims at a closing"),
 }
 WITHOUT_IN_REFERENCE: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
@@ -82,6 +100,10 @@ WITHOUT_IN_REFERENCE: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]
     "the ledger numbers": (
         lambda patch: patch.setattr(reference_claims, "fault_in_cohort", lambda *_: None),
         "a ledger that is shorter than before",
+    ),
+    "the close of a study": (
+        lambda patch: patch.setattr(reference_ledger.Ledger, "closed", False),
+        "a handover, and links",
     ),
     "the bound on attempts": (
         lambda patch: patch.setattr(reference_node, "ATTEMPTS", 4),
