@@ -175,6 +175,7 @@ class StudyNode:
         twin = self._restarted(node)
         twin.chain = copy.copy(node.chain)
         twin._client = None if node._client is None else copy_of(node._client)
+        twin._end.begin()  # time does not pass here: no session ends by itself
         return twin
 
     def _joined(self, client: Client, facts: int) -> Fact:
