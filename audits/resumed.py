@@ -45,14 +45,14 @@ class ResumedVerifier:
             FIRST_STATE: partial(check_rounds, folder, study),
         }
         chain = start_chain(folder, study)
-        receipts: dict[int, Receipt] = {}
         for number in round_numbers(folder):
             part = partial(self._round, copy.copy(chain), number)
             self._parts |= {receipt_file(number): part, sum_file(number): part}
-            receipts[number] = check_round(folder, chain, number)
+            check_round(folder, chain, number)
+        history = check_rounds(folder, study)
         self._parts[WEIGHTS] = partial(check_adapter, folder, chain)
         for node, entry in enumerate(study.roster):
-            self._parts[ledger_file(entry.name)] = partial(check_ledger, folder, study, node, receipts)
+            self._parts[ledger_file(entry.name)] = partial(check_ledger, folder, study, node, history)
 
     def fault(self, place: str) -> str | None:
         """The file, or the folder, that the verifier names; None if everything holds.

@@ -39,6 +39,20 @@ class LedgerError(DPError):
     """Base of the ledger's refusals. Nothing was written."""
 
 
+class AnotherFormat(LedgerError):
+    """Another version of this software wrote the ledger.
+
+    Args:
+        what: which one, and how it differs.
+        step: what its owner does about it.
+    """
+
+    def __init__(self, what: str, step: str) -> None:
+        super().__init__(f"{what}. {step}")
+        self.what = what
+        self.step = step
+
+
 class NoGrant(LedgerError):
     """No privacy budget was granted yet."""
 

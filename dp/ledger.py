@@ -48,6 +48,7 @@ from dp.entries import (
 from dp.errors import (
     AlreadyCommitted,
     AlreadyReleased,
+    AnotherFormat,
     LedgerCorrupt,
     LedgerError,
     NotCommitted,
@@ -84,7 +85,7 @@ class Ledger:
         clock: seconds since the epoch.
 
     Raises:
-        LedgerError: the file cannot be opened or made, or an earlier version of this software wrote it.
+        LedgerError: the file cannot be opened or made, or another version of this software wrote it.
         LedgerCorrupt: the file is not a ledger.
     """
 
@@ -334,10 +335,11 @@ class Ledger:
             self._connection.execute(f"PRAGMA user_version = {FORMAT}")
         elif found != FORMAT:
             self._connection.close()
-            raise LedgerError(
+            raise AnotherFormat(
                 f"the ledger {self._path} is of format {found or 1}, which another version of this software wrote, and "
-                f"this one writes format {FORMAT}: nothing was changed. Finish its studies with the version that began "
-                "them; for further ones start a new ledger, and grant it what the old one has left and no more"
+                f"this one writes format {FORMAT}: nothing was changed",
+                "Finish its studies with the version that began them; for further ones start a new ledger, and grant "
+                "it what the old one has left and no more",
             )
 
     @contextmanager

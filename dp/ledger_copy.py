@@ -41,6 +41,8 @@ from dp.ledger import Check
 LINE_BYTES_MAX = 16384
 """Far more than any entry has. A longer line is refused before it is parsed."""
 _HEX = re.compile(r"(?:[0-9a-f]{2}){1,64}")
+_NUMBER_MAX = 2**53 - 1
+"""A larger number is none: no count of anything is, and readers in other languages hold them exactly up to here."""
 _TOTAL_LENGTH_MAX, _TOTAL_PLACES_MAX, _TOTAL_MAX = 150, 70, 60
 """Of a sum of amounts: characters, decimal places, and the power of ten that it is below (`dp.entries.EXACT`)."""
 Line: TypeAlias = Entry | Sealed
@@ -239,11 +241,11 @@ def _is_time(value: object) -> bool:
 
 
 def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 1
+    return _is_number(value) and value != 0
 
 
 def _is_number(value: object) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value <= _NUMBER_MAX
 
 
 def _is_total(value: object) -> bool:
@@ -254,7 +256,7 @@ def _is_total(value: object) -> bool:
         return False
     exponent = total.as_tuple().exponent
     fits = isinstance(exponent, int) and exponent >= -_TOTAL_PLACES_MAX and total.adjusted() < _TOTAL_MAX
-    return fits and total >= 0
+    return fits and total >= 0 and str(total) == value
 
 
 def _is_attestation(value: object) -> bool:
@@ -266,10 +268,9 @@ def _is_amount(amount: Callable[[str], object]) -> Callable[[object], bool]:
         if not isinstance(value, str):
             return False
         try:
-            amount(value)
+            return str(amount(value)) == value
         except ValueError:
             return False
-        return True
 
     return is_right
 

@@ -79,8 +79,20 @@ def hand_over(node: Node) -> LedgerCopy | None:
         node.abandon()  # nothing more is spent
         commit_forgotten(study, parts)
         _say_how_it_runs(study, parts)
+        if not parts.ledger.is_closed(study.digest):
+            node.tell_owner(_closes(study, chain.round_number))
         parts.ledger.close_study(study.digest, chain.round_number, chain.state.digest(chain.layout))
     return copy_for(parts.ledger.entries(), study.digest)
+
+
+def _closes(study: Study, last: int) -> str:
+    """What the owner is told: an end that came early was the aggregator's choice alone."""
+    planned = study.algorithm.rounds
+    early = "" if last == planned else ". If that is sooner than was agreed, ask the other sites and the operator why"
+    return (
+        f"the aggregator says that the study is over. It ends here with the receipt of round {last} of {planned}, its "
+        f"ledger is handed over, and this node joins no further round of it{early}"
+    )
 
 
 def _say_how_it_runs(study: Study, parts: NodeParts) -> None:

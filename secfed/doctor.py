@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dp.bookkeeping import first_fault
 from dp.entries import Entry, hour_from
+from dp.errors import AnotherFormat
 from secfed.data import Columns, survey
 from secfed.errors import UserError
 from secfed.findings import Finding, NotChecked, Warned, look
@@ -143,7 +144,11 @@ def _ledger(home: Home, into: list[Entry]) -> str:
                 "Stop, and put back its newest copy: without it nobody knows what was spent",
             )
         return _NOTHING_YET
-    with home.open_ledger() as ledger:
+    try:
+        opened = home.open_ledger()
+    except AnotherFormat as error:
+        raise UserError(error.what, error.step) from error
+    with opened as ledger:
         ledger.verify(lambda entry, signature: home.identity.public.verifies(signature, LEDGER_LABEL, entry))
         into += ledger.entries()
     fault = first_fault(into, whole=True)

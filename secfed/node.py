@@ -63,12 +63,12 @@ class Node:
         self.chain = Chain(study, parts.trainer.layout, parts.trainer.first_state())
         self._on_step = on_step or (lambda name, step: None)
         tell = tell_owner or (lambda name, text: None)
-        self._tell_owner: Callable[[str], None] = lambda text: tell(parts.name, text)
+        self.tell_owner: Callable[[str], None] = lambda text: tell(parts.name, text)
         self._pause = pause
         self.check_ready = ready
-        self._attempts = Attempts(study, parts.store, self._tell_owner)
-        self._end = SessionEnd(parts.policy.pace.session_ends_after_seconds, clock, self._tell_owner)
-        self._claims = NodeClaims(study, self.index, parts.identity, self._tell_owner)
+        self._attempts = Attempts(study, parts.store, self.tell_owner)
+        self._end = SessionEnd(parts.policy.pace.session_ends_after_seconds, clock, self.tell_owner)
+        self._claims = NodeClaims(study, self.index, parts.identity, self.tell_owner)
         self._client: Client | None = None
         self.end_named: bytes | None = None
         self._limits = Limits(len(study.roster), self.chain.shape.packed_bytes)
@@ -216,7 +216,7 @@ class Node:
         after = self.parts.policy.pace.upload_after_seconds
         left = asked + after - time.monotonic()
         if after and left < 0:
-            self._tell_owner(
+            self.tell_owner(
                 f"this round's upload left {-left:.1f} s later than pace.upload_after_seconds = {after:g} says: others "
                 "may see how long training took. Raise it in policy.toml"
             )
@@ -253,7 +253,7 @@ class Node:
         self.chain.check_next(statement, message.vector)
         misled = difference(self.study, self._client, statement)
         if misled is not None:
-            self._tell_owner(misled)
+            self.tell_owner(misled)
             raise WrongSession("an echo of a round that this node saw otherwise", sender=None, field="statement")
         if self.index not in statement.survivors:
             raise WrongSession("an echo is asked of a node that is no survivor", sender=None, field="statement")
@@ -316,7 +316,7 @@ class Node:
         ahead.adopt(link.receipt, packed)
         misled = difference(self.study, self._client, statement)
         if misled is not None:
-            self._tell_owner(misled)
+            self.tell_owner(misled)
         if self.index in statement.survivors:
             self._check_spend(statement.round_number)
         self.parts.store.append_link(self.study.digest, ahead.length, encode(link.receipt), packed)

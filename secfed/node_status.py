@@ -102,6 +102,8 @@ def _attempts(home: Home, digest: bytes) -> dict[str, Any]:
 def _state(kinds: set[str]) -> str:
     if "withdraw" in kinds:
         return "withdrawn"
+    if "close" in kinds:
+        return "closed"
     if "commit" in kinds:
         return "begun"
     return "reserved" if "reserve" in kinds else "approved"

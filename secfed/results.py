@@ -5,13 +5,16 @@ Every engine ends a run here, so that all folders of runs are alike. torch comes
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dp.ledger_copy import write_copy
 from secfed import run_folder
 from secfed.chain import Chain
+from secfed.figures import minute_before
 from secfed.strategies import Layout, ModelState
 from secfed.study import Study
 from secfed.summary import HospitalEnd
@@ -19,6 +22,15 @@ from secfed.summary import HospitalEnd
 if TYPE_CHECKING:
     from dp.sampling import Patients
     from secfed.models import AdapterModel
+
+_SINGLE_FILES = (
+    run_folder.SIGNATURES,
+    run_folder.FIRST_STATE,
+    run_folder.JOURNAL,
+    run_folder.SUMMARY,
+    run_folder.REPORT,
+    run_folder.REPORT_PAGE,
+)
 
 
 def write_first_state(out: Path, layout: Layout, first: ModelState) -> None:
@@ -43,3 +55,21 @@ def write_results(out: Path, study: Study, summary: Mapping[str, Any], hospitals
         (out / run_folder.ledger_file(name)).write_bytes(write_copy(hospital.copy))
     (out / run_folder.SUMMARY).write_text(run_folder.json_text(summary))
     write_report(out, build_report(study, summary))
+    _settle_times(out, summary)
+
+
+def _settle_times(out: Path, summary: Mapping[str, Any]) -> None:
+    """Let no file's time tell when its round was, since archives keep it: all are of the minute in which the run ended.
+
+    But for the study, which says when it began. What else may lie in the folder is no part of what is handed on.
+    """
+    ended = datetime.fromisoformat(summary["finished"]).timestamp()
+    folders = [out / name for name in (run_folder.RECEIPTS, run_folder.SUMS, run_folder.LEDGERS, run_folder.ADAPTER)]
+    paths = [out / name for name in _SINGLE_FILES if (out / name).exists()]
+    for folder in folders:
+        paths += [*folder.iterdir(), folder]
+    for path in [*paths, out]:
+        os.utime(path, (ended, ended))
+    study = out / run_folder.STUDY
+    began = minute_before(datetime.fromtimestamp(study.stat().st_mtime, UTC)).timestamp()
+    os.utime(study, (began, began))

@@ -74,7 +74,7 @@ def _check(folder: Path, done: Callable[[Checked], None]) -> None:
             f"its {numbers} trained numbers are those that the sums lead to, bit for bit",
         )
     )
-    accounts = check_ledgers(folder, study, history.receipts)
+    accounts = check_ledgers(folder, study, history)
     done(_told_ledgers(accounts))
     summary = check_summary(folder, study, history, adapter, accounts)
     rounds = {"rounds": len(summary["rounds"])}

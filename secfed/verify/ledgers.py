@@ -3,9 +3,10 @@
 Chain and signatures of a ledger's copy are checked by `dp.ledger_copy`, and by `dp.bookkeeping` that what it shows is
 what a ledger takes: a budget granted once, nothing beyond it, nothing taken back that a commit has spent. Here: the
 study was reserved, at no less than it can spend and no more than it promises; how it ran was said before its first
-commit; no update is in a sum that its node had not committed first; no release without its receipt. A commit whose
-round gave no sum, or dropped its node, is right and costs as much: it is counted, not refused. Entries of other studies
-are not shown: what they come to is the node's word.
+commit; no update is in a sum that its node had not committed first; no release without its receipt; and it was closed
+with the model that the receipt of its last round gives. A commit whose round gave no sum, or dropped its node, is right
+and costs as much: it is counted, not refused. Entries of other studies are not shown: what they come to is the node's
+word.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from dp.ledger_copy import LedgerCopy, read_copy
 from protocols.receipts import Receipt
 from secfed.account import figure_of_record, price
 from secfed.errors import UserError
-from secfed.run_facts import RunFacts
+from secfed.run_facts import EMBEDDED, FLARE, RunFacts
 from secfed.run_folder import LEDGERS, STUDY, ledger_file, receipt_file
 from secfed.sites import LEDGER_LABEL
 from secfed.study import Study
 from secfed.verify.evidence import ACCOUNTANTS_DIFFER, Broken, file_names, read_file
+from secfed.verify.rounds import History
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Account:
     """How each of its processes ran the study."""
 
 
-def check_ledgers(folder: Path, study: Study, receipts: Mapping[int, Receipt]) -> tuple[Account, ...]:
+def check_ledgers(folder: Path, study: Study, history: History) -> tuple[Account, ...]:
     """Check every node's ledger. Returns them in roster order.
 
     Raises:
@@ -50,10 +52,10 @@ def check_ledgers(folder: Path, study: Study, receipts: Mapping[int, Receipt]) -
     for name in file_names(folder, LEDGERS):
         if f"{LEDGERS}/{name}" not in expected:
             raise Broken(f"{LEDGERS}/{name}", "no node of the roster has this ledger")
-    return tuple(check_ledger(folder, study, node, receipts) for node in range(len(study.roster)))
+    return tuple(check_ledger(folder, study, node, history) for node in range(len(study.roster)))
 
 
-def check_ledger(folder: Path, study: Study, node: int, receipts: Mapping[int, Receipt]) -> Account:
+def check_ledger(folder: Path, study: Study, node: int, history: History) -> Account:
     """Check one node's ledger. Raises Broken as `check_ledgers` does."""
     place, identity = ledger_file(study.roster[node].name), study.identities[node]
     try:
@@ -70,13 +72,16 @@ def check_ledger(folder: Path, study: Study, node: int, receipts: Mapping[int, R
     own = [entry for entry in copy.entries if entry.kind != "grant"]
     _check_reservation(place, study, copy, own)
     facts = _check_facts(place, own)
-    committed, released = _check_rounds(place, study, own, receipts)
-    for number, receipt in receipts.items():
+    committed, released = _check_rounds(place, study, own, history.receipts)
+    for number, receipt in history.receipts.items():
         took_part = node in receipt.statement.survivors
         if took_part and number not in committed:
             raise Broken(place, f"its update is in the sum of round {number}, which it never committed")
         if not took_part and number in released:
             raise Broken(place, f"it released round {number}, whose sum its update is not in")
+    held = history.states.get(copy.closing["round"])
+    if held is None or held.hex() != copy.closing["state"]:
+        raise Broken(place, "it closes the study with a model that no receipt of that round gives")
     return Account(copy, committed, released, facts)
 
 
@@ -89,7 +94,10 @@ def _check_facts(place: str, own: Sequence[Entry]) -> tuple[RunFacts, ...]:
     kinds = [entry.kind for entry in own]
     if "run" not in kinds or ("commit" in kinds and kinds.index("commit") < kinds.index("run")):
         raise Broken(place, "it does not say, before its first commit, how its node ran the study")
-    return tuple(RunFacts.of(entry.body) for entry in own if entry.kind == "run")
+    facts = tuple(RunFacts.of(entry.body) for entry in own if entry.kind == "run")
+    if any(each.engine not in (EMBEDDED, FLARE) for each in facts):
+        raise Broken(place, "it names an engine that there is none of")
+    return facts
 
 
 def _check_reservation(place: str, study: Study, copy: LedgerCopy, own: Sequence[Entry]) -> None:

@@ -34,8 +34,8 @@ class History:
     """Round number -> receipt, in order; rounds without one gave no sum."""
     chain: Chain
     """After the last receipt."""
-    states: frozenset[bytes]
-    """Digests of every state that the model was in."""
+    states: Mapping[int, bytes]
+    """Round number -> digest of the state that it led to; 0 -> that of the first state."""
 
     @property
     def signatures(self) -> int:
@@ -50,14 +50,14 @@ def check_rounds(folder: Path, study: Study) -> History:
     """
     chain = start_chain(folder, study)
     receipts: dict[int, Receipt] = {}
-    states = {chain.state.digest(chain.layout)}
+    states = {0: chain.state.digest(chain.layout)}
     for number in round_numbers(folder):
         receipts[number] = check_round(folder, chain, number)
-        states.add(chain.state.digest(chain.layout))
+        states[number] = chain.state.digest(chain.layout)
     for name in file_names(folder, SUMS):
         if f"{SUMS}/{name}" not in {sum_file(number) for number in receipts}:
             raise Broken(f"{SUMS}/{name}", "no receipt covers it")
-    return History(receipts, chain, frozenset(states))
+    return History(receipts, chain, states)
 
 
 def start_chain(folder: Path, study: Study) -> Chain:

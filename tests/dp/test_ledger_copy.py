@@ -171,7 +171,7 @@ def signed_line(body: object) -> bytes:
 
 
 GRANT = {
-    "delta": "1e-5",
+    "delta": "0.00001",
     "disjoint": "",
     "epsilon": "8",
     "id": "00" * 16,
@@ -232,6 +232,15 @@ def test_the_lines_that_the_bad_ones_below_are_made_from_are_good() -> None:
         {**RUN, "hold_back": -1},
         {**RUN, "engine": ""},
         {**RUN, "epsilon": "1"},
+        {**RUN, "hold_back": 2**53},
+        {**CLOSE, "studies": 2**53},
+        {**CLOSE, "studies": 10**200},
+        {**CLOSE, "spent_epsilon": "1_0"},
+        {**CLOSE, "spent_epsilon": " 1"},
+        {**GRANT, "patients": 2**53},
+        {**GRANT, "epsilon": "8_0"},
+        {**GRANT, "epsilon": "\uff18"},
+        {**GRANT, "epsilon": "1e-5"},
         {**CLOSE, "round": -1},
         {**CLOSE, "state": ""},
         {**CLOSE, "lines": True},

@@ -95,7 +95,7 @@ class RunFolder:
         self.study = check_approval(self.whole)
         self.history = check_rounds(self.whole, self.study)
         self.adapter = check_adapter(self.whole, self.history.chain)
-        self.accounts = check_ledgers(self.whole, self.study, self.history.receipts)
+        self.accounts = check_ledgers(self.whole, self.study, self.history)
         self.summary = check_summary(self.whole, self.study, self.history, self.adapter, self.accounts)
 
     def copy(self, name: str) -> Path:
@@ -118,7 +118,7 @@ def verifier_targets(run: RunFolder) -> Iterator[Target]:
         return check_rounds(folder, run.study)
 
     def ledgers(folder: Path) -> object:
-        return check_ledgers(folder, run.study, run.history.receipts)
+        return check_ledgers(folder, run.study, run.history)
 
     def adapter(folder: Path) -> object:
         return check_adapter(folder, run.history.chain)

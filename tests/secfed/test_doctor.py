@@ -22,6 +22,7 @@ from secfed.errors import UserError
 from secfed.findings import Finding
 from secfed.home import Home
 from secfed.machine import Machine
+from secfed.node_status import node_status
 from secfed.sites import LEDGER_LABEL
 from secfed.store import NodeStore
 from secfed.tls_check import Server, parse_address
@@ -120,6 +121,12 @@ def ledger_of_other_bytes(home: Home) -> None:
     (home.path / "ledger.sqlite").write_bytes(b"not a database" * 100)
 
 
+def ledger_of_another_version(home: Home) -> None:
+    with sqlite3.connect(home.path / "ledger.sqlite") as database:
+        database.execute("PRAGMA user_version = 1")
+    database.close()
+
+
 def no_ledger(home: Home) -> None:
     (home.path / "ledger.sqlite").unlink()
 
@@ -183,6 +190,7 @@ FAULTS: list[tuple[Callable[[Home], None], str, str, str]] = [
     (changed_ledger, "ledger", "entry 2 of", "restore"),
     (another_signature, "ledger", "not signed by this node", "restore"),
     (ledger_of_other_bytes, "ledger", "is not a ledger", "restore"),
+    (ledger_of_another_version, "ledger", "of format 1", "start a new ledger"),
     (no_ledger, "ledger", "is gone", "newest copy"),
     (store_of_other_bytes, "store", "is not the node's memory", "secfed node restored"),
     (old_store, "store", "older than the ledger", "secfed node restored"),
@@ -202,6 +210,15 @@ def test_a_planted_fault_is_found_with_its_fix(
     plant(home)
     found = [each for each in failed(examine_node(home.path, None)) if each.check.startswith(check)]
     assert any(text in each.text and fix in each.fix for each in found), found
+
+
+def test_a_study_that_was_closed_is_called_so_and_its_budget_is_spent(home: Home) -> None:
+    (digest,) = home.digests()
+    with home.open_ledger() as ledger:
+        ledger.commit(digest, 1)
+        ledger.close_study(digest, 0, bytes(32))
+    (study,) = node_status(home)["studies"]
+    assert (study["state"], study["committed"]) == ("closed", 1)
 
 
 def test_there_is_no_node_where_there_is_no_folder(tmp_path: Path) -> None:

@@ -79,6 +79,19 @@ def test_whoever_closes_a_study_to_see_a_ledger_gets_no_further_round(tmp_path: 
         federation.start_node(0).handle(opening(coordinator, 2))
 
 
+def test_an_owner_is_told_once_that_the_study_ends_and_of_an_early_end_what_to_ask(tmp_path: Path) -> None:
+    federation, coordinator = after_round_one(tmp_path)
+    node, told = federation.nodes[0], list[str]()
+    node.tell_owner = told.append
+    node.handle(encode(StudyClosing(tuple(coordinator.links))))
+    assert told == []
+    for _ in range(2):
+        asked(node)
+    (line,) = told
+    assert f"ends here with the receipt of round 1 of {node.study.algorithm.rounds}" in line
+    assert line.endswith("ask the other sites and the operator why")
+
+
 def test_a_closing_alone_ends_nothing_and_a_round_that_is_joined_after_it_ends_its_word(tmp_path: Path) -> None:
     """Sites that are left out of a round get one, too, to keep up."""
     federation, coordinator = after_round_one(tmp_path)

@@ -167,7 +167,7 @@ def test_a_worker_ends_a_session_that_nothing_more_comes_for(tmp_path: Path) -> 
     def open_node() -> Iterator[Node]:
         federation.nodes[0] = federation.start_node(0)  # its databases belong to the worker's thread
         node = on_clock(federation, 0, time.monotonic, session_ends_after_seconds=0.3)
-        node._tell_owner = lambda text: None
+        node.tell_owner = lambda text: None
         node._end._tell_owner = lambda text: ended.set()
         opened.append(node)
         yield node

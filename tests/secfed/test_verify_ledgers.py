@@ -204,6 +204,33 @@ def test_a_node_that_does_not_say_how_it_ran_before_it_commits_is_found(folder: 
     )
 
 
+@pytest.mark.parametrize("number", [0, 2, 3])  # round 3 gave no sum
+def test_a_study_that_is_closed_with_the_model_of_another_round_is_found(
+    folder: Path, tmp_path: Path, number: int
+) -> None:
+    def story(ledger: Any, study: bytes) -> None:
+        ledger.grant(BUDGET.grant)
+        ledger.reserve(BUDGET.population, study, 8, 1e-5, 4)
+        rounds(ledger, study, (1, 2, 3, 4), receipts_of(folder))
+        ledger.close_study(study, number, bytes.fromhex(json.loads((folder / SUMMARY).read_text())["state_digest"]))
+
+    place, reason = rewritten(folder, tmp_path, story)
+    assert place == ledger_file("hospital-1")
+    assert reason == "it closes the study with a model that no receipt of that round gives"
+
+
+def test_an_engine_that_there_is_none_of_is_found(folder: Path, tmp_path: Path) -> None:
+    """Neither is the beginning of one, which the summary's would begin with, too."""
+
+    def story(ledger: Any, study: bytes) -> None:
+        ledger.grant(BUDGET.grant)
+        ledger.reserve(BUDGET.population, study, 8, 1e-5, 4)
+        ledger.run(study, {**FACTS, "engine": EMBEDDED[:1]})
+
+    place, reason = rewritten(folder, tmp_path, story)
+    assert (place, reason) == (ledger_file("hospital-1"), "it names an engine that there is none of")
+
+
 def paid(ledger: Any, study: bytes, receipts: dict[int, bytes]) -> None:
     """A study that withdrew, one that is reserved, and then this one; two populations, of which this pays from one."""
     ledger.grant(Grant("adults", 1000, 20, 1e-5))
@@ -242,7 +269,13 @@ def test_a_population_is_told_in_totals_and_no_other_study_or_population_is_show
     assert first_fault(read.entries, whole=False) is None
 
 
-TOTALS = {"studies": 1, "reserved_epsilon": "8", "reserved_delta": "1e-5", "spent_epsilon": "8", "spent_delta": "1e-5"}
+TOTALS = {
+    "studies": 1,
+    "reserved_epsilon": "8",
+    "reserved_delta": "0.00001",
+    "spent_epsilon": "8",
+    "spent_delta": "0.00001",
+}
 
 
 @pytest.mark.parametrize(

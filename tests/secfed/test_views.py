@@ -31,7 +31,7 @@ def told(federation: Federation) -> dict[int, list[str]]:
     """What each node tells its owner."""
     lines: dict[int, list[str]] = {node: [] for node in federation.everyone}
     for index, node in enumerate(federation.nodes):
-        node._tell_owner = lines[index].append
+        node.tell_owner = lines[index].append
     return lines
 
 
