@@ -105,6 +105,7 @@ class Node:
         self.trained = trained_elements(layout)
         self.state, self.head, self.number = first_state(study, adapter), study.digest, 0
         self.joined: Joined | None = None
+        self.machines: dict[int, Session] = {}
         self.end: bytes | None = None
         """What the last closing since it joined a round named as the study's last receipt; the study without one."""
         self.ledger = Ledger(self.memory.ledger, study.digest, study.rounds, site)
@@ -226,7 +227,7 @@ class Node:
         attempts = memory.attempts.get(of.state, 0)
         need(attempts < ATTEMPTS, "too many rounds on one state")
         memory.floor, memory.attempts[of.state] = number, attempts + 1
-        machine = Session(of, self.index, self.identity, self.root())
+        self.machines[number] = machine = Session(of, self.index, self.identity, self.root())
         self.joined = Joined(of, machine, opening, machine.advertise(of.opening(), len(memory.ledger)))
         self.end = None
         return self.joined.advertisement
@@ -255,10 +256,9 @@ class Node:
 
     def _need_as_shown(self, statement: Message) -> None:
         """The statement's session, U2 and U3 are those that this node was shown, as far as it got."""
-        if self.joined is None or self.joined.of.round_number != statement["round_number"]:
-            return
+        machine = self.machines.get(statement["round_number"])
         for name in ("session", "sharers", "survivors"):
-            shown = getattr(self.joined.machine, name, None)
+            shown = getattr(machine, name, None)
             need(shown is None or shown == statement[name], f"another {name} than this node was shown")
 
     def _lock(self, statement: Message, packed: bytes) -> bytes:

@@ -28,7 +28,7 @@ from secfed.faults import NodeClaims
 from secfed.node_parts import NodeParts
 from secfed.session_end import SessionEnd
 from secfed.study import Study
-from secfed.views import difference
+from secfed.views import Views
 
 APPROVAL_LABEL = "study approval"
 
@@ -69,6 +69,7 @@ class Node:
         self._attempts = Attempts(study, parts.store, self.tell_owner)
         self._end = SessionEnd(parts.policy.pace.session_ends_after_seconds, clock, self.tell_owner)
         self._claims = NodeClaims(study, self.index, parts.identity, self.tell_owner)
+        self._views = Views(study)
         self._client: Client | None = None
         self.end_named: bytes | None = None
         self._limits = Limits(len(study.roster), self.chain.shape.packed_bytes)
@@ -145,6 +146,7 @@ class Node:
         self._attempts.check(opening.state)
         if self._client is not None:
             self._client.abandon()
+            self._views.keep(self._client)
         store.join(digest, opening.round_number, opening.state)
         seen = store.ledger_sequences()
         self._client = Client(
@@ -251,7 +253,7 @@ class Node:
         if held is not None:
             return held  # what was signed for that round, whatever is asked for now
         self.chain.check_next(statement, message.vector)
-        misled = difference(self.study, self._client, statement)
+        misled = self._views.difference(self._client, statement)
         if misled is not None:
             self.tell_owner(misled)
             raise WrongSession("an echo of a round that this node saw otherwise", sender=None, field="statement")
@@ -314,7 +316,7 @@ class Node:
             return False
         ahead = copy.copy(self.chain)
         ahead.adopt(link.receipt, packed)
-        misled = difference(self.study, self._client, statement)
+        misled = self._views.difference(self._client, statement)
         if misled is not None:
             self.tell_owner(misled)
         if self.index in statement.survivors:

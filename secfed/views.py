@@ -3,38 +3,87 @@
 An honest aggregator shows every node the same sets. One that does not leaves a trace at the node that it misled, as
 soon as a receipt of that round comes: so the node compares. Nothing of the node's input is lost by it, because masks
 are bound to what the node was shown (protocols/SPEC.md, section 5).
+
+A receipt can come late: the next round may have been opened before it. So a node keeps what it was shown of every round
+that can still get one. It does so in memory: a node that starts again has nothing to compare with.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from protocols.client import Client
 from protocols.receipts import Statement
 from secfed.study import Study
 
 
-def difference(study: Study, client: Client | None, statement: Statement) -> str | None:
-    """How a statement differs from what this node saw of the same round, for its owner.
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """One session as a node saw it; what it did not get to is empty."""
 
-    Args:
-        study: gives the names.
-        client: the node's last session; None if it has had none since it started.
-        statement: what a receipt, or a request to co-sign, says of a round.
+    predecessor: bytes
+    session: bytes
+    sharers: tuple[int, ...]
+    survivors: tuple[int, ...]
 
-    Returns:
-        A line; None where both agree as far as the node got, or where it saw nothing of that round.
-    """
-    if client is None or client.config.context.round_number != statement.round_number or not client.session:
+
+class Views:
+    """What one node was shown of the rounds that its chain has not passed."""
+
+    def __init__(self, study: Study) -> None:
+        """
+        Args:
+            study: gives the names.
+        """
+        self._study = study
+        self._earlier: dict[int, _Shown] = {}
+
+    def keep(self, client: Client) -> None:
+        """Remember a session that ends because a newer round opens. Those on an older receipt can get none any more.
+
+        Sessions on one receipt are as few as the attempts on one state.
+        """
+        ended = _shown(client)
+        self._earlier = {
+            number: shown for number, shown in self._earlier.items() if shown.predecessor == ended.predecessor
+        }
+        self._earlier[client.config.context.round_number] = ended
+
+    def difference(self, client: Client | None, statement: Statement) -> str | None:
+        """How a statement differs from what this node saw of the same round, for its owner.
+
+        Args:
+            client: the node's last session; None if it has had none since it started.
+            statement: what a receipt, or a request to co-sign, says of a round.
+
+        Returns:
+            A line; None where both agree as far as the node got, or where it saw nothing of that round.
+        """
+        number = statement.round_number
+        is_last = client is not None and client.config.context.round_number == number
+        shown = _shown(client) if client is not None and is_last else self._earlier.get(number)
+        if shown is None or not shown.session:
+            return None
+        if shown.session != statement.session:
+            return _line(
+                statement, "this node was in another session of that round: with another cohort, or other keys"
+            )
+        for seen, said, name in (
+            (shown.sharers, statement.sharers, "sharers (U2)"),
+            (shown.survivors, statement.survivors, "survivors (U3)"),
+        ):
+            if seen and seen != said:
+                names = self._names(set(seen) ^ set(said))
+                return _line(statement, f"this node was shown other {name}; the two differ in {names}")
         return None
-    if client.session != statement.session:
-        return _line(statement, "this node was in another session of that round: with another cohort, or other keys")
-    for seen, said, name in (
-        (client.sharers, statement.sharers, "sharers (U2)"),
-        (client.survivors, statement.survivors, "survivors (U3)"),
-    ):
-        if seen and seen != said:
-            names = _names(study, set(seen) ^ set(said))
-            return _line(statement, f"this node was shown other {name}; the two differ in {names}")
-    return None
+
+    def _names(self, nodes: set[int]) -> str:
+        roster = self._study.roster
+        return ", ".join(roster[node].name if node < len(roster) else str(node) for node in sorted(nodes))
+
+
+def _shown(client: Client) -> _Shown:
+    return _Shown(client.config.context.predecessor, client.session, client.sharers, client.survivors)
 
 
 def _line(statement: Statement, what: str) -> str:
@@ -42,7 +91,3 @@ def _line(statement: Statement, what: str) -> str:
         f"round {statement.round_number} as its receipt tells it is not as this node saw it: {what}. The aggregator "
         "shows different sites different things: tell the other sites. This node's input stayed under its masks"
     )
-
-
-def _names(study: Study, nodes: set[int]) -> str:
-    return ", ".join(study.roster[node].name if node < len(study.roster) else str(node) for node in sorted(nodes))
