@@ -9,7 +9,7 @@ import argparse
 import sys
 
 from audits import vectors
-from audits.vectors import dealers, defects, ledgers, receipts, round_cases, rounds, sessions
+from audits.vectors import dealers, defects, ledgers, receipts, round_answers, round_cases, rounds, sessions
 
 
 def main() -> int:
@@ -58,12 +58,14 @@ def _check() -> tuple[list[str], str]:
         found += [f"{liar.name}: {text}" for text in dealers.check_dealer(liar, recorded[liar.session])]
     for case in across.cases:
         found += [f"{case.name}: {text}" for text in rounds.check_case(case, across)]
+    for answer in (*round_answers.HONEST, *across.answers):
+        found += [f"{answer.name or answer.answer}: {text}" for text in round_answers.check(answer, across)]
     copies = ledgers.load()
     for copy in (None, *copies.defects):
         found += [f"ledger's copy, {copy or 'honest'}: {text}" for text in ledgers.check(copies, copy)]
     counts = f"{len(recorded)} sessions, {len(wrong)} defects, {len(chain.defects)} bad receipts"
     counts += f", {len(liars)} dishonest dealers, {len(across.cases)} cases across rounds"
-    return found, f"{counts}, {len(copies.defects)} bad ledgers"
+    return found, f"{counts}, {len(across.answers)} bad answers, {len(copies.defects)} bad ledgers"
 
 
 if __name__ == "__main__":

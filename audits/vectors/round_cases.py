@@ -14,7 +14,7 @@ from audits.notation import KDF, SHARING_PRIME, E, H, Message, idx, parse_cbor, 
 from audits.reference_state import first_state, next_state, trained_elements
 from audits.reference_study import Study, filled_in
 from audits.transcripts import scenario_from
-from audits.vectors import round_ends
+from audits.vectors import round_answers, round_ends
 from audits.vectors.making import apply, flip, inside
 from audits.vectors.round_world import (
     ADAPTER,
@@ -69,7 +69,7 @@ def make() -> Rounds:
     at.add("echo of 1", "echo-request", **echo, signatures=[at.signature(u, statement) for u in (0, 3)])
     for ask in (_chain, _sessions, _locks, _echoes, _complaints, _claims, _openings, _bad_links, round_ends.ask):
         ask(at)
-    return at.rounds()
+    return round_answers.added(at)
 
 
 def _chain(at: World) -> None:

@@ -86,6 +86,16 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
+class BadAnswer:
+    """An answer of the node beside the rounds, with one defect that an aggregator refuses."""
+
+    name: str
+    answer: str
+    """The name of the honest message."""
+    change: Splice
+
+
+@dataclass(frozen=True, slots=True)
 class Rounds:
     """What `rounds.json` holds."""
 
@@ -101,6 +111,7 @@ class Rounds:
     `time` of every entry, whose `id` is its number in 16 bytes. And `file`, which the node has approved."""
     messages: Mapping[str, bytes]
     cases: tuple[Case, ...]
+    answers: tuple[BadAnswer, ...] = ()
 
     @property
     def file(self) -> bytes:
@@ -267,6 +278,7 @@ def write(rounds: Rounds, folder: Path = FOLDER) -> None:
         "ledger": rounds.ledger,
         "messages": {name: data.hex() for name, data in rounds.messages.items()},
         "cases": [asdict(case) for case in rounds.cases],
+        "answers": [asdict(answer) for answer in rounds.answers],
     }
     write_file(folder / ROUNDS, content)
 
@@ -283,6 +295,7 @@ def load(folder: Path = FOLDER) -> Rounds:
         ledger=content["ledger"],
         messages={name: bytes.fromhex(data) for name, data in content["messages"].items()},
         cases=tuple(_case_from(case) for case in content["cases"]),
+        answers=tuple(BadAnswer(**one | {"change": Splice(**one["change"])}) for one in content["answers"]),
     )
 
 

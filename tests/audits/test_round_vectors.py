@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from audits import reference_claims, reference_ledger, reference_node
+from audits import reference_claims, reference_end, reference_ledger, reference_node
 from audits.notation import parse_cbor
-from audits.vectors import rounds
+from audits.vectors import round_answers, rounds
 from audits.vectors.rounds import Rounds, check_case
 from audits.vectors.splices import Splice
 from secfed.faults import NodeClaims
@@ -51,6 +51,26 @@ def test_a_refusal_has_one_change_or_a_history_and_names_a_party() -> None:
         for step in case.steps:
             assert bool(step.error) != bool(step.answer)
     assert {step.fault for case in CASES.values() for step in case.steps if step.error} == {"aggregator", "itself"}
+
+
+ANSWERS = {answer.name: answer for answer in recorded().answers}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_both_readers_refuse_an_answer_with_one_defect(name: str) -> None:
+    assert round_answers.check(ANSWERS[name], recorded()) == []
+
+
+def test_both_readers_take_the_honest_answers_and_a_reader_that_takes_others_is_found_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert len(ANSWERS) == len(recorded().answers)
+    assert [round_answers.check(honest, recorded()) for honest in round_answers.HONEST] == [[], []]
+    monkeypatch.setattr("crypto.identity.PublicIdentity.verifies", lambda *_: True)
+    bad = ANSWERS["attendance with an approval of another file"]
+    assert round_answers.check(bad, recorded()) == ["the real reader: not refused"]
+    monkeypatch.setattr(reference_end, "verify", lambda *_: None)
+    assert round_answers.check(bad, recorded())[1:] == ["the reference: not refused"]
 
 
 WITHOUT: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {

@@ -112,7 +112,7 @@ def test_the_command_checks_everything_and_says_so(
     counted = (
         f"{len(sessions())} sessions, {len(DEFECTS)} defects, {len(receipts.load().defects)} bad receipts, "
         f"{len(dealers.load())} dishonest dealers, {len(rounds.load().cases)} cases across rounds, "
-        f"{len(ledgers.load().defects)} bad ledgers, "
+        f"{len(rounds.load().answers)} bad answers, {len(ledgers.load().defects)} bad ledgers, "
         "2 random sessions: 0 findings"
     )
     assert capsys.readouterr().out.splitlines()[-1] == counted
