@@ -24,6 +24,8 @@ from secfed.study import Study
 _HOPELESS = 1000.0
 """A study whose privacy loss is more than this on average promises nothing, and accounting for it may take all memory:
 ten times the largest epsilon that a study can promise."""
+ACCOUNTANTS_DIFFER = 1e-4
+"""Two versions of an accountant, or two processors, may differ by this part of an epsilon."""
 _HUNDREDTH = Decimal("0.01")
 _CURVE_POINTS = 40
 """More rounds than this are accounted for at so many of them, and those between show the figure of the next."""
@@ -110,6 +112,11 @@ def price(study: Study, figure: float) -> Decimal:
     is not above (`check_noise`) and the price is not either.
     """
     return min(Decimal(repr(figure)).quantize(_HUNDREDTH, ROUND_CEILING), Decimal(repr(study.privacy.epsilon)))
+
+
+def least_price(study: Study, figure: float) -> Decimal:
+    """The least that a node may have set aside: its accountant may differ in the last digits before it rounds up."""
+    return price(study, figure * (1 - ACCOUNTANTS_DIFFER))
 
 
 def epsilon_to_spare(study: Study, figure: float) -> str:

@@ -192,7 +192,7 @@ def _store(home: Home, entries: Sequence[Entry]) -> str:
 
 
 def _study(home: Home, digest: bytes, kept: list[Approved]) -> str:
-    """An approval holds, and policy and data still fit the study."""
+    """An approval holds, policy and data still fit the study, and what is reserved is all that it can spend."""
     stored = home.stored(digest)
     kept.append(stored)
     site, _ = home.approved_site(stored)

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crypto.identity import Identity
+from dp.entries import epsilon_amount
 from dp.events import Unit
 from dp.ledger import Ledger, refusal
-from secfed.account import check_noise, price
+from secfed.account import check_noise, least_price, price
 from secfed.data import Columns, Record, read_patients
 from secfed.errors import UserError
 from secfed.keys import read_identity
@@ -112,7 +113,8 @@ def reserve_once(study: Study, site: Site, ledger: Ledger) -> None:
     """As `reserve`; where the study holds its reservation already, that it is what the policy still grants.
 
     Raises:
-        UserError: the study was reserved for other patients than those it would be trained on now.
+        UserError: the study was reserved for other patients than those it would be trained on now, or at less than it
+            can spend.
         DPError: the ledger refuses.
     """
     held, budget = ledger.reservation(study.digest), site.policy.budget
@@ -124,6 +126,12 @@ def reserve_once(study: Study, site: Site, ledger: Ledger) -> None:
         raise UserError(
             f"this study's budget is reserved for {held.body['population']}, and its data are of {budget.population}",
             "Put the data back that the study was approved with",
+        )
+    reserved, least = epsilon_amount(held.body["epsilon"]), least_price(study, check_noise(study))
+    if reserved < least:
+        raise UserError(
+            f"epsilon {reserved} is reserved for this study, and by this version's account it can spend {least}",
+            "Go on with the version that it was approved with, or have a new study signed",
         )
 
 

@@ -16,8 +16,6 @@ from secfed.errors import printable
 
 BYTES_MAX = 1 << 31
 """No file of a run is larger. Files with a known size have tighter bounds."""
-ACCOUNTANTS_DIFFER = 1e-4
-"""Two versions of an accountant, or two processors, may differ by this part of an epsilon."""
 _SHOWN_MAX = 60
 
 

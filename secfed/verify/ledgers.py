@@ -20,13 +20,13 @@ from dp.entries import Entry, delta_amount, epsilon_amount
 from dp.errors import LedgerCorrupt
 from dp.ledger_copy import LedgerCopy, read_copy
 from protocols.receipts import Receipt
-from secfed.account import figure_of_record, price
+from secfed.account import ACCOUNTANTS_DIFFER, figure_of_record, least_price
 from secfed.errors import UserError
 from secfed.run_facts import EMBEDDED, FLARE, RunFacts
 from secfed.run_folder import LEDGERS, STUDY, ledger_file, receipt_file
 from secfed.sites import LEDGER_LABEL
 from secfed.study import Study
-from secfed.verify.evidence import ACCOUNTANTS_DIFFER, Broken, file_names, read_file
+from secfed.verify.evidence import Broken, file_names, read_file
 from secfed.verify.rounds import History
 
 
@@ -70,7 +70,7 @@ def check_ledger(folder: Path, study: Study, node: int, history: History) -> Acc
     if fault is not None:
         raise Broken(place, f"{_line(fault[0])} {fault[1]}")
     own = [entry for entry in copy.entries if entry.kind != "grant"]
-    _check_reservation(place, study, copy, own)
+    _check_reservation(place, study, own)
     facts = _check_facts(place, own)
     committed, released = _check_rounds(place, study, own, history.receipts)
     for number, receipt in history.receipts.items():
@@ -100,22 +100,19 @@ def _check_facts(place: str, own: Sequence[Entry]) -> tuple[RunFacts, ...]:
     return facts
 
 
-def _check_reservation(place: str, study: Study, copy: LedgerCopy, own: Sequence[Entry]) -> None:
+def _check_reservation(place: str, study: Study, own: Sequence[Entry]) -> None:
     reservations = [entry for entry in own if entry.kind == "reserve"]
     if len(reservations) != 1 or own[0] != reservations[0]:
         raise Broken(place, "this study is reserved exactly once, before its first round")
     body, privacy = reservations[0].body, study.privacy
     if (delta_amount(body["delta"]), body["rounds"]) != (delta_amount(privacy.delta), study.algorithm.rounds):
         raise Broken(place, "what it reserved is not what the study asks for")
-    # A node may have rounded by an accountant that differs in the last digits, or have reserved all that is promised.
-    least = price(study, _figure(study) * (1 - ACCOUNTANTS_DIFFER))
+    least = least_price(study, _figure(study))  # and it may have reserved all that is promised
     if not least <= epsilon_amount(body["epsilon"]) <= epsilon_amount(privacy.epsilon):
         raise Broken(
             place,
             f"it reserved epsilon {body['epsilon']}, where the study spends {least} and promises {privacy.epsilon:g}",
         )
-    if body["population"] != copy.population:
-        raise Broken(place, "it closes the study for another population than paid for it")
 
 
 def _figure(study: Study) -> float:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from secfed import __version__
+from secfed.account import ACCOUNTANTS_DIFFER
 from secfed.reports.html import render_report
 from secfed.reports.mechanism import agrees
 from secfed.reports.privacy import build_report
 from secfed.run_folder import REPORT, REPORT_PAGE, SUMMARY
 from secfed.study import Study
-from secfed.verify.evidence import ACCOUNTANTS_DIFFER, Broken, claim, first_difference, read_file, read_json, shortened
+from secfed.verify.evidence import Broken, claim, first_difference, read_file, read_json, shortened
 
 
 def check_report(folder: Path, study: Study, summary: dict[str, Any]) -> None:

@@ -127,6 +127,16 @@ def ledger_of_another_version(home: Home) -> None:
     database.close()
 
 
+def less_reserved(home: Home) -> None:
+    """As by an accountant that found less: the study would spend more than was set aside."""
+    study = home.stored(home.digests()[0]).study
+    (home.path / "ledger.sqlite").unlink()
+    with home.open_ledger() as ledger:
+        grant = home.policy().budget[0].grant
+        ledger.grant(grant)
+        ledger.reserve(grant.population, study.digest, "7.9", study.privacy.delta, study.algorithm.rounds)
+
+
 def no_ledger(home: Home) -> None:
     (home.path / "ledger.sqlite").unlink()
 
@@ -191,6 +201,7 @@ FAULTS: list[tuple[Callable[[Home], None], str, str, str]] = [
     (another_signature, "ledger", "not signed by this node", "restore"),
     (ledger_of_other_bytes, "ledger", "is not a ledger", "restore"),
     (ledger_of_another_version, "ledger", "of format 1", "start a new ledger"),
+    (less_reserved, "study", "is reserved for this study, and by this version's account", "Go on with the version"),
     (no_ledger, "ledger", "is gone", "newest copy"),
     (store_of_other_bytes, "store", "is not the node's memory", "secfed node restored"),
     (old_store, "store", "older than the ledger", "secfed node restored"),

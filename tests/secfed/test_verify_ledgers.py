@@ -204,6 +204,21 @@ def test_a_node_that_does_not_say_how_it_ran_before_it_commits_is_found(folder: 
     )
 
 
+def test_a_study_that_is_closed_for_another_population_than_paid_for_it_is_found(folder: Path, tmp_path: Path) -> None:
+    """A copy shows the grant of the population that it is closed for, and no other."""
+
+    def story(ledger: Any, study: bytes) -> None:
+        ledger.grant(BUDGET.grant)
+        ledger.grant(replace(BUDGET.grant, population="adults", disjoint="The registry"))
+        ledger.reserve(BUDGET.population, study, 8, 1e-5, 4)
+        rounds(ledger, study, (1,), {})
+        forged(ledger, {**CLOSE, "study": study.hex(), **TOTALS, "lines": 4, "population": "adults"})
+
+    place, reason = rewritten(folder, tmp_path, story)
+    assert place == ledger_file("hospital-1")
+    assert "reserves what cannot be reserved: no privacy budget is granted to test yet" in reason
+
+
 @pytest.mark.parametrize("number", [0, 2, 3])  # round 3 gave no sum
 def test_a_study_that_is_closed_with_the_model_of_another_round_is_found(
     folder: Path, tmp_path: Path, number: int
