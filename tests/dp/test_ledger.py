@@ -7,6 +7,7 @@ import multiprocessing
 import sqlite3
 import stat
 import threading
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -316,6 +317,15 @@ def test_entries_tell_the_hour_and_nothing_finer(path: Path) -> None:
             ledger.commit(STUDY, number)
         assert {entry.time for entry in ledger.entries()} == {"2027-01-15T08Z"}
         assert not any("08:" in str(entry.body) for entry in ledger.entries())
+
+
+def test_an_entry_has_an_id_that_nobody_can_guess_so_that_its_digest_hides_its_text(ledger: Ledger) -> None:
+    for number in range(20):
+        ledger.grant(replace(GRANT, population=f"group {number}", disjoint="The registry"))
+    ids = {entry.body["id"] for entry in ledger.entries()}
+    assert len(ids) == ledger.sequence >= 20
+    assert {len(bytes.fromhex(each)) for each in ids} == {16}
+    assert len({each[:4] for each in ids}) > 10
 
 
 def test_a_ledger_of_another_format_is_refused_and_left_as_it_is(ledger: Ledger, path: Path) -> None:

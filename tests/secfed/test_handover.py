@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dp.ledger_copy import LedgerCopy
+from dp.ledger import Ledger
+from dp.ledger_copy import LedgerCopy, copy_for, write_copy
 from protocols.errors import LocalError, ProtocolError, WrongSession
 from protocols.wire import encode
 from secfed.channel import Link, RoundOpening, StudyClosing
@@ -16,6 +17,8 @@ from secfed.engines.embedded import Cut
 from secfed.handover import Handover, HandoverRequest, handover, read_handover
 from secfed.node import Node
 from secfed.policy import PacePolicy
+from secfed.run_facts import EMBEDDED, RunFacts
+from secfed.sites import LEDGER_LABEL
 from tests.secfed.federation import Federation, cut, make_study
 from tests.secfed.test_closings import cut_closing
 
@@ -187,6 +190,29 @@ def test_how_a_node_runs_is_signed_before_its_first_commit_and_when_it_changes(t
         *("grant", "reserve", "run", "commit", "release"),
         *("run", "commit", "release", "commit", "release", "close"),
     ]
+
+
+@pytest.mark.parametrize("paid", [True, False])
+def test_a_ledger_that_says_no_more_than_that_the_study_is_over_is_none(tmp_path: Path, paid: bool) -> None:
+    """Neither without what was reserved for it, nor without how it ran."""
+    node = Federation(make_study(), tmp_path).nodes[0]
+    study, budget = node.study, node.parts.policy.budget
+    with Ledger(tmp_path / "own.sqlite", lambda entry: node.parts.identity.sign(LEDGER_LABEL, entry)) as ledger:
+        ledger.grant(budget.grant)
+        ledger.reserve(budget.population, study.digest, 8, 1e-5, study.algorithm.rounds)
+        ledger.close_study(study.digest, 0, bytes(32))
+        entries = ledger.entries()
+        if not paid:
+            body = {"kind": "close", **{k: v for k, v in entries[-1].body.items() if k not in ("id", "time")}}
+    if not paid:
+        with Ledger(tmp_path / "free.sqlite", lambda entry: node.parts.identity.sign(LEDGER_LABEL, entry)) as ledger:
+            ledger.grant(budget.grant)
+            ledger.run(study.digest, RunFacts(EMBEDDED, "1" * 64, "2" * 64, "", 0).body())
+            ledger._append(ledger.entries(), {**body, "lines": 2})
+            entries = ledger.entries()
+    copy = copy_for(entries, study.digest)
+    assert copy is not None
+    assert read_handover(study, 0, encode(Handover(0, study.digest, write_copy(copy)))) is None
 
 
 def test_a_handover_without_a_ledger_is_none(tmp_path: Path) -> None:

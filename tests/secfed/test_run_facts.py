@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -96,6 +97,21 @@ def test_two_processes_of_one_machine_have_it_in_common_and_nothing_else(tmp_pat
     assert there.home != here.home
     assert elsewhere(STUDY, homes[0]).home == here.home
     assert here.hold_back == 1
+
+
+def test_a_process_that_was_forked_is_another_one(tmp_path: Path) -> None:
+    here = facts_here(STUDY, FLARE, tmp_path, 0)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, facts_here(STUDY, FLARE, tmp_path, 0).process.encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    told = os.read(reading, 100).decode()
+    os.close(reading)
+    os.close(writing)
+    assert len(told) == len(here.process)
+    assert told != here.process
 
 
 def test_what_is_said_in_two_studies_has_nothing_in_common(tmp_path: Path) -> None:
