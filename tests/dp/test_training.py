@@ -194,24 +194,26 @@ def test_torchs_generator_decides_nothing(base: Path, patients: Patients) -> Non
     assert len(states) == 1
 
 
+@pytest.mark.parametrize("bad", ["patient-3", "patient-0"])  # the first one's record fills batches up, too
 def test_a_patient_whose_gradient_is_not_a_number_contributes_zero(
-    base: Path, patients: Patients, caplog: pytest.LogCaptureFixture
+    base: Path, patients: Patients, caplog: pytest.LogCaptureFixture, bad: str
 ) -> None:
+    assert patients.rows["patient-0"][0] == 0
     plan = replace(PLAN, sampling_rate=1.0, physical_batch=64)
     poisoned = make_tiny_model(base)
     tokens = patients.inputs["input_ids"].clone()
     poison = tokens.max() + 1  # a token that only this patient has
-    tokens[list(patients.rows["patient-3"]), 1] = poison
+    tokens[list(patients.rows[bad]), 1] = poison
     with torch.no_grad():
         poisoned.module.get_input_embeddings().weight[poison] = float("nan")  # type: ignore[operator]
     with caplog.at_level(logging.WARNING):
         inputs = {**patients.inputs, "input_ids": tokens}
         train_locally(poisoned.module, replace(patients, inputs=inputs), plan, fixed_secret(), 1)
     without = make_tiny_model(base)
-    others = {name: rows for name, rows in patients.rows.items() if name != "patient-3"}
+    others = {name: rows for name, rows in patients.rows.items() if name != bad}
     train_locally(without.module, replace(patients, rows=others), plan, fixed_secret(), 1)
     assert np.abs(poisoned.get_state() - without.get_state()).max() < 1e-6
-    assert "1 drawn records" in caplog.text
+    assert [record.args for record in caplog.records if "drawn records" in record.getMessage()] == [(1,)]
 
 
 def test_dropout_is_off_while_training(base: Path, patients: Patients) -> None:
