@@ -138,6 +138,22 @@ def test_a_node_is_not_opened_on_data_that_changed_until_its_owner_stands_by_it(
         assert node.handle(opening(node))
 
 
+def test_a_node_is_not_opened_on_data_that_changes_while_it_is_read(
+    pristine: Hospitals, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Home.site
+
+    def site(self: Home, *arguments: Any) -> Any:
+        found = read(self, *arguments)
+        with data_of(home).open("a") as file:
+            file.write("\n")
+        return found
+
+    monkeypatch.setattr(Home, "site", site)
+    with pytest.raises(DataChanged):
+        home.approved_site(home.stored(pristine.study.digest))
+
+
 def test_the_file_that_is_put_back_is_taken_without_a_word(pristine: Hospitals, home: Home) -> None:
     before = data_of(home).read_bytes()
     withdraw_patient(home)
