@@ -318,7 +318,7 @@ def test_nodes_from_their_homes_complete_a_study_and_its_approvals_are_its_signa
     assert [record.void for record in records] == [False, False]
     assert len(states) == 1
     assert all(signed.values())
-    assert kinds(homes[0]) == ["grant", "reserve", "commit", "release", "commit", "release"]
+    assert kinds(homes[0]) == ["grant", "reserve", "run", "commit", "release", "commit", "release"]
     with homes[0].open_node(study.digest) as again:  # a restart catches up from its own store
         assert again.chain.length == 2
     paths = [home.study_folder(study.digest) / "approval.json" for home in homes]
