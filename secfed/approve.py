@@ -27,6 +27,7 @@ from secfed.store import NodeStore
 from secfed.study import Study
 from secfed.study_diff import differences
 from secfed.study_text import study_text
+from secfed.texts import TextFigures, check_texts, told
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Candidate:
     site: Site
     model: str
     """What is trained, in a line."""
+    texts: TextFigures
+    """How well that model reads the data."""
     epsilon: float
     """What it costs, by this node's own accountant."""
     last: Approved | None
@@ -72,7 +75,8 @@ def examine(home: Home, path: Path, data: str | None) -> Candidate:
         check_budget(study, site)
     epsilon = account.check_noise(study)
     opened = open_study_model(study, find_base_among(study, home.path / MODELS))
-    return Candidate(file, index, dataset, digest, site, opened.model.describe(), epsilon, last_approved(home))
+    texts = check_texts(site, opened.tokenizer, study.model.max_length)
+    return Candidate(file, index, dataset, digest, site, opened.model.describe(), texts, epsilon, last_approved(home))
 
 
 def earlier_approval(home: Home, path: Path) -> Approved | None:
@@ -115,7 +119,7 @@ def approval_screen(candidate: Candidate) -> str:
     )
     parts = [
         study_text(study, candidate.index),
-        *in_columns([("your data", data)]),
+        *in_columns([("your data", data), ("its texts", told({site.name: candidate.texts}))]),
         privacy_plan(study, [site], candidate.model, candidate.epsilon, RunKind.FEDERATION),
         *in_columns([("pace", _told_pace(site))]),
         _what_is_new(candidate.last, study),

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from secfed.errors import UserError
 
@@ -122,16 +122,9 @@ def tokenise(patients: Mapping[str, Sequence[Record]], tokenizer: Any, max_lengt
 
     records = [record for own in patients.values() for record in own]
     parts: dict[str, list[torch.Tensor]] = {"input_ids": [], "attention_mask": []}
-    for start in range(0, len(records), _TOKENISE_BATCH):
-        encoded = tokenizer(
-            [record.text for record in records[start : start + _TOKENISE_BATCH]],
-            max_length=max_length,
-            padding="max_length",
-            truncation=True,
-            return_tensors="pt",
-        )
+    for encoded in encode([record.text for record in records], tokenizer, max_length, padding="max_length"):
         for name, tensors in parts.items():
-            tensors.append(encoded[name])
+            tensors.append(torch.tensor(encoded[name], dtype=torch.int64))
     rows: dict[str, range] = {}
     used = 0
     for patient, own in patients.items():
@@ -142,6 +135,29 @@ def tokenise(patients: Mapping[str, Sequence[Record]], tokenizer: Any, max_lengt
         labels=torch.tensor([record.label for record in records], dtype=torch.int64),
         rows=rows,
     )
+
+
+def encode(
+    texts: Sequence[str], tokenizer: Any, most: int, padding: Literal["max_length", "do_not_pad"] = "do_not_pad"
+) -> Iterator[Mapping[str, list[list[int]]]]:
+    """What the tokenizer makes of texts, some at a time: token ids, and masks of what is padding and what was added.
+
+    Args:
+        texts: notes, of which everything is text: what looks like a special token is spelled out like any other word.
+        tokenizer: a transformers tokenizer.
+        most: tokens of a text; the rest is cut.
+        padding: whether shorter ones are filled up.
+    """
+    for start in range(0, len(texts), _TOKENISE_BATCH):
+        yield tokenizer(
+            list(texts[start : start + _TOKENISE_BATCH]),
+            max_length=most,
+            padding=padding,
+            truncation=True,
+            split_special_tokens=True,
+            return_attention_mask=True,
+            return_special_tokens_mask=True,
+        )
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -47,6 +47,7 @@ from secfed.sections import Section
 from secfed.sites import LEDGER_FILE, LEDGER_LABEL, STORE_FILE, Site, check_budget, check_site, reserve_once
 from secfed.store import NodeStore
 from secfed.study import Name, Study
+from secfed.texts import check_texts
 
 VARIABLE = "SECFED_HOME"
 KEY, POLICY, NODE, MODELS, STUDIES = "identity.key", "policy.toml", "node.toml", "models", "studies"
@@ -288,6 +289,7 @@ class Home:
                 check_budget(study, site)
             account.check_noise(study)
             opened = open_study_model(study, find_base_among(study, self.path / MODELS))
+            check_texts(site, opened.tokenizer, study.model.max_length)
             trainer = trainer_for(study, index, opened, site.patients)
             reserve_once(study, site, ledger)
             with NodeStore(self.path / STORE_FILE) as store:

@@ -51,6 +51,8 @@ BASE_FILES = (
 HEAD_SCALE = 2.0**-5
 """Weights that the base lacks start uniform in [-1/32, 1/32): a standard deviation of .018, as BERT's .02."""
 _SAVED_BY_PEFT = {"classifier", "score"}  # the usual heads, which PEFT adds by itself
+_TOKENS_MIN = 0.9
+"""Of a model's embeddings, those that its tokenizer uses at least: the others round their number up for speed."""
 _PREDICT_BATCH = 128
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -139,8 +141,8 @@ def load_tokenizer(base: Path, vocabulary: int) -> Any:
         vocabulary: the model has embeddings for token ids below this.
 
     Raises:
-        ModelError: the folder has none, or one with a token that the model does not have: the first record with that
-            token would stop a round.
+        ModelError: the folder has none, one with a token that the model does not have, which would stop a round at the
+            first record with it, or one that lacks most of the model's.
     """
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(base, local_files_only=True)
@@ -154,6 +156,14 @@ def load_tokenizer(base: Path, vocabulary: int) -> Any:
         raise ModelError(
             f"the tokenizer in {base} has a token {largest}, and the model has embeddings for {vocabulary} only",
             "Use the tokenizer that belongs to the model",
+        )
+    tokens = len(set(tokenizer.get_vocab().values()))
+    if tokens < _TOKENS_MIN * vocabulary:
+        # What transformers makes up for a folder without tokenizer files has a handful of tokens, and no error.
+        raise ModelError(
+            f"the tokenizer in {base} has {tokens} tokens, and the model has embeddings for {vocabulary}: it would "
+            "read texts as unknown tokens",
+            "Copy the model's own tokenizer files into its folder, and have a study with the new digest signed",
         )
     return tokenizer
 

@@ -88,6 +88,17 @@ class PacePolicy(_Section):
         return self
 
 
+class TextsPolicy(_Section):
+    """How badly a base model may read this site's records: a study on what it cannot read spends for nothing."""
+
+    unknown_at_most: float = Field(default=0.1, ge=0, le=1)
+    """Of the tokens: those that the model does not know."""
+    unreadable_at_most: float = Field(default=0.02, ge=0, le=1)
+    """Of the records: those without any token that it knows."""
+    cut_at_most: float = Field(default=1, ge=0, le=1)
+    """Of the records: those longer than the study's max_length. No limit by default: a note's beginning may do."""
+
+
 class Policy(_Section):
     """One site's policy, for the population that a study is trained on."""
 
@@ -95,6 +106,7 @@ class Policy(_Section):
     budget: BudgetPolicy
     allow: AllowPolicy
     pace: PacePolicy = PacePolicy()
+    texts: TextsPolicy = TextsPolicy()
 
     def rules(self, study: Study) -> CohortRules:
         """The study's cohort rules as this site tightens them. Raises ParameterError if they cannot be met."""
@@ -172,6 +184,7 @@ class PolicyFile(_Section):
     """`[budget]` for one population, `[[budget]]` for each of several."""
     allow: AllowPolicy
     pace: PacePolicy = PacePolicy()
+    texts: TextsPolicy = TextsPolicy()
 
     @field_validator("budget", mode="before")
     @classmethod
@@ -191,7 +204,7 @@ class PolicyFile(_Section):
 
     def policy(self, budget: BudgetPolicy) -> Policy:
         """The policy for the population of this budget."""
-        return Policy(cohort=self.cohort, budget=budget, allow=self.allow, pace=self.pace)
+        return Policy(cohort=self.cohort, budget=budget, allow=self.allow, pace=self.pace, texts=self.texts)
 
 
 def load_policy(path: Path, site: str, population: str | None = None) -> Policy:

@@ -27,7 +27,7 @@ from secfed.errors import UserError
 from secfed.journal import Journal
 from secfed.node import Node
 from secfed.node_parts import NodeParts, Trainer
-from secfed.privacy_plan import privacy_plan
+from secfed.privacy_plan import in_columns, privacy_plan
 from secfed.progress import LocalStep, Note, OwnerTold, Reporter
 from secfed.results import save_adapter, write_first_state, write_results
 from secfed.run_facts import RunKind
@@ -35,6 +35,7 @@ from secfed.sites import LEDGER_FILE, STORE_FILE, Site, read_site, reserve
 from secfed.store import NodeStore
 from secfed.study import Study, load_study
 from secfed.summary import HospitalEnd, summarise
+from secfed.texts import check_texts, told
 from secfed.trainers import StudyModel, open_study_model, progress_steps, trainer_for
 
 
@@ -98,7 +99,7 @@ def execute(plan: Plan, reporter: Reporter, confirmed: Callable[[], bool] = lamb
         confirmed: asked after the plan is shown; nothing is written or reserved before it says yes.
 
     Raises:
-        UserError: no step of this model is private, or the plan was not confirmed.
+        UserError: no step of this model is private, it cannot read a site's records, or the plan was not confirmed.
     """
     started, clock = datetime.now(UTC), time.monotonic()
     study = plan.study
@@ -148,11 +149,17 @@ def execute(plan: Plan, reporter: Reporter, confirmed: Callable[[], bool] = lamb
 
 
 def _show_plan(plan: Plan, opened: StudyModel, reporter: Reporter) -> None:
-    """What the guards mended, and the privacy plan."""
+    """What the guards mended, the privacy plan, and how well the model reads the sites' records.
+
+    Raises:
+        UserError: it reads a site's worse than the site's policy allows.
+    """
     for mended in opened.verdict.mended:
         reporter.show(Note(f"the model: {mended}"))
+    length = plan.study.model.max_length
+    figures = {site.name: check_texts(site, opened.tokenizer, length) for site in plan.sites}
     shown = privacy_plan(plan.study, plan.sites, opened.model.describe(), plan.epsilon_by_round[-1], RunKind.SIMULATION)
-    reporter.show(Note(shown))
+    reporter.show(Note("\n".join([shown, *in_columns([("texts", told(figures))])])))
 
 
 def _refuse_second_run(study: Study, out: Path) -> None:

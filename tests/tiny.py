@@ -48,6 +48,8 @@ WORDS = (
 )
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LABELS = ("bones", "organs", "other")
+VOCABULARY = len(SPECIAL) + len(WORDS) + 2 * 36
+"""Tokens of the tiny base: these words, and letters and digits by themselves and inside a word."""
 LENGTH = 8
 LORA = LoraSettings(rank=2, alpha=8, targets=("query", "value"), layers=None, variant="ffa")
 SEED = bytes(range(32))

@@ -10,7 +10,7 @@ import pytest
 
 from secfed.data import Columns, DataError, Record, read_patients, read_test_set, tokenise
 from secfed.models import load_tokenizer
-from tests.tiny import make_tiny_base, write_records
+from tests.tiny import VOCABULARY, make_tiny_base, write_records
 
 COLUMNS = Columns("patient", "text", "label")
 LABELS = ("bones", "organs")
@@ -84,7 +84,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_every_record_becomes_a_row_of_the_same_length(tmp_path: Path) -> None:
-    tokenizer = load_tokenizer(make_tiny_base(tmp_path / "base"), 1000)
+    tokenizer = load_tokenizer(make_tiny_base(tmp_path / "base"), VOCABULARY)
     records = {
         "a": [Record("fracture of the left lung and of the right heart with pain", 1)],
         "b": [Record("bone", 0), Record("acute pain", 1)],
@@ -97,7 +97,7 @@ def test_every_record_becomes_a_row_of_the_same_length(tmp_path: Path) -> None:
 
 
 def test_a_records_tokens_do_not_depend_on_other_records(tmp_path: Path) -> None:
-    tokenizer = load_tokenizer(make_tiny_base(tmp_path / "base"), 1000)
+    tokenizer = load_tokenizer(make_tiny_base(tmp_path / "base"), VOCABULARY)
     long, short = Record("acute chronic viral infection of the lung", 1), Record("bone", 0)
     alone = tokenise({"b": [short]}, tokenizer, 8)
     together = tokenise({"a": [long], "b": [short]}, tokenizer, 8)

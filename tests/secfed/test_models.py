@@ -26,7 +26,7 @@ from secfed.models import (
     orthonormal_rows,
     resolve_base,
 )
-from tests.tiny import LABELS, LORA, SEED, make_tiny_base, make_tiny_model, make_tiny_patients
+from tests.tiny import LABELS, LORA, SEED, VOCABULARY, make_tiny_base, make_tiny_model, make_tiny_patients
 
 
 @pytest.fixture(scope="module")
@@ -264,10 +264,25 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
 
 def test_a_tokenizer_with_a_token_that_the_model_lacks_is_refused(own_base: Path) -> None:
     """The record that has it would stop a round, and nobody could foresee whose that is."""
-    words = len(load_tokenizer(own_base, 1000).get_vocab())
-    load_tokenizer(own_base, words)
-    with pytest.raises(ModelError, match=f"has a token {words - 1}, and the model has embeddings for {words - 1} only"):
-        load_tokenizer(own_base, words - 1)
+    last = VOCABULARY - 1
+    assert len(load_tokenizer(own_base, VOCABULARY)) == VOCABULARY
+    with pytest.raises(ModelError, match=f"has a token {last}, and the model has embeddings for {last} only"):
+        load_tokenizer(own_base, last)
+
+
+def test_a_base_without_tokenizer_files_is_refused(own_base: Path) -> None:
+    """transformers makes up a tokenizer of five tokens then, to which every word is unknown."""
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (own_base / name).unlink()
+    with pytest.raises(ModelError, match=rf"has 5 tokens, and the model has embeddings for {VOCABULARY}"):
+        load_tokenizer(own_base, VOCABULARY)
+
+
+def test_a_model_may_have_some_more_embeddings_than_its_tokenizer_has_tokens(own_base: Path) -> None:
+    """Many are published so: their number is rounded up for speed."""
+    assert load_tokenizer(own_base, round(VOCABULARY * 1.1))
+    with pytest.raises(ModelError, match="unknown tokens"):
+        load_tokenizer(own_base, round(VOCABULARY * 1.2))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -198,6 +199,17 @@ def adapter_that_no_hook_follows_in_local_mode(workspace: Path) -> None:
     path.write_text(text)
 
 
+def records_that_the_model_cannot_read(workspace: Path) -> None:
+    path = first_site(workspace) / "patients.jsonl"
+    records = [json.loads(line) | {"text": "перелом левой кости"} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def records_longer_than_the_policy_wants(workspace: Path) -> None:
+    with (first_site(workspace) / "policy.toml").open("a") as file:
+        file.write("\n[texts]\ncut_at_most = 0.01\n")
+
+
 def grid_too_coarse(workspace: Path) -> None:
     edit(workspace / "study.toml", 'mode = "distributed"', 'mode = "distributed"\ngrid = 2')
 
@@ -244,6 +256,8 @@ CASES = [
     (records_of_a_record, "records_per_patient has no effect"),
     (single_records_of_patients_with_several, "the study protects single records"),
     (adapter_that_no_hook_follows_in_local_mode, "Opacus cannot follow LoRA on embeddings"),
+    (records_that_the_model_cannot_read, "tokens are unknown to the study's base model, and its policy allows 10.0 %"),
+    (records_longer_than_the_policy_wants, "raise texts.cut_at_most"),
     (grid_too_coarse, "a grid of 2 steps in one clipping norm is too coarse"),
     (ring_that_would_wrap, "at most 60 are allowed"),
     (too_little_noise, "Set privacy.noise_multiplier to"),
