@@ -8,6 +8,8 @@ line and the next step, and never the text of a record, its label or its patient
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 LINE_BYTES_MAX = 1 << 20
 """A longer line is refused: a record is one note, not a file without line breaks."""
 _TOKENISE_BATCH = 1024
+
+
+_WHOLE_NUMBER = re.compile(r"([0-9]+)[.,]0+")
 
 
 class DataError(UserError):
@@ -72,8 +77,10 @@ def survey(path: Path, columns: Columns) -> Survey:
     """
     counts: dict[str, int] = {}
     labels: set[str] = set()
+    spellings = _Spellings(columns.patient)
     for number, line in _lines(path):
         patient, _, label = _fields(f"{path}, line {number}", line, columns)
+        spellings.check(patient, path, number)
         counts[patient] = counts.get(patient, 0) + 1
         labels.add(label)
     if not counts:
@@ -95,8 +102,10 @@ def read_patients(path: Path, columns: Columns, labels: Sequence[str], owner: st
     """
     index_of = {label: index for index, label in enumerate(labels)}
     patients: dict[str, list[Record]] = {}
+    spellings = _Spellings(columns.patient)
     for number, line in _lines(path):
         patient, record = _parse(f"{path}, line {number}", line, columns, index_of)
+        spellings.check(patient, path, number)
         patients.setdefault(patient, []).append(record)
     if not patients:
         raise DataError(f"{owner} has no patients: {path} holds no record", "Point it at this hospital's records")
@@ -146,7 +155,8 @@ def encode(
         texts: notes, of which everything is text: what looks like a special token is spelled out like any other word.
         tokenizer: a transformers tokenizer.
         most: tokens of a text; the rest is cut.
-        padding: whether shorter ones are filled up.
+        padding: whether shorter ones are filled up: after the text, whatever the tokenizer's own files say. Models with
+            absolute positions, such as BERT, would read a text elsewhere; those that read its last token find it.
     """
     for start in range(0, len(texts), _TOKENISE_BATCH):
         yield tokenizer(
@@ -154,10 +164,38 @@ def encode(
             max_length=most,
             padding=padding,
             truncation=True,
+            padding_side="right",
             split_special_tokens=True,
             return_attention_mask=True,
             return_special_tokens_mask=True,
         )
+
+
+class _Spellings:
+    """Every patient's id is written one way. `10001`, `10001.0` and `10001 ` would be three patients: each drawn and
+    clipped by itself, and the person behind them protected by a third of what is promised."""
+
+    def __init__(self, column: str) -> None:
+        self._column = column
+        self._first: dict[str, tuple[str, int]] = {}
+
+    def check(self, patient: str, path: Path, number: int) -> None:
+        """Raises DataError when an earlier line writes the id of this line's patient in another way."""
+        spelling, line = self._first.setdefault(_plain(patient), (patient, number))
+        if spelling != patient:
+            raise DataError(
+                f'{path}, line {number} has the same patient in "{self._column}" as line {line} in another spelling: '
+                "they would count as two patients",
+                "Write every patient's id in one way: without blanks around it, and numbers without .0 at their end",
+            )
+
+
+def _plain(patient: str) -> str:
+    """An id without what spreadsheets and exports add: blanks, invisible marks, wide letters, .0 after a number."""
+    visible = "".join(" " if letter.isspace() else letter for letter in unicodedata.normalize("NFKC", patient))
+    visible = "".join(letter for letter in visible if unicodedata.category(letter) not in ("Cc", "Cf"))
+    number = _WHOLE_NUMBER.fullmatch(" ".join(visible.split()))
+    return number[1] if number else " ".join(visible.split())
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -194,7 +232,9 @@ def _fields(where: str, line: bytes, columns: Columns) -> tuple[str, str, str]:
     """Patient, text and label of one line."""
     # `from None` throughout: a decoding error carries the line itself, and tracebacks get passed on.
     try:
-        values = json.loads(line)
+        values = json.loads(line, object_pairs_hook=_each_once)
+    except _Repeated:
+        raise DataError(f"{where} has a key twice", "Write every key once: nobody knows which value is meant") from None
     except (ValueError, RecursionError):
         raise DataError(f"{where} is not JSON", "Write one JSON object a line, in UTF-8") from None
     if not isinstance(values, dict):
@@ -203,10 +243,21 @@ def _fields(where: str, line: bytes, columns: Columns) -> tuple[str, str, str]:
     return patient, text, _text(where, values, columns.label)
 
 
+class _Repeated(Exception):
+    """A JSON object has a key twice."""
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise _Repeated
+    return values
+
+
 def _text(where: str, values: dict[str, Any], column: str) -> str:
     if column not in values:
         raise DataError(f'{where} has no column "{column}"', "Name the columns in the study as in the file")
     value = values[column]
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value.strip():
         raise DataError(f'{where} has no text in column "{column}"', "Write it as text between quotation marks")
     return value

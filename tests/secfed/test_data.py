@@ -5,10 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from secfed.data import Columns, DataError, Record, read_patients, read_test_set, tokenise
+from secfed.data import Columns, DataError, Record, read_patients, read_test_set, survey, tokenise
 from secfed.models import load_tokenizer
 from tests.tiny import VOCABULARY, make_tiny_base, write_records
 
@@ -16,6 +17,11 @@ COLUMNS = Columns("patient", "text", "label")
 LABELS = ("bones", "organs")
 SECRET_TEXT = "Mrs Example of Example Street"
 GOOD = b'{"patient": "p1", "text": "fracture of the bone", "label": "bones"}\n'
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Any:
+    return load_tokenizer(make_tiny_base(tmp_path / "base"), VOCABULARY)
 
 
 def read(path: Path) -> dict[str, list[Record]]:
@@ -48,6 +54,10 @@ BAD_LINES = {
     'has no column "label"': f'{{"text": "{SECRET_TEXT}", "patient": "p1"}}'.encode(),
     'has no text in column "patient"': f'{{"text": "{SECRET_TEXT}", "patient": 7, "label": "bones"}}'.encode(),
     'has no text in column "text"': f'{{"text": "", "patient": "{SECRET_TEXT}", "label": "bones"}}'.encode(),
+    'has no text in column "text" ': f'{{"text": " \\t\\n", "patient": "{SECRET_TEXT}", "label": "bones"}}'.encode(),
+    'has no text in column "patient" ': f'{{"text": "{SECRET_TEXT}", "patient": "  ", "label": "bones"}}'.encode(),
+    "has a key twice": f'{{"text": "a", "patient": "p", "label": "bones", "text": "{SECRET_TEXT}"}}'.encode(),
+    "has a key twice ": f'{{"text": "a", "x": {{"{SECRET_TEXT}": 1, "{SECRET_TEXT}": 2}}}}'.encode(),
     'has a label in "label" that the study does not list': (
         f'{{"text": "x", "patient": "p", "label": "{SECRET_TEXT}"}}'.encode()
     ),
@@ -69,6 +79,44 @@ def test_a_bad_line_is_named_by_number_and_problem_alone(tmp_path: Path, problem
     # A decoding error holds the line itself; it must not travel along as the cause.
     assert refused.value.__cause__ is None
     assert refused.value.__suppress_context__ or refused.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    "other", ["10001.0", "10001 ", "\t10001", "10001,00", "１０００１", "10001\u200b", "\ufeff10001"]
+)
+def test_one_patient_in_two_spellings_is_refused_with_both_lines_and_without_the_id(tmp_path: Path, other: str) -> None:
+    """As three patients the same person would be drawn, clipped and paid for three times."""
+    path = write_records(
+        tmp_path / "p.jsonl", [("10001", "bone", "bones"), ("10002", "bone", "bones"), (other, "lung", "organs")]
+    )
+    for look in (read, lambda path: survey(path, COLUMNS)):
+        with pytest.raises(DataError, match=r"line 3 has the same patient in \"patient\" as line 1") as refused:
+            look(path)  # type: ignore[operator]
+        assert "10001" not in str(refused.value)
+
+
+def test_ids_that_differ_otherwise_are_different_patients(tmp_path: Path) -> None:
+    ids = ["10001", "010001", "10001.5", "1.0.0", "a 1", "a1", "A1", "10001-0"]
+    path = write_records(tmp_path / "p.jsonl", [(name, "bone", "bones") for name in ids])
+    assert list(read(path)) == ids
+
+
+def test_what_looks_like_a_special_token_in_a_note_is_text(tiny: Any) -> None:
+    ids = tokenise({"a": [Record("acute [SEP] pain [PAD]", 0)]}, tiny, 16)
+    tokens = tiny.convert_ids_to_tokens(ids.inputs["input_ids"][0].tolist())
+    assert tokens.count("[SEP]") == 1  # the tokenizer's own
+    assert tokens.index("[SEP]") == int(ids.inputs["attention_mask"].sum()) - 1
+    assert "[PAD]" not in tokens[: tokens.index("[SEP]")]
+    assert len(set(tokens[: tokens.index("[SEP]")])) > 4
+
+
+def test_padding_comes_after_the_text_whatever_the_tokenizers_files_say(tiny: Any) -> None:
+    """With absolute positions a model reads a text elsewhere if it is moved."""
+    expected = tokenise({"a": [Record("bone", 0)]}, tiny, 6).inputs["input_ids"].tolist()
+    tiny.padding_side = "left"
+    found = tokenise({"a": [Record("bone", 0)]}, tiny, 6)
+    assert found.inputs["input_ids"].tolist() == expected
+    assert found.inputs["attention_mask"].tolist() == [[1, 1, 1, 0, 0, 0]]
 
 
 def test_an_empty_hospital_is_named(tmp_path: Path) -> None:
