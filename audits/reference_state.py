@@ -159,5 +159,5 @@ def first_a(seed: bytes, name: str, rows: int, columns: int) -> list[float]:
 def first_head(seed: bytes, name: str, shape: Sequence[int]) -> list[float]:
     """A tensor that the base model's files do not hold, row-major."""
     if len(shape) < 2:
-        return [0.0] * math.prod(shape)
+        return [1.0 if name.endswith(".weight") else 0.0] * math.prod(shape)
     return [round32(number * 2.0**-5) for number in uniform(seed, name, math.prod(shape))]

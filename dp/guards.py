@@ -77,7 +77,7 @@ class Verdict:
             raise UnsuitableModel("the model cannot be trained privately: " + "; ".join(map(str, self.problems)))
 
 
-def made_up_patients(length: int, vocabulary: int, classes: int, count: int = 3) -> Patients:
+def made_up_patients(length: int, vocabulary: int, classes: int, count: int = 3, padding: int = 0) -> Patients:
     """Records that nobody has, of the shape that a study gives its records: some full, some mostly padding.
 
     Args:
@@ -85,6 +85,7 @@ def made_up_patients(length: int, vocabulary: int, classes: int, count: int = 3)
         vocabulary: token ids are below.
         classes: labels are below.
         count: of records, each of another patient; at least 2.
+        padding: the token that stands for nothing.
     """
     places = torch.arange(1, count * length + 1, dtype=torch.float64)
     tokens = ((places * _GOLDEN) % 1 * vocabulary).long().reshape(count, length)
@@ -92,7 +93,8 @@ def made_up_patients(length: int, vocabulary: int, classes: int, count: int = 3)
     for record in range(1, count, 2):
         mask[record, max(1, length // (record + 1)) :] = 0
     rows = {f"made up {record}": (record,) for record in range(count)}
-    return Patients({"input_ids": tokens * mask, "attention_mask": mask}, torch.arange(count) % classes, rows)
+    tokens = torch.where(mask == 1, tokens, padding)
+    return Patients({"input_ids": tokens, "attention_mask": mask}, torch.arange(count) % classes, rows)
 
 
 def check_step(

@@ -28,8 +28,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from opacus.grad_sample import GradSampleHooks
+from opacus.grad_sample import GradSampleHooks, register_grad_sampler
+from opacus.grad_sample.layer_norm import compute_layer_norm_grad_sample
 from opacus.optimizers import DPOptimizer
+from opacus.utils.tensor_utils import sum_over_all_but_batch_and_last_n
 from torch import Tensor, nn
 
 from crypto.randomness import NoiseSecret, NoiseStream
@@ -39,6 +41,17 @@ from dp.sampling import Patients, draw
 from dp.step_plan import LocalPlan, NodePlan
 
 _log = logging.getLogger(__name__)
+
+
+@register_grad_sampler(nn.LayerNorm)  # type: ignore[untyped-decorator]  # Opacus has no types
+def _layer_norm_gradients(
+    layer: nn.LayerNorm, activations: list[Tensor], backprops: Tensor
+) -> dict[nn.Parameter, Tensor]:
+    """Opacus's own, which breaks on a LayerNorm without a bias: ModernBERT's head has one."""
+    if layer.bias is not None:
+        return dict(compute_layer_norm_grad_sample(layer, activations, backprops))
+    normal = nn.functional.layer_norm(activations[0], layer.normalized_shape, eps=layer.eps)
+    return {layer.weight: sum_over_all_but_batch_and_last_n(normal * backprops, layer.weight.dim())}
 
 
 class NoisyOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no types

@@ -12,6 +12,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,22 @@ def files_digest(folder: Path, names: Sequence[str]) -> str:
             while chunk := file.read(1 << 20):
                 state.update(chunk)
     return f"sha256:{state.hexdigest()}"
+
+
+def loading_arguments(labels: Sequence[str], padding: int | None) -> dict[str, Any]:
+    """What a base model has to be loaded with for this adapter: the study's labels, and what pads a text.
+
+    It stands in the adapter's configuration as `auto_mapping`, which PEFT keeps as it is and reads without a warning.
+
+    Args:
+        labels: the study's classes, in order.
+        padding: the token that stands for nothing, if there is one.
+    """
+    return {
+        "id2label": {str(number): label for number, label in enumerate(labels)},
+        "label2id": {label: number for number, label in enumerate(labels)},
+        "pad_token_id": padding,
+    }
 
 
 def saved_name(name: str) -> str:

@@ -15,9 +15,7 @@ from __future__ import annotations
 import json
 import math
 import re
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -31,8 +29,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dp.sampling import Patients
-from secfed.adapter import ADAPTER_FILES, files_digest, orthonormal_rows, uniform
-from secfed.errors import UserError
+from secfed.adapter import ADAPTER_FILES, files_digest, loading_arguments, orthonormal_rows, uniform
+from secfed.bases import ModelError, load_base, parts_to_save, quiet
 
 BASE_FILES = (
     "config.json",
@@ -50,15 +48,10 @@ BASE_FILES = (
 """The files of a base model that decide what it computes. Others, such as a README, may change freely."""
 HEAD_SCALE = 2.0**-5
 """Weights that the base lacks start uniform in [-1/32, 1/32): a standard deviation of .018, as BERT's .02."""
-_SAVED_BY_PEFT = {"classifier", "score"}  # the usual heads, which PEFT adds by itself
 _TOKENS_MIN = 0.9
 """Of a model's embeddings, those that its tokenizer uses at least: the others round their number up for speed."""
 _PREDICT_BATCH = 128
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-
-
-class ModelError(UserError):
-    """The base model is missing, is not what the study pins, or does not fit the adapter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +127,7 @@ def adapter_digest(folder: Path) -> str:
 
 
 def load_tokenizer(base: Path, vocabulary: int) -> Any:
-    """The base model's tokenizer.
+    """The base model's tokenizer, with a padding token.
 
     Args:
         base: the model's folder.
@@ -157,6 +150,13 @@ def load_tokenizer(base: Path, vocabulary: int) -> Any:
             f"the tokenizer in {base} has a token {largest}, and the model has embeddings for {vocabulary} only",
             "Use the tokenizer that belongs to the model",
         )
+    if tokenizer.pad_token_id is None:  # decoders are published so
+        if tokenizer.eos_token_id is None:
+            raise ModelError(
+                f"the tokenizer in {base} has neither a padding token nor an end-of-text token",
+                "Name a pad_token in its tokenizer_config.json, and have a study with the new digest signed",
+            )
+        tokenizer.pad_token = tokenizer.eos_token  # never in a record: what looks like it in a note is text
     tokens = len(set(tokenizer.get_vocab().values()))
     if tokens < _TOKENS_MIN * vocabulary:
         # What transformers makes up for a folder without tokenizer files has a handful of tokens, and no error.
@@ -171,10 +171,11 @@ def load_tokenizer(base: Path, vocabulary: int) -> Any:
 class AdapterModel:
     """A base model with its adapter. Only the adapter changes, and it is one flat vector to everybody else."""
 
-    def __init__(self, module: PeftModel, lora: LoraSettings) -> None:
+    def __init__(self, module: PeftModel, lora: LoraSettings, labels: Sequence[str]) -> None:
         self.module: nn.Module = module
         """The PEFT model, in evaluation mode; called as `module(input_ids=..., attention_mask=...)`."""
         self._lora = lora
+        self._labels = tuple(labels)
         self._trained = sorted(
             ((name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad),
             key=lambda item: item[0],
@@ -195,6 +196,21 @@ class AdapterModel:
         """Token ids are below this."""
         embeddings = cast(PeftModel, self.module).get_input_embeddings()
         return len(cast(Tensor, embeddings.weight))
+
+    @property
+    def padding(self) -> int | None:
+        """The token that stands for nothing; None where neither config nor tokenizer names one."""
+        token: int | None = self._text_config.pad_token_id
+        return token
+
+    def pad_with(self, token: int) -> None:
+        """Have the model take this token, which its tokenizer pads with, for padding. Decoders look for it: they
+        classify by a record's last token."""
+        self._text_config.pad_token_id = token
+
+    @property
+    def _text_config(self) -> Any:
+        return cast(Any, self.module).config.get_text_config()
 
     @property
     def dimension(self) -> int:
@@ -260,7 +276,11 @@ class AdapterModel:
             metadata={"format": "pt"},
         )
         config = self.module.peft_config["default"].to_dict()  # type: ignore[index, union-attr]
-        config |= {"base_model_name_or_path": base_name, "inference_mode": True}
+        config |= {
+            "base_model_name_or_path": base_name,
+            "inference_mode": True,
+            "auto_mapping": loading_arguments(self._labels, self.padding),
+        }
         text = json.dumps(config, indent=2, sort_keys=True, default=sorted)
         (folder / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
 
@@ -277,7 +297,8 @@ def load_model(base: Path, labels: Sequence[str], lora: LoraSettings, seed: byte
     Raises:
         ModelError: the folder does not hold a usable model, or the adapter does not fit it.
     """
-    model, missing = _load_base(base, labels)
+    base_digest(base)  # the files are there, and the weights are safetensors
+    model, missing = load_base(base, labels)
     with torch.no_grad():
         for name in missing:
             parameter = model.get_parameter(name)
@@ -289,11 +310,10 @@ def load_model(base: Path, labels: Sequence[str], lora: LoraSettings, seed: byte
         lora_dropout=0.0,
         target_modules=list(lora.targets),
         layers_to_transform=None if lora.layers is None else list(lora.layers),
-        # What the base's files lack belongs to the adapter, or else nobody could load it again.
-        modules_to_save=sorted({name.rpartition(".")[0] for name in missing} - _SAVED_BY_PEFT),
+        modules_to_save=parts_to_save(missing),
     )
     try:
-        with _quiet():
+        with quiet():
             module = get_peft_model(model, config)
     except ValueError as error:
         raise ModelError(
@@ -305,55 +325,19 @@ def load_model(base: Path, labels: Sequence[str], lora: LoraSettings, seed: byte
         if isinstance(part, nn.Dropout):
             part.p = 0.0
     module.eval()
-    return AdapterModel(module, lora)
-
-
-def _load_base(base: Path, labels: Sequence[str]) -> tuple[nn.Module, list[str]]:
-    """The base model in float32, and the names of the parameters that its files do not hold."""
-    base_digest(base)  # the files are there, and the weights are safetensors
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    if "auto_map" in config:
-        raise ModelError(f"the model in {base} comes with code of its own, which is never run", "Choose another base")
-    try:
-        with _quiet():
-            model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
-                base,
-                num_labels=len(labels),
-                dtype=torch.float32,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelError(
-            f"the model in {base} cannot be loaded for classification into {len(labels)} labels "
-            f"({type(error).__name__})",
-            "Use a model that transformers knows, without a head for other labels",
-        ) from error
-    return model, sorted(report["missing_keys"])
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without progress bars, and without warnings about what we expect: a missing head."""
-    level, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            # PEFT still asks transformers under the old name.
-            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
-            yield
-    finally:
-        transformers.logging.set_verbosity(level)
-        if bars:
-            transformers.logging.enable_progress_bar()
+    return AdapterModel(module, lora, labels)
 
 
 def _initialise_lora(module: nn.Module, lora: LoraSettings, seed: bytes) -> None:
     """A orthonormal from the seed, B zero; under FFA, A frozen."""
     with torch.no_grad():
         for name, parameter in module.named_parameters():
+            if ".lora_" in name and parameter.dim() != 2:
+                where = name.partition(".lora_")[0].rpartition(".")[2]
+                raise ModelError(
+                    f"lora.targets names {where}, which is a convolution and no linear layer",
+                    "Name linear layers of the base model; docs/models.md lists those of many architectures",
+                )
             if ".lora_A." in name:
                 rank, inputs = parameter.shape
                 if rank > inputs:
@@ -365,7 +349,7 @@ def _initialise_lora(module: nn.Module, lora: LoraSettings, seed: bytes) -> None
 
 
 def _small_uniform(seed: bytes, name: str, shape: tuple[int, ...]) -> Tensor:
-    """A start for a parameter that the base lacks: small uniform weights; biases zero."""
+    """A start for a parameter that the base lacks: small uniform weights; the scales of a norm one, biases zero."""
     if len(shape) < 2:
-        return torch.zeros(shape)
+        return torch.ones(shape) if name.endswith(".weight") else torch.zeros(shape)
     return torch.from_numpy((uniform(seed, name, math.prod(shape)) * HEAD_SCALE).reshape(shape))

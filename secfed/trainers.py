@@ -47,6 +47,7 @@ def open_study_model(study: Study, base: Path) -> StudyModel:
 
     model, first = load_study_model(study, base)
     tokenizer = load_tokenizer(base, model.vocabulary)
+    model.pad_with(tokenizer.pad_token_id)
     return StudyModel(model, first, tokenizer, check_training(study, model))
 
 

@@ -23,7 +23,8 @@ from dp.node_update import private_update
 from dp.sampling import Patients, record_by_record
 from dp.training import train_locally
 from secfed.adapter import first_adapter_seed
-from secfed.models import AdapterModel, LoraSettings, ModelError, base_digest, load_model, resolve_base
+from secfed.bases import ModelError
+from secfed.models import AdapterModel, LoraSettings, base_digest, load_model, resolve_base
 from secfed.privacy import LocalPrivacy
 from secfed.strategies import Layout, ModelState
 from secfed.study import Study
@@ -120,7 +121,8 @@ def check_training(study: Study, model: AdapterModel) -> Verdict:
     Raises:
         ModelError: no step of this model is private; with every reason and its fix.
     """
-    made_up = made_up_patients(study.model.max_length, model.vocabulary, len(study.task.labels))
+    length, classes = study.model.max_length, len(study.task.labels)
+    made_up = made_up_patients(length, model.vocabulary, classes, padding=model.padding or 0)
     verdict = check_step(model.module, made_up, study.algorithm.physical_batch, model.trained)
     if isinstance(study.privacy, LocalPrivacy):
         verdict = verdict.for_batches_alone()

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from peft import PeftConfig, PeftModel
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import AutoModelForSequenceClassification, BertConfig, BertModel, PreTrainedTokenizerFast
 
 from dp.sampling import Patients
 from secfed.models import AdapterModel, LoraSettings, load_model
@@ -91,6 +92,14 @@ def make_tiny_base(folder: Path) -> Path:
 def make_tiny_model(base: Path, lora: LoraSettings = LORA) -> AdapterModel:
     """The tiny model with a fresh adapter for `LABELS`."""
     return load_model(base, LABELS, lora, SEED)
+
+
+def load_plainly(base: Path, adapter: Path) -> PeftModel:
+    """What docs/models.md tells users to do with a saved adapter."""
+    names = PeftConfig.from_pretrained(str(adapter)).auto_mapping
+    names["id2label"] = {int(number): label for number, label in names["id2label"].items()}
+    plain = AutoModelForSequenceClassification.from_pretrained(base, **names)
+    return PeftModel.from_pretrained(plain, adapter).eval()
 
 
 def make_tiny_patients(count: int, records_each: int = 2) -> Patients:

@@ -46,7 +46,8 @@ class CanaryModel(nn.Module):
 
 def canary_adapter(dimension: int, size: float) -> AdapterModel:
     """The model as trainers take it: all that it trains stands in the place of an adapter."""
-    return AdapterModel(cast(Any, CanaryModel(dimension, size)), LoraSettings(1, 1, ("layer",), (), "ffa"))
+    lora = LoraSettings(1, 1, ("layer",), (), "ffa")
+    return AdapterModel(cast(Any, CanaryModel(dimension, size)), lora, ("absent", "present"))
 
 
 def canary_patients(coordinates: Sequence[int], records: int) -> Patients:

@@ -1,8 +1,9 @@
 """The saved adapter: every number in it is one that the chain of sums leads to, or one that never moves.
 
 Trained tensors must be bit for bit those of the last state. Under FFA-LoRA the file also holds the frozen halves, which
-follow from the study and are computed again. Of the configuration, what scales or replaces the adapter is compared with
-the study; the rest of it is covered by the digest in `summary.json` alone, and so is which base model is loaded.
+follow from the study and are computed again. Of the configuration, what scales or replaces the adapter or names its
+classes is compared with the study; the rest of it is covered by the digest in `summary.json` alone, and so is which
+base model is loaded.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secfed.adapter import ADAPTER_FILES, CONFIG_FILE, WEIGHTS_FILE, files_digest, frozen_start, saved_name
+from secfed.adapter import (
+    ADAPTER_FILES,
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    files_digest,
+    frozen_start,
+    loading_arguments,
+    saved_name,
+)
 from secfed.chain import Chain
 from secfed.run_folder import ADAPTER
 from secfed.verify.evidence import Broken, agree, read_file, read_json
@@ -83,3 +92,8 @@ def _check_config(folder: Path, chain: Chain) -> None:
     config = read_json(folder, CONFIG)
     for name, value in expected.items():
         agree(CONFIG, config, name, value)
+    # Users pass these on to transformers: the study's names for the classes, and nothing that nobody expects there.
+    given = config.get("auto_mapping")
+    padding = given.get("pad_token_id") if isinstance(given, dict) else None
+    if type(padding) not in (int, type(None)) or given != loading_arguments(chain.study.task.labels, padding):
+        raise Broken(CONFIG, "auto_mapping is not the study's labels and a padding token")

@@ -203,7 +203,8 @@ def test_the_first_tensors_are_the_same(rows: int, columns: int) -> None:
     assert found == orthonormal_rows(seed, "a.lora_A.default.weight", rows, columns).ravel().tolist()
     head = reference_state.first_head(seed, "classifier.weight", (rows, columns))
     assert head == _small_uniform(seed, "classifier.weight", (rows, columns)).float().ravel().tolist()
-    assert reference_state.first_head(seed, "classifier.bias", (3,)) == [0.0] * 3
+    for name, start in (("classifier.bias", 0.0), ("head.norm.weight", 1.0)):
+        assert reference_state.first_head(seed, name, (3,)) == _small_uniform(seed, name, (3,)).tolist() == [start] * 3
 
 
 def test_the_first_adapter_of_a_model_follows_from_names_and_shapes(tmp_path: Path) -> None:

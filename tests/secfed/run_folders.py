@@ -14,7 +14,7 @@ from dp.ledger_copy import write_copy
 from protocols.wire import encode
 from secfed import run_folder
 from secfed.account import epsilon_by_round
-from secfed.adapter import CONFIG_FILE, WEIGHTS_FILE, frozen_start
+from secfed.adapter import CONFIG_FILE, WEIGHTS_FILE, frozen_start, loading_arguments
 from secfed.engines.embedded import ENGINE, Cut
 from secfed.reports.html import write_report
 from secfed.reports.privacy import build_report
@@ -101,6 +101,7 @@ def write_adapter(out: Path, federation: Federation, vector: np.ndarray) -> None
         "alpha_pattern": {},
         "use_rslora": False,
         "use_dora": False,
+        "auto_mapping": loading_arguments(federation.study.task.labels, 0),
     }
     (out / run_folder.ADAPTER / CONFIG_FILE).write_text(json.dumps(config))
 

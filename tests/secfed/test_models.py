@@ -15,10 +15,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, BertConfig, BertModel
 
+from secfed.bases import ModelError
 from secfed.models import (
     AdapterModel,
     LoraSettings,
-    ModelError,
     adapter_digest,
     base_digest,
     load_model,
@@ -26,7 +26,7 @@ from secfed.models import (
     orthonormal_rows,
     resolve_base,
 )
-from tests.tiny import LABELS, LORA, SEED, VOCABULARY, make_tiny_base, make_tiny_model, make_tiny_patients
+from tests.tiny import LABELS, LORA, SEED, VOCABULARY, load_plainly, make_tiny_base, make_tiny_model, make_tiny_patients
 
 
 @pytest.fixture(scope="module")
@@ -303,6 +303,53 @@ def test_a_base_with_a_head_for_other_labels_is_refused(base: Path, tmp_path: Pa
     headed.save_pretrained(tmp_path / "headed")
     with pytest.raises(ModelError, match="3 labels"):
         make_tiny_model(tmp_path / "headed")
+
+
+def headed(base: Path, folder: Path, own: tuple[str, ...], with_head: bool = True) -> Path:
+    """The base with a head, or only a config, for labels of its own."""
+    names = dict(enumerate(own))
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            base, id2label=names, label2id={label: number for number, label in names.items()}
+        )
+    (model if with_head else model.bert).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("with_head", [True, False])
+def test_the_studys_labels_win_over_a_bases_own_and_travel_with_the_adapter(
+    base: Path, tmp_path: Path, with_head: bool
+) -> None:
+    own = (LABELS[1], LABELS[2], LABELS[0])
+    theirs = headed(base, tmp_path / "headed", own, with_head)
+    assert AutoModelForSequenceClassification.from_pretrained(theirs).config.id2label[0] == LABELS[1]
+    moved(make_tiny_model(theirs)).save(tmp_path / "adapter", "tiny")
+    loaded = load_plainly(theirs, tmp_path / "adapter")
+    assert [loaded.config.id2label[number] for number in range(3)] == list(LABELS)
+    assert [loaded.config.label2id[label] for label in LABELS] == [0, 1, 2]
+    assert torch.equal(logits(loaded), logits(moved(make_tiny_model(theirs)).module))
+
+
+def test_a_bases_head_for_the_studys_labels_in_another_order_predicts_them_under_the_same_names(
+    base: Path, tmp_path: Path
+) -> None:
+    own = (LABELS[1], LABELS[2], LABELS[0])
+    theirs = headed(base, tmp_path / "headed", own)
+    before = logits(AutoModelForSequenceClassification.from_pretrained(theirs).eval())
+    after = logits(make_tiny_model(theirs).module)
+    for number, label in enumerate(LABELS):
+        assert torch.allclose(after[:, number], before[:, own.index(label)], atol=1e-6)
+
+
+def test_a_bases_head_for_as_many_labels_of_other_names_is_refused_and_its_names_alone_are_not(
+    base: Path, tmp_path: Path
+) -> None:
+    own = ("negative", "neutral", "positive")
+    with pytest.raises(ModelError, match="a head for 3 labels of other names"):
+        make_tiny_model(headed(base, tmp_path / "headed", own))
+    model = make_tiny_model(headed(base, tmp_path / "names", own, with_head=False))
+    assert model.module.config.id2label == dict(enumerate(LABELS))  # type: ignore[union-attr]
 
 
 def test_a_base_folder_is_found_next_to_the_study(own_base: Path) -> None:

@@ -22,10 +22,11 @@ from dp.node_update import local_update
 from dp.patients import square_sum
 from protocols import encoding
 from secfed.account import check_noise, epsilon_by_round, event_of, noise_of, smallest_noise
+from secfed.bases import ModelError
 from secfed.data import Columns
 from secfed.errors import UserError
 from secfed.keys import write_identity
-from secfed.models import AdapterModel, ModelError
+from secfed.models import AdapterModel
 from secfed.sites import Site, read_site
 from secfed.strategies import ModelState, first_state, mean_change, next_state, noise_variance
 from secfed.study import Study
@@ -258,7 +259,7 @@ def test_an_owner_is_told_of_an_update_that_is_not_finite_without_a_figure(
 
 def test_a_model_that_opacus_cannot_follow_is_trained_in_batches(base: Path) -> None:
     """DoRA: a patient's step takes its records one at a time, and a node's update asks for no record's gradient."""
-    model = AdapterModel(adapted(base, target_modules=["query"], use_dora=True), LORA)  # type: ignore[arg-type]
+    model = AdapterModel(adapted(base, target_modules=["query"], use_dora=True), LORA, LABELS)  # type: ignore[arg-type]
     length = {"model": {**study_values()["model"], "max_length": LENGTH}, "task": {"labels": list(LABELS)}}
     of_patients = values("fedopt-adam", privacy={"unit": "patient", "sampling_rate": 0.1}, **length)
     del of_patients["algorithm"]["local"]

@@ -15,6 +15,7 @@ from crypto.kdf import digest
 from protocols.receipts import Receipt, Statement
 from protocols.wire import canonical, decode, encode, fields_of
 from secfed import run_folder
+from secfed.adapter import loading_arguments
 from secfed.run_folder import ledger_file, read_first_state, receipt_file, sum_file
 from secfed.study import load_study
 from secfed.verify.folder import verify_folder
@@ -241,9 +242,21 @@ def test_a_tensor_that_nobody_trained_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("lora_alpha", 5), ("r", 4), ("use_rslora", True), ("alpha_pattern", {"a": 1})]
+    ("name", "value"),
+    [
+        ("lora_alpha", 5),
+        ("r", 4),
+        ("use_rslora", True),
+        ("alpha_pattern", {"a": 1}),
+        ("auto_mapping", None),
+        ("auto_mapping", {"id2label": {"0": "yes", "1": "no"}, "label2id": {"yes": 0, "no": 1}, "pad_token_id": 0}),
+        ("auto_mapping", {**loading_arguments(("no", "yes"), 0), "trust_remote_code": True}),
+        ("auto_mapping", loading_arguments(("no", "yes"), True)),
+    ],
 )
-def test_an_adapter_scaled_otherwise_than_the_study_says_is_found(folder: Path, name: str, value: object) -> None:
+def test_an_adapter_scaled_or_named_otherwise_than_the_study_says_is_found(
+    folder: Path, name: str, value: object
+) -> None:
     path = folder / "adapter/adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
     place, reason = problem_in(folder)

@@ -1,0 +1,142 @@
+"""Base models of many architectures, loaded as classifiers of a study's labels; what cannot be one is refused.
+
+The study's labels win over names that a base brings: they number the classes, and they travel with the adapter. What
+docs/models.md says of each architecture is what the tests find here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from secfed.errors import UserError
+
+_SAVED_BY_PEFT = ("classifier", "score")  # the usual heads, which PEFT adds by itself
+_NO_NAME = re.compile(r"LABEL_[0-9]+")
+_ANOTHER = "Choose another base: docs/models.md lists the architectures that work"
+
+
+class ModelError(UserError):
+    """The base model is missing, is not what the study pins, or does not fit the adapter."""
+
+
+def load_base(base: Path, labels: Sequence[str]) -> tuple[nn.Module, list[str]]:
+    """The base model in float32, and the names of the parameters that its files do not hold.
+
+    Args:
+        base: the folder, which holds a config and safetensors.
+        labels: the study's classes, in order.
+
+    Raises:
+        ModelError: it is no model that can be trained as a classifier of these labels.
+    """
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    _check_config(base, config)
+    names = {
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: number for number, label in enumerate(labels)},
+    }
+    try:
+        with quiet():
+            model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+                base,
+                **names,
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(
+            f"the model in {base} cannot be loaded for classification into {len(labels)} labels "
+            f"({type(error).__name__})",
+            "Use a model that transformers knows, without a head for other labels",
+        ) from error
+    missing = sorted(report["missing_keys"])
+    _order_head(base, model, missing, _own_labels(config), labels)
+    return model, missing
+
+
+def parts_to_save(missing: Sequence[str]) -> list[str]:
+    """The modules that PEFT is to save whole with the adapter, beside those that it always saves.
+
+    What the base's files lack belongs to the adapter, or else nobody could load it again. A head in parts, such as
+    RoBERTa's, is saved as one: its parts named as well would be copied within the copy, and the copies never used.
+    """
+    modules = {name.rpartition(".")[0] for name in missing}
+    return sorted(name for name in modules if not any(part in _SAVED_BY_PEFT for part in name.split(".")))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without progress bars, and without warnings about what we expect: a missing head."""
+    level, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            # PEFT still asks transformers under the old name.
+            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+            yield
+    finally:
+        transformers.logging.set_verbosity(level)
+        if bars:
+            transformers.logging.enable_progress_bar()
+
+
+def _check_config(base: Path, config: dict[str, Any]) -> None:
+    if "auto_map" in config:
+        raise ModelError(f"the model in {base} comes with code of its own, which is never run", "Choose another base")
+    if config.get("is_encoder_decoder"):
+        raise ModelError(
+            f"the model in {base} is an encoder and a decoder ({config.get('model_type')}), which classifies by an "
+            "end-of-text token that a cut record lacks",
+            _ANOTHER,
+        )
+    if config.get("model_type") == "xlnet":
+        raise ModelError(
+            f"the model in {base} is an XLNet, which classifies by the last position, and that is padding", _ANOTHER
+        )
+
+
+def _own_labels(config: dict[str, Any]) -> list[str]:
+    """The names that the base's config has for its classes; none where it has only numbers for them."""
+    named = config.get("id2label")
+    if not isinstance(named, dict) or not all(str(number).isdecimal() for number in named):
+        return []
+    names = [str(named[number]) for number in sorted(named, key=int)]
+    return [] if all(_NO_NAME.fullmatch(name) for name in names) else names
+
+
+def _order_head(base: Path, model: nn.Module, missing: Sequence[str], own: list[str], labels: Sequence[str]) -> None:
+    """Put the classes of a head that the base brings into the study's order.
+
+    Raises:
+        ModelError: it is a head for other labels.
+    """
+    prefix = f"{model.base_model_prefix}."
+    heads = [
+        (name, part)
+        for name, part in model.named_modules()
+        if isinstance(part, nn.Linear) and part.out_features == len(labels) and not name.startswith(prefix)
+    ]
+    if not own or own == list(labels) or not heads or f"{heads[-1][0]}.weight" in missing:
+        return
+    if sorted(own) != sorted(labels):
+        raise ModelError(
+            f"the model in {base} has a head for {len(own)} labels of other names than the study's",
+            "Save it without its head, as AutoModel, and have a study with that folder's digest signed",
+        )
+    order = torch.tensor([own.index(label) for label in labels])
+    with torch.no_grad():
+        for parameter in heads[-1][1].parameters():
+            parameter.copy_(parameter[order].clone())
