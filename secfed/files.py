@@ -1,9 +1,15 @@
-"""Files that a crash must not leave half written."""
+"""Files that a crash must not leave half written, and folders that a refusal must not leave half made."""
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from secfed.errors import UserError
 
 READABLE = 0o644
 """The mode of what everybody may read: a run's folder is for auditors."""
@@ -36,3 +42,79 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be made, or not be written into, as far as can be seen without trying.
+
+    Raises:
+        UserError: with what is in the way.
+    """
+    try:
+        above = next(path for path in (folder.absolute(), *folder.absolute().parents) if _exists(path))
+        if not above.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{above} is a file")
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, f"nobody may write into {above} here")
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def check_new(folder: Path) -> None:
+    """Refuse a folder that has something in it, or that cannot be made.
+
+    Raises:
+        UserError: likewise.
+    """
+    check_writable(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} exists and is not empty", "Choose a new folder with --out")
+
+
+@contextmanager
+def whole_or_gone(folder: Path) -> Iterator[None]:
+    """A folder that is made in this block, with what is put into it: if the block ends early, nothing of it stays.
+
+    What was in the folder before stays, whatever happens.
+
+    Raises:
+        UserError: the folder, or something in it, cannot be written.
+    """
+    try:
+        chain = [folder.absolute(), *folder.absolute().parents]
+        missing = [path for path in chain if not _exists(path)]
+        here = set(folder.iterdir()) if not missing else set()
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        yield
+    except BaseException as error:
+        for path in missing[-1:] or [each for each in folder.iterdir() if each not in here]:
+            _remove(path)
+        if isinstance(error, OSError):
+            raise _unwritable(folder, error) from error
+        raise
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    return UserError(
+        f"the folder {folder} cannot be written ({error.strerror or error})",
+        "Choose another with --out, or mend that; nothing was started",
+    )
+
+
+def _exists(path: Path) -> bool:
+    """Raises OSError where a name is none to the file system; `Path.exists` does so for some errors only."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ from secfed.coordinator import Coordinator, RoundRecord
 from secfed.data import Record, columns, read_test_set, tokenise
 from secfed.engines.embedded import ENGINE, EmbeddedChannel, Simulation, load_simulation
 from secfed.errors import UserError
+from secfed.files import check_writable, whole_or_gone
 from secfed.journal import Journal
 from secfed.node import Node
 from secfed.node_parts import NodeParts, Trainer
@@ -73,6 +74,7 @@ def prepare(study_path: Path, out: Path) -> Plan:
         UserError, DPError: with what is wrong and the next step.
     """
     study = load_study(study_path)
+    check_writable(out)
     from secfed.training import find_base  # loads torch
 
     folder = study_path.parent
@@ -108,11 +110,11 @@ def execute(plan: Plan, reporter: Reporter, confirmed: Callable[[], bool] = lamb
     _show_plan(plan, opened, reporter)
     if not confirmed():
         raise UserError("the plan was not confirmed", "Nothing was started and nothing is spent")
-    _lay_out(plan)
     test_set = tokenise(plan.test_set, opened.tokenizer, study.model.max_length)
     before = model.accuracy(test_set)
+    trainers = [trainer_for(study, index, opened, site.patients) for index, site in enumerate(plan.sites)]
+    _lay_out(plan)
     with ExitStack() as stack:
-        trainers = [trainer_for(study, index, opened, site.patients) for index, site in enumerate(plan.sites)]
         nodes = _start_nodes(plan, trainers, stack, reporter)
         _write_agreement(plan, nodes)
         write_first_state(plan.out, model.layout, first)
@@ -174,13 +176,14 @@ def _refuse_second_run(study: Study, out: Path) -> None:
 
 
 def _lay_out(plan: Plan) -> None:
-    for folder in (run_folder.RECEIPTS, run_folder.SUMS, run_folder.LEDGERS):
-        (plan.out / folder).mkdir(parents=True, exist_ok=True)
-    for site in plan.sites:
-        site.records.mkdir(parents=True, exist_ok=True, mode=0o700)
-    target = plan.out / run_folder.STUDY
-    if target.resolve() != plan.study_path.resolve():
-        shutil.copyfile(plan.study_path, target)
+    with whole_or_gone(plan.out):
+        for folder in (run_folder.RECEIPTS, run_folder.SUMS, run_folder.LEDGERS):
+            (plan.out / folder).mkdir(parents=True, exist_ok=True)
+        for site in plan.sites:
+            site.records.mkdir(parents=True, exist_ok=True, mode=0o700)
+        target = plan.out / run_folder.STUDY
+        if target.resolve() != plan.study_path.resolve():
+            shutil.copyfile(plan.study_path, target)
 
 
 def _reserve(plan: Plan, ledgers: list[Ledger]) -> None:

@@ -71,16 +71,20 @@ def provision(
     comes back, and read the fingerprint out over the telephone. In every kit jobs may name the classes of secfed alone,
     and no job brings code.
     """
+    from secfed.engines.flare.names import check_names
+    from secfed.files import check_new, whole_or_gone
     from secfed.study import load_study
     from secfed.tls_check import parse_address
 
     loaded, (host, port) = load_study(study), parse_address(server)
     names = tuple(entry.name for entry in loaded.roster)
-    _check_new(out)
+    check_names(host, names)
+    check_new(out)
     if with_keys:
         from secfed.engines.flare.kits import Federation, make_kits
 
-        kits = make_kits(Federation(loaded.name, host, port, names), out)
+        with whole_or_gone(out):
+            kits = make_kits(Federation(loaded.name, host, port, names), out)
         _tell(
             as_json,
             {"kits": {name: str(kit) for name, kit in kits.items()}},
@@ -90,8 +94,9 @@ def provision(
         return
     from secfed.engines.flare import authority
 
-    profile = authority.found(authority.Profile(project=loaded.name, host=host, port=port, sites=names), out)
-    kits = {name: _own_kit(profile, out, name, each) for name, each in _aggregators(host).items()}
+    with whole_or_gone(out):
+        profile = authority.found(authority.Profile(project=loaded.name, host=host, port=port, sites=names), out)
+        kits = {name: _own_kit(profile, out, name, each) for name, each in _aggregators(host).items()}
     _tell(
         as_json,
         {"profile": str(out / authority.PROFILE), "fingerprint": profile.fingerprint}
@@ -346,11 +351,6 @@ def _own_kit(profile: Profile, out: Path, name: str, participant: Participant) -
     made = authority.request(profile, participant, out / "requests" / name)
     signed = authority.approve(out, made)
     return authority.assemble(signed, out / "requests" / name, profile.fingerprint, out / name)
-
-
-def _check_new(folder: Path) -> None:
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} exists and is not empty", "Choose a new folder with --out")
 
 
 def _tell(as_json: bool, values: dict[str, Any], lines: list[str]) -> None:

@@ -25,6 +25,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from secfed.errors import UserError
+from secfed.files import check_new, whole_or_gone
 from secfed.run_folder import json_text
 from secfed.sections import Section
 from secfed.study import Name, first_problem
@@ -105,10 +106,8 @@ def request(profile: Profile, participant: Participant, folder: Path) -> Path:
     Raises:
         UserError: the folder is in use, or FLARE refuses.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} exists and is not empty", "Choose a new folder for the key and the request")
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(prefix="secfed-") as scratch:
+    check_new(folder)
+    with whole_or_gone(folder), tempfile.TemporaryDirectory(prefix="secfed-") as scratch:
         definition = Path(scratch) / "participant.yaml"
         definition.write_text(json.dumps(participant.definition(profile)))  # JSON is YAML
         made = _nvflare("cert", "request", "-p", str(definition), "--out", str(folder), "--force")
