@@ -6,7 +6,6 @@ docs/models.md says of each architecture is what the tests find here.
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ import torch
 import transformers
 from torch import nn
 
+from secfed.base_files import check_base_files
 from secfed.errors import UserError
 
 _SAVED_BY_PEFT = ("classifier", "score")  # the usual heads, which PEFT adds by itself
@@ -39,7 +39,7 @@ def load_base(base: Path, labels: Sequence[str]) -> tuple[nn.Module, list[str]]:
     Raises:
         ModelError: it is no model that can be trained as a classifier of these labels.
     """
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    config = check_base_files(base)
     _check_config(base, config)
     names = {
         "id2label": dict(enumerate(labels)),
@@ -55,7 +55,7 @@ def load_base(base: Path, labels: Sequence[str]) -> tuple[nn.Module, list[str]]:
                 local_files_only=True,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except Exception as error:  # a library's, of which nobody has a list
         raise ModelError(
             f"the model in {base} cannot be loaded for classification into {len(labels)} labels "
             f"({type(error).__name__})",

@@ -16,6 +16,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -30,22 +31,9 @@ from torch import Tensor, nn
 
 from dp.sampling import Patients
 from secfed.adapter import ADAPTER_FILES, files_digest, loading_arguments, orthonormal_rows, uniform
+from secfed.base_files import BASE_FILES
 from secfed.bases import ModelError, load_base, parts_to_save, quiet
 
-BASE_FILES = (
-    "config.json",
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "*.model",
-)
-"""The files of a base model that decide what it computes. Others, such as a README, may change freely."""
 HEAD_SCALE = 2.0**-5
 """Weights that the base lacks start uniform in [-1/32, 1/32): a standard deviation of .018, as BERT's .02."""
 _TOKENS_MIN = 0.9
@@ -81,8 +69,9 @@ def resolve_base(name_or_folder: str, relative_to: Path) -> Path:
         ModelError: there is no such folder, and no such model within reach.
     """
     folder = relative_to / name_or_folder
-    if folder.is_dir():
-        return folder
+    with suppress(OSError):  # a name may be longer than a file system has them
+        if folder.is_dir():
+            return folder
     if not _HUB_NAME.fullmatch(name_or_folder):
         raise ModelError(f"the base model folder {folder} does not exist", "Name an existing folder in model.base")
     from huggingface_hub import snapshot_download
@@ -139,7 +128,7 @@ def load_tokenizer(base: Path, vocabulary: int) -> Any:
     """
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(base, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a library's, of which nobody has a list
         raise ModelError(
             f"the tokenizer in {base} cannot be loaded ({type(error).__name__})",
             "Check that the folder holds the model's tokenizer files",
