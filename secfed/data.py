@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 LINE_BYTES_MAX = 1 << 20
 """A longer line is refused: a record is one note, not a file without line breaks."""
 _TOKENISE_BATCH = 1024
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+"""One of two surrogates: JSON lets it through alone, and no text has it."""
 
 
 _WHOLE_NUMBER = re.compile(r"([0-9]+)[.,]0+")
@@ -260,4 +262,9 @@ def _text(where: str, values: dict[str, Any], column: str) -> str:
     value = values[column]
     if not isinstance(value, str) or not value.strip():
         raise DataError(f'{where} has no text in column "{column}"', "Write it as text between quotation marks")
+    if _HALF_CHARACTER.search(value):
+        raise DataError(
+            f'{where} has half a character in column "{column}"',
+            "It was cut in the middle of one, such as an emoji: cut it between two, and write the file again",
+        )
     return value
