@@ -1,14 +1,19 @@
 """The command line: one module per command group, and one place where errors become one line and an exit code.
 
 Exit codes: 0 done; 1 what was checked does not hold; 2 something that a person can mend, said in one line with the
-next step, nothing written.
+next step, nothing written; 3 a fault of this program, whose details are in a file that the line names.
 Heavy libraries are imported by the commands that need them, so that `secfed --help` answers at once.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import sqlite3
 import sys
+import tempfile
+import traceback
 from importlib.metadata import entry_points
 from typing import Annotated
 
@@ -56,27 +61,53 @@ def _options(
 
 def main() -> None:
     """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # or a file name, or σ on a terminal of another age, would end it
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except Exception as error:
-        if not _is_users(error):
-            raise
-        _complain(error)
-        sys.exit(2)
+        known = _in_words(error)
+        _complain(known or _unforeseen(error))
+        sys.exit(2 if known else 3)
 
 
-def _is_users(error: Exception) -> bool:
-    """Whether the error's text is written for the person at the command line."""
+def _in_words(error: Exception) -> str:
+    """The error's text, if it is written for the person at the command line or tells what a disk says; or nothing."""
     if isinstance(error, UserError):
-        return True
+        return str(error)
     from dp.errors import DPError
     from protocols.errors import LocalError
 
-    return isinstance(error, DPError | LocalError)
+    if isinstance(error, DPError | LocalError):
+        return f"{str(error).rstrip('.')}."
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return str(
+            UserError(f"{where}{error.strerror}", "Check that file, its disk and its permissions, and try again")
+        )
+    if isinstance(error, sqlite3.OperationalError):
+        return str(
+            UserError(f"a ledger or store: {error}", "Check the disk and the folder's permissions, and try again")
+        )
+    return ""
 
 
-def _complain(error: Exception) -> None:
+def _unforeseen(error: Exception) -> str:
+    """The last resort: a line for an error that nobody has thought of, and a file of its own for the details."""
+    handle, path = tempfile.mkstemp(prefix="secfed-fault-", suffix=".txt")  # for this user's eyes alone
+    with os.fdopen(handle, "w", errors="backslashreplace") as file:
+        traceback.print_exception(error, file=file)
+    return str(
+        UserError(
+            f"this is a fault of secfed {__version__} ({type(error).__name__}), and not yours",
+            f"Report it with what you ran; the details are in {path}. Look for patient data before you send it on",
+        )
+    )
+
+
+def _complain(text: str) -> None:
     if "--json" in sys.argv:
-        print(json.dumps({"event": "error", "text": str(error)}), flush=True)
+        print(json.dumps({"event": "error", "text": text}), flush=True)
     else:
-        print(f"secfed: {error}", file=sys.stderr)
+        print(f"secfed: {text}", file=sys.stderr)
