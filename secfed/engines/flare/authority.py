@@ -26,6 +26,7 @@ from pydantic import Field, ValidationError
 
 from secfed.errors import UserError
 from secfed.files import check_new, whole_or_gone
+from secfed.libraries import how_to_add
 from secfed.run_folder import json_text
 from secfed.sections import Section
 from secfed.study import Name, first_problem
@@ -196,7 +197,7 @@ def _nvflare(*arguments: str) -> dict[str, Any]:
     except (subprocess.TimeoutExpired, ValueError, IndexError) as error:
         raise UserError(
             f"`nvflare {arguments[0]} {arguments[1]}` gave no answer that can be read ({type(error).__name__})",
-            "Run it by hand to see why, and check that nvflare is installed: `pip install 'secfed[flare]'`",
+            f"Run it by hand to see why, and check that nvflare is installed: {how_to_add('flare')}",
         ) from error
     if answer.get("status") != "ok":
         said = " ".join(str(answer[key]) for key in ("message", "detail") if answer.get(key))
