@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from dp.delta_terms import DeltaTerms, DistributedNoise, Noise
 from dp.errors import ImpossibleTarget, OutOfRange
 from dp.events import NoisedSums, Relation
+from dp.noise_estimate import estimated_noise
 
 if TYPE_CHECKING:
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
@@ -36,8 +37,6 @@ MIXTURE_DISCRETIZATION = 1e-3
 """The same for mixtures of Gaussians, which take twenty times as long; errs high by a few ten-thousandths."""
 TABLE_DISCRETIZATION = 1e-3
 """The same for a table's rows with less than the nominal noise."""
-SEARCH_DISCRETIZATIONS = (1e-2, 1e-3, DISCRETIZATION)
-"""A search for noise begins on coarse grids, which are fast and err high; the last grid gives the answer."""
 NOISE_UNITS = 10_000
 """A calibrated noise multiplier is a whole number of these parts of 1: it has four decimals."""
 _FEWEST_UNITS = NOISE_UNITS // 16
@@ -106,18 +105,6 @@ def event_epsilon(
     found = _epsilon_beside(figure, delta, terms)
     noise.refuse(terms(found if math.isfinite(found) else figure(delta)), delta)
     return found
-
-
-def total_divergence(event: NoisedSums) -> float:
-    """The Kullback-Leibler divergence of the whole event, in nats, with a unit against without: what its privacy loss
-    is on average. Takes no time, for an event that may be too large to account for."""
-    import numpy as np
-
-    sigma, rate = event.noise_multiplier, event.sampling_rate
-    places = np.linspace(-12 * sigma, event.draws + 12 * sigma, 20_001)
-    ratio = np.logaddexp(np.log1p(-rate) if rate < 1 else -np.inf, np.log(rate) + (2 * places - 1) / (2 * sigma**2))
-    density = np.exp(ratio - places**2 / (2 * sigma**2)) / (sigma * math.sqrt(2 * math.pi))
-    return event.steps * float(np.sum(density * ratio) * (places[1] - places[0]))
 
 
 @lru_cache(maxsize=1024)
@@ -252,10 +239,9 @@ def calibrate(
 
     try:
         if noise is None:
-            units, stride = NOISE_UNITS, NOISE_UNITS // 2
-            for grid in SEARCH_DISCRETIZATIONS:
-                units = _smallest(partial(meets, discretization=grid), start=units, stride=stride)
-                stride = 1
+            about = estimated_noise(target_epsilon, delta, sampling_rate, steps)
+            start = min(max(round(about * NOISE_UNITS), _FEWEST_UNITS), _MOST_UNITS)
+            units = _smallest(partial(meets, discretization=DISCRETIZATION), start=start, stride=max(1, start // 4000))
         else:
             # All terms shrink as the noise grows: refused here, before a coarse grid is drowned in noise.
             alone = NoisedSums(sampling_rate, calibrate(target_epsilon, delta, sampling_rate, steps), steps)

@@ -6,6 +6,7 @@ epsilon, with its own accountant.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from decimal import ROUND_CEILING, Decimal
 
@@ -14,6 +15,7 @@ from dp import accounting
 from dp.delta_terms import OVERFLOW_PROBABILITY, DistributedNoise, LocalNoise, Noise
 from dp.errors import DPError
 from dp.events import NoisedSums, Unit
+from dp.noise_estimate import estimated_noise
 from protocols.parameters import DIMENSION_MAX
 from secfed.errors import UserError
 from secfed.figures import amount, in_words
@@ -21,11 +23,13 @@ from secfed.privacy import LocalPrivacy
 from secfed.run_facts import RunKind
 from secfed.study import Study
 
-_HOPELESS = 1000.0
-"""A study whose privacy loss is more than this on average promises nothing, and accounting for it may take all memory:
-ten times the largest epsilon that a study can promise."""
 ACCOUNTANTS_DIFFER = 1e-4
 """Two versions of an accountant, or two processors, may differ by this part of an epsilon."""
+_FAR_BELOW = 0.9
+"""Less than this part of the noise that is needed is refused without an account, which takes minutes, or all memory,
+where there is next to no noise. The estimate is good to a hundredth."""
+_TO_BE_SURE = 1.005
+"""What an estimate is raised by before somebody is told to take it."""
 _HUNDREDTH = Decimal("0.01")
 _CURVE_POINTS = 40
 """More rounds than this are accounted for at so many of them, and those between show the figure of the next."""
@@ -72,14 +76,17 @@ def figure_of_record(study: Study) -> float:
     """The study's epsilon at its delta: nominal noise, all planned steps, whoever takes part.
 
     Raises:
-        UserError: the noise takes too much of delta, or no account of it can be made.
+        UserError: the noise is far below what the study promises, or takes too much of delta.
     """
     privacy = study.privacy
-    if accounting.total_divergence(event_of(study)) > _HOPELESS:
+    about = estimated_noise(privacy.epsilon, privacy.delta, privacy.sampling_rate, study.steps)
+    if privacy.noise_multiplier < _FAR_BELOW * about:
         raise UserError(
-            f"a noise multiplier of {privacy.noise_multiplier:g} hides nothing over {study.steps} steps at a sampling "
-            f"rate of {privacy.sampling_rate:g}",
-            "Set a larger privacy.noise_multiplier, or take fewer rounds; nothing was started",
+            f"the study promises epsilon {privacy.epsilon:g} at delta {privacy.delta:g}, and a noise multiplier of "
+            f"{privacy.noise_multiplier:g} is far too little for that: over {study.steps} steps at a sampling rate of "
+            f"{privacy.sampling_rate:g} it takes {about:.2f}",
+            f"Set privacy.noise_multiplier to {math.ceil(about * _TO_BE_SURE * 1000) / 1000:g} or more, or take fewer "
+            "rounds; nothing was started",
         )
     try:
         return accounting.event_epsilon(event_of(study), privacy.delta, noise_of(study))
