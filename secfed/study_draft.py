@@ -3,65 +3,105 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from crypto.identity import PublicIdentity
+from protocols.parameters import ROSTER_MAX, ROSTER_MIN
+from secfed.account import smallest_noise
+from secfed.base_files import check_base_files
+from secfed.draft_figures import Known, figures
 from secfed.errors import UserError
 from secfed.files import write_whole
-from secfed.study import RosterEntry, first_problem
+from secfed.study import RosterEntry, Study, first_problem
 from secfed.templates import render
-from secfed.toml_files import TOML_BYTES_MAX, parse_toml
+from secfed.toml_files import TOML_BYTES_MAX, as_json, parse_toml
 
-_NOISE_TO_BEGIN_WITH = 1.0
-"""Keeps the draft's epsilon with room; how much is needed is known once the roster is."""
+_MADE_UP = tuple(f"{number:064x}" for number in range(1, 1001))
+"""Identities of nobody: figures can be tried on a roster before there is one."""
 
 
-def write_draft(path: Path, name: str, base: Path | None) -> None:
-    """Write a study with the demo's figures to a new file. Labels and roster are to be filled in, and without a model
-    its digest.
+def write_draft(path: Path, name: str, base: Path | None, known: Known | None = None) -> None:
+    """Write a study to a new file, with figures that fit together and keep their promise for what is known.
+
+    What cannot be known is to be filled in: labels, roster, and without a model its digest and the names of its layers.
 
     Args:
         path: the new file.
         name: the study's.
         base: the base model's folder.
+        known: how many sites and patients, and which mode; the demo's by default.
 
     Raises:
-        UserError: the name is none, the folder no base model, or the file exists or cannot be written.
+        UserError: the name is none, the folder no base model, no study fits what is known, or the file exists or
+            cannot be written.
     """
     _checked(name, "0" * 64, 1)
-    text = _draft(path, name, base)
+    known = known or Known()
+    if not (ROSTER_MIN <= known.sites <= ROSTER_MAX and known.patients >= known.sites):
+        raise UserError(
+            f"no study has {known.sites} sites with {known.patients} patients together",
+            f"Give --sites from {ROSTER_MIN} to {ROSTER_MAX}, and --patients of all of them together",
+        )
+    if path.exists():
+        raise _exists(path)
+    text = _draft(path, name, base, known)
     try:
         with path.open("x") as file:
             file.write(text)
     except FileExistsError as error:
-        raise UserError(f"{path} exists already", "Give another file with --out") from error
+        raise _exists(path) from error
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror})", "Give another file with --out") from error
 
 
-def _draft(path: Path, name: str, base: Path | None) -> str:
-    from secfed.demo import DemoSettings
+def _exists(path: Path) -> UserError:
+    return UserError(f"{path} exists already", "Give another file with --out")
 
+
+def _draft(path: Path, name: str, base: Path | None, known: Known) -> str:
     digest, called = "", "model"
     if base is not None:
         from secfed.models import base_digest  # loads torch
 
         digest, folder, own = base_digest(base), base.resolve(), path.parent.resolve()
+        check_base_files(base)
         called = folder.relative_to(own).as_posix() if folder.is_relative_to(own) else folder.name
+    settings = figures(known, base)
+    values: dict[str, Any] = {"study_name": name, "base": called, "settings": settings, "known": known}
+    noise = _smallest_noise(path, values, known)
     return render(
         "demo_study.toml.j2",
         draft=True,
-        study_name=name,
         purpose="",
-        base=called,
         digest=digest,
-        settings=DemoSettings(),
         labels=[],
-        noise_multiplier=_NOISE_TO_BEGIN_WITH,
+        noise_multiplier=noise,
         hospitals=[],
+        **values,
     )
+
+
+def _smallest_noise(path: Path, values: Mapping[str, Any], known: Known) -> float:
+    """What keeps the draft's epsilon, on a roster of as many sites as there will be: so the draft is valid, too."""
+    each = known.patients // known.sites
+    tried = render(
+        "demo_study.toml.j2",
+        draft=False,
+        purpose="",
+        digest=f"sha256:{'0' * 64}",
+        labels=["no", "yes"],
+        noise_multiplier=1.0,
+        hospitals=[
+            {"name": f"site-{number}", "identity": identity, "nominal": each}
+            for number, identity in enumerate(_MADE_UP[: known.sites], start=1)
+        ],
+        **values,
+    )
+    return smallest_noise(Study.model_validate_json(as_json(parse_toml(tried.encode(), path), path)))
 
 
 def add_to_roster(path: Path, name: str, identity: str, patients: int) -> PublicIdentity:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-INIT_EXAMPLE = "Example: secfed study init icd-chapters --model model"
+INIT_EXAMPLE = "Example: secfed study init icd-chapters --model model --sites 4 --patients 3000"
 ROSTER_EXAMPLE = "Example: secfed study roster add study.toml harbour-clinic $IDENTITY --patients 2000"
 SIGN_EXAMPLE = "Example: secfed study sign study.toml approvals/*.json"
 SHOW_EXAMPLE = "Example: secfed study show study.toml"
@@ -22,6 +23,14 @@ app = typer.Typer(
 )
 roster_app = typer.Typer(help="The hospitals of a study.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(roster_app, name="roster")
+
+
+class Mode(Enum):
+    """A study's modes, as the command line takes them."""
+
+    DISTRIBUTED = "distributed"
+    LOCAL = "local"
+
 
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="The study's file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="The result as one JSON object.")]
@@ -42,20 +51,29 @@ def init(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The study's name: small letters, digits, hyphens.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The new file.")] = Path("study.toml"),
     model: Annotated[
-        Path | None, typer.Option("--model", metavar="DIR", help="The base model's folder, whose digest is filled in.")
+        Path | None,
+        typer.Option("--model", metavar="DIR", help="The base model's folder; its digest and layers are filled in."),
     ] = None,
+    sites: Annotated[int, typer.Option("--sites", metavar="N", help="How many hospitals will take part.")] = 5,
+    patients: Annotated[
+        int, typer.Option("--patients", metavar="N", help="Roughly how many patients they have, all together.")
+    ] = 8000,
+    mode: Annotated[Mode, typer.Option("--mode", help="How the promise is kept: see docs/own-study.md.")] = (
+        Mode.DISTRIBUTED
+    ),
     as_json: AsJson = False,
 ) -> None:
-    """Write a commented study.toml to fill in; its figures are the demo's.
+    """Write a commented study.toml to fill in, with figures that fit so many sites and patients.
 
-    What is to be filled in is marked TO DO: the labels, the roster, and without --model the model's digest. A study is
-    refused until they are there.
+    What is to be filled in is marked TO DO: the labels, the roster, and without --model the model's digest and layers.
+    A study is refused until they are there. The noise is the smallest that keeps the promise.
     """
+    from secfed.draft_figures import Known
     from secfed.libraries import settle_libraries
     from secfed.study_draft import write_draft
 
     settle_libraries()
-    write_draft(out, name, model)
+    write_draft(out, name, model, Known(sites, patients, mode.value))
     if as_json:
         _print({"study": name, "file": str(out)})
     else:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from crypto.identity import Identity
-from secfed.account import check_noise
+from secfed.account import check_noise, smallest_noise
+from secfed.draft_figures import Known
 from secfed.errors import UserError
 from secfed.study import Study, load_study
 from secfed.study_diff import differences
@@ -30,19 +31,50 @@ def draft(tmp_path: Path) -> Path:
 
 
 def test_a_draft_is_refused_for_what_is_to_be_filled_in_and_loads_once_it_is(draft: Path) -> None:
-    with pytest.raises(UserError, match=r"model\.digest: .* \(and 2 more\)"):
+    with pytest.raises(UserError, match=r"3 problems, line \d+, model\.digest: .*task\.labels: .*roster: Field"):
         load_study(draft)
     fill(draft, 'digest = ""', f'digest = "sha256:{"5" * 64}"')
-    with pytest.raises(UserError, match=r"task\.labels: .* \(and 1 more\)"):
+    with pytest.raises(UserError, match=r"2 problems, line \d+, task\.labels: .*; roster: Field"):
         load_study(draft)
     fill(draft, "labels = [\n", 'labels = [\n  "no",\n  "yes",\n')
-    with pytest.raises(UserError, match=r"roster: Field required\."):
+    with pytest.raises(UserError, match=r"roster: Field required\. Mend"):
         load_study(draft)
     for index, key in enumerate(KEYS):
         add_to_roster(draft, f"hospital-{index}", key, 1000)
     study = load_study(draft)
     assert [entry.identity for entry in study.roster] == KEYS
     assert check_noise(study) <= study.privacy.epsilon
+
+
+def filled_in(path: Path, sites: int, patients: int) -> Study:
+    """The draft with a roster of so many sites that have so many patients together."""
+    fill(path, "labels = [\n", 'labels = [\n  "no",\n  "yes",\n')
+    for index in range(sites):
+        add_to_roster(path, f"hospital-{index}", f"{index + 1:064x}", patients // sites)
+    return load_study(path)
+
+
+@pytest.mark.parametrize("mode", ["distributed", "local"])
+@pytest.mark.parametrize(("sites", "patients"), [(3, 300), (4, 10_000), (7, 90_000)])
+def test_a_draft_fits_the_sites_patients_and_mode_that_it_was_drawn_up_for(
+    tmp_path: Path, base: Path, mode: Literal["distributed", "local"], sites: int, patients: int
+) -> None:
+    write_draft(tmp_path / "study.toml", "my-study", base, Known(sites, patients, mode))
+    study = filled_in(tmp_path / "study.toml", sites, patients)
+    assert study.privacy.mode == mode
+    assert study.privacy.noise_multiplier == smallest_noise(study)
+    assert study.privacy.delta <= 1 / (10 * patients)
+    assert study.cohort_rules().really_tolerated(sites) == study.cohort.tolerated_dropouts
+    assert 100 <= study.privacy.sampling_rate * patients <= 600
+    assert study.lora.layers == (1,)
+    assert study.model.max_length == 30  # as many as the tiny model has positions, but for the two that some keep
+
+
+@pytest.mark.parametrize("known", [Known(2, 100), Known(1001, 5000), Known(5, 4)])
+def test_a_draft_that_no_study_could_become_is_not_begun(tmp_path: Path, known: Known) -> None:
+    with pytest.raises(UserError, match="no study has"):
+        write_draft(tmp_path / "study.toml", "my-study", None, known)
+    assert not (tmp_path / "study.toml").exists()
 
 
 def fill(path: Path, old: str, new: str) -> None:

@@ -1,0 +1,91 @@
+"""The figures that a study's draft begins with, from what its organiser knows: sites, patients, base model.
+
+They are where to begin: they fit together, keep their promise, and are the demo's where nothing speaks for others.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from secfed.demo import DemoSettings
+
+_EXPECTED = 480
+"""Patients in a step of all sites together, as in the demo: fewer teach little beside the noise."""
+_LARGEST_RATE = 0.5
+_TOKENS = 128
+"""Of a record: a short note. Longer ones are cut."""
+_TARGETS = (
+    ("query", "key", "value", "attention.output.dense"),
+    ("q_lin", "k_lin", "v_lin", "out_lin"),
+    ("query_proj", "key_proj", "value_proj"),
+    ("q_proj", "k_proj", "v_proj", "o_proj"),
+)
+"""What the linear layers around attention are called in one family of models or another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the organiser says."""
+
+    sites: int = 5
+    patients: int = 8000
+    """Of all sites together, roughly."""
+    mode: Literal["distributed", "local"] = "distributed"
+
+
+def figures(known: Known, base: Path | None) -> DemoSettings:
+    """Figures that fit together for such a study.
+
+    Args:
+        known: what its organiser says.
+        base: the base model's folder, checked; its layers are adapted in the upper half.
+    """
+    colluders = 1
+    dropouts = max(0, min(known.sites - (known.sites + colluders) // 2 - 1, max(1, known.sites // 5)))
+    settings = DemoSettings(
+        mode=known.mode,
+        delta=_delta(known.patients),
+        sampling_rate=float(f"{min(_LARGEST_RATE, _EXPECTED / known.patients):.1g}"),
+        colluders=colluders,
+        tolerated_dropouts=dropouts,
+        minimum=known.sites - dropouts,
+        records_per_patient=4,
+        max_length=_TOKENS,
+        layers=(),
+    )
+    return settings if base is None else _for_base(settings, base)
+
+
+def _delta(patients: int) -> float:
+    """A power of ten below 1 / (10 N), with a tenth to spare: rosters say rounded numbers."""
+    return float(f"1e-{math.ceil(math.log10(11 * patients))}")
+
+
+def _for_base(settings: DemoSettings, base: Path) -> DemoSettings:
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    layers, longest = config.get("num_hidden_layers"), config.get("max_position_embeddings")
+    if isinstance(layers, int) and layers > 1:
+        settings = replace(settings, layers=tuple(range(layers // 2, layers)))
+    if isinstance(longest, int):
+        settings = replace(settings, max_length=max(4, min(settings.max_length, longest - 2)))
+    return replace(settings, targets=_targets(base) or settings.targets)
+
+
+def _targets(base: Path) -> tuple[str, ...]:
+    """The endings of `_TARGETS` that this model's linear layers have; none where it has none of them."""
+    from safetensors import safe_open
+
+    names: list[str] = []
+    for path in sorted(base.glob("*.safetensors")):
+        with safe_open(path, framework="numpy") as file:
+            names += file.keys()
+    return next((found for family in _TARGETS if (found := _found(family, names))), ())
+
+
+def _found(family: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(ending for ending in family if any(name.endswith(f".{ending}.weight") for name in names))
