@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class UserError(Exception):
     """Something a person can mend: a file, a figure, a budget. The command ends with exit code 2, nothing written.
@@ -14,6 +16,19 @@ class UserError(Exception):
         self.what = printable(what)
         self.next_step = next_step
         super().__init__(f"{self.what}. {next_step}.")
+
+
+class Problems(UserError):
+    """Several things that a person can mend in one go; as text one line, like every other.
+
+    Attributes:
+        problems: each of them, in words.
+    """
+
+    def __init__(self, about: str, problems: Sequence[str], next_step: str) -> None:
+        self.about, self.problems = printable(about), tuple(map(printable, problems))
+        count = f"{len(problems)} problems, " if len(problems) > 1 else ""
+        super().__init__(f"{about}: {count}{'; '.join(problems)}", next_step)
 
 
 def printable(text: str) -> str:

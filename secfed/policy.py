@@ -7,6 +7,7 @@ patients may spend; what else it says narrows that further. A file that cannot b
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,9 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from dp.budgets import Grant
 from protocols.errors import ParameterError
 from protocols.parameters import HONEST_MIN, CohortRules
-from secfed.errors import UserError
-from secfed.study import HexDigest, Study, TaskSection, first_problem
-from secfed.toml_files import as_json, read_toml
+from secfed.errors import Problems, UserError
+from secfed.problems import all_problems
+from secfed.study import HexDigest, Study, TaskSection
+from secfed.toml_files import TOML_BYTES_MAX, as_json, parse_toml
 
 _IdentityKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -116,32 +118,39 @@ class Policy(_Section):
         """Refuse a study that this site does not allow.
 
         Raises:
-            UserError: says which rule of the policy refuses.
+            UserError: says which rules of the policy refuse, all of them.
         """
-        self._check_allowed(study, site)
-        self._check_budget(study, site)
+        found = [*self._not_allowed(study, site), *self._beyond_budget(study, site), *self._too_few(study, site)]
+        if len(found) == 1:
+            raise found[0]
+        if found:
+            said = [f"{each.what} ({each.next_step})" for each in found]
+            raise Problems(f"the policy of {site} refuses this study", said, "Nothing was started")
+
+    def _too_few(self, study: Study, site: str) -> Iterator[UserError]:
         try:
             rules = self.rules(study)
         except ParameterError as error:
-            raise UserError(
+            yield UserError(
                 f"the policy of {site} does not fit this study: {error}",
                 "Change the study's cohort, or have the site's owner change cohort.minimum in its policy.toml",
-            ) from error
+            )
+            return
         if rules.really_tolerated(len(study.roster)) < 0:
-            raise UserError(
+            yield UserError(
                 f"the policy of {site} wants more nodes than the study's roster has",
                 "Enrol more nodes, or have the site's owner lower cohort.minimum in its policy.toml",
             )
 
-    def _check_allowed(self, study: Study, site: str) -> None:
+    def _not_allowed(self, study: Study, site: str) -> Iterator[UserError]:
         allow = self.allow
         if study.model.digest not in allow.base_models:
-            raise UserError(
+            yield UserError(
                 f"the policy of {site} does not allow this study's base model",
                 f"If the site's owner agrees, add {study.model.digest} to allow.base_models in its policy.toml",
             )
         if allow.tasks is not None and study.task not in allow.tasks:
-            raise UserError(
+            yield UserError(
                 f"the policy of {site} does not allow this study's task: to learn {study.task.label_column} from "
                 f"{study.task.text_column}, with these {len(study.task.labels)} labels and patients by "
                 f"{study.task.patient_column}",
@@ -151,24 +160,24 @@ class Policy(_Section):
         strangers = [entry for entry in study.roster if entry.identity not in (allow.members or ())]
         if allow.members is not None and strangers:
             more = f" (and {len(strangers) - 1} more)" if len(strangers) > 1 else ""
-            raise UserError(
+            yield UserError(
                 f"the policy of {site} does not allow {strangers[0].name}{more} on a roster",
                 "If the site's owner knows them and has compared their fingerprints by telephone, add the identities "
                 "that `secfed study show` lists to allow.members in its policy.toml",
             )
 
-    def _check_budget(self, study: Study, site: str) -> None:
+    def _beyond_budget(self, study: Study, site: str) -> Iterator[UserError]:
         budget = self.budget
         nominal, most = study.roster[study.index_of(site)].patients, budget.patients
         if nominal > most:
-            raise UserError(
+            yield UserError(
                 f"the study counts {nominal} patients at {site}, whose policy grants a budget for {most}",
                 "Have a study signed that counts no more, or have the site's owner correct budget.patients in its "
                 "policy.toml before anything is granted",
             )
         ceiling = budget.epsilon_per_study
         if ceiling is not None and study.privacy.epsilon > ceiling:
-            raise UserError(
+            yield UserError(
                 f"the study promises epsilon {study.privacy.epsilon:g}, and the policy of {site} allows one study at "
                 f"most {ceiling:g} of the budget of {budget.population}",
                 "Have a study signed that costs less, or have the site's owner raise budget.epsilon_per_study in its "
@@ -239,16 +248,19 @@ def load_policy(path: Path, site: str, population: str | None = None) -> Policy:
 def load_policy_file(path: Path, site: str) -> PolicyFile:
     """Read a site's policy. Raises UserError when it is missing or not a policy."""
     try:
-        values = read_toml(path)
+        with path.open("rb") as file:
+            data = file.read(TOML_BYTES_MAX + 1)
     except OSError as error:
         raise UserError(
             f"the policy of {site} cannot be read: {path} ({error.strerror})",
             "Every site needs a policy.toml; copy one from the demo and adapt it",
         ) from error
+    values = parse_toml(data, path)
+
+    def read(table: Mapping[str, Any]) -> PolicyFile:
+        return PolicyFile.model_validate_json(as_json(table, path))
+
     try:
-        return PolicyFile.model_validate_json(as_json(values, path))
+        return read(values)
     except ValidationError as error:
-        problem = first_problem(error)
-        if isinstance(values.get("budget"), dict):  # the file has no list
-            problem = problem.replace("budget.0", "budget", 1)
-        raise UserError(f"{path}: {problem}", "Mend it in the policy file; nothing was started") from error
+        raise all_problems(path, data, values, error, read) from error

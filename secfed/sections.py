@@ -9,6 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
+from pydantic_core import PydanticCustomError
+
+WITHOUT_EFFECT = "without_effect"
+"""The type of such a finding; its context has the `keys`."""
 
 
 class Section(BaseModel):
@@ -20,7 +24,7 @@ class Section(BaseModel):
 def refuse_without_effect(
     values: Any, chosen: type[BaseModel], kinds: Mapping[str, type[BaseModel]], where: str
 ) -> None:
-    """Refuse a key that another kind of this table has, and the chosen one has not.
+    """Refuse keys that another kind of this table has, and the chosen one has not: all of them at once.
 
     Args:
         values: the table as it was read.
@@ -29,9 +33,12 @@ def refuse_without_effect(
         where: says in which kind the key has no effect.
 
     Raises:
-        ValueError: there is such a key.
+        PydanticCustomError: there is such a key.
     """
     known = {name for kind in kinds.values() for name in kind.model_fields}
-    for name in values if isinstance(values, dict) else ():
-        if name in known and name not in chosen.model_fields:
-            raise ValueError(f"{name} has no effect {where}; leave it out")
+    keys = [name for name in (values if isinstance(values, dict) else ()) if name in known - set(chosen.model_fields)]
+    if keys:
+        names = keys[0] if len(keys) == 1 else f"{', '.join(keys[:-1])} and {keys[-1]}"
+        verb, them = ("has", "it") if len(keys) == 1 else ("have", "them")
+        text = f"{names} {verb} no effect {where}; leave {them} out"
+        raise PydanticCustomError(WITHOUT_EFFECT, "{text}", {"text": text, "keys": keys})

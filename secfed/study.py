@@ -7,11 +7,11 @@ signed. No network, no torch. Paths inside are relative to the file.
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import cbor2
 from pydantic import Field, ValidationError, model_validator
@@ -28,14 +28,13 @@ from protocols.encoding import FixedPoint
 from protocols.errors import LocalError
 from protocols.parameters import DIMENSION_MAX, CohortRules, OverflowCertificate
 from secfed import plans
-from secfed.algorithms import STRATEGIES, Algorithm, check_fits
+from secfed.algorithms import Algorithm, check_fits
 from secfed.errors import UserError
-from secfed.privacy import MODES, DistributedPrivacy, LocalPrivacy, Privacy
+from secfed.privacy import DistributedPrivacy, LocalPrivacy, Privacy
+from secfed.problems import all_problems, place_and_reason
 from secfed.sections import Section
 from secfed.toml_files import TOML_BYTES_MAX, as_json, parse_toml
 
-_CHOICES: dict[str, Container[str]] = {"algorithm": STRATEGIES, "privacy": MODES}
-"""Tables of which there are several kinds, and their names."""
 HexDigest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 _GIVE_MIN = 5
@@ -131,19 +130,24 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Study:
+        apart = (self._check_roster, self._check_sizes, lambda: check_fits(self.algorithm, self.privacy))
+        found = [problem for check in (*apart, self.cohort_rules) if (problem := _problem(check))]
+        if not found:  # what is left needs figures that fit together
+            found = [
+                problem
+                for check in (lambda: self.overflow_certificate.ring_bits, self._check_noise)
+                if (problem := _problem(check))
+            ][:1]
+        if found:
+            raise ValueError("; ".join(found))
+        return self
+
+    def _check_roster(self) -> None:
+        """Nobody is on it twice."""
         for column in ("name", "identity"):
             values = [getattr(entry, column) for entry in self.roster]
             if len(set(values)) != len(values):
                 raise ValueError(f"two nodes of the roster have the same {column}")
-        self._check_sizes()
-        check_fits(self.algorithm, self.privacy)
-        try:
-            self.cohort_rules()
-            _ = self.overflow_certificate.ring_bits
-            self._check_noise()
-        except (LocalError, OutOfRange) as error:
-            raise ValueError(str(error)) from error
-        return self
 
     def _check_sizes(self) -> None:
         """Delta is below what publishing one unit in full would take, of all that the roster has."""
@@ -311,6 +315,15 @@ class Study(Section):
         raise KeyError(name)
 
 
+def _problem(check: Callable[[], object]) -> str:
+    """What a check says is wrong; empty if nothing is."""
+    try:
+        check()
+    except (LocalError, ValueError) as error:  # an OutOfRange is one, too
+        return str(error)
+    return ""
+
+
 def load_study(path: Path) -> Study:
     """Read and check a study.
 
@@ -331,20 +344,19 @@ def read_study_file(path: Path) -> tuple[Study, bytes]:
             "Give the path of a study.toml; `secfed study init` writes one to start from",
         ) from error
     values = parse_toml(data, path)
+
+    def read(table: Mapping[str, Any]) -> Study:
+        return Study.model_validate_json(as_json(table, path))
+
     try:
-        return Study.model_validate_json(as_json(values, path)), data
+        return read(values), data
     except ValidationError as error:
-        raise UserError(f"{path}: {first_problem(error)}", "Mend it in the study file; nothing was started") from error
+        raise all_problems(path, data, values, error, read) from error
 
 
 def first_problem(error: ValidationError) -> str:
     """Pydantic's first finding as one line, with the count of the others."""
     problems = error.errors()
-    first = problems[0]
-    path = [str(part) for part in first["loc"]]
-    if path[1:2] and path[1] in _CHOICES.get(path[0], ()):
-        del path[1]  # pydantic adds what was chosen; the file has no such table
-    place = ".".join(path) or "the study"
-    reason = "this key is unknown" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+    place, reason = place_and_reason(problems[0])
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{place}: {reason}{more}"
+    return f"{'.'.join(map(str, place)) or 'the study'}: {reason}{more}"

@@ -21,7 +21,7 @@ import typer
 
 from secfed import __version__
 from secfed.cli import demo, doctor, federation, node, run, study, verify
-from secfed.errors import UserError
+from secfed.errors import Problems, UserError
 
 app = typer.Typer(
     name="secfed",
@@ -68,7 +68,7 @@ def main() -> None:
         app()
     except Exception as error:
         known = _in_words(error)
-        _complain(known or _unforeseen(error))
+        _complain(known or _unforeseen(error), error)
         sys.exit(2 if known else 3)
 
 
@@ -106,8 +106,14 @@ def _unforeseen(error: Exception) -> str:
     )
 
 
-def _complain(text: str) -> None:
+def _complain(text: str, error: Exception) -> None:
+    """One line; where there are several problems, one for each."""
+    problems = error.problems if isinstance(error, Problems) else ()
     if "--json" in sys.argv:
-        print(json.dumps({"event": "error", "text": text}), flush=True)
+        listed = {"problems": list(problems)} if problems else {}
+        print(json.dumps({"event": "error", "text": text} | listed), flush=True)
+    elif isinstance(error, Problems) and len(problems) > 1:
+        lines = [f"secfed: {error.about}: {len(problems)} problems", *(f"  {each}" for each in problems)]
+        print("\n".join([*lines, f"{error.next_step}."]), file=sys.stderr)
     else:
         print(f"secfed: {text}", file=sys.stderr)

@@ -1,0 +1,131 @@
+"""What is wrong with a TOML file that a person wrote: all of it at once, each with its line in the file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Container, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from secfed.algorithms import STRATEGIES
+from secfed.errors import Problems
+from secfed.privacy import MODES
+from secfed.sections import WITHOUT_EFFECT
+
+_CHOICES: dict[str, Container[str]] = {"algorithm": STRATEGIES, "privacy": MODES}
+"""Tables of which there are several kinds, and their names."""
+_TABLE = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_.-]+)\s*\]\]?")
+_KEY = re.compile(r"\s*([A-Za-z0-9_-]+(?:\s*\.\s*[A-Za-z0-9_-]+)*)\s*=")
+_PASSES_MAX = 3
+
+Place = tuple[str | int, ...]
+
+
+def place_and_reason(problem: ErrorDetails) -> tuple[Place, str]:
+    """Where one of pydantic's findings is, as the file has it, and what it is."""
+    place = tuple(problem["loc"])
+    if len(place) > 1 and place[1] in _CHOICES.get(str(place[0]), ()):
+        place = (place[0], *place[2:])  # pydantic adds what was chosen; the file has no such table
+    unknown = problem["type"] == "extra_forbidden"
+    return place, "this key is unknown" if unknown else problem["msg"].removeprefix("Value error, ")
+
+
+def all_problems(
+    path: Path,
+    data: bytes,
+    values: Mapping[str, Any],
+    error: ValidationError,
+    again: Callable[[Mapping[str, Any]], Any],
+) -> Problems:
+    """Everything that is wrong with a file, as one error.
+
+    A table with keys that do not belong is not looked at any further by pydantic. So they are taken out, for the next
+    look only, until nothing new comes to light.
+
+    Args:
+        path: the file.
+        data: its bytes.
+        values: its table.
+        error: what was found in it.
+        again: looks at such a table anew, and raises ValidationError.
+    """
+    found: dict[tuple[Place, str], None] = {}
+    for _ in range(_PASSES_MAX):
+        details = error.errors()
+        found |= dict.fromkeys(place_and_reason(problem) for problem in details)
+        values, changed = _without(values, details)
+        if not changed:
+            break
+        try:
+            again(values)
+            break
+        except ValidationError as more:
+            error = more
+    lines = lines_of(data)
+    written = ((_as_written(place, values), reason) for place, reason in found)
+    told = sorted(
+        ((_line(place, lines), place, reason) for place, reason in written), key=lambda each: each[0] or len(data)
+    )
+    return Problems(str(path), [_in_words(*each) for each in told], "Mend it in that file; nothing was started")
+
+
+def lines_of(data: bytes) -> dict[Place, int]:
+    """The line, from 1, of every table and key: by their places, `("roster", 0, "name")` for one in a list of tables.
+
+    For people's eyes: a line of a longer text that looks like a key counts as one.
+    """
+    found: dict[Place, int] = {}
+    counts: dict[str, int] = {}
+    table: Place = ()
+    for number, line in enumerate(data.decode(errors="replace").splitlines(), start=1):
+        if head := _TABLE.match(line):
+            name = head[2]
+            table = tuple(name.split("."))
+            if head[1] == "[[":
+                table = (*table, counts.setdefault(name, 0))
+                counts[name] += 1
+            found.setdefault(table, number)
+        elif key := _KEY.match(line):
+            parts = tuple(part.strip() for part in key[1].split("."))
+            for end in range(1, len(parts) + 1):
+                found.setdefault((*table, *parts[:end]), number)
+    return found
+
+
+def _as_written(place: Place, values: Mapping[str, Any]) -> Place:
+    """The place without a number that the file does not have: one `[budget]` is read as a list of one."""
+    if len(place) > 1 and place[1] == 0 and isinstance(values.get(str(place[0])), dict):
+        return (place[0], *place[2:])
+    return place
+
+
+def _line(place: Place, lines: Mapping[Place, int]) -> int:
+    """Of the place, or of the nearest table around it that the file has; 0 for the file as a whole."""
+    return next((lines[place[:end]] for end in range(len(place), 0, -1) if place[:end] in lines), 0)
+
+
+def _in_words(line: int, place: Place, reason: str) -> str:
+    where = ".".join(map(str, place))
+    return f"{f'line {line}, ' if line else ''}{where + ': ' if where else ''}{reason}"
+
+
+def _without(values: Mapping[str, Any], details: Sequence[ErrorDetails]) -> tuple[dict[str, Any], bool]:
+    """The same table without the keys that do not belong, and whether there were any."""
+    kept: dict[str, Any] = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
+    changed = False
+    for problem in details:
+        place, _ = place_and_reason(problem)
+        names: Sequence[Any] = ()
+        if problem["type"] == "extra_forbidden":
+            place, names = place[:-1], place[-1:]
+        elif problem["type"] == WITHOUT_EFFECT:
+            names = problem["ctx"]["keys"]
+        table = kept if not place else kept.get(str(place[0])) if len(place) == 1 else None
+        for name in names:
+            if isinstance(table, dict) and name in table:
+                del table[name]
+                changed = True
+    return kept, changed
