@@ -22,6 +22,7 @@ from secfed.approve import Candidate, approve, earlier_approval
 from secfed.data_watch import data_digest
 from secfed.enrol import NewBudget, make_home, register
 from secfed.home import Home
+from secfed.texts import TextFigures
 from tests.homes import COLUMNS, allow_all, approved_at
 from tests.secfed.federation import identities
 from tests.secfed.run_folders import study_text
@@ -54,7 +55,8 @@ class Play:
         """The study as it would be examined."""
         file, dataset = StudyFile.read(self.study), home.node.dataset(None)
         digest, site = data_digest(Path(dataset.file)), home.site(file.study, dataset)
-        return Candidate(file, 0, dataset, digest, site, "a model", file.study.privacy.epsilon, None)
+        texts = TextFigures(records=100, tokens=100, unknown=0, unreadable=0, cut=0)
+        return Candidate(file, 0, dataset, digest, site, "a model", texts, file.study.privacy.epsilon, None)
 
 
 def set_up(folder: Path) -> Play:
