@@ -189,7 +189,7 @@ FAULTS: list[tuple[Callable[[Home], None], str, str, str]] = [
     (open_key, "identity key", "mode 0644", "chmod 600"),
     (no_key, "identity key", "cannot be read", "made once"),
     (open_home, "home folder", "mode 0755", "chmod 700"),
-    (broken_policy, "policy", "cohort.minimum", "Mend it in the policy file"),
+    (broken_policy, "policy", "cohort.minimum", "Mend it in that file"),
     (broken_node_file, "node.toml", "name", "Mend it there"),
     (no_data, "data letters", "cannot be read", "Check the path"),
     (torn_data, "data letters", "is not JSON", "Write one JSON object a line"),

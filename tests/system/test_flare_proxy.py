@@ -32,7 +32,7 @@ def running(tmp_path: Path) -> Iterator[Processes]:
     """All but the second site run, from which nothing gets through to the server."""
     with federation(tmp_path, ROUNDS, apart=True) as processes:
         assert processes.namespaces is not None
-        rule = ["iptables", "-A", "OUTPUT", "-d", processes.namespaces.address(SERVER), "-j", "DROP"]
+        rule = ["ip", "route", "add", "unreachable", processes.namespaces.address(SERVER)]
         inside = processes.namespaces.inside(processes.names[1])
         subprocess.run([*inside, *rule], check=True)
         for name in (SERVER, *processes.names):

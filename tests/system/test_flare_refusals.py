@@ -14,6 +14,7 @@ pytest.importorskip("nvflare")
 
 from dp.entries import Entry
 from secfed.approvals import StudyFile, sign_study
+from secfed.data_watch import data_digest
 from secfed.engines.flare.jobs import write_job
 from secfed.engines.flare.progress import read_log
 from secfed.flare_demo import submit_when_connected
@@ -118,7 +119,8 @@ def test_a_stranger_whom_a_job_names_is_no_part_of_the_study_which_goes_on_witho
     owner has even signed the study: not on its roster."""
     visitor, forger = running.strangers
     file = StudyFile.read(running.study_path)
-    forger.keep(file, sign_study(forger.identity, FORGER, file, datetime.now(UTC)), forger.node.data[0].name)
+    approval, data = sign_study(forger.identity, FORGER, file, datetime.now(UTC)), forger.node.data[0]
+    forger.keep(file, approval, data.name, data_digest(Path(data.file)))
     job = write_job(tmp_path, running.study)
     meta = json.loads((job / "meta.json").read_text())
     meta["deploy_map"]["study"] += [VISITOR, FORGER]
