@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING
 from dp.delta_terms import DeltaTerms, DistributedNoise, Noise
 from dp.errors import ImpossibleTarget, OutOfRange
 from dp.events import NoisedSums, Relation
-from dp.noise_estimate import estimated_noise
 
 if TYPE_CHECKING:
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
@@ -239,6 +238,8 @@ def calibrate(
 
     try:
         if noise is None:
+            from dp.noise_estimate import estimated_noise  # loads numpy
+
             about = estimated_noise(target_epsilon, delta, sampling_rate, steps)
             start = min(max(round(about * NOISE_UNITS), _FEWEST_UNITS), _MOST_UNITS)
             units = _smallest(partial(meets, discretization=DISCRETIZATION), start=start, stride=max(1, start // 4000))

@@ -15,7 +15,6 @@ from dp import accounting
 from dp.delta_terms import OVERFLOW_PROBABILITY, DistributedNoise, LocalNoise, Noise
 from dp.errors import DPError
 from dp.events import NoisedSums, Unit
-from dp.noise_estimate import estimated_noise
 from protocols.parameters import DIMENSION_MAX
 from secfed.errors import UserError
 from secfed.figures import amount, in_words
@@ -79,6 +78,8 @@ def figure_of_record(study: Study) -> float:
         UserError: the noise is far below what the study promises, or takes too much of delta.
     """
     privacy = study.privacy
+    from dp.noise_estimate import estimated_noise  # loads numpy
+
     about = estimated_noise(privacy.epsilon, privacy.delta, privacy.sampling_rate, study.steps)
     if privacy.noise_multiplier < _FAR_BELOW * about:
         raise UserError(

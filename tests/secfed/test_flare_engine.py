@@ -192,7 +192,7 @@ def test_an_owner_is_told_once_that_a_job_asks_about_another_study(
 ) -> None:
     node, study, handlers = hospitals.nodes[0], hospitals.study, []
     home = SimpleNamespace(
-        open_node=lambda digest, tell_owner: opened(node), approval=lambda digest: node.approve(FILE)
+        open_node=lambda digest, engine, tell_owner: opened(node), approval=lambda digest: node.approve(FILE)
     )
     engine = SimpleNamespace(register_aux_message_handler=lambda topic, handler: handlers.append(handler))
     context: Any = SimpleNamespace(get_engine=lambda: engine)
