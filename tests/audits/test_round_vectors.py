@@ -87,7 +87,7 @@ WITHOUT: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
         "a node that was put back signs nothing",
     ),
     "the comparison with what was shown": (
-        lambda patch: patch.setattr("secfed.node.difference", lambda *_: None),
+        lambda patch: patch.setattr("secfed.views.Views.difference", lambda *_: None),
         "an echo of a session other than its own",
     ),
     "the end of a study for good": (
