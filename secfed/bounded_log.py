@@ -108,16 +108,18 @@ def repeated(count: int) -> str:
 class BoundedFile:
     """Appends lines to a file that several processes may share, turns it over at a size, and never raises OSError."""
 
-    def __init__(self, path: Path, most_bytes: int = FILE_BYTES, kept: int = FILES_KEPT) -> None:
+    def __init__(self, path: Path, most_bytes: int = FILE_BYTES, kept: int = FILES_KEPT, mode: int = 0o600) -> None:
         """
         Args:
             path: the file; older ones are beside it, as `NAME.1` and so on.
             most_bytes: of each.
             kept: how many there are, with the one that is written to.
+            mode: who may read them.
         """
         self.path = path
         self._most_bytes = most_bytes
         self._kept = kept
+        self._mode = mode
 
     def append(self, line: str) -> bool:
         """Write a line, cut if it is too long. False where that could not be done."""
@@ -138,7 +140,7 @@ class BoundedFile:
     def _open(self) -> int:
         """The file as it is now, locked: another process may have turned it over meanwhile."""
         while True:
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, self._mode)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 with contextlib.suppress(FileNotFoundError):

@@ -147,7 +147,7 @@ def follow(run: Path, reporter: Reporter, processes: Loopback, seconds: float = 
     while time.monotonic() < end:
         processes.check()
         for line in read_log(run, seen):
-            seen += 1
+            seen = line["number"]
             event = event_of(line)
             if event is not None:
                 reporter.show(event)

@@ -212,7 +212,9 @@ def test_an_owner_is_told_once_that_a_job_asks_about_another_study(
     executor.handle_event(EventType.END_RUN, context)
 
 
-def test_the_channel_takes_absence_as_absence_and_stops_when_the_job_is_ended(hospitals: Hospitals) -> None:
+def test_the_channel_takes_absence_as_absence_and_stops_when_the_job_is_ended(
+    hospitals: Hospitals, tmp_path: Path
+) -> None:
     study = hospitals.study
     names = [entry.name for entry in study.roster]
     came = {names[0]: answer_of(b"hello"), names[1]: make_reply(ReturnCode.TIMEOUT), names[2]: Shareable()}
@@ -224,7 +226,7 @@ def test_the_channel_takes_absence_as_absence_and_stops_when_the_job_is_ended(ho
         return came.get(site)
 
     deadlines = Deadlines(stage_seconds=7.0, training_seconds=70.0)
-    channel = FlareChannel(study, 100, deadlines, send, ending.is_set)
+    channel = FlareChannel(study, 100, deadlines, send, ending.is_set, RunLog(tmp_path / "run"))
     requests = dict.fromkeys(range(len(names)), b"request")
     assert channel.exchange(requests, round_number=1, stage="share") == {0: b"hello"}
     assert set(seconds) == {7.0}

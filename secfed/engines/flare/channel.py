@@ -18,6 +18,7 @@ from secfed.aggregator_home import Deadlines
 from secfed.channel import most_reply_bytes
 from secfed.engines.flare.envelope import read_answer, request_of
 from secfed.engines.flare.memory import give_back
+from secfed.engines.flare.progress import RunLog
 from secfed.handover import most_handover_bytes
 from secfed.study import Study
 
@@ -39,7 +40,13 @@ class FlareChannel:
     """Reaches the sites of one study."""
 
     def __init__(
-        self, study: Study, packed_bytes: int, deadlines: Deadlines, send: Send, aborted: Callable[[], bool]
+        self,
+        study: Study,
+        packed_bytes: int,
+        deadlines: Deadlines,
+        send: Send,
+        aborted: Callable[[], bool],
+        log: RunLog,
     ) -> None:
         """
         Args:
@@ -48,6 +55,7 @@ class FlareChannel:
             deadlines: how long to wait.
             send: FLARE's call.
             aborted: whether the job was ended meanwhile.
+            log: is told who is asked, and who has answered.
         """
         self._study = study
         self.most_bytes = max(most_reply_bytes(len(study.roster), packed_bytes), most_handover_bytes(study))
@@ -55,6 +63,7 @@ class FlareChannel:
         self._deadlines = deadlines
         self._send = send
         self._aborted = aborted
+        self._log = log
 
     def exchange(self, requests: Mapping[int, bytes], *, round_number: int, stage: str) -> Mapping[int, bytes]:
         """As `secfed.channel.Channel` has it.
@@ -69,12 +78,17 @@ class FlareChannel:
 
         def ask(node: int) -> bytes | None:
             container = request_of(self._study.digest, requests[node])
-            return read_answer(self._send(roster[node].name, container, seconds), self.most_bytes)
+            answer = read_answer(self._send(roster[node].name, container, seconds), self.most_bytes)
+            if answer is not None:
+                self._log.answered(roster[node].name)
+            return answer
 
+        self._log.asks([roster[node].name for node in requests], round_number, stage, seconds)
         # FLARE's call for several sites with a request each fails in 2.9.0, and the one with one for all waits for all.
         with ThreadPoolExecutor(len(requests), "secfed exchange") as pool:
             answers = dict(zip(requests, pool.map(ask, requests), strict=True))
         give_back()
+        self._log.waited()
         if self._aborted():
             raise StudyAborted("the job was ended")
         return {node: answer for node, answer in answers.items() if answer is not None}

@@ -84,7 +84,7 @@ class StudyController(Controller):  # type: ignore[misc]
             return came.get(site) if isinstance(came, dict) else None
 
         channel = FlareChannel(
-            work.study, work.packed_bytes, work.deadlines, send, aborted=lambda: bool(abort_signal.triggered)
+            work.study, work.packed_bytes, work.deadlines, send, lambda: bool(abort_signal.triggered), log
         )
         INCOMING.allow(lambda: channel.most_bytes, peers=len(work.study.roster))
         job = str(fl_ctx.get_job_id())

@@ -1,44 +1,77 @@
 """What a run's operator can follow: `DIGEST.progress.jsonl` beside the run's folder, one event a line. No nvflare.
 
 It holds what the aggregator knows, which is what the protocol tells it. Its times are exact, to follow a run by; so it
-lies beside the run's folder and not in it: the folder is handed on, and how long a round took is not.
+lies beside the run's folder and not in it: the folder is handed on, and how long a round took is not. However long the
+run, there are at most `FILES_KEPT` files of `FILE_BYTES`: the oldest lines go. Lines are numbered through, so that a
+reader knows which are new. Where the run is now, and who is missing, is in `DIGEST.state.json` (`run_state`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from secfed.bounded_log import BoundedFile
+from secfed.engines.flare.run_state import StateFile
 from secfed.files import READABLE, write_whole
 from secfed.progress import Event, NodeAbsent, Note, RoundClosed, RoundFailed, RoundOpened, StageReached
 
 FILE, WAITING = "progress.jsonl", "sites-wait"
 START, END, ROUND = "start", "end", "round-closed"
+FILE_BYTES, FILES_KEPT = 1 << 20, 3
+"""Of the log: hundreds of rounds, and more than all starts in vain that a keeper makes."""
+_TEXT_MAX = 1000
+"""Characters of a text in it: an event is one line, and lines are never cut."""
 _KINDS: tuple[type[Event], ...] = (Note, RoundOpened, StageReached, NodeAbsent, RoundClosed, RoundFailed)
 _EVENTS = {kind.KIND: kind for kind in _KINDS}
 
 
 class RunLog:
-    """Appends to a run's log."""
+    """Appends to a run's log, and keeps its state beside it. For several threads of the one process that runs it.
+
+    It never raises OSError: no run ends because its log cannot be written.
+    """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._path = _beside(folder, FILE)
         self._waiting = _beside(folder, WAITING)
+        self._file = BoundedFile(self._path, FILE_BYTES, FILES_KEPT, READABLE)
+        self._state = StateFile(folder)
+        self._number: int | None = None
+        self._lock = threading.Lock()
 
     def start(self, job: str) -> None:
         """Write down that a job begins, or goes on with, the study."""
         self._write({"event": START, "job": job})
+        self._state.start(job)
 
     def show(self, event: Event) -> None:
         """Write down an event."""
         self._write({"event": event.KIND, **dataclasses.asdict(event)})
+        self._state.show(event)
+
+    def asks(self, sites: Iterable[str], round_number: int, stage: str, seconds: float) -> None:
+        """These sites are being asked for a stage's answers, and have so many seconds. For the state alone."""
+        self._state.asks(sites, round_number, stage, seconds)
+
+    def answered(self, site: str) -> None:
+        """One of them has answered."""
+        self._state.answered(site)
+
+    def waited(self) -> None:
+        """All have answered, or their time is over."""
+        self._state.waited()
 
     def end(self, how: str, text: str) -> None:
         """Write down how the job ended: completed, stopped, aborted or failed, and why."""
+        self._state.end(how, text)
         self._write({"event": END, "how": how, "text": text})
 
     @property
@@ -55,25 +88,45 @@ class RunLog:
         """Whether that was written down of this job."""
         return self._waiting.exists() and self._waiting.read_text() == job
 
-    def _write(self, line: dict[str, Any]) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a") as file:
-            file.write(json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **line}) + "\n")
+    def _write(self, line: Mapping[str, Any]) -> None:
+        with self._lock, suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            if self._number is None:
+                self._number = max((event["number"] for event in read_log(self._folder)), default=0)
+                if not self._ends_whole():
+                    self._file.append("")  # a line that a crash cut short must not run into the next one
+            cut = {name: value[:_TEXT_MAX] if isinstance(value, str) else value for name, value in line.items()}
+            moment = datetime.now(UTC).isoformat(timespec="milliseconds")
+            if self._file.append(json.dumps({"number": self._number + 1, "time": moment, **cut}, ensure_ascii=False)):
+                self._number += 1
+
+    def _ends_whole(self) -> bool:
+        data = self._path.read_bytes() if self._path.exists() else b""
+        return not data or data.endswith(b"\n")
 
 
 def _beside(folder: Path, name: str) -> Path:
     return folder.with_name(f"{folder.name}.{name}")
 
 
-def read_log(folder: Path, start: int = 0) -> Iterator[dict[str, Any]]:
-    """The events of a run from a line on. A line that a crash cut short is left out."""
+def read_log(folder: Path, after: int = 0) -> Iterator[dict[str, Any]]:
+    """The events of a run with a higher number than this one. A line that a crash cut short is left out."""
     path = _beside(folder, FILE)
-    lines = path.read_text().split("\n")[start:-1] if path.exists() else []
-    for line in lines:
+    texts = []
+    # The newest first: of a file that is turned over meanwhile, lines are read twice then, and none is missed.
+    for each in (path, *(path.with_name(f"{path.name}.{age}") for age in range(1, FILES_KEPT))):
+        with suppress(FileNotFoundError):
+            texts.append(each.read_text(errors="replace"))
+    last = after
+    for line in (line for text in reversed(texts) for line in text.split("\n")[:-1]):
         try:
-            yield json.loads(line)
-        except ValueError:
+            event = json.loads(line)
+            number = event["number"]
+        except (ValueError, TypeError, KeyError):
             continue
+        if number > last:
+            yield event
+            last = number
 
 
 def event_of(line: Mapping[str, Any]) -> Event | None:
