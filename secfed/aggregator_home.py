@@ -3,7 +3,8 @@
     aggregator.toml              deadlines, if they are to be others than the usual ones
     models/                      base models, each in a folder of its own, found by digest
     studies/<digest>/            study.toml, and test.jsonl: the held-out records; left-out.json, if sites are left out
-    runs/<digest>/               what comes of it: a run's folder (`secfed.run_folder`)
+    runs/<digest>/               what comes of it: a run's folder (`secfed.run_folder`); its log and state lie beside it
+    connected.json               the sites that the server has a connection open to
 
 Nothing in it is secret from the operator, and nothing in it is believed by a node. A job names a study by its digest;
 what is run is the file here, and only if it has that digest.
@@ -105,9 +106,14 @@ class AggregatorHome:
     def _left_out_file(self, study: Study) -> Path:
         return self.path / STUDIES / study.digest.hex() / LEFT_OUT
 
+    @property
+    def runs(self) -> Path:
+        """Holds the studies' runs."""
+        return self.path / RUNS
+
     def run(self, digest: bytes) -> Path:
         """The folder of the study's run."""
-        return self.path / RUNS / digest.hex()
+        return self.runs / digest.hex()
 
     def study(self, digest: bytes) -> Study:
         """The study of this digest.

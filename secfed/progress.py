@@ -10,6 +10,11 @@ from typing import Any, ClassVar, Protocol, TextIO
 
 from secfed.figures import rounded_up
 
+NO_ANSWER = "no answer"
+LEFT_OUT = "left out by the operator"
+KEEPS_OUT = "takes no part in it, by its own word"
+"""Why a node is absent, where it is not for what it answered."""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -192,13 +193,16 @@ def submit(
     approved the study; one that connects later is let in between two rounds.
     """
     from secfed.aggregator_home import AggregatorHome, default_home
+    from secfed.engines.flare.connections import read_connections
     from secfed.engines.flare.jobs import connect
+    from secfed.engines.flare.status import Connections, ages
 
     home = AggregatorHome(aggregator or default_home())
     added = home.add(study)
     with connect(kit_folder) as operator:
-        sites, job = operator.sites(), operator.submit(added)
-    missing = [entry.name for entry in added.roster if entry.name not in sites]
+        heard = Connections(ages(operator.last_heard(), time.time()), read_connections(home.path))
+        job = operator.submit(added)
+    missing = [entry.name for entry in added.roster if not heard.has(entry.name)]
     _tell(
         as_json,
         {"job": job, "study": added.digest.hex(), "run": str(home.run(added.digest)), "not_connected": missing},
@@ -213,26 +217,13 @@ def submit(
 
 @app.command(name="status", epilog=STATUS)
 def status(kit_folder: OperatorsKit, aggregator: AggregatorFolder = None, as_json: AsJson = False) -> None:
-    """Who is connected, which jobs there are, and how far each study has come."""
-    from secfed.aggregator_home import AggregatorHome, default_home
-    from secfed.engines.flare.jobs import connect
-    from secfed.engines.flare.progress import how_far
+    """What each study is at, what it waits for, and for each site whether it is connected and takes part.
 
-    home = AggregatorHome(aggregator or default_home())
-    with connect(kit_folder) as operator:
-        sites, jobs = operator.sites(), operator.jobs()
-    told = [
-        {
-            "job": job.id,
-            "study": job.study,
-            "status": job.status,
-            "progress": how_far(home.run(bytes.fromhex(job.study))),
-        }
-        for job in jobs
-    ]
-    lines = [f"connected    {', '.join(sites) or 'nobody'}"]
-    lines += [f"{each['study'][:16]}  {each['status']:<20} {each['progress']}" for each in told]
-    _tell(as_json, {"connected": sites, "jobs": told}, lines if told else [*lines, "no study was submitted yet"])
+    Rounds, and who answers, are in the aggregator's folder: run it on that machine, or it says what is missing.
+    """
+    from secfed.cli.federation_status import tell_status
+
+    tell_status(kit_folder, aggregator, as_json)
 
 
 @app.command(name="leave-out", epilog=LEAVE_OUT)

@@ -83,8 +83,17 @@ class Operator:
         self._session = session
 
     def sites(self) -> list[str]:
-        """The sites that are connected."""
+        """The sites that the server knows: those that were killed for some minutes more."""
         return sorted(client.name for client in self._session.get_system_info().client_info)
+
+    def last_heard(self) -> dict[str, float]:
+        """When the server heard last from each site that it knows, in seconds since 1970 by the server's clock."""
+        return {client.name: float(client.last_connect_time) for client in self._session.get_system_info().client_info}
+
+    def sites_of(self, job: str) -> tuple[str, ...]:
+        """The sites that a job is for, by name."""
+        deployed = self.meta(job).get("deploy_map", {})
+        return tuple(sorted({site for sites in deployed.values() for site in sites} - {"server"}))
 
     def jobs(self) -> list[Job]:
         """Every job of a study, the newest first."""

@@ -23,6 +23,7 @@ from nvflare.private.fed.server.job_cmds import CLONED_META_KEYS
 
 from secfed.aggregator_home import AggregatorHome, default_home
 from secfed.engines.flare.bounds import bound_memory
+from secfed.engines.flare.connections import ConnectionsFile, open_connections
 from secfed.engines.flare.logs import bound_audit
 from secfed.engines.flare.progress import END, RunLog, read_log, starts_in_vain
 from secfed.engines.flare.settings import study_of_job
@@ -90,10 +91,11 @@ class StudyKeeper(FLComponent):  # type: ignore[misc]
             self.logger.info(f"job {job.job_id} was cut short; submitted again as {created[JobMetaKey.JOB_ID.value]}")
 
     def _look_for_late_sites(self, engine: Any) -> None:
-        late = LateSites()
+        late, connections = LateSites(), ConnectionsFile(default_home())
         while True:
             time.sleep(_LOOKS_SECONDS)
             try:
+                connections.put(open_connections(engine))
                 for identity, process in list(engine.run_processes.items()):
                     self._look(identity, process, engine, late)
             except Exception as error:  # the next look may do better; nothing else depends on it
@@ -106,10 +108,10 @@ class StudyKeeper(FLComponent):  # type: ignore[misc]
         digest = _study_of(job) if job is not None else None
         if digest is None:
             return
-        connected = {client.name for client in engine.get_clients()}
+        connected = open_connections(engine)
         taking_part = {client.name for client in process[RunProcessKey.PARTICIPANTS].values()}
         log = RunLog(AggregatorHome(default_home()).run(digest))
-        if log.is_begun and late.come(digest, (connected & _sites_of(job)) - taking_part, time.monotonic()):
+        if log.is_begun and late.come(digest, set(connected & _sites_of(job)) - taking_part, time.monotonic()):
             log.let_wait(identity)
 
 

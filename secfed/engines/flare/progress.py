@@ -143,20 +143,3 @@ def starts_in_vain(events: Sequence[Mapping[str, Any]]) -> int:
     for event in events:
         count = 0 if event["event"] == ROUND else count + (event["event"] == START)
     return count
-
-
-def how_far(folder: Path) -> str:
-    """How far a run has come, in a few words."""
-    rounds = done = 0
-    ending = ""
-    for event in read_log(folder):
-        match event["event"]:
-            case "round-opened":
-                rounds = event["rounds"]
-            case "round-closed" | "round-void":
-                done = event["round_number"]
-            case "start":
-                ending = ""
-            case "end":
-                ending = f", {event['how']}: {event['text']}"
-    return f"{done} of {rounds} rounds{ending}" if rounds else f"not begun{ending}"

@@ -21,12 +21,10 @@ from pydantic import Field, ValidationError
 from protocols.aggregator import Stage
 from secfed.aggregation import GATHERING
 from secfed.errors import UserError
-from secfed.progress import Event, NodeAbsent, Note, RoundClosed, RoundFailed, RoundOpened
+from secfed.progress import NO_ANSWER, Event, NodeAbsent, Note, RoundClosed, RoundFailed, RoundOpened
 from secfed.sections import Section
 
 FILE = "state.json"
-SILENT = "no answer"
-"""The reason of an absence that the channel has seen already."""
 _ENTRY = {GATHERING, Stage.ADVERTISE.value}
 """Stages that a node outside the rounds answers, too."""
 _TEXT_MAX = 1000
@@ -126,6 +124,11 @@ def read_state(folder: Path) -> RunState | None:
         ) from error
 
 
+def runs_among(runs: Path) -> tuple[str, ...]:
+    """The names of the folders in here whose runs have a state."""
+    return tuple(sorted(path.name.removesuffix(f".{FILE}") for path in runs.glob(f"[!.]*.{FILE}")))
+
+
 class StateFile:
     """Keeps the state of one run in its file. For several threads of one process."""
 
@@ -156,7 +159,7 @@ class StateFile:
                     self._change(opened=number, rounds=rounds, note="")
                 case RoundClosed(number) | RoundFailed(number):
                     self._change(done=number)
-                case NodeAbsent(number, node, _, reason) if reason != SILENT:
+                case NodeAbsent(number, node, _, reason) if reason != NO_ANSWER:
                     self._set_out(node, number, reason)
 
     def asks(self, sites: Iterable[str], round_number: int, stage: str, seconds: float) -> None:
