@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Final
 
 BUSY_SECONDS: Final = 30.0
+IN_MEMORY: Final = Path(":memory:")
+"""Instead of a file: for those who go through many states of a node, none of which is to outlive them."""
 _PAUSE_SECONDS: Final = 0.005
 _making = threading.Lock()
 
@@ -53,6 +55,8 @@ def _make_private(path: Path) -> None:
 
     Only where there is none, and one at a time: closing a file gives up every lock that this process has on it.
     """
+    if path == IN_MEMORY:
+        return
     with _making, suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 

@@ -29,6 +29,7 @@ from audits.exploration.studies import Request, Studies
 from audits.federation import LAYOUT, FormulaTrainer, policy_of
 from dp.errors import AlreadyCommitted, AlreadyReleased, LedgerError
 from dp.ledger import Ledger
+from dp.sqlite_file import IN_MEMORY
 from protocols.client import Client, State
 from protocols.errors import ProtocolError
 from protocols.messages import Advertise, Agree, Close
@@ -121,7 +122,7 @@ class StudyNode:
         between = [*studies.openings(), *studies.echoes(), *studies.closings()]
         self._between = [(request.text, self._ways(request)) for request in between]
         self._paths = {(path[-1].statement.digest() if path else studies.study.digest): path for path in studies.paths}
-        self._state_of(self._start(NodeStore(Path(":memory:"))), 0)
+        self._state_of(self._start(NodeStore(IN_MEMORY)), 0)
 
     @property
     def states(self) -> int:
@@ -167,7 +168,7 @@ class StudyNode:
         return self._state_of(self._restarted(self._nodes[state]), self._facts[state])
 
     def _restarted(self, node: Node) -> Node:
-        store = NodeStore(Path(":memory:"))
+        store = NodeStore(IN_MEMORY)
         node.parts.store._database.backup(store._database)
         return self._start(store, _ledger(node).entries)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dp.sqlite_file import IN_MEMORY
 from secfed.home import MODELS
 from secfed.store import NodeStore
 from tests.homes import approve_at, make_hospitals
@@ -54,6 +55,12 @@ def test_a_store_is_never_there_with_another_mode(tmp_path: Path, monkeypatch: p
     with careless_umask(), NodeStore(path):
         pass
     assert made == [0o600]
+
+
+def test_a_store_in_memory_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    NodeStore(IN_MEMORY).raise_floor(bytes(32), 1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_file_of_a_home_can_be_read_by_others(tmp_path: Path, base: Path) -> None:
