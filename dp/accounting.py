@@ -92,18 +92,37 @@ def event_epsilon(
         OutOfRange: delta is outside its range, or the relation is not defined for this event.
         SamplerTooCoarse, BatchesTooSmall, GridTooCoarse: the noise takes too much of delta.
     """
+    found = side_epsilon(event, delta, noise, relation, discretization)
+    if noise is not None:
+        claim = found
+        if math.isinf(found):
+            claim = privacy_loss(event, relation, discretization).get_epsilon_for_delta(delta)
+        noise.refuse(noise.delta_terms(event, event.noise_multiplier, claim, event.reach(relation)), delta)
+    return found
+
+
+@lru_cache(maxsize=1024)
+def side_epsilon(
+    event: NoisedSums,
+    delta: float,
+    noise: Noise | None = None,
+    relation: Relation | None = None,
+    discretization: float | None = None,
+) -> float:
+    """As `event_epsilon`, for figures that are told beside the promise, such as that of a patient at two hospitals.
+
+    It refuses nothing: a training that was accepted for what it promises is not stopped, or left without a report, by
+    what it does not promise. Where the noise's terms take all of delta the figure is infinite.
+
+    Raises:
+        OutOfRange: delta is outside its range, or the relation is not defined for this event.
+    """
     check_delta(delta)
-    loss = privacy_loss(event, relation, discretization)
-    figure: Callable[[float], float] = loss.get_epsilon_for_delta
+    figure: Callable[[float], float] = privacy_loss(event, relation, discretization).get_epsilon_for_delta
     if noise is None:
         return float(figure(delta))
-
-    def terms(claim: float) -> DeltaTerms:
-        return noise.delta_terms(event, event.noise_multiplier, claim, event.reach(relation))
-
-    found = _epsilon_beside(figure, delta, terms)
-    noise.refuse(terms(found if math.isfinite(found) else figure(delta)), delta)
-    return found
+    reach = event.reach(relation)
+    return _epsilon_beside(figure, delta, lambda claim: noise.delta_terms(event, event.noise_multiplier, claim, reach))
 
 
 @lru_cache(maxsize=1024)

@@ -18,7 +18,10 @@ _ROUND = {100: "a hundred", 1000: "a thousand", 10_000: "ten thousand", 100_000:
 
 
 def rounded_up(value: float, decimals: int) -> str:
-    """A figure with so many decimals, never below the true one: for what was spent or can be lost."""
+    """A figure with so many decimals, never below the true one: for what was spent or can be lost; ∞ where it has no
+    limit."""
+    if math.isinf(value):
+        return "∞"
     scale = 10**decimals
     # The tolerance keeps 8.0 from becoming 8.01 when its product is off by a last binary digit.
     return f"{math.ceil(value * scale - 1e-9) / scale:.{decimals}f}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dp.accounting import PRV_AGREEMENT
 from dp.delta_terms import LocalNoise, Noise
 from dp.events import NoisedSums, Unit
 from dp.step_plan import OVERFLOW_BITS
@@ -14,6 +13,7 @@ from secfed.adaptive_clip import describe as describe_adaptive
 from secfed.algorithms import Algorithm, FedAvg, FedOptAdamBC, FedProx, describe
 from secfed.figures import LEAST
 from secfed.privacy import DistributedPrivacy, LocalPrivacy
+from secfed.reports.cross_checks import Answers, as_rows
 from secfed.reports.risk import Risk
 from secfed.reports.vouchers import Statement
 from secfed.study import Study
@@ -231,14 +231,13 @@ def overflow_certificate(study: Study) -> dict[str, Any]:
     }
 
 
-def accounting(study: Study, risk: Risk, epsilon_prv: float | None, rests_on: Sequence[Statement]) -> dict[str, Any]:
+def accounting(study: Study, risk: Risk, others: Answers, rests_on: Sequence[Statement]) -> dict[str, Any]:
     """What was accounted for, how, and what it rests on.
 
     Args:
         study: what was signed.
         risk: its figures.
-        epsilon_prv: the cross-check by privacy random variables, at `risk.analysed_delta`; None where they have no
-            figure.
+        others: what the cross-checks gave.
         rests_on: statement by statement.
     """
     event, noise = event_of(study), noise_of(study)
@@ -255,7 +254,7 @@ def accounting(study: Study, risk: Risk, epsilon_prv: float | None, rests_on: Se
         "event_tree": str(event.dp_event()),
         "epsilon": risk.epsilon,
         "analysed_delta": risk.analysed_delta,
-        "cross_checks": _cross_checks(risk, epsilon_prv),
+        "cross_checks": as_rows(others, risk.epsilon),
         "attendance": (
             f"the figure counts all planned rounds, whether or not a {study.party} took part in them, and the noise of "
             f"the fewest {study.party}s: the aggregator's choice of who takes part cannot change it"
@@ -263,29 +262,6 @@ def accounting(study: Study, risk: Risk, epsilon_prv: float | None, rests_on: Se
         "rests_on": [row.as_json() for row in rests_on],
     }
     return facts | _noise_facts(event, noise, risk.epsilon)
-
-
-def agrees(epsilon_prv: float, epsilon: float) -> bool:
-    """Whether the figure by privacy random variables confirms the figure of record: the rule that the report states."""
-    return abs(epsilon_prv - epsilon) <= PRV_AGREEMENT
-
-
-def _cross_checks(risk: Risk, epsilon_prv: float | None) -> list[dict[str, Any]]:
-    """Two other methods, the rule that each has to keep, and whether it does; None where there is no figure."""
-    return [
-        {
-            "by": "Rényi differential privacy at integer orders, an independent method",
-            "epsilon": risk.epsilon_renyi,
-            "rule": "it always gives more than the figure of record",
-            "passed": risk.epsilon_renyi > risk.epsilon,
-        },
-        {
-            "by": "privacy random variables (Opacus), an independent method that is as sharp",
-            "epsilon": epsilon_prv,
-            "rule": f"it differs from the figure of record by at most {PRV_AGREEMENT:g}, twice its own tolerance",
-            "passed": None if epsilon_prv is None else agrees(epsilon_prv, risk.epsilon),
-        },
-    ]
 
 
 def _noise_facts(event: NoisedSums, noise: Noise, epsilon: float) -> dict[str, Any]:

@@ -11,10 +11,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dp.accounting import SMALLEST_CROSS_CHECK, prv_epsilon
 from secfed.account import event_of, noise_of
 from secfed.privacy import LocalPrivacy
 from secfed.reports.caveats import not_protected
+from secfed.reports.cross_checks import Answers, ask_prv, ask_renyi
 from secfed.reports.mechanism import accounting, overflow_certificate, parameters
 from secfed.reports.promise import guarantee
 from secfed.reports.repeated import repeated_rounds
@@ -25,21 +25,19 @@ from secfed.run_facts import RunKind
 from secfed.study import Study
 
 
-def build_report(study: Study, summary: Mapping[str, Any], epsilon_prv: float | None = None) -> dict[str, Any]:
+def build_report(study: Study, summary: Mapping[str, Any], others: Answers | None = None) -> dict[str, Any]:
     """The report as plain data: text, numbers, lists and tables, ready for JSON. Takes some seconds in the accountant.
 
     Args:
         study: the signed study that ran.
         summary: what `summary.json` holds.
-        epsilon_prv: the cross-check by privacy random variables. Computed by default; a verifier, which loads neither
-            Opacus nor torch for it, gives the figure of the report that it compares.
+        others: what the cross-checks gave. They are made by default; a verifier, which loads neither Opacus nor torch
+            for them, gives what it settled from the report that it compares (`secfed.verify.report`).
     """
     training = Training(event_of(study), study.privacy.delta, noise_of(study))
     risk = assess(training)
-    has_prv = risk.analysed_delta >= SMALLEST_CROSS_CHECK
-    if epsilon_prv is None and has_prv:
-        event = training.event
-        epsilon_prv = prv_epsilon(event.sampling_rate, event.noise_multiplier, event.steps, risk.analysed_delta)
+    if others is None:
+        others = Answers(ask_renyi(training, risk), ask_prv(training, risk))
     how = summary["how_it_ran"]
     kind = RunKind(how["kind"])
     return {
@@ -61,7 +59,7 @@ def build_report(study: Study, summary: Mapping[str, Any], epsilon_prv: float | 
         "parties": _parties(study, summary),
         "parameters": parameters(study, summary["clip"]),
         "overflow_certificate": overflow_certificate(study),
-        "accounting": accounting(study, risk, epsilon_prv if has_prv else None, statements(study, summary, kind)),
+        "accounting": accounting(study, risk, others, statements(study, summary, kind)),
         "not_protected": not_protected(study, risk, how) + repeated_rounds(summary["rounds"], study.party),
         "rounds": [_round(each) for each in summary["rounds"]],
         "noise_as_run": _noise_as_run(study, summary["rounds"]),
@@ -107,9 +105,9 @@ def _risk(risk: Risk) -> dict[str, Any]:
         "best_test_right_at_most_at_two_hospitals": risk.best_test_at_two,
         "gaussian_mu_at_most": _finite(risk.gaussian_mu),
         "epsilon_at_a_tenth_of_delta": _finite(risk.epsilon_at_tenth),
-        "epsilon_replace_one": risk.epsilon_replace_one,
+        "epsilon_replace_one": _finite(risk.epsilon_replace_one),
         "patient_at_several_hospitals": [
-            {"hospitals": count, "epsilon": value} for count, value in risk.epsilon_at_hospitals
+            {"hospitals": count, "epsilon": _finite(value)} for count, value in risk.epsilon_at_hospitals
         ],
         "failing_nodes": [
             {"failing": row.failing, "noise_multiplier": row.noise_multiplier, "epsilon": _finite(row.epsilon)}

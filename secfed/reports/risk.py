@@ -15,7 +15,7 @@ from dp.accounting import (
     epsilon_by_failing_nodes,
     epsilon_of_seen,
     event_epsilon,
-    rdp_epsilon,
+    side_epsilon,
 )
 from dp.delta_terms import DistributedNoise, Noise
 from dp.events import NoisedSums, Relation, Unit
@@ -53,13 +53,12 @@ class Risk:
     """The figure of record at the training's delta, for adding or removing a patient; for a node, whose contribution is
     its data's or zero."""
     epsilon_replace_one: float
-    """The same for exchanging one patient's records for other records, such as a changed diagnosis."""
+    """The same for exchanging one patient's records for other records, such as a changed diagnosis; infinite where the
+    noise's terms take all of delta."""
     epsilon_at_tenth: float
     """The figure at a tenth of delta; infinite where the noise's terms take all of that."""
     analysed_delta: float
     """What is left of delta for the analysed mechanism: what the other methods are asked about."""
-    epsilon_renyi: float
-    """At `analysed_delta` by Renyi differential privacy at integer orders, which errs high."""
     membership: tuple[MembershipBound, ...]
     membership_advantage: float
     """delta(0): the largest difference between true and false positive rate of any test."""
@@ -70,7 +69,8 @@ class Risk:
     gaussian_mu: float
     """No test tells more than one for N(0, 1) against N(mu, 1) does, up to the training's delta; infinite if none."""
     epsilon_at_hospitals: tuple[tuple[int, float], ...]
-    """(k, epsilon) for a patient whose records lie at k hospitals of the study; empty where the unit is the node."""
+    """(k, epsilon) for a patient whose records lie at k hospitals of the study, infinite likewise; empty where the unit
+    is the node."""
     failing: tuple[FailingNodes, ...]
     """Epsilon against nodes of the smallest round that leak their noise or add none; empty in local mode, where it does
     not depend on them."""
@@ -92,19 +92,17 @@ def assess(training: Training) -> Risk:
     shared = noise if isinstance(noise, DistributedNoise) else None
     at_hospitals = event.at_summed_hospitals if shared else event.at_separate_hospitals
     hospitals = () if event.unit is Unit.NODE else HOSPITALS_OF_ONE_PATIENT
-    left = analysed_delta(event, delta, noise, record)
     return Risk(
         epsilon=record,
-        epsilon_replace_one=event_epsilon(event, delta, noise, Relation.REPLACE),
+        epsilon_replace_one=side_epsilon(event, delta, noise, Relation.REPLACE),
         epsilon_at_tenth=_at_tenth(training),
-        analysed_delta=left,
-        epsilon_renyi=rdp_epsilon(event.sampling_rate, event.noise_multiplier, event.steps, left),
+        analysed_delta=analysed_delta(event, delta, noise, record),
         membership=tuple(MembershipBound(rate, curve.true_positive_rate(rate)) for rate in FALSE_POSITIVE_RATES),
         membership_advantage=curve.advantage,
         best_test=curve.accuracy,
         best_test_at_two=privacy_curve(at_hospitals(2), noise).accuracy if hospitals else curve.accuracy,
         gaussian_mu=curve.gaussian_mu(delta),
-        epsilon_at_hospitals=tuple((count, event_epsilon(at_hospitals(count), delta, noise)) for count in hospitals),
+        epsilon_at_hospitals=tuple((count, side_epsilon(at_hospitals(count), delta, noise)) for count in hospitals),
         failing=epsilon_by_failing_nodes(event, delta, shared, shared.shares.quorum) if shared else (),
         epsilon_at_two_one_more_failing=_at_two_one_more_failing(event, delta, shared)
         if hospitals and shared

@@ -79,8 +79,9 @@ def _check(folder: Path, done: Callable[[Checked], None]) -> None:
     summary = check_summary(folder, study, history, adapter, accounts)
     rounds = {"rounds": len(summary["rounds"])}
     done(Checked("summary", rounds, "agrees with all of that, and with the account of the study"))
-    check_report(folder, study, summary)
-    done(Checked("report", rounds, "is what study and summary give, and so is its page"))
+    failed = check_report(folder, study, summary)
+    text = "; ".join(["is what study and summary give, and so is its page", *failed])
+    done(Checked("report", {**rounds, "cross_checks_failed": len(failed)}, text))
 
 
 def _told_rounds(history: History) -> Checked:

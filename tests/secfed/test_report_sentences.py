@@ -16,6 +16,7 @@ from dp_accounting.privacy_accountant import NeighboringRelation
 
 from crypto.identity import Identity
 from secfed.figures import rounded_up
+from secfed.reports.cross_checks import Answer, Answers
 from secfed.reports.html import render_report
 from secfed.reports.privacy import build_report
 from secfed.reports.vouchers import NOT_SAID, Statement, Voucher
@@ -283,7 +284,7 @@ def test_the_cross_checks_say_that_they_passed_and_by_which_rule(page: str) -> N
 
 def test_a_cross_check_that_does_not_keep_its_rule_says_so() -> None:
     study = study_of()
-    report = build_report(study, _summary(study), epsilon_prv=7.97)
+    report = build_report(study, _summary(study), Answers(Answer(9.0), Answer(7.97)))
     assert report["accounting"]["cross_checks"][1]["passed"] is False
     assert "Cross-check NOT PASSED : 7.97 by" in text_of(render_report(report))
 
