@@ -24,11 +24,13 @@ from secfed.study import Study
 
 ACCOUNTANTS_DIFFER = 1e-4
 """Two versions of an accountant, or two processors, may differ by this part of an epsilon."""
-_FAR_BELOW = 0.9
-"""Less than this part of the noise that is needed is refused without an account, which takes minutes, or all memory,
-where there is next to no noise. The estimate is good to a hundredth."""
+_SURELY_BELOW = 0.99
+"""Less than this part of the noise that an estimate asks for is refused without an account, which takes seconds, or all
+memory where there is next to no noise. The estimate is good to a third of a hundredth."""
 _TO_BE_SURE = 1.005
 """What an estimate is raised by before somebody is told to take it."""
+_NEVER_ENOUGH = 4095.0
+"""An estimate ends at 4096, from which nothing learns."""
 _HUNDREDTH = Decimal("0.01")
 _CURVE_POINTS = 40
 """More rounds than this are accounted for at so many of them, and those between show the figure of the next."""
@@ -75,22 +77,12 @@ def figure_of_record(study: Study) -> float:
     """The study's epsilon at its delta: nominal noise, all planned steps, whoever takes part.
 
     Raises:
-        UserError: the noise is far below what the study promises, or takes too much of delta.
+        UserError: the noise is surely below what the study promises, or takes too much of delta.
     """
-    privacy = study.privacy
-    from dp.noise_estimate import estimated_noise  # loads numpy
-
-    about = estimated_noise(privacy.epsilon, privacy.delta, privacy.sampling_rate, study.steps)
-    if privacy.noise_multiplier < _FAR_BELOW * about:
-        raise UserError(
-            f"the study promises epsilon {privacy.epsilon:g} at delta {privacy.delta:g}, and a noise multiplier of "
-            f"{privacy.noise_multiplier:g} is far too little for that: over {study.steps} steps at a sampling rate of "
-            f"{privacy.sampling_rate:g} it takes {about:.2f}",
-            f"Set privacy.noise_multiplier to {math.ceil(about * _TO_BE_SURE * 1000) / 1000:g} or more, or take fewer "
-            "rounds; nothing was started",
-        )
+    if study.privacy.noise_multiplier < _SURELY_BELOW * _about(study):
+        raise _too_little(study, "is too little for that")
     try:
-        return accounting.event_epsilon(event_of(study), privacy.delta, noise_of(study))
+        return accounting.event_epsilon(event_of(study), study.privacy.delta, noise_of(study))
     except DPError as error:
         raise UserError(str(error), "Mend it in the study file; nothing was started") from error
 
@@ -102,15 +94,41 @@ def check_noise(study: Study) -> float:
         UserError: the study's noise does not keep what the study promises, takes too much of delta, or no account of
             it can be made.
     """
-    privacy, found = study.privacy, figure_of_record(study)
-    if found > privacy.epsilon:
-        raise UserError(
-            f"the study promises epsilon {privacy.epsilon:g} at delta {privacy.delta:g}, and its noise multiplier of "
-            f"{privacy.noise_multiplier:g} gives {found:.3f}",
-            f"Set privacy.noise_multiplier to {smallest_noise(study):.4f} or more, or take fewer rounds; nothing was "
-            "started",
-        )
+    found = figure_of_record(study)
+    if found > study.privacy.epsilon:
+        raise _too_little(study, f"gives {found:.3f}")
     return found
+
+
+def _about(study: Study) -> float:
+    """About the noise multiplier that the study's epsilon takes, in milliseconds: what the noise's own terms take off
+    delta is left to them."""
+    from dp.noise_estimate import estimated_noise  # loads numpy
+
+    privacy = study.privacy
+    about = estimated_noise(privacy.epsilon, privacy.delta, privacy.sampling_rate, study.steps)
+    event = replace(event_of(study), noise_multiplier=about)
+    left = privacy.delta - noise_of(study).delta_terms(event, about, privacy.epsilon).total
+    return about if left <= 0 else estimated_noise(privacy.epsilon, left, privacy.sampling_rate, study.steps)
+
+
+def _too_little(study: Study, what: str) -> UserError:
+    """The error that names enough noise: that of the estimate, a little raised."""
+    privacy, about = study.privacy, _about(study)
+    promise = f"the study promises epsilon {privacy.epsilon:g} at delta {privacy.delta:g}"
+    over = f"over {study.steps} steps at a sampling rate of {privacy.sampling_rate:g}"
+    if about > _NEVER_ENOUGH:
+        return UserError(
+            f"{promise}, and {over} no noise multiplier up to 4096 is enough for that",
+            "Take fewer rounds, a smaller sampling rate, or a larger epsilon; nothing was started",
+        )
+    enough = math.ceil(about * _TO_BE_SURE * 1000) / 1000
+    if enough <= privacy.noise_multiplier:
+        enough = smallest_noise(study)
+    return UserError(
+        f"{promise}, and a noise multiplier of {privacy.noise_multiplier:g} {what}: {over} it takes about {about:.3f}",
+        f"Set privacy.noise_multiplier to {enough:g} or more, or take fewer rounds; nothing was started",
+    )
 
 
 def price(study: Study, figure: float) -> Decimal:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -340,32 +339,6 @@ def test_the_corrected_adam_is_refused_in_local_mode() -> None:
 def test_noise_that_the_sampler_cannot_draw_is_refused_with_the_study() -> None:
     said = refusal(privacy={"grid": 1 << 26, "noise_multiplier": 200.0, "sampling_rate": 1.0})
     assert "the sampler draws from 0.0625 to 1.84e+19: choose another privacy.grid" in said
-
-
-def test_a_study_that_hides_nothing_is_refused_without_an_account_of_it() -> None:
-    """An account of it would take more memory than any machine has."""
-    study = study_of(
-        algorithm={"rounds": 100_000}, privacy={"epsilon": 100.0, "noise_multiplier": 0.0625, "sampling_rate": 0.5}
-    )
-    with pytest.raises(UserError, match=r"far too little .* over 100000 steps .* Set privacy.noise_multiplier to"):
-        check_noise(study)
-
-
-@pytest.mark.parametrize("noise", [0.0625, 0.1, 0.3])
-def test_noise_far_too_low_is_refused_without_an_account_and_told_what_would_do(
-    monkeypatch: pytest.MonkeyPatch, noise: float
-) -> None:
-    """Its account takes minutes, and its terms of delta look like a fault of the sampler."""
-    low = study_of(privacy={"noise_multiplier": noise})
-    with monkeypatch.context() as patched:
-        patched.setattr("dp.accounting.privacy_loss", None)
-        with pytest.raises(UserError) as refused:
-            check_noise(low)
-    named = re.search(r"Set privacy.noise_multiplier to ([0-9.]+) or more", str(refused.value))
-    assert named is not None
-    enough = study_of(privacy={"noise_multiplier": float(named[1])})
-    assert check_noise(enough) <= enough.privacy.epsilon
-    assert float(named[1]) <= 1.01 * smallest_noise(enough)
 
 
 def test_a_rate_below_every_coin_is_refused() -> None:

@@ -7,7 +7,8 @@
     workspace   "local": a study in local mode; otherwise it is in distributed mode
     arguments   of the command, after its own; {root} stands for the workspace
     repin       study and policies pin the base model as the defect has left it
-    [[change]]  of one file: `remove`, `cut` to so many bytes, `text` or `hex` for all of it, `append`, `chmod`, or
+    [[change]]  of one file: `remove`, `cut` to so many bytes, `text` or `hex` for all of it, `append`, `chmod`,
+                `folder` for one in its place, `after` to end it before what follows so many `times` of that, or
                 `old` and `new` for the first place where it says so; with `every` for all of them
 
 The workspace is the demo's, small, with one home beside it: of harbour-clinic, which is on the roster, has its data
@@ -129,6 +130,13 @@ def spoil(path: Path, change: Mapping[str, Any]) -> None:
         path.write_bytes(bytes.fromhex(change["hex"]))
     elif "append" in change:
         path.write_text(path.read_text() + change["append"])
+    elif "after" in change:
+        kept = path.read_text().split(change["after"])
+        assert len(kept) > change["times"] + 1
+        path.write_text(change["after"].join(kept[: change["times"] + 1]))
+    elif change.get("folder"):
+        path.unlink()
+        path.mkdir()
     elif "chmod" in change:
         path.chmod(int(change["chmod"], 8))
     else:
