@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: help setup demo demo-flare test test-flare fuzz lint format clean
+.PHONY: help setup demo demo-flare test test-flare fuzz lint format docs release clean
 
 help: ## Show these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -42,6 +42,17 @@ lint: setup ## Formatting, style, types and the direction of every import
 format: setup ## Format the code and apply the safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.docs ## The documentation as a site, in build/site
+	PATH="$(CURDIR)/$(BIN):$$PATH" NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
+
+release: $(VENV)/.release ## Wheel, locks, SBOM and their digests, in dist, from the last commit
+	$(BIN)/python -m release
+
+$(VENV)/.docs $(VENV)/.release: $(VENV)/.%: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
+	touch $@
 
 clean: ## Remove everything that make made
 	rm -rf $(VENV) runs build dist *.egg-info
