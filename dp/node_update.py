@@ -80,8 +80,7 @@ def local_update(
 ) -> NDArray[np.float64]:
     """x_local - x_t: how far local training moves the trainable parameters. Not private: it never leaves the node.
 
-    Args:
-        model, data, plan, secret, round_number, progress: as `private_update`.
+    The arguments are those of `private_update`.
 
     Returns:
         Of shape (D,), in the order of the parameters' names. The model has its start back, so that nothing of the data

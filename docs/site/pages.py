@@ -1,0 +1,87 @@
+"""Brings the repository's pages and an API reference into the site, each from where it lies.
+
+The site's tree is the repository's: so links between pages work in the site as they do beside the code, and no text is
+there twice. One page of the reference is made for each package and each room of `secfed`, from what is there.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import no_requests
+
+ROOT = Path(__file__).parents[2]
+
+PAGES = (
+    "*.md",
+    "docs/*.md",
+    "docs/decisions/*.md",
+    "docs/systemd/*",
+    "docs/pictures/*",
+    "protocols/*.md",
+    "bench/*.md",
+)
+"""What belongs to the site beside its own folder."""
+
+PACKAGES = ("crypto", "dp", "protocols", "secfed")
+"""What the reference covers. `audits` is run, not imported."""
+
+DECISIONS = "docs/decisions/"
+API = "api/"
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Fill in the two parts of the navigation that follow from folders."""
+    config.nav = _filled(config.nav or [])
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that lie outside the site's folder, and one for each package of the reference."""
+    for pattern in PAGES:
+        for path in sorted(ROOT.glob(pattern)):
+            files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
+    for package in _packages():
+        submodules = "true" if package != "secfed" else "false"
+        content = f"::: {package}\n    options:\n      show_submodules: {submodules}\n"
+        files.append(File.generated(config, f"{API}{package}.md", content=content))
+    return files
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Refuse a site of which a page would load something from elsewhere.
+
+    Raises:
+        PluginError: there is one.
+    """
+    if found := list(no_requests.requests(Path(config.site_dir))):
+        raise PluginError("\n".join(found))
+
+
+def _filled(nav: list[Any]) -> list[Any]:
+    return [
+        {title: _filled(target) if isinstance(target, list) else _folder(target) for title, target in entry.items()}
+        for entry in nav
+    ]
+
+
+def _folder(target: str) -> str | list[Any]:
+    if target == API:
+        return [{package: f"{API}{package}.md"} for package in _packages()]
+    if target == DECISIONS:
+        pages = sorted((ROOT / DECISIONS).glob("[0-9]*.md"))
+        return [f"{DECISIONS}README.md", *(f"{DECISIONS}{page.name}" for page in pages)]
+    return target
+
+
+def _packages() -> list[str]:
+    rooms = sorted(folder.parent.name for folder in (ROOT / "secfed").glob("*/__init__.py"))
+    return [*PACKAGES, *(f"secfed.{room}" for room in rooms)]
