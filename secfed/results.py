@@ -15,6 +15,7 @@ from dp.ledger_copy import write_copy
 from secfed import run_folder
 from secfed.chain import Chain
 from secfed.figures import minute_before
+from secfed.files import READABLE, write_whole
 from secfed.strategies import Layout, ModelState
 from secfed.study import Study
 from secfed.summary import HospitalEnd
@@ -35,7 +36,7 @@ _SINGLE_FILES = (
 
 def write_first_state(out: Path, layout: Layout, first: ModelState) -> None:
     """Write the state from which all hospitals start."""
-    (out / run_folder.FIRST_STATE).write_bytes(run_folder.first_state_bytes(layout, first))
+    write_whole(out / run_folder.FIRST_STATE, run_folder.first_state_bytes(layout, first), READABLE)
 
 
 def save_adapter(out: Path, study: Study, model: AdapterModel, chain: Chain, test_set: Patients) -> float:
@@ -52,8 +53,8 @@ def write_results(out: Path, study: Study, summary: Mapping[str, Any], hospitals
 
     for hospital in hospitals:
         name = study.roster[hospital.index].name
-        (out / run_folder.ledger_file(name)).write_bytes(write_copy(hospital.copy))
-    (out / run_folder.SUMMARY).write_text(run_folder.json_text(summary))
+        write_whole(out / run_folder.ledger_file(name), write_copy(hospital.copy), READABLE)
+    write_whole(out / run_folder.SUMMARY, run_folder.json_text(summary).encode(), READABLE)
     write_report(out, build_report(study, summary))
     _settle_times(out, summary)
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from secfed.verify.folder import Verdict
 
 EXAMPLE = "Example: secfed verify runs/demo"
 
@@ -22,7 +25,8 @@ def command(
     """Check a run: signatures, receipts, sums, the adapter, ledgers and what is said about them.
 
     Ends with 0 when everything holds, with 1 and the first file at fault when something does not, and with 2 when DIR
-    is not a run's folder. Needs no network.
+    is not a run's folder. A run that is not finished ends with 1, too: what is there is checked, and what is missing is
+    named. Whether it goes on, or somebody took its last files, cannot be told. Needs no network.
     """
     from secfed.verify.folder import verify_folder
 
@@ -31,6 +35,8 @@ def command(
     if as_json:
         result = {
             "ok": problem is None,
+            "finished": None if problem is not None and not verdict.missing else not verdict.missing,
+            "missing": list(verdict.missing),
             "checked": {each.kind: dict(each.counts) for each in verdict.checked},
             "problem": None if problem is None else {"place": problem.place, "reason": problem.reason},
         }
@@ -38,6 +44,17 @@ def command(
     else:
         for each in verdict.checked:
             typer.echo(f"{each.kind:<10} {each.text}")
-        typer.echo("everything holds" if problem is None else f"BROKEN     {problem}")
+        typer.echo(_last_words(verdict))
     if problem is not None:
         raise typer.Exit(1)
+
+
+def _last_words(verdict: Verdict) -> str:
+    if verdict.problem is None:
+        return "everything holds"
+    if not verdict.missing:
+        return f"BROKEN     {verdict.problem}"
+    return (
+        f"NOT FINISHED  what is there holds; missing: {', '.join(verdict.missing)}. If the run was finished once, "
+        "these files were taken away"
+    )

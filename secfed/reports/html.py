@@ -19,6 +19,7 @@ from protocols.errors import FaultKind
 from secfed.errors import UserError
 from secfed.faults import what_it_did
 from secfed.figures import percent, rounded_up, scientific, tiny, with_hundredths
+from secfed.files import READABLE, write_whole
 from secfed.reports.svg import Curve, epsilon_plot
 
 _CURVES_MAX = 4
@@ -39,7 +40,7 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> None:
     }
     try:
         for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
+            write_whole(folder / name, text.encode(), READABLE)
     except OSError as error:
         raise UserError(
             f"the privacy budget report cannot be written to {folder} ({error.strerror})",

@@ -23,7 +23,7 @@ def check_approval(folder: Path) -> Study:
         Broken: the study cannot be read, or a signature is missing, not valid, or not in its one form.
     """
     data = read_file(folder, STUDY, TOML_BYTES_MAX)
-    study = _read_study(folder / STUDY)
+    study = read_study(folder)
     approvals = claim(SIGNATURES, read_json(folder, SIGNATURES), "signatures", dict)
     found: list[bytes] = []
     refused: list[str] = []
@@ -42,7 +42,10 @@ def check_approval(folder: Path) -> Study:
     return study
 
 
-def _read_study(path: Path) -> Study:
+def read_study(folder: Path) -> Study:
+    """The study in a run's folder, whoever signed it. Raises Broken when it cannot be read."""
+    path = folder / STUDY
+    read_file(folder, STUDY, TOML_BYTES_MAX)
     try:
         study = load_study(path)
         _ = study.identities

@@ -6,19 +6,21 @@ a node, knows), whether noise was really added, and how the saved adapter perfor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from secfed.errors import UserError
-from secfed.run_folder import RECEIPTS, SIGNATURES, SUMMARY
+from secfed.run_folder import ADAPTER, FIRST_STATE, RECEIPTS, REPORT, SIGNATURES, STUDY, SUMMARY
+from secfed.study import Study
 from secfed.verify.adapter import check_adapter
-from secfed.verify.approval import check_approval
+from secfed.verify.approval import check_approval, read_study
 from secfed.verify.claims import check_summary
 from secfed.verify.evidence import Broken
 from secfed.verify.ledgers import Account, check_ledgers
 from secfed.verify.report import check_report
 from secfed.verify.rounds import History, check_rounds
+from secfed.verify.unfinished import NotFinished, missing_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,12 @@ class Verdict:
 
     checked: tuple[Checked, ...]
     problem: Broken | None
+    """`NotFinished` where nothing is broken, and the last files of a run are missing."""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The files that are missing where that is all; never those of a run that is broken."""
+        return self.problem.missing if isinstance(self.problem, NotFinished) else ()
 
 
 def verify_folder(folder: Path) -> Verdict:
@@ -60,28 +68,58 @@ def verify_folder(folder: Path) -> Verdict:
 
 
 def _check(folder: Path, done: Callable[[Checked], None]) -> None:
+    """Raises Broken at the first thing that does not hold, and NotFinished where all does that is there."""
+    missing = missing_files(folder, _sites(folder))
+    study = _check_study(folder, missing, done)
+    if study is None or FIRST_STATE in missing:
+        raise NotFinished(missing)
+    history = check_rounds(folder, study, is_whole=not missing)
+    done(_told_rounds(history))
+    adapter = ""
+    if not any(place.startswith(f"{ADAPTER}/") for place in missing):
+        adapter = check_adapter(folder, history.chain)
+        tensors, numbers = len(history.chain.layout), history.chain.state.adapter.size
+        done(
+            Checked(
+                "adapter",
+                {"tensors": tensors, "numbers": numbers},
+                f"its {numbers} trained numbers are those that the sums lead to, bit for bit",
+            )
+        )
+    accounts = check_ledgers(folder, study, history, leave_out=missing)
+    if accounts or not missing:
+        done(_told_ledgers(accounts))
+    if SUMMARY not in missing:
+        summary = check_summary(folder, study, history, adapter, accounts)
+        rounds = {"rounds": len(summary["rounds"])}
+        done(Checked("summary", rounds, "agrees with all of that, and with the account of the study"))
+        if REPORT not in missing:
+            failed = check_report(folder, study, summary, with_page=not missing)
+            text = "; ".join(
+                ["is what study and summary give" + (", and so is its page" if not missing else ""), *failed]
+            )
+            done(Checked("report", {**rounds, "cross_checks_failed": len(failed)}, text))
+    if missing:
+        raise NotFinished(missing)
+
+
+def _sites(folder: Path) -> tuple[str, ...]:
+    """Whose ledgers belong here; nobody's where there is no study."""
+    return tuple(entry.name for entry in read_study(folder).roster) if (folder / STUDY).exists() else ()
+
+
+def _check_study(folder: Path, missing: Sequence[str], done: Callable[[Checked], None]) -> Study | None:
+    """The study and who signed it; None where it is not there yet."""
+    if STUDY in missing:
+        return None
+    if SIGNATURES in missing:
+        study = read_study(folder)
+        done(Checked("study", {"signatures": 0}, f"can be read, and names {len(study.roster)} nodes; not signed here"))
+        return study
     study = check_approval(folder)
     nodes = len(study.roster)
     done(Checked("study", {"signatures": nodes}, f"signed by all {nodes} nodes of its roster, every byte of it"))
-    history = check_rounds(folder, study)
-    done(_told_rounds(history))
-    adapter = check_adapter(folder, history.chain)
-    tensors, numbers = len(history.chain.layout), history.chain.state.adapter.size
-    done(
-        Checked(
-            "adapter",
-            {"tensors": tensors, "numbers": numbers},
-            f"its {numbers} trained numbers are those that the sums lead to, bit for bit",
-        )
-    )
-    accounts = check_ledgers(folder, study, history)
-    done(_told_ledgers(accounts))
-    summary = check_summary(folder, study, history, adapter, accounts)
-    rounds = {"rounds": len(summary["rounds"])}
-    done(Checked("summary", rounds, "agrees with all of that, and with the account of the study"))
-    failed = check_report(folder, study, summary)
-    text = "; ".join(["is what study and summary give, and so is its page", *failed])
-    done(Checked("report", {**rounds, "cross_checks_failed": len(failed)}, text))
+    return study
 
 
 def _told_rounds(history: History) -> Checked:

@@ -24,6 +24,9 @@ from secfed.study import Study
 from secfed.verify.evidence import Broken, file_names, read_file
 
 _RECEIPT_NAME = re.compile(r"[0-9]{4,6}\.cbor")
+_SUM_NAME = re.compile(r"[0-9]{4,6}\.bin")
+HALF_WRITTEN = re.compile(r"\.[0-9]{4,6}\.(cbor|bin)\.[0-9]+")
+"""What lies beside a receipt or a sum that is being written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +45,33 @@ class History:
         return sum(len(receipt.signatures) for receipt in self.receipts.values())
 
 
-def check_rounds(folder: Path, study: Study) -> History:
+def check_rounds(folder: Path, study: Study, is_whole: bool = True) -> History:
     """Check every receipt and sum, and follow the model.
+
+    Args:
+        folder: the run's.
+        study: what was agreed.
+        is_whole: the run is over. Until then the newest sum may lie there without its receipt, which is written next.
 
     Raises:
         Broken: naming the first file that does not hold.
     """
+    sums = file_names(folder, SUMS)  # before the receipts: a run that goes on writes more of both meanwhile
     chain = start_chain(folder, study)
     receipts: dict[int, Receipt] = {}
     states = {0: chain.state.digest(chain.layout)}
-    for number in round_numbers(folder):
+    for number in round_numbers(folder, is_whole):
         receipts[number] = check_round(folder, chain, number)
         states[number] = chain.state.digest(chain.layout)
-    for name in file_names(folder, SUMS):
-        if f"{SUMS}/{name}" not in {sum_file(number) for number in receipts}:
-            raise Broken(f"{SUMS}/{name}", "no receipt covers it")
+    covered = {sum_file(number) for number in receipts}
+    newest = max(receipts, default=0)
+    bare = [name for name in sums if f"{SUMS}/{name}" not in covered]
+    if not is_whole:
+        bare = [name for name in bare if not HALF_WRITTEN.fullmatch(name)]
+        if len(bare) == 1 and _SUM_NAME.fullmatch(bare[0]) and int(bare[0].removesuffix(".bin")) > newest:
+            bare = []
+    if bare:
+        raise Broken(f"{SUMS}/{bare[0]}", "no receipt covers it")
     return History(receipts, chain, states)
 
 
@@ -69,10 +84,12 @@ def start_chain(folder: Path, study: Study) -> Chain:
         raise Broken(FIRST_STATE, str(error)) from error
 
 
-def round_numbers(folder: Path) -> list[int]:
+def round_numbers(folder: Path, is_whole: bool = True) -> list[int]:
     """The rounds that have a receipt, in order. Raises Broken when a file among them has no receipt's name."""
     numbers = []
     for name in file_names(folder, RECEIPTS):
+        if not is_whole and HALF_WRITTEN.fullmatch(name):
+            continue
         number = int(name.removesuffix(".cbor")) if _RECEIPT_NAME.fullmatch(name) else 0
         if f"{RECEIPTS}/{name}" != receipt_file(number):
             raise Broken(f"{RECEIPTS}/{name}", "not a receipt's name")
