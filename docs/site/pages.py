@@ -7,6 +7,7 @@ there twice. One page of the reference is made for each package and each room of
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,12 @@ API = "api/"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Fill in the two parts of the navigation that follow from folders."""
-    config.nav = _filled(config.nav or [])
+    """Fill in the two parts of the navigation that follow from folders, and the pages that it does not name."""
+    nav = _filled(config.nav or [])
+    named = set(_targets(nav))
+    pages = (path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("docs/*.md")))
+    more = [page for page in pages if page not in named]
+    config.nav = [*nav[:-1], *([{"More": more}] if more else []), nav[-1]]
     return config
 
 
@@ -71,6 +76,12 @@ def _filled(nav: list[Any]) -> list[Any]:
         {title: _filled(target) if isinstance(target, list) else _folder(target) for title, target in entry.items()}
         for entry in nav
     ]
+
+
+def _targets(nav: list[Any]) -> Iterator[str]:
+    for entry in nav:
+        for target in entry.values() if isinstance(entry, dict) else [entry]:
+            yield from _targets(target) if isinstance(target, list) else [target]
 
 
 def _folder(target: str) -> str | list[Any]:
