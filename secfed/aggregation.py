@@ -25,9 +25,9 @@ from secfed.coordinator import Coordinator, RoundRecord
 from secfed.data import columns, read_test_set, tokenise
 from secfed.errors import UserError
 from secfed.files import READABLE, write_whole
-from secfed.handover import AttendanceRequest, HandoverRequest, read_attendance, read_handover
+from secfed.handover import AttendanceRequest, HandoverRequest, keeps_out, read_attendance, read_handover
 from secfed.journal import Journal
-from secfed.progress import Event, Note
+from secfed.progress import KEEPS_OUT, Event, NodeAbsent, Note
 from secfed.results import save_adapter, write_first_state, write_results
 from secfed.study import Study
 from secfed.summary import HospitalEnd, summarise
@@ -204,15 +204,23 @@ class Aggregation:
         fewest = study.cohort_rules().fewest_survivors
         # Before the first round all are waited for; who has not come by then is expected no more until it comes.
         usual = self._present or everybody
-        request, read = encode(AttendanceRequest(study.digest)), self._read_attendance
+        request = encode(AttendanceRequest(study.digest))
         present: dict[int, bytes] = {}
+        away: set[int] = set()  # by their own word: nobody has to wait for them
+
+        def read(node: int, answer: bytes) -> bytes | None:
+            if node not in away and keeps_out(study, node, answer):
+                away.add(node)
+                self._show(NodeAbsent(max(1, number), study.roster[node].name, GATHERING, KEEPS_OUT))
+            return self._read_attendance(node, answer)
+
         waiting_since, told = time.monotonic(), False
         while True:
             self._between_rounds()
             present |= self._ask(everybody - set(present), request, read, number, GATHERING)
             waited, left_out = time.monotonic() - waiting_since, self._work.left_out()
             there = set(present) - left_out
-            if usual - left_out <= there or (waited >= patience and len(there) >= fewest):
+            if len(there) >= fewest and (usual - left_out - away <= there or waited >= patience):
                 break
             if not told and waited >= patience:
                 self._show(Note(f"  waiting for sites: {len(there)} of {len(everybody)} are there, {fewest} needed"))

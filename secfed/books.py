@@ -85,6 +85,11 @@ def hand_over(node: Node) -> LedgerCopy | None:
     return copy_for(parts.ledger.entries(), study.digest)
 
 
+def planned_end(study: Study) -> str:
+    """What the owner is told of an end after the last of all planned rounds."""
+    return _closes(study, study.algorithm.rounds)
+
+
 def _closes(study: Study, last: int) -> str:
     """What the owner is told: an end that came early was the aggregator's choice alone."""
     planned = study.algorithm.rounds

@@ -9,13 +9,14 @@ import os
 import sqlite3
 import stat
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 from dp.bookkeeping import first_fault
 from dp.entries import Entry, hour_from
 from dp.errors import AnotherFormat
+from secfed.aggregator_home import AggregatorHome
 from secfed.data import Columns, survey
 from secfed.errors import UserError
 from secfed.findings import Finding, NotChecked, Warned, look
@@ -25,6 +26,7 @@ from secfed.machine import Machine, check_clock, check_machine
 from secfed.node_file import Dataset, read_node_file
 from secfed.pace import warning
 from secfed.policy import PolicyFile, load_policy_file
+from secfed.run_findings import examine_runs, file_times, unsigned
 from secfed.run_folder import SIGNATURES
 from secfed.sites import LEDGER_FILE, LEDGER_LABEL, STORE_FILE, reserve_once
 from secfed.store import NodeStore
@@ -71,8 +73,9 @@ def examine_aggregator(path: Path, server: Server | None, machine: Machine | Non
         findings.append(look(f"base of {folder.name[:16]}", partial(_based, folder, path / MODELS)))
     if not folders:
         findings.append(Finding("studies", "not checked", "no study is there yet"))
+    findings += examine_runs(path)
     tls, time = _server(server)
-    return (*findings, tls, check_clock(machine, time, _file_times(path)))
+    return (*findings, tls, check_clock(machine, time, file_times(path)))
 
 
 def _folder(path: Path, private: bool) -> str:
@@ -265,14 +268,8 @@ def _studied(folder: Path) -> str:
                 f"{folder}: {problem}", "Gather the hospitals' approvals anew with `secfed study sign`"
             ) from problem
         return f"{study.name}, signed by all {len(study.roster)} hospitals"
-    raise NotChecked(f"{study.name} has no signatures.json", "Gather them with `secfed study sign`")
+    return unsigned(AggregatorHome(folder.parent.parent), study.digest, study.name)
 
 
 def _based(folder: Path, models: Path) -> str:
     return _base(load_study(folder / "study.toml"), models)
-
-
-def _file_times(path: Path) -> list[tuple[str, datetime]]:
-    """When the files of a folder were written last."""
-    files = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else []
-    return [(each.name, datetime.fromtimestamp(each.stat().st_mtime, UTC)) for each in files]

@@ -19,6 +19,7 @@ from dp.ledger_copy import LedgerCopy, read_copy, write_copy
 from protocols.errors import ProtocolError, WrongSession
 from protocols.wire import AnyMessage, Index, Limits, Message, Octets, decode, encode, exactly, most_map_bytes, wired
 from secfed.books import hand_over
+from secfed.channel import Standing
 from secfed.node import APPROVAL_LABEL, Node
 from secfed.sites import LEDGER_LABEL
 from secfed.study import Study
@@ -118,6 +119,14 @@ def read_attendance(study: Study, study_file: bytes, node: int, answer: bytes) -
         return None
     digests = study.digest, study_file
     return message.approval if study.identities[node].verifies(message.approval, APPROVAL_LABEL, *digests) else None
+
+
+def keeps_out(study: Study, node: int, answer: bytes) -> bool:
+    """Whether a node answers that it is there and takes no part for now: by its own word, and without a reason."""
+    try:
+        return decode(Standing, answer, limits_of(study), node).sender == node
+    except ProtocolError:
+        return False
 
 
 def read_handover(study: Study, node: int, answer: bytes) -> HospitalEnd | None:

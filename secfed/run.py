@@ -20,6 +20,7 @@ from typing import Any
 from dp.errors import DPError
 from dp.ledger import Ledger
 from secfed import account, run_folder
+from secfed.books import planned_end
 from secfed.coordinator import Coordinator, RoundRecord
 from secfed.data import Record, columns, read_test_set, tokenise
 from secfed.engines.embedded import ENGINE, EmbeddedChannel, Simulation, load_simulation
@@ -204,7 +205,7 @@ def _start_nodes(plan: Plan, trainers: list[Trainer], stack: ExitStack, reporter
     study = plan.study
     ledgers = [stack.enter_context(site.open_ledger()) for site in plan.sites]
     _reserve(plan, ledgers)
-    nodes = []
+    nodes, expected = [], planned_end(study)
     for index, (site, ledger, trainer) in enumerate(zip(plan.sites, ledgers, trainers, strict=True)):
         steps = progress_steps(study, index)
         store = stack.enter_context(NodeStore(site.records / STORE_FILE))
@@ -213,7 +214,7 @@ def _start_nodes(plan: Plan, trainers: list[Trainer], stack: ExitStack, reporter
                 study,
                 NodeParts(site.name, site.identity, site.policy, ledger, store, trainer),
                 on_step=lambda name, step, steps=steps: reporter.show(LocalStep(name, step, steps)),  # type: ignore[misc]
-                tell_owner=lambda name, text: reporter.show(OwnerTold(name, text)),
+                tell_owner=lambda name, text: None if text == expected else reporter.show(OwnerTold(name, text)),
                 clock=lambda: 0.0,  # sessions do not end by time: here nodes wait for one another's training
             )
         )

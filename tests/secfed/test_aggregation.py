@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 from protocols.errors import ProtocolError
-from secfed.aggregation import HANDOVER, Aggregation, load
+from protocols.wire import encode
+from secfed.aggregation import GATHERING, HANDOVER, Aggregation, load
 from secfed.aggregator_home import SETTINGS, AggregatorHome
+from secfed.channel import Standing
 from secfed.engines.embedded import ENGINE
 from secfed.engines.flare.worker import answer_of
 from secfed.errors import UserError
 from secfed.node import Node
-from secfed.progress import Event, Note, RoundClosed
+from secfed.progress import KEEPS_OUT, Event, NodeAbsent, Note, RoundClosed
 from secfed.verify.folder import verify_folder
 from tests.homes import Hospitals, approve_at, make_hospitals
 from tests.tiny import make_tiny_base
@@ -41,6 +43,8 @@ class Sites:
     away: set[int] = field(default_factory=set)
     comes_at: tuple[int, str] | None = None
     """A node that is away, and the stage at which it is there again."""
+    keeps_out: set[int] = field(default_factory=set)
+    """Those say that they are there, and take no part for now."""
     stops_at: tuple[int, str] | None = None
     """A round, and the stage before which the aggregator crashes."""
 
@@ -51,6 +55,10 @@ class Sites:
             self.away.discard(self.comes_at[0])
         answers = {}
         for index in set(requests) - self.away:
+            if index in self.keeps_out and stage in (GATHERING, "advertise"):
+                chain = self.nodes[index][0].chain
+                answers[index] = encode(Standing(index, chain.round_number, chain.state.digest(chain.layout)))
+                continue
             try:
                 answers[index] = answer_of(*self.nodes[index], requests[index])
             except ProtocolError:
@@ -134,6 +142,17 @@ def test_a_site_that_comes_late_is_let_in_between_two_rounds(study: Study) -> No
     name = study.hospitals.homes[3].name
     assert [name in each["survivors"] for each in summary["rounds"]] == [False, True]  # type: ignore[attr-defined]
     assert not any(each["attempt_void"] for each in summary["rounds"]), "no round is spent on it"  # type: ignore[attr-defined]
+
+
+def test_nobody_waits_for_a_site_that_keeps_out_by_its_own_word_and_it_is_told(study: Study) -> None:
+    (study.home.path / SETTINGS).write_text(DEADLINES.replace("gathering_seconds = 0", "gathering_seconds = 3600"))
+    study.sites.keeps_out = {3}
+    study.check(study.run())
+    name = study.hospitals.homes[3].name
+    absences = [event for event in study.events if isinstance(event, NodeAbsent) and event.stage == GATHERING]
+    assert {(event.node, event.reason) for event in absences} == {(name, KEEPS_OUT)}
+    assert [event.round_number for event in absences] == [1, 1, 2], "once before each round"
+    assert study.closed() == [1, 2]
 
 
 def test_a_site_that_comes_after_the_last_round_is_let_in_for_the_handover(study: Study) -> None:

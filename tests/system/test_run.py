@@ -216,6 +216,12 @@ def test_help_answers_without_loading_torch() -> None:
     assert "demo" in done.stdout
 
 
+def test_an_end_as_planned_is_no_news_on_the_screen(ran: tuple[Path, dict[str, Any], list[Event]]) -> None:
+    _, summary, events = ran
+    assert not summary["rounds"][-1]["attempt_void"], "the study would end before its last round"
+    assert [describe(event) for event in events if isinstance(event, OwnerTold)] == []
+
+
 def test_a_hospital_that_deals_wrong_shares_is_named_to_every_owner(workspace: Path, tmp_path: Path) -> None:
     recorder = Recorder()
     with dealing(4, sharing, "_seal", other_sealed_share(1)):
