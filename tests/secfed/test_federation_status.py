@@ -123,7 +123,8 @@ def test_a_completed_study_is_not_running_whatever_the_server_says(run: Run) -> 
     run.log.show(RoundOpened(8, 8))
     run.log.show(RoundClosed(8, 3, 3, 1.0, 1.0))
     run.log.end("completed", "state 00")
-    for job in (RUNNING, JobSeen("job", "FINISHED:COMPLETED", True)):
+    others = JobSeen("job", "FINISHED:COMPLETED", True), JobSeen("again", "SUBMITTED", False)
+    for job in (RUNNING, *others):
         status = run.status(job)
         assert (status.state, status.waits_for, status.rounds_over) == ("completed", "", 8)
     assert not any("sites" in line for line in lines_of(status))

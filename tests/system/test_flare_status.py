@@ -115,11 +115,13 @@ def test_the_status_says_what_is_so_through_a_late_site_a_kill_an_abort_and_the_
         found = until(second, lambda each: each["rounds_of_job"])
         assert (found["state"], found["job"], found["name"]) == ("running", job, "second-study")
         assert status(first)["state"] == "aborted"
-        second.finished()
-        second.loopback.kill(killed)  # the server may call the job RUNNING for minutes
+        second.until(lambda event: event["event"] == "end", 600.0)
+        second.loopback.kill(killed)  # the server waits for its word, and calls the job RUNNING
         assert status(second)["state"] == "completed"
+        second.finished()
         until(second, lambda each: killed not in each["connected"], SECONDS)
         assert status(second)["waits_for"] == ""
+        assert "COMPLETED" in second.status(job)
 
 
 def test_a_study_that_one_site_never_joins_stops_in_time_names_it_and_goes_on_once_it_is_there(tmp_path: Path) -> None:

@@ -31,6 +31,9 @@ from secfed.engines.flare.settings import study_of_job
 _SITES_SECONDS = 60.0
 """For the sites to connect again."""
 _LOOKS_SECONDS = 5.0
+_OUTCOME_SECONDS = 30.0
+"""For the word of each site when a job is over. FLARE waits a quarter of an hour for one that has died, and until then
+calls the job RUNNING, so that no other of the study follows; but how a study ended is the aggregator's word."""
 _AGAIN_SECONDS = 600.0
 """Before a study is interrupted once more for the same site."""
 _STARTS_MAX = 10
@@ -92,6 +95,7 @@ class StudyKeeper(FLComponent):  # type: ignore[misc]
 
     def _look_for_late_sites(self, engine: Any) -> None:
         late, connections = LateSites(), ConnectionsFile(default_home())
+        engine.job_runner.client_outcome_wait_timeout = _OUTCOME_SECONDS
         while True:
             time.sleep(_LOOKS_SECONDS)
             try:
