@@ -39,6 +39,10 @@ class LedgerError(DPError):
     """Base of the ledger's refusals. Nothing was written."""
 
 
+class LedgerUnavailable(LedgerError):
+    """The file cannot be used just now: its disk is full, or another process holds it. Nothing is wrong with it."""
+
+
 class AnotherFormat(LedgerError):
     """Another version of this software wrote the ledger.
 

@@ -50,7 +50,7 @@ from dp.errors import (
     AlreadyReleased,
     AnotherFormat,
     LedgerCorrupt,
-    LedgerError,
+    LedgerUnavailable,
     NotCommitted,
     NotReserved,
 )
@@ -97,7 +97,7 @@ class Ledger:
             self._connection = open_durable(path, _SCHEMA)
             self._settle_format()
         except sqlite3.OperationalError as error:
-            raise LedgerError(f"the ledger {path} cannot be opened ({error}): check its folder and disk") from error
+            raise LedgerUnavailable(f"{path} cannot be opened ({error}): check its folder and disk") from error
         except sqlite3.DatabaseError as error:
             raise LedgerCorrupt(f"{path} is not a ledger ({error}): restore it from its newest copy") from error
 
@@ -297,6 +297,8 @@ class Ledger:
             rows = self._connection.execute(
                 "SELECT sequence, body, digest, signature FROM entries ORDER BY sequence"
             ).fetchall()
+        except sqlite3.OperationalError as error:
+            raise LedgerUnavailable(f"{self._path} cannot be read ({error}): check its disk") from error
         except sqlite3.DatabaseError as error:
             raise LedgerCorrupt(f"{self._path} cannot be read ({error}): restore it from its newest copy") from error
         entries: list[Entry] = []
@@ -348,15 +350,18 @@ class Ledger:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
-            raise LedgerError(
+            raise LedgerUnavailable(
                 f"{self._path} cannot be written ({error}): end the other process that holds it, or check its disk"
             ) from error
         try:
             yield self.entries()
-        except BaseException:
-            self._connection.execute("ROLLBACK")
+            self._connection.execute("COMMIT")
+        except BaseException as error:
+            if self._connection.in_transaction:  # on a full disk SQLite has rolled it back already
+                self._connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError):
+                raise LedgerUnavailable(f"{self._path} cannot be written ({error}): check its disk") from error
             raise
-        self._connection.execute("COMMIT")
 
     @staticmethod
     def _reservation(entries: tuple[Entry, ...], study: str) -> Entry:

@@ -9,6 +9,7 @@ old ones kept. A log that cannot be written, on a full disk as elsewhere, is lef
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -28,6 +29,7 @@ BURST, SECONDS_EACH = 200, 10.0
 """Lines of one kind at once, and the time after which one more may be written."""
 KINDS_MAX = 500
 """That are told apart. Beyond them lines share a kind by where they come from, until others have been quiet."""
+_LOCK_SECONDS = 2.0
 _QUOTED, _DIGIT = re.compile(r"'[^']*'|\"[^\"]*\"|\([^)]*\)"), re.compile(r"\d")
 _SHAPE_CHARACTERS = 80
 
@@ -106,7 +108,7 @@ def repeated(count: int) -> str:
 
 
 class BoundedFile:
-    """Appends lines to a file that several processes may share, turns it over at a size, and never raises OSError."""
+    """Appends lines to a file that several processes may share, turns it over at a size; raises nothing for that."""
 
     def __init__(self, path: Path, most_bytes: int = FILE_BYTES, kept: int = FILES_KEPT, mode: int = 0o600) -> None:
         """
@@ -132,8 +134,8 @@ class BoundedFile:
                     self._turn_over()
                     descriptor = self._open()
                     stack.callback(os.close, descriptor)
-                os.write(descriptor, data)
-        except OSError:
+                _write_whole_line(descriptor, data)
+        except (OSError, ValueError):  # a path with a zero byte is a ValueError
             return False
         return True
 
@@ -142,7 +144,7 @@ class BoundedFile:
         while True:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, self._mode)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                _lock(descriptor)
                 with contextlib.suppress(FileNotFoundError):
                     if os.path.samestat(os.fstat(descriptor), self.path.stat()):
                         return descriptor
@@ -161,6 +163,27 @@ class BoundedFile:
 
     def _numbered(self, number: int) -> Path:
         return self.path.with_name(f"{self.path.name}.{number}") if number else self.path
+
+
+def _lock(descriptor: int) -> None:
+    """Lock it, and wait for another process no longer than `_LOCK_SECONDS`: one that is stopped must not stop this."""
+    until = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(0.01)
+
+
+def _write_whole_line(descriptor: int, data: bytes) -> None:
+    """Append to a locked file; a disk that is full in the middle of a line gets none of it."""
+    before = os.fstat(descriptor).st_size
+    if os.write(descriptor, data) < len(data):
+        os.ftruncate(descriptor, before)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class _Folded(logging.Handler):
@@ -242,5 +265,7 @@ _FOLDS_LOCK = threading.Lock()
 
 def fold_of(path: Path) -> Fold:
     """The one that all of this process share for a file."""
+    with contextlib.suppress(OSError):  # there is no absolute path where the working folder is gone
+        path = path.absolute()
     with _FOLDS_LOCK:
-        return _FOLDS.setdefault(path.absolute(), Fold())
+        return _FOLDS.setdefault(path, Fold())

@@ -31,7 +31,7 @@ from secfed.channel import (
     most_answer_bytes,
 )
 from secfed.faults import Claim, FaultLog, what_it_did
-from secfed.progress import Event, NodeAbsent, Note, RoundClosed, RoundFailed, RoundOpened, StageReached
+from secfed.progress import Event, NodeAbsent, Note, RoundClosed, RoundFailed, RoundOpened, StageReached, why_absent
 from secfed.strategies import Layout, ModelState
 from secfed.study import Study
 
@@ -386,8 +386,8 @@ class Coordinator:
     def _show_absent(self, aggregator: Aggregator, number: int, before: set[int], rejected: Mapping[int, str]) -> None:
         for node, stage in sorted(aggregator.absent.items()):
             if node not in before:
-                reason = rejected.get(node, "left out by the operator" if node in self._left_out else "no answer")
-                self._show(NodeAbsent(number, self._name(node), stage.value, reason))
+                reason = why_absent(node in self._left_out, self.standings.get(node), self.chain.round_number)
+                self._show(NodeAbsent(number, self._name(node), stage.value, rejected.get(node, reason)))
 
     def _name(self, node: int) -> str:
         return self.study.roster[node].name

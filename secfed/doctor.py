@@ -25,6 +25,7 @@ from secfed.keys import read_identity
 from secfed.machine import Machine, check_clock, check_machine
 from secfed.node_file import Dataset, read_node_file
 from secfed.pace import warning
+from secfed.pause import paused_since
 from secfed.policy import PolicyFile, load_policy_file
 from secfed.run_findings import examine_runs, file_times, unsigned
 from secfed.run_folder import SIGNATURES
@@ -208,6 +209,12 @@ def _study(home: Home, digest: bytes, kept: list[Approved]) -> str:
                 "Approve it again; a study that was withdrawn does not come back",
             )
         reserve_once(stored.study, site, ledger)  # it is reserved: this only checks that the policy still says so
+    since = paused_since(home, digest)
+    if since:
+        raise Warned(
+            f"{stored.study.name}: approved, and paused by its owner since {since}: the node takes no part in it",
+            f"`secfed node resume {digest.hex()[:16]}` lets it take part again",
+        )
     return f"{stored.study.name}: approved, allowed by the policy, and its data is there"
 
 

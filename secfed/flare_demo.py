@@ -30,7 +30,7 @@ from secfed.engines.flare.progress import END, event_of, read_log
 from secfed.errors import UserError
 from secfed.home import MODELS, NODE, STUDIES, Home
 from secfed.node_file import Dataset, NodeFile, write_node_file
-from secfed.pace import OWNERS_LOG
+from secfed.pace import OWNERS_LOG, TOOK
 from secfed.policy import load_policy_file
 from secfed.progress import Note, Reporter
 from secfed.study import Study, load_study
@@ -38,7 +38,7 @@ from secfed.study import Study, load_study
 DEMO = DemoSettings(hospitals=4, minimum=3, steps=8)
 _START_SECONDS, _RUN_SECONDS = 120.0, 3600.0
 _DEADLINES = "[deadlines]\nstage_seconds = 60.0\ntraining_seconds = 600.0\ngathering_seconds = 120.0\n"
-_ANSWERED = re.compile(r"(\S+) answered in (\d+\.\d+) s")
+_ANSWERED = re.compile(rf"(\S+) round \d+: {TOOK.pattern}")
 _DISTANCE = timedelta(seconds=0.5)
 """Between a moment in one log and the same in another."""
 

@@ -23,15 +23,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
 from crypto.identity import Identity
 from dp.ledger import Ledger
 from secfed.approvals import Approval, StudyFile, approval_text, read_approval
+from secfed.consent import Consent
 from secfed.data import columns
 from secfed.data_watch import DataWatch
 from secfed.errors import UserError
@@ -40,7 +42,7 @@ from secfed.keys import read_identity
 from secfed.node import Node
 from secfed.node_file import Dataset, NodeFile, read_node_file
 from secfed.node_parts import NodeParts
-from secfed.policy import PolicyFile, load_policy, load_policy_file
+from secfed.policy import Policy, PolicyFile, load_policy, load_policy_file
 from secfed.run_facts import EMBEDDED
 from secfed.run_folder import json_text
 from secfed.sections import Section
@@ -294,7 +296,24 @@ class Home:
             reserve_once(study, site, ledger)
             with NodeStore(self.path / STORE_FILE) as store:
                 parts = NodeParts(site.name, self.identity, site.policy, ledger, store, trainer, engine)
-                yield Node(study, parts, on_step=on_step, tell_owner=tell_owner, pause=pause, ready=watch.check)
+                consent = Consent(
+                    self.path,
+                    self.path / POLICY,
+                    unchanged=watch.check,
+                    paused=partial(store.paused, digest),
+                    allows=partial(self._policy_for, kept, site, ledger, opened.tokenizer),
+                )
+                yield Node(study, parts, on_step=on_step, tell_owner=tell_owner, pause=pause, consent=consent)
+
+    def _policy_for(self, kept: Approved, site: Site, ledger: Ledger, tokenizer: Any) -> Policy:
+        """The policy as its file says now, if it still allows a study that is open. Raises UserError and DPError."""
+        policy = load_policy(self.path / POLICY, site.name, self.node.dataset(kept.data).population)
+        policy.check(kept.study, site.name)
+        now = replace(site, policy=policy)
+        reserve_once(kept.study, now, ledger)  # it is reserved: this only checks that the policy still says so
+        if policy.texts != site.policy.texts:
+            check_texts(now, tokenizer, kept.study.model.max_length)
+        return policy
 
 
 @contextmanager

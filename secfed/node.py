@@ -11,9 +11,10 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from crypto.randomness import NoiseSecret
-from protocols.client import Client
+from protocols.client import Client, State
 from protocols.errors import BadSignature, LocalError, ProtocolError, RemoteError, WrongSession
 from protocols.events import ClientEvent, CohortSeen, InputWanted, Send, SumPublished
 from protocols.messages import Published
@@ -24,8 +25,10 @@ from secfed import books
 from secfed.attempts import Attempts
 from secfed.chain import Chain
 from secfed.channel import EchoRequest, Link, Offer, RoundOpening, Standing, StudyClosing, most_request_bytes
+from secfed.consent import AGREED, Agreed, Consent, KeepsOut
 from secfed.faults import NodeClaims
 from secfed.node_parts import NodeParts
+from secfed.pace import hold_back
 from secfed.session_end import SessionEnd
 from secfed.study import Study
 from secfed.views import Views
@@ -44,7 +47,7 @@ class Node:
         tell_owner: Callable[[str, str], None] | None = None,
         pause: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
-        ready: Callable[[], None] = lambda: None,
+        consent: Consent | Agreed = AGREED,
     ) -> None:
         """
         Args:
@@ -55,7 +58,7 @@ class Node:
                 late; stays there, too.
             pause: waits for so many seconds.
             clock: seconds, for the time after which a session ends by itself.
-            ready: looked at before a round is joined; raises what its owner is to know if this node cannot take part.
+            consent: asked before each round and each spend; where there is none, its owner has agreed to all of them.
         """
         self.study = study
         self.parts = parts
@@ -65,7 +68,7 @@ class Node:
         tell = tell_owner or (lambda name, text: None)
         self.tell_owner: Callable[[str], None] = lambda text: tell(parts.name, text)
         self._pause = pause
-        self.check_ready = ready
+        self._consent = consent
         self._attempts = Attempts(study, parts.store, self.tell_owner)
         self._end = SessionEnd(parts.policy.pace.session_ends_after_seconds, clock, self.tell_owner)
         self._claims = NodeClaims(study, self.index, parts.identity, self.tell_owner)
@@ -114,6 +117,25 @@ class Node:
         """End the open session if its time is over. Gives the seconds that it has left; None where none is open."""
         return self._end.look(self._client)
 
+    def check_ready(self) -> None:
+        """Take up the owner's policy as it is now.
+
+        Raises:
+            KeepsOut, DataChanged: this node joins no round for now.
+        """
+        policy = self._consent.before_round(self.parts.policy, self.chain.shape.packed_bytes, self.tell_owner)
+        self.parts = replace(self.parts, policy=policy)
+        self._end.seconds = policy.pace.session_ends_after_seconds
+
+    @property
+    def session(self) -> tuple[int, State] | None:
+        """The round that the last session is, or was, of, and where that stands."""
+        return None if self._client is None else (self._client.config.context.round_number, self._client.state)
+
+    def standing(self) -> bytes:
+        """Where this node stands, and nothing about why it does not join."""
+        return self._standing(())
+
     def abandon(self) -> None:
         """End the open session, if there is one, and wipe its secrets."""
         if self._client is not None:
@@ -139,7 +161,10 @@ class Node:
         store, digest = self.parts.store, self.study.digest
         if not store.floor(digest) < opening.round_number <= self.study.algorithm.rounds:
             raise WrongSession("a round number that is not the next", sender=None, field="round_number")
-        self.check_ready()
+        try:
+            self.check_ready()
+        except KeepsOut:
+            return self._standing(message.links)
         self._check_restored()
         books.commit_forgotten(self.study, self.parts)
         self.chain.context(opening.round_number).check_opening(opening)
@@ -208,22 +233,11 @@ class Node:
             vector = self.parts.trainer.contribute(self.chain.state, round_number, secret, progress)
         finally:
             secret.wipe()
-        self._hold_back(asked)
+        hold_back(self.parts.policy.pace.upload_after_seconds, asked, self._pause, self.tell_owner)
         self._end.check(client)
+        self._consent.before_spend(self.parts.policy, self.chain.shape.packed_bytes, self.tell_owner)
         books.commit(self.study, self.parts, round_number)
         return client.submit(vector)
-
-    def _hold_back(self, asked: float) -> None:
-        """Wait until the upload's fixed moment: when it leaves says nothing then about how long training took."""
-        after = self.parts.policy.pace.upload_after_seconds
-        left = asked + after - time.monotonic()
-        if after and left < 0:
-            self.tell_owner(
-                f"this round's upload left {-left:.1f} s later than pace.upload_after_seconds = {after:g} says: others "
-                "may see how long training took. Raise it in policy.toml"
-            )
-        elif left > 0:
-            self._pause(left)
 
     def _close_round(self, request: bytes) -> bytes:
         """Compute the next state from the sum, sign the statement, and lock to it on disk before it leaves."""

@@ -84,19 +84,21 @@ def _study(home: Home, entries: Sequence[Entry], digest: bytes) -> dict[str, Any
         "committed": sum(entry.kind == "commit" for entry in own),
         "released": sum(entry.kind == "release" for entry in own),
         "state": _state({entry.kind for entry in own}),
-        **_attempts(home, digest),
+        **_remembered(home, digest),
     }
 
 
-def _attempts(home: Home, digest: bytes) -> dict[str, Any]:
-    """Whether the node has stopped, round after round having failed, and what its owner has allowed beyond."""
+def _remembered(home: Home, digest: bytes) -> dict[str, Any]:
+    """Since when the study is paused; whether the node has stopped, round after round having failed, and what its owner
+    has allowed beyond."""
     if not (home.path / STORE_FILE).exists():
-        return {"stopped": False, "more_attempts": 0}
+        return {"paused": "", "stopped": False, "more_attempts": 0}
     try:
         with NodeStore(home.path / STORE_FILE) as store:
-            return {"stopped": stopped_at(store, digest) is not None, "more_attempts": store.all_more_attempts(digest)}
+            stopped, more = stopped_at(store, digest) is not None, store.all_more_attempts(digest)
+            return {"paused": store.paused(digest), "stopped": stopped, "more_attempts": more}
     except sqlite3.Error:
-        return {"stopped": None, "more_attempts": None}
+        return {"paused": None, "stopped": None, "more_attempts": None}
 
 
 def _state(kinds: set[str]) -> str:
@@ -129,14 +131,15 @@ def _study_line(study: Mapping[str, Any]) -> str:
     return (
         f"  study         {study['name']} {study['digest'][:16]}, approved {study['approved'][:10]}, {study['state']}: "
         f"epsilon {study['epsilon']:g}, {study['committed']} of {study['rounds']} rounds committed, "
-        f"{study['released']} with a receipt{_attempts_words(study)}"
+        f"{study['released']} with a receipt{_memory_words(study)}"
     )
 
 
-def _attempts_words(study: Mapping[str, Any]) -> str:
+def _memory_words(study: Mapping[str, Any]) -> str:
     if study["stopped"] is None:
         return f"; {STORE_FILE} cannot be read: see `secfed doctor`"
+    paused = f"; PAUSED by its owner since {study['paused'][:10]}" if study["paused"] else ""
     allowed = f"; {study['more_attempts']} more attempts were allowed" if study["more_attempts"] else ""
     if not study["stopped"]:
-        return allowed
-    return f"{allowed}; STOPPED, since round after round failed: see `secfed node allow-attempts --help`"
+        return allowed + paused
+    return f"{allowed}{paused}; STOPPED, since round after round failed: see `secfed node allow-attempts --help`"

@@ -9,14 +9,37 @@ from __future__ import annotations
 
 import os
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from secfed.aggregator_home import Deadlines
 from secfed.figures import whole_minutes
 
 OWNERS_LOG = "node.log"
-_ANSWERED = re.compile(rb"answered in (\d{1,7}\.\d+) s")
+TOOK_PART = "took part, "
+"""In the owner's log, before the seconds that a round's longest answer took."""
+TOOK = re.compile(rf"{TOOK_PART}(\d{{1,7}}\.\d+) s")
 _TAIL_BYTES = 1 << 20
+
+
+def hold_back(after: float, asked: float, pause: Callable[[float], None], tell_owner: Callable[[str], None]) -> None:
+    """Wait for an upload's moment; tell the owner when it has passed already.
+
+    Args:
+        after: `pace.upload_after_seconds` of the node's policy; 0 to wait for nothing.
+        asked: when the node was asked for the upload, by `time.monotonic`.
+        pause: waits for so many seconds.
+        tell_owner: shows a line to the owner.
+    """
+    left = asked + after - time.monotonic()
+    if after and left < 0:
+        tell_owner(
+            f"this round's upload left {-left:.1f} s later than pace.upload_after_seconds = {after:g} says: others "
+            "may see how long training took. Raise it in policy.toml"
+        )
+    elif left > 0:
+        pause(left)
 
 
 def suggested(home: Path) -> tuple[int, str]:
@@ -57,6 +80,7 @@ def _longest_answer(log: Path) -> float | None:
     try:
         with log.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
-            return max((float(each) for each in _ANSWERED.findall(file.read(_TAIL_BYTES))), default=None)
+            text = file.read(_TAIL_BYTES).decode(errors="replace")
+            return max((float(each) for each in TOOK.findall(text)), default=None)
     except OSError:
         return None

@@ -8,12 +8,13 @@ import sys
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TextIO
 
+from secfed.channel import Standing
 from secfed.figures import rounded_up
 
 NO_ANSWER = "no answer"
 LEFT_OUT = "left out by the operator"
 KEEPS_OUT = "takes no part in it, by its own word"
-"""Why a node is absent, where it is not for what it answered."""
+"""Why a node is absent, where it is not for what it answered. Why it keeps out is for its owner alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,19 @@ class NodeAbsent(Event):
     node: str
     stage: str
     reason: str
+
+
+def why_absent(left_out: bool, standing: Standing | None, head: int) -> str:
+    """Why a node whose answer is not wrong is absent from a round.
+
+    Args:
+        left_out: whether the operator left it out.
+        standing: what it answered to the opening, if that was where it stands.
+        head: the last round with a receipt. A node that stands there could join, and does not.
+    """
+    if left_out:
+        return LEFT_OUT
+    return NO_ANSWER if standing is None or standing.round_number != head else KEEPS_OUT
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,14 +26,15 @@ class SessionEnd:
             clock: seconds since whenever, never going back.
             tell_owner: shows a line to the owner.
         """
-        self._seconds = seconds
+        self.seconds = seconds
+        """Of the sessions that begin from now on."""
         self._clock = clock
         self._tell_owner = tell_owner
         self._ends = 0.0
 
     def begin(self) -> None:
         """A session begins."""
-        self._ends = self._clock() + self._seconds
+        self._ends = self._clock() + self.seconds
 
     def look(self, session: Client | None) -> float | None:
         """End the session if its time is over. Gives the seconds that it has left; None where none is open now."""
@@ -44,7 +45,7 @@ class SessionEnd:
             return left
         session.abandon()
         self._tell_owner(
-            f"round {session.config.context.round_number}: its session was open for {self._seconds:g} s and was not "
+            f"round {session.config.context.round_number}: its session was open for {self.seconds:g} s and was not "
             "finished. It has ended, and its secrets are gone: this node is absent from the rest of the round. If "
             "rounds take longer, raise pace.session_ends_after_seconds in policy.toml; else ask the aggregator's "
             "operator why"

@@ -25,6 +25,7 @@ CREATE TABLE IF NOT EXISTS allowances (study BLOB, state BLOB, more INTEGER NOT 
 CREATE TABLE IF NOT EXISTS locks (study BLOB, round INTEGER, offer BLOB NOT NULL, PRIMARY KEY (study, round));
 CREATE TABLE IF NOT EXISTS links (study BLOB, position INTEGER, receipt BLOB NOT NULL, packed BLOB NOT NULL,
                                   PRIMARY KEY (study, position));
+CREATE TABLE IF NOT EXISTS pauses (study BLOB PRIMARY KEY, since TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS peers (identity BLOB PRIMARY KEY, ledger_sequence INTEGER NOT NULL);
 """
 
@@ -106,6 +107,20 @@ class NodeStore:
             "INSERT INTO allowances VALUES (?1, ?2, ?3) ON CONFLICT (study, state) DO UPDATE SET more = more + ?3",
             (study, state, more),
         )
+
+    def paused(self, study: bytes) -> str:
+        """Since when its owner has paused a study; empty if it is not paused."""
+        row = self._database.execute("SELECT since FROM pauses WHERE study = ?", (study,)).fetchone()
+        return str(row[0]) if row else ""
+
+    def pause(self, study: bytes, since: str) -> str:
+        """Note that its owner pauses a study. Gives since when it is paused: from the first time on."""
+        self._database.execute("INSERT OR IGNORE INTO pauses VALUES (?, ?)", (study, since))
+        return self.paused(study)
+
+    def resume(self, study: bytes) -> bool:
+        """Note that it is paused no longer. Gives whether it was."""
+        return self._database.execute("DELETE FROM pauses WHERE study = ?", (study,)).rowcount > 0
 
     def join(self, study: bytes, round_number: int, state: bytes) -> None:
         """Join a round on a state: raise the floor and count the attempt, both or neither.

@@ -20,7 +20,7 @@ from typing import Annotated
 import typer
 
 from secfed import __version__
-from secfed.cli import demo, doctor, federation, node, run, study, verify
+from secfed.cli import demo, doctor, federation, node, pausing, run, study, verify
 from secfed.errors import Problems, UserError
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ app.command(name="run", epilog=run.EXAMPLE)(run.command)
 app.command(name="verify", epilog=verify.EXAMPLE)(verify.command)
 app.command(name="doctor", epilog=doctor.EXAMPLE)(doctor.command)
 app.add_typer(node.app, name="node")
+pausing.add_to(node.app)
 app.add_typer(study.app, name="study")
 app.add_typer(federation.app, name="federation")
 # Rooms above this one add their command groups from outside: nothing here may know them.

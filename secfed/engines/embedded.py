@@ -85,7 +85,7 @@ class EmbeddedChannel:
                 continue
             try:
                 answer = node.handle(request)
-            except (ProtocolError, DPError, sqlite3.Error, OSError) as error:
+            except (ProtocolError, DPError, UserError, sqlite3.Error, OSError) as error:
                 self._tell_owner(node.parts.name, str(error))
                 continue
             if answer:

@@ -66,8 +66,8 @@ def test_folders_of_old_jobs_are_removed_and_of_running_ones_never(tmp_path: Pat
 def test_no_more_jobs_are_started_than_a_node_has_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("nvflare")
     from secfed.engines.flare import launcher
-    from secfed.engines.flare.worker import OWNERS_LOG
     from secfed.home import VARIABLE
+    from secfed.pace import OWNERS_LOG
 
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     monkeypatch.setattr(launcher, "KeptAlive", lambda start, folder, pause, tell: folder)

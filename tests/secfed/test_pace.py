@@ -107,7 +107,11 @@ def test_an_owner_whose_uploads_are_not_held_back_is_warned_with_a_value_to_set(
     assert "sees how long each round's training took" in what
     assert "upload_after_seconds = 900 under [pace]" in fix
     assert "a quarter of the 3600 s" in fix
-    lines = ["a answered in 12.000 s", "b answered in 100.500 s", "c answered in 3.000 s"]
+    lines = [
+        "a round 1: took part, 12.00 s",
+        "b round 2: took part, 100.50 s",
+        "c round 3: took part, 3.00 s, and signed no sum of it",
+    ]
     (tmp_path / OWNERS_LOG).write_text("\n".join(lines) + "\n")
     _, fix = warning(tmp_path, 0.0) or ("", "")
     assert "upload_after_seconds = 240 under [pace]" in fix

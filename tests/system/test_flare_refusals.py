@@ -81,7 +81,7 @@ def test_a_server_that_put_less_noise_into_an_approved_study_is_stopped_before_a
     assert f"{path} is another study than its folder says" in end["text"]
     assert not kinds(running) & {"round-opened", "stage"}
     assert ledgers(running.homes) == before
-    assert not any("answered in" in owners_log(home) for home in running.homes)
+    assert not any("took part" in owners_log(home) for home in running.homes)
 
 
 @pytest.mark.parametrize("told", ["the changed study", "the approved study"])
@@ -109,7 +109,7 @@ def test_nobody_answers_for_a_study_that_the_server_changed_after_its_approval(
     faster.abort()
     assert not kinds(faster) & {"round-opened", "stage"}
     assert ledgers(running.homes) == before
-    assert not any("answered in" in owners_log(home) for home in running.homes)
+    assert not any("took part" in owners_log(home) for home in running.homes)
 
 
 def test_a_stranger_whom_a_job_names_is_no_part_of_the_study_which_goes_on_without_it(
@@ -135,10 +135,10 @@ def test_a_stranger_whom_a_job_names_is_no_part_of_the_study_which_goes_on_witho
     assert len(summary["rounds"]) == ROUNDS
     assert {each["name"] for each in summary["hospitals"]} == set(running.names)
     for home in running.homes:  # whom the same job reaches, and who take part
-        assert "answered in" in owners_log(home)
+        assert "took part" in owners_log(home)
     for home in running.strangers:
         assert (running.kits[home.name] / identity).is_dir(), "the job did not come to the stranger at all"
-        assert "answered in" not in owners_log(home)
+        assert "took part" not in owners_log(home)
         assert "the node is open" not in owners_log(home)
     assert ledgers(running.strangers) == [(), ()]
 

@@ -19,10 +19,11 @@ from nvflare.apis.signal import Signal
 from secfed.engines.flare.bounds import INCOMING
 from secfed.engines.flare.envelope import TOPIC, answer_of, read_request
 from secfed.engines.flare.settings import study_digest
-from secfed.engines.flare.worker import NodeWorker, OwnersLog
+from secfed.engines.flare.worker import NodeWorker
 from secfed.home import Home, default_home
 from secfed.libraries import settle_libraries
 from secfed.node import Node
+from secfed.owners_log import OwnersLog
 from secfed.run_facts import FLARE
 
 _STOP_SECONDS = 5.0
@@ -49,7 +50,8 @@ class NodeExecutor(Executor):  # type: ignore[misc]
         """Open the node when the run starts, close it when it ends."""
         if event_type == EventType.START_RUN:
             settle_libraries()
-            self._worker = NodeWorker(self._open_node, self._approval, OwnersLog(default_home()))
+            log = OwnersLog(default_home())
+            self._worker = NodeWorker(self._open_node, self._approval, log, debug=log.debug)
             INCOMING.allow(self._needed, peers=1)
             self._worker.start()
             fl_ctx.get_engine().register_aux_message_handler(TOPIC, self._answer)

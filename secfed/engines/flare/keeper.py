@@ -26,6 +26,7 @@ from secfed.engines.flare.bounds import bound_memory
 from secfed.engines.flare.connections import ConnectionsFile, open_connections
 from secfed.engines.flare.logs import bound_audit
 from secfed.engines.flare.progress import END, RunLog, read_log, starts_in_vain
+from secfed.engines.flare.sessions import follow_sessions, with_new_sessions
 from secfed.engines.flare.settings import study_of_job
 
 _SITES_SECONDS = 60.0
@@ -49,6 +50,7 @@ class StudyKeeper(FLComponent):  # type: ignore[misc]
         super().__init__()
         bound_memory()
         bound_audit()
+        follow_sessions()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """At the server's start, and when a job is over."""
@@ -112,6 +114,9 @@ class StudyKeeper(FLComponent):  # type: ignore[misc]
         digest = _study_of(job) if job is not None else None
         if digest is None:
             return
+        followed = with_new_sessions(process[RunProcessKey.PARTICIPANTS], engine.get_clients())
+        if followed is not None:
+            process[RunProcessKey.PARTICIPANTS] = followed
         connected = open_connections(engine)
         taking_part = {client.name for client in process[RunProcessKey.PARTICIPANTS].values()}
         log = RunLog(AggregatorHome(default_home()).run(digest))

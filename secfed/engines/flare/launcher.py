@@ -10,6 +10,7 @@ server no longer runs is ended by FLARE's heartbeat.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -33,8 +34,8 @@ from secfed.engines.flare.bounds import bound_memory
 from secfed.engines.flare.logs import bound_audit
 from secfed.engines.flare.room import JOBS_MAX, MARK, running
 from secfed.engines.flare.served import serve_jobs_only
-from secfed.engines.flare.worker import OwnersLog
 from secfed.home import default_home
+from secfed.owners_log import OwnersLog
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 2.0, 60.0
 _REFUSALS = {
@@ -70,7 +71,8 @@ class KeptAlive(ProcessHandle):  # type: ignore[misc]
         self._tell_owner = tell_owner
         self._ending = False
         self._lock = threading.Lock()
-        (folder / MARK).touch()
+        with contextlib.suppress(OSError):  # on a full disk it is not taken up after a restart, and runs all the same
+            (folder / MARK).touch()
 
     def terminate(self, heartbeat_cleanup: bool = False) -> None:
         """End the process, for good."""
@@ -90,13 +92,15 @@ class KeptAlive(ProcessHandle):  # type: ignore[misc]
             with self._lock:
                 if self._ending:
                     break
-                self.adapter = self._start()
+                with contextlib.suppress(OSError):  # no memory, no disk: the next time there may be
+                    self.adapter = self._start()
         refusal = _REFUSALS.get(self.adapter.poll())
         if refusal is not None:
             self._tell_owner(f"{refusal}. Ask its operator; {self._folder / 'log.txt'} says more")
-        (self._folder / MARK).unlink(missing_ok=True)
         # FLARE would report what is in this file. It is not the server's business how a process of ours ended.
-        (self._folder / FLMetaKey.PROCESS_RC_FILE).unlink(missing_ok=True)
+        for name in (MARK, FLMetaKey.PROCESS_RC_FILE):
+            with contextlib.suppress(OSError):
+                (self._folder / name).unlink(missing_ok=True)
 
     def poll(self) -> int:
         """FLARE's code for how it ended: that of a job that is not allowed here, success, or nothing to report."""

@@ -7,28 +7,34 @@ its turn came nobody would wait for it. What goes wrong is told to the owner alo
 
 from __future__ import annotations
 
+import contextlib
+import os
 import queue
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
 
+from dp.errors import LedgerUnavailable
 from protocols.errors import ProtocolError
 from protocols.wire import Limits, message_type, most_map_bytes
-from secfed.bounded_log import BoundedFile, cut, fold_of, repeated, shape_of
 from secfed.channel import most_request_bytes
+from secfed.consent import KeepsOut
 from secfed.data_watch import DataChanged
 from secfed.engines.flare.memory import give_back, leave_out_what_is_there
 from secfed.errors import UserError
 from secfed.handover import AttendanceRequest, HandoverRequest, attendance, handover
 from secfed.node import Node
-from secfed.pace import OWNERS_LOG
+from secfed.owners_log import RoundLines
 
 OPENING_PAUSE_SECONDS = 5.0
 """Between two attempts to open the node: an earlier process may still hold it."""
+DIED = 70
+"""Exit code of a process whose node's thread has ended: `secfed.engines.flare.launcher` starts it again."""
+_OPEN_ANEW = (DataChanged, LedgerUnavailable, sqlite3.Error, OSError)
+"""The data is another, or the disk is full or broken: the node goes on from what is on the disk, once that will do."""
 _NO_LIMITS = Limits(0, 0)
 _SMALL_BYTES = max(most_map_bytes(kind, _NO_LIMITS) for kind in (AttendanceRequest, HandoverRequest))
 """Of the two requests that are not the node's own."""
@@ -51,16 +57,22 @@ class NodeWorker:
         open_node: Callable[[], AbstractContextManager[Node]],
         approval: Callable[[], bytes],
         tell_owner: Callable[[str], None],
+        *,
+        debug: Callable[[str], None] = lambda text: None,
+        end_process: Callable[[int], object] = os._exit,
     ) -> None:
         """
         Args:
             open_node: opens the node; called on the worker's thread, and again after it failed.
             approval: the node's signature under the study.
-            tell_owner: gets the reason, in a line, whenever something goes wrong.
+            tell_owner: gets a line for every round, and the reason whenever something goes wrong.
+            debug: gets a line for every answer.
+            end_process: ends the process with this code. A process whose node is gone must not live on.
         """
         self._open_node = open_node
         self._approval = approval
-        self._tell_owner = tell_owner
+        self._tell, self._debug = tell_owner, debug
+        self._end_process = end_process
         self._ending = threading.Event()
         self._busy = threading.Lock()
         self._requests: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
@@ -98,13 +110,22 @@ class NodeWorker:
             self._busy.release()
 
     def _run(self) -> None:
+        """Whatever ends this thread before it is told to, ends the process: it is started again, with a node."""
+        try:
+            self._keep_open()
+        finally:
+            self._ready.clear()
+            if not self._ending.is_set():
+                self._tell_owner("the node's thread has ended: its process ends, too, and is started again")
+                self._end_process(DIED)
+
+    def _keep_open(self) -> None:
         told = ""
         while not self._ending.is_set():
             try:
                 with self._open_node() as node:
                     self._tell_owner("the node is open for the study")
                     self._serve(node)
-                return
             except Exception as error:  # whatever it is, it is the owner's matter alone, and no reason to end
                 self._ready.clear()
                 reason = _reason(error)
@@ -113,25 +134,41 @@ class NodeWorker:
                     told = reason
             self._ending.wait(OPENING_PAUSE_SECONDS)
 
+    def _tell_owner(self, text: str) -> None:
+        """Tell the owner. What cannot be told is no reason to end, either."""
+        with contextlib.suppress(Exception):
+            self._tell(text)
+
     def _serve(self, node: Node) -> None:
-        approval = self._approval()
+        approval, lines = self._approval(), RoundLines(self._tell_owner)
         self._most_bytes = _most_bytes(node)
         leave_out_what_is_there()
         self._ready.set()
-        while (asked := self._next_request(node)) is not None:
-            started = time.monotonic()
-            try:
-                asked.answer = answer_of(node, approval, asked.request)
-                if asked.answer:
-                    self._tell_owner(f"answered in {time.monotonic() - started:.3f} s")
-            except DataChanged:
-                raise  # the node is opened anew, on the file that its owner stands by
-            except Exception as error:  # a refusal, or a fault of ours: to the aggregator both are silence
-                self._tell_owner(f"no answer to a request after {time.monotonic() - started:.1f} s: {_reason(error)}")
-            finally:
-                asked.answered.set()
-            give_back()
-        self._ready.clear()
+        try:
+            while (asked := self._next_request(node)) is not None:
+                self._answer(node, approval, asked, lines)
+                give_back()
+        finally:
+            self._ready.clear()
+            node.abandon()  # a session does not outlive its node
+            lines.end()
+
+    def _answer(self, node: Node, approval: bytes, asked: _Asked, lines: RoundLines) -> None:
+        started = time.monotonic()
+        try:
+            asked.answer = answer_of(node, approval, asked.request)
+            seconds = time.monotonic() - started
+            if asked.answer:
+                self._debug(f"answered in {seconds:.3f} s")
+            lines.answered(node.session, seconds)
+        except _OPEN_ANEW:
+            raise
+        except KeepsOut:
+            pass  # its owner has been told
+        except Exception as error:  # a refusal, or a fault of ours: to the aggregator both are silence
+            self._tell_owner(f"no answer to a request after {time.monotonic() - started:.1f} s: {_reason(error)}")
+        finally:
+            asked.answered.set()
 
     def _next_request(self, node: Node) -> _Asked | None:
         """Wait for it. A session whose time is over meanwhile ends at that moment: perhaps nothing more ever comes."""
@@ -156,7 +193,10 @@ def answer_of(node: Node, approval: bytes, request: bytes) -> bytes:
     if len(request) <= _SMALL_BYTES:
         kind = message_type(request, _SMALL_BYTES, None)
         if kind == AttendanceRequest.TYPE:
-            node.check_ready()  # who cannot take part is not there
+            try:
+                node.check_ready()  # who cannot take part is not there
+            except KeepsOut:
+                return node.standing()
             return attendance(node, approval, request)
         if kind == HandoverRequest.TYPE:
             return handover(node, request)
@@ -169,24 +209,8 @@ def _most_bytes(node: Node) -> int:
 
 def _reason(error: Exception) -> str:
     """For the owner: our own errors are written for people; of others the kind is said, too."""
-    if isinstance(error, UserError | ProtocolError):
-        return str(error)
-    return f"{type(error).__name__}: {error}"
-
-
-class OwnersLog:
-    """Tells the owner by a line in a file of the node's home, which only the owner reads.
-
-    What a server sends can make it say something at any rate: it is bounded (`secfed.bounded_log`).
-    """
-
-    def __init__(self, home: Path) -> None:
-        path = home / OWNERS_LOG
-        self._file, self._fold = BoundedFile(path), fold_of(path)
-
-    def __call__(self, text: str) -> None:
-        line = " ".join(text.splitlines())
-        folded = self._fold.admit(shape_of(line))
-        if folded is not None:
-            moment = datetime.now(UTC).isoformat(timespec="milliseconds")
-            self._file.append(f"{moment} {cut(line)}{repeated(folded)}")
+    try:
+        text = str(error)
+    except Exception:  # an exception that cannot be shown must not end the thread that met it
+        text = "no text"
+    return text if isinstance(error, UserError | ProtocolError) else f"{type(error).__name__}: {text}"
