@@ -195,6 +195,7 @@ def federation(
     gathering_seconds: float = 120.0,
     hooks: Mapping[str, Path] | None = None,
     apart: bool = False,
+    pace: str = PACE,
 ) -> Iterator[Processes]:
     """Set it up in this folder; whatever was started is ended with it.
 
@@ -206,12 +207,13 @@ def federation(
         gathering_seconds: how long the aggregator waits for a site that is not there.
         hooks: as `Processes` has them.
         apart: each participant has a network namespace; else all are on the loopback.
+        pace: what each hospital's policy says about it.
     """
     base = make_tiny_base(folder / "base")
     hospitals = make_hospitals(folder, base, replace(SMALL, hospitals=4, minimum=3, steps=rounds), studies)
     for home in hospitals.homes:
         with (home.path / "policy.toml").open("a") as policy:
-            policy.write(PACE)  # long enough in the masked input for a kill to find it there
+            policy.write(pace)  # long enough in the masked input for a kill to find it there
         plant(folder / "workspace" / "sites" / home.name / "patients.jsonl")
         approve_at(home, hospitals.study_path)
     study = hospitals.study

@@ -1,0 +1,61 @@
+"""Two hundred rounds, with a site and the server started again among them, leave less than a megabyte of logs at each.
+
+Rounds are as short as they can be: no upload is held back. What is counted is everything that is a log, wherever it is
+kept: what the programs print goes to a file here, and to the journal of a service elsewhere.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("nvflare")
+
+from secfed.engines.flare.loopback import SERVER
+from secfed.flare_demo import submit_when_connected
+from tests.flare import Processes, federation, owners_log
+
+pytestmark = [pytest.mark.flare, pytest.mark.timeout(5400)]
+ROUNDS, SITE_AT, SERVER_AT = 200, 40, 100
+MOST_BYTES = 1_000_000
+
+
+def logs(folder: Path) -> list[Path]:
+    """Every log of a kit or a home, old ones and those of its jobs included."""
+    patterns = ("*.log", "*.log.*", "log*.txt", "log*.txt.*", "*.jsonl")
+    return sorted({path for pattern in patterns for path in folder.rglob(pattern) if path.is_file()})
+
+
+def written(processes: Processes, name: str) -> dict[str, int]:
+    """Bytes by log, of a site or the server."""
+    homes = {home.name: home.path for home in processes.homes}
+    kit = processes.kits[name]
+    found = [*logs(kit), *logs(homes.get(name, processes.aggregator.path)), processes.folder / "logs" / f"{name}.log"]
+    patients = {Path(each.file) for home in processes.homes for each in home.node.data}
+    return {str(path.relative_to(processes.folder)): path.stat().st_size for path in found if path not in patients}
+
+
+def test_two_hundred_rounds_with_restarts_leave_small_logs(tmp_path: Path) -> None:
+    with federation(tmp_path, ROUNDS, pace="") as processes:
+        processes.start()
+        processes.wait_for_sites()
+        submit_when_connected(processes.operator, processes.study, processes.loopback)
+        restarted = processes.names[0]
+        processes.until(lambda event: event.get("round_number") == SITE_AT, 1800.0)
+        processes.loopback.kill(restarted)
+        processes.launch(restarted)
+        processes.until(lambda event: event.get("round_number") == SERVER_AT, 1800.0)
+        processes.loopback.kill(SERVER)
+        processes.launch(SERVER)
+        summary = processes.finished(3600.0)
+        completed = [each for each in summary["rounds"] if not each["attempt_void"]]
+        assert len(completed) >= ROUNDS - 3
+        assert sum(restarted in each["survivors"] for each in completed) >= ROUNDS - 30
+        sizes = {name: written(processes, name) for name in (SERVER, *processes.names)}
+        for name, files in sizes.items():
+            print(f"{name}: {sum(files.values()):,} bytes of logs: {files}")
+        lines = {home.name: len(owners_log(home).splitlines()) for home in processes.homes}
+        print(f"lines of node.log: {lines}")
+        assert all(sum(files.values()) < MOST_BYTES for files in sizes.values()), sizes
+        assert all(count < ROUNDS + 40 for count in lines.values()), lines
