@@ -6,6 +6,7 @@ kept: what the programs print goes to a file here, and to the journal of a servi
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 pytest.importorskip("nvflare")
 
 from secfed.engines.flare.loopback import SERVER
+from secfed.engines.flare.progress import read_log
 from secfed.flare_demo import submit_when_connected
 from tests.flare import Processes, federation, owners_log
 
@@ -36,19 +38,28 @@ def written(processes: Processes, name: str) -> dict[str, int]:
     return {str(path.relative_to(processes.folder)): path.stat().st_size for path in found if path not in patients}
 
 
+def wait_for_round(processes: Processes, number: int) -> None:
+    """Until it is opened. The log is long, and read once a second only."""
+    end = time.monotonic() + 3600.0
+    while not any(event.get("round_number", 0) >= number for event in read_log(processes.run)):
+        assert time.monotonic() < end, f"round {number} was never opened"
+        time.sleep(1.0)
+
+
 def test_two_hundred_rounds_with_restarts_leave_small_logs(tmp_path: Path) -> None:
     with federation(tmp_path, ROUNDS, pace="") as processes:
         processes.start()
         processes.wait_for_sites()
         submit_when_connected(processes.operator, processes.study, processes.loopback)
         restarted = processes.names[0]
-        processes.until(lambda event: event.get("round_number") == SITE_AT, 1800.0)
+        wait_for_round(processes, SITE_AT)
         processes.loopback.kill(restarted)
         processes.launch(restarted)
-        processes.until(lambda event: event.get("round_number") == SERVER_AT, 1800.0)
+        wait_for_round(processes, SERVER_AT)
         processes.loopback.kill(SERVER)
         processes.launch(SERVER)
-        summary = processes.finished(3600.0)
+        wait_for_round(processes, ROUNDS)
+        summary = processes.finished()
         completed = [each for each in summary["rounds"] if not each["attempt_void"]]
         assert len(completed) >= ROUNDS - 3
         assert sum(restarted in each["survivors"] for each in completed) >= ROUNDS - 30
