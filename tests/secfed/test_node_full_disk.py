@@ -69,24 +69,28 @@ def test_ledger_and_store_say_that_the_disk_is_full_and_go_on_when_it_is_not(dis
         assert {number for number in range(1, 41) if ledger.holds("commit", STUDY, number)} == {*booked, 40}
 
 
-@pytest.mark.parametrize("room", ROOM)
-def test_a_ledger_that_cannot_be_opened_on_a_full_disk_is_not_called_broken(disk: SmallDisk, room: int) -> None:
+BROKEN_OR_NOT = [
+    (sqlite3.OperationalError("disk I/O error"), LedgerUnavailable),
+    (sqlite3.DatabaseError("malformed"), LedgerCorrupt),
+]
+
+
+@pytest.mark.parametrize(("error", "said"), BROKEN_OR_NOT)
+def test_a_ledger_that_cannot_be_read_for_its_disk_is_not_called_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: sqlite3.Error, said: type[Exception]
+) -> None:
     """An owner who is told that it is may put back a copy, which has forgotten spend."""
-    with open_ledger(disk.folder) as ledger:
-        ledger.grant(make_policy().budget.grant)
-        ledger.reserve("test", STUDY, 1.0, 1e-6, 1000)
-        ledger.commit(STUDY, 1)
-    disk.fill(but=room)
-    with suppress(LedgerUnavailable):
-        try:
-            with open_ledger(disk.folder) as ledger:
-                ledger.entries()
-        except LedgerCorrupt as error:
-            pytest.fail(str(error))
-    disk.free()
-    with open_ledger(disk.folder) as ledger:
-        check_whole(ledger)
-        ledger.commit(STUDY, 2)
+
+    class Failing:
+        def execute(self, *_: object) -> None:
+            raise error
+
+    with open_ledger(tmp_path) as ledger:
+        monkeypatch.setattr(ledger, "_connection", Failing())
+        with pytest.raises(said) as told:
+            ledger.entries()
+        assert type(told.value) is said
+        monkeypatch.undo()
 
 
 @pytest.mark.parametrize("room", ROOM)
