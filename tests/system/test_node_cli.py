@@ -330,6 +330,8 @@ def test_two_studies_are_compared_in_words(cli: Cli, tmp_path: Path, workspace: 
         ["node", "status"],
         ["node", "withdraw"],
         ["node", "restored"],
+        ["node", "pause"],
+        ["node", "resume"],
         ["doctor"],
         ["study", "init"],
         ["study", "roster", "add"],
