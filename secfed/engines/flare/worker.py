@@ -194,7 +194,8 @@ def answer_of(node: Node, approval: bytes, request: bytes) -> bytes:
         kind = message_type(request, _SMALL_BYTES, None)
         if kind == AttendanceRequest.TYPE:
             try:
-                node.check_ready()  # who cannot take part is not there
+                if node.end_named is None:  # the study is over else: nothing is joined, and the approval is handed over
+                    node.check_ready()  # who cannot take part is not there
             except KeepsOut:
                 return node.standing()
             return attendance(node, approval, request)
