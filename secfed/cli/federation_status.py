@@ -31,7 +31,8 @@ def tell_status(kit: Path, aggregator: Path | None, as_json: bool) -> None:
     home = AggregatorHome(aggregator or default_home())
     with connect(kit) as operator:
         heard, jobs = ages(operator.last_heard(), time.time()), operator.jobs()
-        rosters = {job.study: operator.sites_of(job.id) for job in _newest(jobs)}
+        elsewhere = [job for job in _newest(jobs) if not home.study_file(bytes.fromhex(job.study)).exists()]
+        rosters = {job.study: operator.sites_of(job.id) for job in elsewhere}
     connections = Connections(heard, read_connections(home.path))
     studies = [
         _status(home, digest, [job for job in jobs if job.study == digest], rosters.get(digest, ()), connections)
