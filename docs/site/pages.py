@@ -15,11 +15,11 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import no_requests
-
 ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]
+
+import no_requests  # noqa: E402  (their folders stand on no path before)
+import pictures  # noqa: E402
 
 PAGES = (
     "*.md",
@@ -61,6 +61,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Draw the pictures that a page asks for."""
+    return pictures.drawn(markdown)
+
+
 def on_post_build(config: MkDocsConfig) -> None:
     """Refuse a site of which a page would load something from elsewhere.
 
@@ -95,4 +100,4 @@ def _folder(target: str) -> str | list[Any]:
 
 def _packages() -> list[str]:
     rooms = sorted(folder.parent.name for folder in (ROOT / "secfed").glob("*/__init__.py"))
-    return [*PACKAGES, *(f"secfed.{room}" for room in rooms)]
+    return [*PACKAGES, *(f"secfed.{room}" for room in rooms), "secfed.errors"]

@@ -38,6 +38,12 @@ def test_the_version_is_one_everywhere() -> None:
     assert [secfed.__version__, *cited] == [project["version"]] * 2
 
 
+def test_the_changelog_has_this_version_with_the_day_on_which_it_is_cited() -> None:
+    cited = (ROOT / "CITATION.cff").read_text()
+    [day] = re.findall(r"^date-released: (\d{4}-\d\d-\d\d)$", cited, re.MULTILINE)
+    assert f"\n## {secfed.__version__} - {day}\n" in (ROOT / "CHANGELOG.md").read_text()
+
+
 POLICY = '<meta http-equiv="Content-Security-Policy" content="default-src \'self\'">'
 
 
