@@ -4,6 +4,7 @@
     models/                      base models, each in a folder of its own, found by digest
     studies/<digest>/            study.toml, and test.jsonl: the held-out records; left-out.json, if sites are left out
     runs/<digest>/               what comes of it: a run's folder (`secfed.run_folder`); its log and state lie beside it
+    kit.txt                      where the server's start-up kit is
     connected.json               the sites that the server has a connection open to
 
 Nothing in it is secret from the operator, and nothing in it is believed by a node. A job names a study by its digest;

@@ -18,6 +18,7 @@ from dp.entries import Entry, hour_from
 from dp.errors import AnotherFormat
 from secfed.aggregator_home import AggregatorHome
 from secfed.data import Columns, survey
+from secfed.engines.flare.kit_check import examine_kit, remembered, warn_of_end
 from secfed.errors import UserError
 from secfed.findings import Finding, NotChecked, Warned, look
 from secfed.home import KEY, MODELS, NODE, POLICY, STUDIES, Approved, Home
@@ -38,13 +39,16 @@ _SEE_LEDGER = "See to the ledger; where the budget was changed in policy.toml, p
 _NOTHING_YET = "there is none yet: it is made when the first study is approved"
 
 
-def examine_node(path: Path, server: Server | None, machine: Machine | None = None) -> tuple[Finding, ...]:
+def examine_node(
+    path: Path, server: Server | None, machine: Machine | None = None, kit: Path | None = None
+) -> tuple[Finding, ...]:
     """Look at a node's home.
 
     Args:
         path: the home.
         server: where the node connects to, if that is to be tried.
         machine: what it runs on.
+        kit: its start-up kit; by default the one that it was last started with.
     """
     machine = machine or Machine()
     findings = [*check_machine(machine, path), look("home folder", lambda: _folder(path, private=True))]
@@ -56,15 +60,19 @@ def examine_node(path: Path, server: Server | None, machine: Machine | None = No
     if all(each.state == "ok" for each in (key, node, policy)):
         home = Home(path, read_identity(path / KEY), read_node_file(path / NODE))
         findings += _inside(home, own)
-    tls, time = _server(server)
+    name = read_node_file(path / NODE).name if node.state == "ok" else None
+    findings += examine_kit(kit or remembered(path), "site", name, machine.now())
+    tls, time = _server(server, machine.now())
     return (*findings, tls, check_clock(machine, time, own))
 
 
-def examine_aggregator(path: Path, server: Server | None, machine: Machine | None = None) -> tuple[Finding, ...]:
-    """Look at an aggregator's folder: `studies/<digest>/study.toml` and the base models that they name.
+def examine_aggregator(
+    path: Path, server: Server | None, machine: Machine | None = None, kit: Path | None = None
+) -> tuple[Finding, ...]:
+    """Look at an aggregator's folder: `studies/<digest>/study.toml`, the base models that they name, and its kit.
 
     Args:
-        path, server, machine: as `examine_node`.
+        path, server, machine, kit: as `examine_node`.
     """
     machine = machine or Machine()
     findings = [*check_machine(machine, path), look("folder", lambda: _folder(path, private=False))]
@@ -75,7 +83,8 @@ def examine_aggregator(path: Path, server: Server | None, machine: Machine | Non
     if not folders:
         findings.append(Finding("studies", "not checked", "no study is there yet"))
     findings += examine_runs(path)
-    tls, time = _server(server)
+    findings += examine_kit(kit or remembered(path), "server", None, machine.now(), server.host if server else None)
+    tls, time = _server(server, machine.now())
     return (*findings, tls, check_clock(machine, time, file_times(path)))
 
 
@@ -245,14 +254,16 @@ def _budget(home: Home) -> str:
     )
 
 
-def _server(server: Server | None) -> tuple[Finding, datetime | None]:
+def _server(server: Server | None, now: datetime) -> tuple[Finding, datetime | None]:
     if server is None:
         return Finding("server", "not checked", "no server was named", "Give --server HOST:PORT and --ca FILE"), None
     times: list[datetime | None] = [None]
 
     def connect() -> str:
-        text, times[0] = greet(server)
-        return text
+        answer = greet(server)
+        times[0] = answer.time
+        warn_of_end(f"the certificate of {server.host}", answer.until, now)
+        return answer.text
 
     return look("server", connect), times[0]
 

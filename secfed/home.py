@@ -6,6 +6,7 @@
     models/                      base models, each in a folder of its own, found by digest
     studies/<digest>/            one for each study that its owner approved: study.toml, approval.json, choice.json
     ledger.sqlite, node.sqlite   what is spent, and what was joined and signed
+    kit.txt                      where the start-up kit is that it was last run with
 
 A node runs what is in its own `studies/`, and nothing else: whoever asks it to run something gives a digest. A study
 counts as approved if this node's own signature over its values and its file verifies; so a file that was changed, or

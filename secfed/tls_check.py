@@ -52,11 +52,23 @@ def parse_address(text: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-def greet(server: Server) -> tuple[str, datetime | None]:
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """How a server answered."""
+
+    text: str
+    """What is well, in a line."""
+    until: datetime
+    """Its certificate's end."""
+    time: datetime | None
+    """Its clock, if it says what it is."""
+
+
+def greet(server: Server) -> Greeting:
     """Connect with TLS.
 
     Returns:
-        What is well, in a line, and the server's clock if it says what it is.
+        What the server said.
 
     Raises:
         UserError: what is not well, and the next step.
@@ -70,8 +82,9 @@ def greet(server: Server) -> tuple[str, datetime | None]:
             ask(connection, proxy, server.host, server.port, _CONNECT_SECONDS)
         try:
             with context.wrap_socket(connection, server_hostname=server.host) as secure:
-                told = f"{secure.version()} with {where}, until {_expiry(secure)}"
-                return told, _time_of(secure, server.host)
+                until = _expiry(secure)
+                told = f"{secure.version()} with {where}, until {until:%Y-%m-%d}"
+                return Greeting(told, until, _time_of(secure, server.host))
         except ssl.SSLCertVerificationError as error:
             opened = ", or the proxy opens TLS, which nothing gets through here" if proxy else ""
             raise UserError(
@@ -144,9 +157,9 @@ def _reason(error: ssl.SSLError) -> str:
     return (error.reason or str(error)).lower().replace("_", " ")
 
 
-def _expiry(secure: ssl.SSLSocket) -> str:
+def _expiry(secure: ssl.SSLSocket) -> datetime:
     until = (secure.getpeercert() or {}).get("notAfter", "")
-    return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(until)), UTC).strftime("%Y-%m-%d")
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(until)), UTC)
 
 
 def _time_of(secure: ssl.SSLSocket, host: str) -> datetime | None:

@@ -34,7 +34,7 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "root")])
         certificate = (
-            _builder(name, name, key.public_key(), datetime.now(UTC) - DAY, datetime.now(UTC) + 30 * DAY)
+            _builder(name, name, key.public_key(), datetime.now(UTC) - DAY, datetime.now(UTC) + 90 * DAY)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .sign(key, hashes.SHA256())
         )
@@ -46,7 +46,7 @@ class Authority:
         return self.folder / "ca.pem"
 
     def issue(self, name: str, starts: datetime | None = None, ends: datetime | None = None) -> tuple[Path, Path]:
-        """Certificate and key for a host, or for an IP address; good from a day ago until in thirty days."""
+        """Certificate and key for a host, or for an IP address; good from a day ago until in ninety days."""
         key = ec.generate_private_key(ec.SECP256R1())
         try:
             alternative: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(name))
@@ -58,7 +58,7 @@ class Authority:
                 self.certificate.subject,
                 key.public_key(),
                 starts or datetime.now(UTC) - DAY,
-                ends or datetime.now(UTC) + 30 * DAY,
+                ends or datetime.now(UTC) + 90 * DAY,
             )
             .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
             .sign(self.key, hashes.SHA256())

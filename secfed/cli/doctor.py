@@ -27,6 +27,10 @@ def command(
     aggregator: Annotated[
         Path | None, typer.Option("--aggregator", metavar="DIR", help="Look at an aggregator's folder instead.")
     ] = None,
+    kit: Annotated[
+        Path | None,
+        typer.Option("--kit", metavar="DIR", help="The start-up kit; the one that was last started, if not given."),
+    ] = None,
     server: Annotated[
         str | None, typer.Option("--server", metavar="HOST:PORT", help="Try to connect to the server.")
     ] = None,
@@ -42,7 +46,8 @@ def command(
     """Look at everything that a round needs, and say how to mend what is not well. Changes nothing.
 
     Python and libraries, disk, clock, keys and their permissions, policy, pace, data, base models, ledger, budget,
-    memory, and TLS to the server. Ends with 0 when nothing failed and with 1 when something did.
+    memory, the start-up kit's certificate and key, and TLS to the server. Ends with 0 when nothing failed and with 1
+    when something did.
     """
     from secfed.libraries import settle_libraries
 
@@ -54,9 +59,9 @@ def command(
         raise UserError("a node and an aggregator were named", "Give one of --home and --aggregator")
     where = _server(server, ca, cert, key)
     if aggregator is not None:
-        findings = examine_aggregator(aggregator, where)
+        findings = examine_aggregator(aggregator, where, kit=kit)
     else:
-        findings = examine_node(default_home() if home is None else home, where)
+        findings = examine_node(default_home() if home is None else home, where, kit=kit)
     failed = sum(each.state == "failed" for each in findings)
     if as_json:
         typer.echo(json.dumps({"ok": not failed, "findings": [dataclasses.asdict(each) for each in findings]}))

@@ -165,7 +165,7 @@ def test_the_greeting_goes_through_the_proxy_and_stays_sealed(
     ):
         url = proxy.url.replace("://", "://me:se%20cret@") if credentials else proxy.url
         monkeypatch.setenv("grpc_proxy", url)
-        told, _ = greet(Server("127.0.0.1", port, authority.path, certificate, key))
+        told = greet(Server("127.0.0.1", port, authority.path, certificate, key)).text
         assert f"through the proxy {proxy.url.removeprefix('http://')}" in told
         assert proxy.heads[0].startswith(f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\n".encode())
         assert proxy.carried

@@ -73,7 +73,7 @@ def test_a_site_with_a_certificate_of_another_authority_is_not_let_in(running: P
 
     def greeting_of(kit: Path | None) -> str:
         own = (kit / "startup" / "client.crt", kit / "startup" / "client.key") if kit else (None, None)
-        return greet(Server(HOST, port, running.kits[site] / "startup" / "rootCA.pem", *own))[0]
+        return greet(Server(HOST, port, running.kits[site] / "startup" / "rootCA.pem", *own)).text
 
     assert "TLSv1." in greeting_of(running.kits[site])
     for kit in (others[site], None):

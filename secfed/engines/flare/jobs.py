@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -23,11 +24,13 @@ from nvflare.fuel.flare_api.api_spec import (
 )
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
+from secfed.engines.flare.kit_check import Kit, check_start
 from secfed.engines.flare.kits import OPERATOR
 from secfed.engines.flare.settings import CONTROLLER, EXECUTOR, job_name, study_of_job
 from secfed.errors import UserError
 from secfed.run_folder import json_text
 from secfed.study import Study
+from secfed.tls_check import Server, greet
 
 _APP = "study"
 _CONNECT_SECONDS = 10.0
@@ -141,13 +144,14 @@ def connect(kit: Path) -> Iterator[Operator]:
     Raises:
         UserError: the kit is none, the server does not answer, or it refuses; from inside the session, too.
     """
-    if not (kit / "startup" / "fed_admin.json").exists():
-        raise UserError(f"{kit} is no operator's kit", "Give the folder `operator` that provisioning made")
+    checked, warnings = check_start(kit, "operator")
+    for line in warnings:
+        sys.stderr.write(f"secfed: {line}\n")
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)  # FLARE's own words about its connections; what matters is in its exceptions
     session = None
     try:
-        session = _log_in(kit)
+        session = _log_in(checked)
         yield Operator(session)
     except InvalidJobDefinition as error:
         raise UserError(
@@ -165,19 +169,20 @@ def connect(kit: Path) -> Iterator[Operator]:
         logging.disable(level)
 
 
-def _log_in(kit: Path) -> Session:
+def _log_in(kit: Kit) -> Session:
     try:
         with redirect_stdout(io.StringIO()):  # it prints, too
-            return new_secure_session(OPERATOR, str(kit), timeout=_CONNECT_SECONDS, auto_login_max_tries=1)
-    except NoConnection as error:
-        raise UserError("the server does not answer", "Check that it runs, and host, port and firewall") from error
+            return new_secure_session(OPERATOR, str(kit.path), timeout=_CONNECT_SECONDS, auto_login_max_tries=1)
     except (AuthenticationError, AuthorizationError) as error:
         raise UserError(f"the server does not accept this operator ({error})", "Use its operator's kit") from error
     except Exception as error:  # FLARE raises whatever its transport and its cryptography do
+        greet(Server(kit.host, kit.port, kit.root, kit.certificate, kit.key))  # says what is wrong, if it is TLS
+        if isinstance(error, NoConnection):
+            raise UserError("the server does not answer", "Check that it runs, and host, port and firewall") from None
         raise UserError(
             f"no session with the server could be set up ({type(error).__name__}: {error})",
             "Check that the kit is the operator's of this very server, whole and still valid",
-        ) from error
+        ) from None
 
 
 def _job(meta: dict[str, Any]) -> Job | None:

@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_component import FLComponent
-from nvflare.apis.fl_constant import RunProcessKey, SystemComponents
+from nvflare.apis.fl_constant import FLContextKey, RunProcessKey, SystemComponents
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.job_def import Job, JobMetaKey, RunStatus
 from nvflare.apis.utils.job_utils import get_event_job_id
@@ -24,6 +25,7 @@ from nvflare.private.fed.server.job_cmds import CLONED_META_KEYS
 from secfed.aggregator_home import AggregatorHome, default_home
 from secfed.engines.flare.bounds import bound_memory
 from secfed.engines.flare.connections import ConnectionsFile, open_connections
+from secfed.engines.flare.kit_watch import watch
 from secfed.engines.flare.logs import bound_audit
 from secfed.engines.flare.progress import END, RunLog, read_log, starts_in_vain
 from secfed.engines.flare.sessions import follow_sessions, with_new_sessions
@@ -55,6 +57,7 @@ class StudyKeeper(FLComponent):  # type: ignore[misc]
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """At the server's start, and when a job is over."""
         if event_type == EventType.SYSTEM_START:
+            watch(Path(fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT).get_root_dir()), self.logger.warning)
             manager = self._manager(fl_ctx)
             for job in manager.get_jobs_by_status([RunStatus.RUNNING, RunStatus.DISPATCHED], fl_ctx):
                 manager.set_status(job.job_id, RunStatus.ABANDONED, fl_ctx)

@@ -31,6 +31,7 @@ from nvflare.utils.job_launcher_utils import get_credential_env
 from nvflare.utils.process_utils import ProcessAdapter, spawn_process
 
 from secfed.engines.flare.bounds import bound_memory
+from secfed.engines.flare.kit_watch import watch
 from secfed.engines.flare.logs import bound_audit
 from secfed.engines.flare.room import JOBS_MAX, MARK, running
 from secfed.engines.flare.served import serve_jobs_only
@@ -140,6 +141,7 @@ class NodeLauncher(ClientProcessJobLauncher):  # type: ignore[misc]
         """As FLARE's launchers, and once this site is connected, take up what was running."""
         super().handle_event(event_type, fl_ctx)
         if event_type == EventType.SYSTEM_START:
+            watch(Path(fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT).get_root_dir()), OwnersLog(default_home()))
             self._take_up(fl_ctx)
 
     def _take_up(self, fl_ctx: FLContext) -> None:

@@ -27,9 +27,14 @@ def become(kit: Path, home: Path) -> NoReturn:
         kit: the server's, or a site's. Its rules are narrowed first: one that was moved has its stores elsewhere, and
             one that was made by hand has not our rules.
         home: the aggregator's home, or the node's.
+
+    Raises:
+        UserError: the kit cannot connect, as when its certificate has expired.
     """
+    from secfed.engines.flare.kit_watch import begin
     from secfed.engines.flare.kits import narrow  # loads nvflare
 
+    begin(kit, home, "server" if is_server(kit) else "site")
     narrow(kit)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # an image of the memory has records, keys and masks in it
     program = command(kit)
