@@ -1,12 +1,14 @@
 """Our bytes in FLARE's container, and nothing else of FLARE's.
 
-A request carries the study's digest, so that bytes of two studies never meet, and one byte string; an answer carries
-the byte string alone. What is read from a container is checked for exactly that, and for its size, before anybody
-looks inside. An answer without bytes is silence.
+A request carries the study's digest, so that bytes of two studies never meet, one byte string, and the sender's clock,
+by which an owner is told that the node's is off; an answer carries the byte string alone. What is read from a container
+is checked for exactly that, and for its size, before anybody looks inside. An answer without bytes is silence.
 """
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime
 from typing import Any
 
 from nvflare.apis.fl_constant import ReturnCode
@@ -15,12 +17,14 @@ from nvflare.apis.shareable import Shareable
 from crypto.kdf import DIGEST_BYTES
 
 TOPIC = "secfed"
-_STUDY, _DATA = "study", "data"
+_STUDY, _DATA, _TIME = "study", "data", "time"
+_TIME_MAX = 1 << 37
+"""Seconds since 1970: a year that `datetime` still has."""
 
 
 def request_of(study: bytes, data: bytes) -> Shareable:
     """A request about a study."""
-    return Shareable({_STUDY: study, _DATA: data})
+    return Shareable({_STUDY: study, _DATA: data, _TIME: int(time.time())})
 
 
 def answer_of(data: bytes) -> Shareable:
@@ -42,6 +46,14 @@ def read_request(container: Any, study: bytes, most_bytes: int) -> bytes | None:
     if type(named) is not bytes or len(named) != DIGEST_BYTES or named != study:
         return None
     return _read(container, most_bytes)
+
+
+def read_time(container: Any) -> datetime | None:
+    """What the sender of a request says that the time is; nothing depends on it but a line to the owner."""
+    said = container.get(_TIME) if isinstance(container, Shareable) else None
+    if type(said) is not int or not 0 <= said < _TIME_MAX:
+        return None
+    return datetime.fromtimestamp(said, UTC)
 
 
 def read_answer(container: Any, most_bytes: int) -> bytes | None:

@@ -8,6 +8,7 @@ the node's bytes or nothing. Reasons go to the owner's log in the node's home.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 
 from nvflare.apis.event_type import EventType
 from nvflare.apis.executor import Executor
@@ -17,7 +18,8 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 
 from secfed.engines.flare.bounds import INCOMING
-from secfed.engines.flare.envelope import TOPIC, answer_of, read_request
+from secfed.engines.flare.clocks import Clocks
+from secfed.engines.flare.envelope import TOPIC, answer_of, read_request, read_time
 from secfed.engines.flare.settings import study_digest
 from secfed.engines.flare.worker import NodeWorker
 from secfed.home import Home, default_home
@@ -45,6 +47,7 @@ class NodeExecutor(Executor):  # type: ignore[misc]
         self._digest = study_digest(study)
         self._worker: NodeWorker | None = None
         self._told_of_others = False
+        self._clocks = Clocks(OwnersLog(default_home()))
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Open the node when the run starts, close it when it ends."""
@@ -69,6 +72,7 @@ class NodeExecutor(Executor):  # type: ignore[misc]
         most = worker.most_request_bytes
         data = read_request(request, self._digest, most)
         if data is not None:
+            self._clocks.compare(read_time(request), datetime.now(UTC))
             return answer_of(worker.ask(data))
         if most and not self._told_of_others:  # once: whoever sends such things must not fill the owner's disk
             self._told_of_others = True
