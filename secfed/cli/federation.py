@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from secfed.cli import renewal
 from secfed.errors import UserError
 from secfed.libraries import require_flare
 
@@ -167,6 +168,10 @@ def kit(
 
     made = authority.assemble(signed, request_folder, fingerprint, out)
     _tell(as_json, {"kit": str(made)}, [f"kit        {made}", f"start it   secfed node run {made}"])
+
+
+app.command(name="renew", epilog=renewal.RENEW)(renewal.renew)
+app.command(name="install", epilog=renewal.INSTALL)(renewal.install)
 
 
 @app.command(name="start", epilog=START)

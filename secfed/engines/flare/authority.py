@@ -5,8 +5,9 @@
     organiser   approve    signs the request, if the roster has the site
     site        assemble   makes the kit from it, once the authority's fingerprint has been compared by telephone
 
-FLARE's own command line does the work (`nvflare cert`, `nvflare package`), in a process of its own; what it says is
-read as JSON. The kit gets our rules at last (`kits.narrow`).
+FLARE's own command line does the work (`nvflare cert`, `nvflare package`), in a process of its own, with certificates
+that begin two days earlier (`backdated`); what it says is read as JSON. The kit gets our rules at last (`kits.narrow`).
+New certificates for the same keys are made by `renewal`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from secfed.run_folder import json_text
 from secfed.sections import Section
 from secfed.study import Name, first_problem
 
-PROFILE, AUTHORITY = "federation.json", "authority"
+PROFILE, AUTHORITY, SIGNED = "federation.json", "authority", "signed"
 _SECONDS = 120.0
 _SIZE_MAX = 1 << 20
 _REQUEST_NAME = re.compile(r"[A-Za-z0-9@.-]{1,100}\.request\.zip")
@@ -135,7 +136,7 @@ def approve(folder: Path, request_file: Path) -> Path:
                 f"{request_file} asks for a certificate for {name}, which is not on the study's roster",
                 "Ask who sent it; nothing was signed for it that left this command",
             )
-        kept = folder / "signed" / f"{name}.signed.zip"
+        kept = folder / SIGNED / f"{name}.signed.zip"
         if kept.exists():
             raise UserError(
                 f"{name} has a certificate already: {kept}",
@@ -190,7 +191,7 @@ def _nvflare(*arguments: str) -> dict[str, Any]:
     Raises:
         UserError: it refuses, with its own words.
     """
-    command: Sequence[str] = (sys.executable, "-m", "nvflare.cli", *arguments, "--format", "json")
+    command: Sequence[str] = (sys.executable, "-m", "secfed.engines.flare.backdated", *arguments, "--format", "json")
     try:
         done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)  # noqa: S603 - no shell
         answer = json.loads(done.stdout.splitlines()[-1])

@@ -29,6 +29,7 @@ from nvflare.lighter.prov_utils import prepare_builders
 from nvflare.lighter.provision import prepare_project
 from nvflare.lighter.provisioner import Provisioner
 
+from secfed.engines.flare.backdated import backdate
 from secfed.engines.flare.logs import log_settings
 from secfed.engines.flare.settings import CLIENT_DEPLOYER, CLIENT_LAUNCHER, CONTROLLER, EXECUTOR, KEEPER
 from secfed.errors import UserError
@@ -127,6 +128,7 @@ def make_kits(federation: Federation, folder: Path) -> dict[str, Path]:
         )
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} exists and is not empty", "Choose a new folder for the kits")
+    backdate()
     participants = [server_of(federation), operator_of(), *(site_of(name) for name in federation.sites)]
     definition = project_of(federation, participants)
     try:
