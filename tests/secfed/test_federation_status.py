@@ -139,6 +139,13 @@ def test_a_job_that_ended_by_its_own_word_is_not_running(run: Run, how: str) -> 
     assert {each.state for each in status.sites} == {"not running"}
 
 
+def test_a_site_that_never_came_is_not_connected_after_the_end_either(run: Run) -> None:
+    run.asks(8, "handover", ONE, TWO)
+    run.log.end("stopped", "it did not hand over")
+    found = site(run.status(RUNNING, connections=Connections({ONE: 3.0, TWO: 3.0})), GONE)
+    assert (found.connected, found.state) == (False, "not connected")
+
+
 def test_a_job_that_the_server_aborted_in_mid_round_is_aborted_even_without_a_word_of_its_own(run: Run) -> None:
     run.asks(3, "share", ONE, over=False)
     status = run.status(JobSeen("job", "FINISHED:ABORTED", True))

@@ -232,7 +232,7 @@ def _doing(
     site, doing = run.sites.get(name, SiteState()), run.doing
     if site.silent is not None:
         silent = site.silent
-        state = "silent" if connected or not running else "not connected"
+        state = "silent" if connected else "not connected"
         why = f"; {_REASON}" if connected and running else ""
         return state, silent.round, silent.time, f"silent since {_when(silent.round, silent.stage)}, {{ago}}{why}"
     if site.out is not None:
