@@ -21,6 +21,7 @@ from secfed import cli
 from secfed.channel import RoundOpening, Standing
 from secfed.consent import Consent, KeepsOut
 from secfed.errors import UserError
+from secfed.handover import Attendance, AttendanceRequest
 from secfed.home import Home
 from secfed.node import Node
 from secfed.policy import PacePolicy, Policy
@@ -282,3 +283,18 @@ def test_what_is_not_approved_or_over_is_not_paused(
     code, printed = command(monkeypatch, capsys, "node", "pause", pristine.study.digest.hex(), "--home", home.path)
     assert code == 2
     assert "is over here, or was withdrawn" in printed
+
+
+def test_a_paused_node_hands_over_its_approval_once_the_study_is_over(federation: Federation) -> None:
+    """It joins nothing more then; without it the study would have no end for anybody."""
+    pytest.importorskip("nvflare")
+    from secfed.engines.flare.worker import answer_of
+
+    owner, node = Owner(federation), federation.nodes[0]
+    asked = encode(AttendanceRequest(owner.digest))
+    interrupt(federation, lambda: owner.store.pause(owner.digest, "2026-11-30"), at=4)
+    interrupt(federation, lambda: during.append(answer_of(node, bytes(64), asked)), at=3, in_round=4)
+    during: list[bytes] = []
+    federation.run()
+    assert [message_type(each, 10_000, 0) for each in during] == [Standing.TYPE]
+    assert message_type(answer_of(node, bytes(64), asked), 10_000, 0) == Attendance.TYPE
