@@ -49,8 +49,6 @@ def test_sites_whose_clocks_are_off_take_part(tmp_path: Path) -> None:
             assert "clock" not in (homes[name].path / "node.log").read_text()
         # Their logs show that the clocks were off, and their ledgers are whole all the same.
         assert clock_of(homes[behind]) < clock_of(homes[others[0]]) < clock_of(homes[ahead]), "the clocks were right"
-        found = {each.check: each for home in homes.values() for each in examine_node(home.path, None)}
-        assert found["ledger"].state == "ok"
-        (clock,) = [each for each in examine_node(homes[ahead].path, None) if each.check == "clock"]
-        assert clock.state == "failed", clock
-        assert "it is behind now, or was ahead then" in clock.text
+        for home in processes.homes:
+            found = {each.check: each.state for each in examine_node(home.path, None)}
+            assert (found["ledger"], found["store"]) == ("ok", "ok")
