@@ -42,6 +42,7 @@ _RENEWED = (
     "Have the federation's organiser renew it (`secfed federation renew`), and put it into the kit "
     "(`secfed federation install`)"
 )
+RIGHT_ONE = "Give the one that the organiser made for this kit; nothing was changed"
 ANEW = "Have the organiser found a new federation (`secfed federation provision`), and make every kit anew"
 _OWN_FILES = "Put back the files that this kit was made with, or make the kit anew: see docs/deploy.md"
 
@@ -112,21 +113,21 @@ def _named(role: Role, values: Any) -> tuple[Any, tuple[Any, Any]]:
     return (host if role == "server" else values["client"]["fqsn"]), (host, port)
 
 
-def certificate_of(path: Path) -> x509.Certificate:
-    """Read a certificate. Raises UserError when the file has none."""
+def certificate_of(path: Path, step: str = _OWN_FILES) -> x509.Certificate:
+    """Read a certificate. Raises UserError, with this next step, when the file has none."""
     try:
         with path.open("rb") as file:
-            return parse_certificate(file.read(_SIZE_MAX), path)
+            return parse_certificate(file.read(_SIZE_MAX), path, step)
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})", _OWN_FILES) from error
+        raise UserError(f"{path} cannot be read ({error.strerror})", step) from error
 
 
-def parse_certificate(data: bytes, path: Path) -> x509.Certificate:
-    """A certificate from a file's bytes. Raises UserError when they are none."""
+def parse_certificate(data: bytes, path: Path, step: str) -> x509.Certificate:
+    """A certificate from a file's bytes. Raises UserError, with this next step, when they are none."""
     try:
         return x509.load_pem_x509_certificate(data)
     except ValueError as error:
-        raise UserError(f"{path} holds no certificate", _OWN_FILES) from error
+        raise UserError(f"{path} holds no certificate", step) from error
 
 
 def names_of(certificate: x509.Certificate) -> set[str]:
@@ -199,10 +200,9 @@ def check_certificate(kit: Kit, certificate: x509.Certificate, path: Path, now: 
     Raises:
         UserError: it is not.
     """
-    step = "Give the one that the organiser made for this kit; nothing was changed"
-    _check_issuer(kit, certificate, path, step)
-    _check_name(kit, certificate, path, step)
-    _check_key(kit, certificate, path, step)
+    _check_issuer(kit, certificate, path, RIGHT_ONE)
+    _check_name(kit, certificate, path, RIGHT_ONE)
+    _check_key(kit, certificate, path, RIGHT_ONE)
     with suppress(Warned):
         _dated(f"the certificate {path}", certificate, now, _RENEWED)
 

@@ -28,6 +28,7 @@ from secfed.engines.flare.authority import AUTHORITY, PROFILE, SIGNED, read_prof
 from secfed.engines.flare.kit_check import (
     ANEW,
     BACKDATED,
+    RIGHT_ONE,
     Kit,
     certificate_of,
     check_certificate,
@@ -42,6 +43,7 @@ VALID = timedelta(days=1095)
 """As FLARE's first ones."""
 _SIZE_MAX = 1 << 20
 _SUFFIX = ".signed.zip"
+_AS_APPROVED = "Bring back the file as `approve` made it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ def install(certificate: Path, kit_folder: Path, now: datetime) -> tuple[Kit, da
     Raises:
         UserError: it is not this kit's, or ends before the one that is there; the kit stays as it is.
     """
-    kit, new = read_kit(kit_folder), certificate_of(certificate)
+    kit, new = read_kit(kit_folder), certificate_of(certificate, RIGHT_ONE)
     check_certificate(kit, new, certificate, now)
     until = certificate_of(kit.certificate).not_valid_after_utc
     if new.not_valid_after_utc < until:
@@ -139,12 +141,10 @@ def _signed_before(path: Path, name: str, root: x509.Certificate) -> x509.Certif
     """The certificate that a participant was given at first."""
     try:
         with zipfile.ZipFile(path) as archive, archive.open(f"{name}.crt") as file:
-            old = parse_certificate(file.read(_SIZE_MAX), path)
+            old = parse_certificate(file.read(_SIZE_MAX), path, _AS_APPROVED)
         old.verify_directly_issued_by(root)
     except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError, InvalidSignature) as error:
-        raise UserError(
-            f"{path} holds no certificate of this authority for {name}", "Bring back the file as `approve` made it"
-        ) from error
+        raise UserError(f"{path} holds no certificate of this authority for {name}", _AS_APPROVED) from error
     return old
 
 
