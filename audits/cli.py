@@ -58,7 +58,10 @@ def protocol(as_json: AsJson = False, html: HtmlFile = None) -> None:
     from audits import table
     from audits.adversaries import ATTACKS
     from audits.adversaries.trials import examine
+    from secfed.files import check_file
 
+    if html is not None:
+        check_file(html)
     if not as_json:
         typer.echo(table.heading())
     verdicts: list[Verdict] = []
@@ -116,7 +119,10 @@ def privacy(as_json: AsJson = False, picture: PictureFile = None) -> None:
     """
     from audits.privacy import report
     from audits.privacy.picture import write_picture
+    from secfed.files import check_file
 
+    if picture is not None:
+        check_file(picture)
     audited = []
     for audit in report.AUDITS:
         if not as_json:

@@ -14,8 +14,6 @@ BUSY_SECONDS: Final = 30.0
 IN_MEMORY: Final = Path(":memory:")
 """Instead of a file: for those who go through many states of a node, none of which is to outlive them."""
 _PAUSE_SECONDS: Final = 0.005
-_IN_MEMORY: Final = ":memory:"
-"""What SQLite takes for no file at all: there is none to be made."""
 _making = threading.Lock()
 
 
@@ -38,8 +36,7 @@ def open_durable(path: Path, schema: str) -> sqlite3.Connection:
         sqlite3.DatabaseError: the file is not a database.
     """
     try:
-        if str(path) != _IN_MEMORY:
-            _make_private(path)
+        _make_private(path)
     except OSError as error:
         raise sqlite3.OperationalError(error.strerror) from error
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)

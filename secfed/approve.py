@@ -23,7 +23,7 @@ from secfed.pace import warning
 from secfed.privacy_plan import in_columns, privacy_plan
 from secfed.run_facts import RunKind
 from secfed.sites import LEDGER_FILE, LEDGER_LABEL, STORE_FILE, Site, check_budget, reserve_once
-from secfed.store import NodeStore
+from secfed.store import open_store
 from secfed.study import Study
 from secfed.study_diff import differences
 from secfed.study_text import study_text
@@ -191,7 +191,7 @@ def raise_floor(home: Home, digest: bytes, round_number: int) -> None:
         UserError: the node itself knows of a later round.
     """
     try:
-        with NodeStore(home.path / STORE_FILE) as store:
+        with open_store(home.path / STORE_FILE) as store:
             store.raise_floor(digest, round_number)
     except ValueError as error:
         raise UserError(
@@ -206,7 +206,7 @@ def allow_more_attempts(home: Home, digest: bytes, more: int) -> int:
         UserError: it has not stopped, or that is more than may be allowed.
     """
     try:
-        with NodeStore(home.path / STORE_FILE) as store:
+        with open_store(home.path / STORE_FILE) as store:
             return allow_attempts(store, digest, more)
     except ValueError as error:
         raise UserError(str(error), "Look at `secfed node status`; docs/wrong-sums.md says how to go on") from error

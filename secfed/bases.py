@@ -21,6 +21,9 @@ from secfed.base_files import check_base_files
 from secfed.errors import UserError
 
 _SAVED_BY_PEFT = ("classifier", "score")  # the usual heads, which PEFT adds by itself
+_POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
+"""What configs call the number of positions; most answer to the first name, whatever their file says."""
+_POSITION_TABLE = "position_embeddings"
 _NO_NAME = re.compile(r"LABEL_[0-9]+")
 _ANOTHER = "Choose another base: docs/models.md lists the architectures that work"
 
@@ -64,6 +67,42 @@ def load_base(base: Path, labels: Sequence[str]) -> tuple[nn.Module, list[str]]:
     missing = sorted(report["missing_keys"])
     _order_head(base, model, missing, _own_labels(config), labels)
     return model, missing
+
+
+def check_length(base: Path, model: nn.Module, config: Any, max_length: int) -> None:
+    """Refuse records of more tokens than a model has positions for.
+
+    Where positions are rotated or relative, nothing ends at the number that the config gives; but the model was never
+    taught any beyond it, and a study spends its budget on what it can learn. So that number is a limit, too.
+
+    Args:
+        base: the folder, for the error's text.
+        model: as it was loaded.
+        config: of its text part.
+        max_length: tokens per record, from the study.
+
+    Raises:
+        ModelError: it has fewer.
+    """
+    most = next((int(given) for name in _POSITIONS if _is_count(given := getattr(config, name, None))), None)
+    if most is None:
+        return
+    most -= max((_before_the_first(part) for name, part in model.named_modules() if _POSITION_TABLE in name), default=0)
+    if max_length > most:
+        raise ModelError(
+            f"the model in {base} reads {most} tokens of a record, and the study's max_length is {max_length}",
+            f"Have a study signed with model.max_length = {most} or less, or choose a base for longer texts",
+        )
+
+
+def _before_the_first(part: nn.Module) -> int:
+    """Rows of a table of positions that no token of a text gets: RoBERTa and its kin count from behind padding's."""
+    unused = getattr(part, "padding_idx", None) if isinstance(part, nn.Embedding) else None
+    return 0 if unused is None else unused + 1
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def parts_to_save(missing: Sequence[str]) -> list[str]:

@@ -6,7 +6,6 @@ It changes nothing. What it finds in the data is for the node's owner, on the no
 from __future__ import annotations
 
 import os
-import sqlite3
 import stat
 from collections.abc import Sequence
 from datetime import datetime
@@ -31,7 +30,7 @@ from secfed.policy import PolicyFile, load_policy_file
 from secfed.run_findings import examine_runs, file_times, unsigned
 from secfed.run_folder import SIGNATURES
 from secfed.sites import LEDGER_FILE, LEDGER_LABEL, STORE_FILE, reserve_once
-from secfed.store import NodeStore
+from secfed.store import open_store
 from secfed.study import Study, load_study
 from secfed.tls_check import Server, greet
 
@@ -186,15 +185,9 @@ def _store(home: Home, entries: Sequence[Entry]) -> str:
                 "Put back its newest copy, and say so with `secfed node restored`",
             )
         return "there is none yet: it is made when the first study runs"
-    try:
-        with NodeStore(path) as store:
-            store.check()
-            behind = [name for name, number in committed.items() if store.floor(bytes.fromhex(name)) < number]
-    except sqlite3.Error as error:
-        raise UserError(
-            f"{path} is not the node's memory as it was written ({error})",
-            "Stop the node and keep the file; put back its newest copy, and say so with `secfed node restored`",
-        ) from error
+    with open_store(path) as store:
+        store.check()
+        behind = [name for name, number in committed.items() if store.floor(bytes.fromhex(name)) < number]
     if behind:
         raise UserError(
             f"{path} is older than the ledger: it has forgotten rounds of study {behind[0][:16]} that were committed",

@@ -19,8 +19,10 @@ def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Put these bytes in a file, new or not: after a crash it holds the old ones or the new ones, and nothing between.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written, or what is there is no plain file: a device or a folder is not replaced.
     """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no plain file", str(path))
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
@@ -58,6 +60,29 @@ def check_writable(folder: Path) -> None:
             raise PermissionError(errno.EACCES, f"nobody may write into {above} here")
     except OSError as error:
         raise _unwritable(folder, error) from error
+
+
+def check_file(path: Path) -> None:
+    """Refuse the name of a file that cannot be written, before the work that is to be written into it.
+
+    Raises:
+        UserError: with what is in the way.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        if not path.parent.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{path.parent} is no folder")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, "nobody may write it here")
+        if _exists(path):
+            path.stat()
+    except FileNotFoundError:
+        return  # a link to what is not there yet
+    except OSError as error:
+        raise UserError(
+            f"the file {path} cannot be written ({error.strerror or error})", "Name another one; nothing was started"
+        ) from error
 
 
 def check_new(folder: Path) -> None:

@@ -220,8 +220,20 @@ class Home:
         write_whole(self.study_folder(digest) / CHOICE, _choice_text(data, data_digest))
 
     def open_ledger(self) -> Ledger:
-        """This node's ledger, made on first use."""
-        return Ledger(self.path / LEDGER_FILE, lambda entry: self.identity.sign(LEDGER_LABEL, entry))
+        """This node's ledger, made on first use.
+
+        Raises:
+            UserError: it is gone, or empty, and studies were approved here: a new one would spend their budget again.
+            LedgerError: it cannot be opened, or is none.
+        """
+        path, begun = self.path / LEDGER_FILE, bool(self.digests())
+        if begun and (not path.exists() or (path.is_file() and path.stat().st_size == 0)):
+            raise UserError(
+                f"the ledger of {self.name} is gone from {path}, and studies were approved here",
+                "Stop, and put back its newest copy: without it nobody knows what was spent. Then say so with "
+                "`secfed node restored` for each of the node's studies, before it runs",
+            )
+        return Ledger(path, lambda entry: self.identity.sign(LEDGER_LABEL, entry))
 
     def site(self, study: Study, dataset: Dataset) -> Site:
         """Read the data and check it, and the policy as it is now, against a study. The budget is not looked at.

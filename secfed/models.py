@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from dp.sampling import Patients
 from secfed.adapter import ADAPTER_FILES, files_digest, loading_arguments, orthonormal_rows, uniform
 from secfed.base_files import BASE_FILES
-from secfed.bases import ModelError, load_base, parts_to_save, quiet
+from secfed.bases import ModelError, check_length, load_base, parts_to_save, quiet
 
 HEAD_SCALE = 2.0**-5
 """Weights that the base lacks start uniform in [-1/32, 1/32): a standard deviation of .018, as BERT's .02."""
@@ -191,6 +191,10 @@ class AdapterModel:
         """The token that stands for nothing; None where neither config nor tokenizer names one."""
         token: int | None = self._text_config.pad_token_id
         return token
+
+    def check_length(self, base: Path, max_length: int) -> None:
+        """Refuse records of more tokens than the model in this folder reads. Raises ModelError."""
+        check_length(base, self.module, self._text_config, max_length)
 
     def pad_with(self, token: int) -> None:
         """Have the model take this token, which its tokenizer pads with, for padding. Decoders look for it: they

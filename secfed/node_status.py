@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -14,7 +13,7 @@ from secfed.figures import scientific
 from secfed.home import Home
 from secfed.policy import BudgetPolicy
 from secfed.sites import LEDGER_FILE, STORE_FILE
-from secfed.store import NodeStore
+from secfed.store import open_store
 
 
 def node_status(home: Home) -> dict[str, Any]:
@@ -24,7 +23,7 @@ def node_status(home: Home) -> dict[str, Any]:
         LedgerCorrupt: the ledger's chain is broken.
     """
     entries: Sequence[Entry] = ()
-    if (home.path / LEDGER_FILE).exists():
+    if (home.path / LEDGER_FILE).exists() or home.digests():
         with home.open_ledger() as ledger:
             entries = ledger.entries()
     policy = home.policy()
@@ -94,10 +93,10 @@ def _remembered(home: Home, digest: bytes) -> dict[str, Any]:
     if not (home.path / STORE_FILE).exists():
         return {"paused": "", "stopped": False, "more_attempts": 0}
     try:
-        with NodeStore(home.path / STORE_FILE) as store:
+        with open_store(home.path / STORE_FILE) as store:
             stopped, more = stopped_at(store, digest) is not None, store.all_more_attempts(digest)
             return {"paused": store.paused(digest), "stopped": stopped, "more_attempts": more}
-    except sqlite3.Error:
+    except UserError:
         return {"paused": None, "stopped": None, "more_attempts": None}
 
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 from dp.sqlite_file import open_durable
+from secfed.errors import UserError
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS floor (study BLOB PRIMARY KEY, round INTEGER NOT NULL);
@@ -30,11 +32,68 @@ CREATE TABLE IF NOT EXISTS peers (identity BLOB PRIMARY KEY, ledger_sequence INT
 """
 
 
+_TABLES = (
+    "SELECT study, round FROM floor WHERE 0",
+    "SELECT study, round FROM restores WHERE 0",
+    "SELECT study, state, number FROM attempts WHERE 0",
+    "SELECT study, state FROM tried WHERE 0",
+    "SELECT study, state, more FROM allowances WHERE 0",
+    "SELECT study, round, offer FROM locks WHERE 0",
+    "SELECT study, position, receipt, packed FROM links WHERE 0",
+    "SELECT identity, ledger_sequence FROM peers WHERE 0",
+)
+"""What fails where a table is another than the schema's."""
+
+
+def damaged(path: Path, error: sqlite3.Error) -> UserError:
+    """The error for the node's owner."""
+    return UserError(
+        f"{path} is not the node's memory as it was written ({error})",
+        "Stop the node and keep the file; put back its newest copy, and say so with `secfed node restored`",
+    )
+
+
+@contextmanager
+def open_store(path: Path) -> Iterator[NodeStore]:
+    """A node's memory, for a command of its owner.
+
+    Raises:
+        UserError: it cannot be opened or written, or is damaged.
+    """
+    try:
+        with NodeStore(path) as store:
+            yield store
+    except sqlite3.OperationalError as error:
+        raise UserError(
+            f"{path} cannot be opened or written ({error})",
+            "Check that it is a file, who may write it, and the space on its disk",
+        ) from error
+    except sqlite3.DatabaseError as error:
+        raise damaged(path, error) from error
+
+
 class NodeStore:
     """One node's memory: a SQLite file, every write on disk before the call returns."""
 
     def __init__(self, path: Path) -> None:
-        self._database = open_durable(path, _SCHEMA)
+        """Open a node's memory, or make it.
+
+        Raises:
+            UserError: what is there is none, or is damaged.
+            sqlite3.OperationalError: it cannot be opened or made.
+        """
+        try:
+            self._database = open_durable(path, _SCHEMA)
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            raise damaged(path, error) from error
+        try:
+            for table in _TABLES:
+                self._database.execute(table)
+        except sqlite3.OperationalError as error:
+            self._database.close()
+            raise damaged(path, error) from error
 
     def check(self) -> None:
         """Read through the whole file. Raises sqlite3.DatabaseError where it is damaged."""

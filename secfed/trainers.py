@@ -46,6 +46,7 @@ def open_study_model(study: Study, base: Path) -> StudyModel:
     from secfed.training import check_training, load_study_model
 
     model, first = load_study_model(study, base)
+    model.check_length(base, study.model.max_length)
     tokenizer = load_tokenizer(base, model.vocabulary)
     model.pad_with(tokenizer.pad_token_id)
     return StudyModel(model, first, tokenizer, check_training(study, model))

@@ -77,9 +77,16 @@ def _in_words(error: Exception) -> str:
     """The error's text, if it is written for the person at the command line or tells what a disk says; or nothing."""
     if isinstance(error, UserError):
         return str(error)
-    from dp.errors import DPError
+    from dp.errors import DPError, LedgerCorrupt
     from protocols.errors import LocalError
 
+    if isinstance(error, LedgerCorrupt):
+        return str(
+            UserError(
+                str(error).rstrip("."),
+                "After that, say so with `secfed node restored` for each of the node's studies, before it runs",
+            )
+        )
     if isinstance(error, DPError | LocalError):
         return f"{str(error).rstrip('.')}."
     if isinstance(error, OSError) and error.strerror:

@@ -75,6 +75,8 @@ def _server(address: str | None, ca: Path | None, cert: Path | None, key: Path |
     from secfed.tls_check import Server, parse_address
 
     if address is None:
+        if any(each is not None for each in (ca, cert, key)):
+            raise UserError("certificates were named and no server", "Say which one with --server HOST:PORT")
         return None
     if ca is None or (cert is None) != (key is None):
         raise UserError(

@@ -201,10 +201,12 @@ def submit(
     from secfed.engines.flare.connections import read_connections
     from secfed.engines.flare.jobs import connect
     from secfed.engines.flare.status import Connections, ages
+    from secfed.study import load_study
 
     home = AggregatorHome(aggregator or default_home())
-    added = home.add(study)
+    load_study(study)  # before anybody is asked
     with connect(kit_folder) as operator:
+        added = home.add(study)  # and nothing is left here where nobody answers
         heard = Connections(ages(operator.last_heard(), time.time()), read_connections(home.path))
         job = operator.submit(added)
     missing = [entry.name for entry in added.roster if not heard.has(entry.name)]

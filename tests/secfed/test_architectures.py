@@ -93,6 +93,24 @@ def test_a_decoder_classifies_by_the_last_token_of_a_text_however_much_padding_f
     assert np.allclose(short.numpy(), long.numpy(), atol=1e-6)
 
 
+@pytest.mark.parametrize("architecture", [each for each in ARCHITECTURES if not each.refused], ids=names)
+def test_records_may_be_as_long_as_a_model_has_positions_and_no_longer(
+    tmp_path: Path, architecture: Architecture
+) -> None:
+    """At the bound a model really reads them; what is longer is refused with both numbers, and not by the library."""
+    base = write_base(tmp_path / "base", architecture)
+    model = opened(base, architecture)
+    if architecture.kind == "bloom":  # by distance alone: no number anywhere
+        return model.check_length(base, 8192)
+    most = 40 - {"roberta": 1, "xlm-roberta": 1, "camembert": 1, "mpnet": 2}.get(architecture.kind, 0)
+    model.check_length(base, most)
+    tokens = torch.full((1, most), 5)
+    with torch.no_grad():
+        model.module(input_ids=tokens, attention_mask=torch.ones_like(tokens))
+    with pytest.raises(ModelError, match=f"reads {most} tokens of a record, and the study's max_length is {most + 1}"):
+        model.check_length(base, most + 1)
+
+
 def test_the_page_about_models_says_what_the_tests_ran() -> None:
     page = (ROOT / "docs" / "models.md").read_text()
     rows = [

@@ -163,17 +163,18 @@ def assemble(signed: Path, request_folder: Path, fingerprint: str, target: Path)
 
     if target.exists():
         raise UserError(f"{target} exists already", "Choose a new folder for the kit")
-    with tempfile.TemporaryDirectory(prefix="secfed-", dir=_parent(target)) as scratch:
-        command = ["package", str(signed), "-w", scratch, "--request-dir", str(request_folder)]
-        made = _nvflare(*command, "--fingerprint", fingerprint)
-        Path(str(made["output_dir"])).rename(target)
-    narrow(target)
+    if not (signed.is_file() and request_folder.is_dir()):
+        raise UserError(
+            f"{signed} is no file, or {request_folder} no folder",
+            "Give the NAME.signed.zip that the organiser sent, and the folder that `secfed federation request` made",
+        )
+    with whole_or_gone(target.parent):
+        with tempfile.TemporaryDirectory(prefix="secfed-", dir=target.parent) as scratch:
+            command = ["package", str(signed), "-w", scratch, "--request-dir", str(request_folder)]
+            made = _nvflare(*command, "--fingerprint", fingerprint)
+            Path(str(made["output_dir"])).rename(target)
+        narrow(target)
     return target
-
-
-def _parent(target: Path) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return target.parent
 
 
 def _write_shared(profile: Profile, folder: Path) -> Path:
