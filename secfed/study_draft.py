@@ -126,8 +126,8 @@ def add_to_roster(path: Path, name: str, identity: str, patients: int) -> Public
             f"the study file {path} cannot be read ({error.strerror})", "Draw one up with `secfed study init NAME`"
         ) from error
     values = parse_toml(data, path)
-    if "format" not in values:
-        raise UserError(f"{path} is no study: it names no format", "Draw one up with `secfed study init NAME`")
+    if not values:
+        raise UserError(f"{path} is no study: nothing stands in it", "Draw one up with `secfed study init NAME`")
     roster = values.get("roster", [])
     for other in roster if isinstance(roster, list) else []:
         if isinstance(other, dict) and (other.get("name") == name or other.get("identity") == identity):

@@ -130,8 +130,9 @@ def ledger_of_another_version(home: Home) -> None:
 def less_reserved(home: Home) -> None:
     """As by an accountant that found less: the study would spend more than was set aside."""
     study = home.stored(home.digests()[0]).study
-    (home.path / "ledger.sqlite").unlink()
-    with home.open_ledger() as ledger:
+    path = home.path / "ledger.sqlite"
+    path.unlink()
+    with Ledger(path, lambda entry: home.identity.sign(LEDGER_LABEL, entry)) as ledger:
         grant = home.policy().budget[0].grant
         ledger.grant(grant)
         ledger.reserve(grant.population, study.digest, "7.9", study.privacy.delta, study.algorithm.rounds)

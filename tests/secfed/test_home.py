@@ -16,6 +16,7 @@ import pytest
 
 from crypto.identity import Identity
 from dp.errors import GrantDiffers, LedgerCorrupt
+from dp.ledger import Ledger
 from secfed.approvals import StudyFile, gather, read_approval, sign_study
 from secfed.approve import approve, earlier_approval, examine
 from secfed.coordinator import Coordinator
@@ -196,12 +197,23 @@ def test_a_key_outside_the_roster_cannot_approve(home: Home, study: Path) -> Non
 def test_a_ledger_of_another_key_is_not_gone_on_with(approved: Home, study: Path, pristine: Hospitals) -> None:
     digest = digest_of(study)
     other = pristine.homes[1]
-    (approved.path / "ledger.sqlite").unlink()
-    with approved.open_ledger() as ledger:
-        ledger._sign = lambda entry: other.identity.sign("ledger entry", entry)
+    path = approved.path / "ledger.sqlite"
+    path.unlink()
+    with Ledger(path, lambda entry: other.identity.sign("ledger entry", entry)) as ledger:
         ledger.grant(approved.policy().budget[0].grant)
     with pytest.raises(LedgerCorrupt, match="not signed by this node"), approved.open_node(digest):
         pass
+
+
+@pytest.mark.parametrize("left", [None, b""])
+def test_a_ledger_that_is_gone_is_not_made_anew_with_its_whole_budget(approved: Home, left: bytes | None) -> None:
+    path = approved.path / "ledger.sqlite"
+    path.unlink()
+    if left is not None:
+        path.write_bytes(left)
+    with pytest.raises(UserError, match="put back its newest copy"):
+        approved.open_ledger()
+    assert (path.read_bytes() if path.exists() else None) == left
 
 
 def test_a_crash_between_reserving_and_storing_is_mended_by_approving_again(
