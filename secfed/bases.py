@@ -84,10 +84,13 @@ def check_length(base: Path, model: nn.Module, config: Any, max_length: int) -> 
     Raises:
         ModelError: it has fewer.
     """
-    most = next((int(given) for name in _POSITIONS if _is_count(given := getattr(config, name, None))), None)
-    if most is None:
+    found = (getattr(config, name, None) for name in _POSITIONS)
+    counts = [count for count in found if isinstance(count, int) and count > 0]
+    if not counts:
         return
-    most -= max((_before_the_first(part) for name, part in model.named_modules() if _POSITION_TABLE in name), default=0)
+    most = counts[0] - max(
+        (_before_the_first(part) for name, part in model.named_modules() if _POSITION_TABLE in name), default=0
+    )
     if max_length > most:
         raise ModelError(
             f"the model in {base} reads {most} tokens of a record, and the study's max_length is {max_length}",
@@ -99,10 +102,6 @@ def _before_the_first(part: nn.Module) -> int:
     """Rows of a table of positions that no token of a text gets: RoBERTa and its kin count from behind padding's."""
     unused = getattr(part, "padding_idx", None) if isinstance(part, nn.Embedding) else None
     return 0 if unused is None else unused + 1
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def parts_to_save(missing: Sequence[str]) -> list[str]:

@@ -6,13 +6,12 @@ and the other sites go on without this one as long as the study's cohort allows 
 
 from __future__ import annotations
 
-import sqlite3
 from datetime import datetime
 
 from secfed.errors import UserError
 from secfed.home import Home
 from secfed.sites import LEDGER_FILE, STORE_FILE
-from secfed.store import NodeStore
+from secfed.store import open_store
 
 
 def pause(home: Home, digest: bytes, now: datetime) -> str:
@@ -23,11 +22,8 @@ def pause(home: Home, digest: bytes, now: datetime) -> str:
     """
     home.stored(digest)
     _check_goes_on(home, digest)
-    try:
-        with NodeStore(home.path / STORE_FILE) as store:
-            return store.pause(digest, now.isoformat(timespec="seconds"))
-    except sqlite3.Error as error:
-        raise _not_written(home, error) from error
+    with open_store(home.path / STORE_FILE) as store:
+        return store.pause(digest, now.isoformat(timespec="seconds"))
 
 
 def resume(home: Home, digest: bytes) -> bool:
@@ -37,11 +33,8 @@ def resume(home: Home, digest: bytes) -> bool:
         UserError: the study is not approved here, or it cannot be written down.
     """
     home.stored(digest)
-    try:
-        with NodeStore(home.path / STORE_FILE) as store:
-            return store.resume(digest)
-    except sqlite3.Error as error:
-        raise _not_written(home, error) from error
+    with open_store(home.path / STORE_FILE) as store:
+        return store.resume(digest)
 
 
 def paused_since(home: Home, digest: bytes) -> str:
@@ -49,9 +42,9 @@ def paused_since(home: Home, digest: bytes) -> str:
     if not (home.path / STORE_FILE).exists():
         return ""
     try:
-        with NodeStore(home.path / STORE_FILE) as store:
+        with open_store(home.path / STORE_FILE) as store:
             return store.paused(digest)
-    except sqlite3.Error:
+    except UserError:
         return ""
 
 
@@ -65,7 +58,3 @@ def _check_goes_on(home: Home, digest: bytes) -> None:
             f"study {digest.hex()[:16]} is over here, or was withdrawn: there is nothing to pause",
             "Look at `secfed node status`",
         )
-
-
-def _not_written(home: Home, error: sqlite3.Error) -> UserError:
-    return UserError(f"{home.path / STORE_FILE} cannot be written ({error})", "Look at its disk and at `secfed doctor`")

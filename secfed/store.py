@@ -40,6 +40,7 @@ _TABLES = (
     "SELECT study, state, more FROM allowances WHERE 0",
     "SELECT study, round, offer FROM locks WHERE 0",
     "SELECT study, position, receipt, packed FROM links WHERE 0",
+    "SELECT study, since FROM pauses WHERE 0",
     "SELECT identity, ledger_sequence FROM peers WHERE 0",
 )
 """What fails where a table is another than the schema's."""
