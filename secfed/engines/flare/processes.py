@@ -29,9 +29,15 @@ def become(kit: Path, home: Path) -> NoReturn:
         home: the aggregator's home, or the node's.
 
     Raises:
-        UserError: the kit cannot connect, as when its certificate has expired.
+        UserError: it is no kit, it cannot connect, as when its certificate has expired, or somebody has the server's
+            port.
     """
     from secfed.engines.flare.kit_watch import begin
+
+    if is_server(kit):
+        from secfed.engines.flare.ports import check_ports
+
+        check_ports(kit)
     from secfed.engines.flare.kits import narrow  # loads nvflare
 
     begin(kit, home, "server" if is_server(kit) else "site")
