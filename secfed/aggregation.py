@@ -2,7 +2,8 @@
 
 The nodes are elsewhere. Before every round they are asked whether they are there, so that rounds do not burn while the
 network is down; after the last, each hands over what the folder needs (`secfed.handover`). Started again over the same
-folder it goes on where it was (`secfed.journal`).
+folder it goes on where it was (`secfed.journal`). Where its disk is full it waits for room (`secfed.full_disk`): no
+round is opened before its number is on disk, and no receipt told to anybody before it is.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from secfed.coordinator import Coordinator, RoundRecord
 from secfed.data import columns, read_test_set, tokenise
 from secfed.errors import UserError
 from secfed.files import READABLE, write_whole
+from secfed.full_disk import Room
 from secfed.handover import AttendanceRequest, HandoverRequest, keeps_out, read_attendance, read_handover
 from secfed.journal import Journal
 from secfed.progress import KEEPS_OUT, Event, NodeAbsent, Note
@@ -102,6 +104,7 @@ class Aggregation:
         show: Callable[[Event], None],
         pause: Callable[[float], None] = time.sleep,
         between_rounds: Callable[[], None] = lambda: None,
+        room: Room | None = None,
     ) -> None:
         """
         Args:
@@ -110,13 +113,15 @@ class Aggregation:
             show: told what happens.
             pause: waits for so many seconds.
             between_rounds: called again and again while no round is open. What it raises ends the run there.
+            room: waits where the disk is full; else a full disk ends the run.
         """
         self._work = work
         self._channel = channel
         self._show = show
         self._pause = pause
         self._between_rounds = between_rounds
-        self._journal = Journal(work.out)
+        self._write = room.write if room else _at_once
+        self._journal = self._write(lambda: Journal(work.out))
         self._approvals: dict[int, bytes] = {}
         self._present: set[int] = set()
         self._voids = 0
@@ -135,7 +140,7 @@ class Aggregation:
             UserError: a site did not hand over what the folder needs; run it again once it is there.
         """
         work, model, first = self._work, self._work.opened.model, self._work.opened.first
-        self._lay_out()
+        self._write(self._lay_out)
         before = model.accuracy(work.test_set)
         coordinator = Coordinator(
             work.study,
@@ -143,7 +148,7 @@ class Aggregation:
             first,
             self._channel,
             show=self._show,
-            keep=self._journal.keep,
+            keep=lambda receipt, packed: self._write(lambda: self._journal.keep(receipt, packed)),
             epsilon_by_round=work.epsilon_by_round,
             opens=self._open_round,
             closes=self._close_round,
@@ -157,7 +162,7 @@ class Aggregation:
         self._gather(0)
         records = coordinator.run()
         hospitals = self._take_over(coordinator)
-        after = save_adapter(work.out, work.study, model, coordinator.chain, work.test_set)
+        after = self._write(lambda: save_adapter(work.out, work.study, model, coordinator.chain, work.test_set))
         summary = summarise(
             work.study,
             work.out,
@@ -169,7 +174,7 @@ class Aggregation:
             times=self._times(),
             engine=engine,
         )
-        write_results(work.out, work.study, summary, hospitals)
+        self._write(lambda: write_results(work.out, work.study, summary, hospitals))
         return summary
 
     def _lay_out(self) -> None:
@@ -190,11 +195,11 @@ class Aggregation:
                 "the study again for one more round",
             )
         self._gather(number)
-        self._journal.open_round(number)
+        self._write(lambda: self._journal.open_round(number))
         self._tried = True
 
     def _close_round(self, record: RoundRecord) -> None:
-        self._journal.close_round(record)
+        self._write(lambda: self._journal.close_round(record))
         self._voids = self._voids + 1 if record.void else 0
 
     def _gather(self, number: int) -> None:
@@ -269,7 +274,7 @@ class Aggregation:
             self._pause(_PAUSE_SECONDS)
         approvals = [self._approvals[node] for node in sorted(self._approvals)]
         text = run_folder.signatures_text(study, self._work.study_file, approvals)
-        write_whole(self._work.out / run_folder.SIGNATURES, text.encode(), READABLE)
+        self._write(lambda: write_whole(self._work.out / run_folder.SIGNATURES, text.encode(), READABLE))
         return [ends[node] for node in sorted(ends)]
 
     def _read_handover(self, node: int, answer: bytes) -> HospitalEnd | None:
@@ -288,3 +293,7 @@ class Aggregation:
         now = datetime.now(UTC)
         started = datetime.fromtimestamp((self._work.out / run_folder.STUDY).stat().st_mtime, UTC)
         return started, now, (now - started).total_seconds()
+
+
+def _at_once(act: Callable[[], _Got]) -> _Got:
+    return act()

@@ -4,6 +4,7 @@
     models/                      base models, each in a folder of its own, found by digest
     studies/<digest>/            study.toml, and test.jsonl: the held-out records; left-out.json, if sites are left out
     runs/<digest>/               what comes of it: a run's folder (`secfed.run_folder`); its log and state lie beside it
+    runs/<digest>.lock           held by the one process that runs it
     kit.txt                      where the server's start-up kit is
     connected.json               the sites that the server has a connection open to
 
@@ -22,7 +23,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from secfed.errors import UserError
-from secfed.files import READABLE, write_whole
+from secfed.files import READABLE, try_lock, write_whole
 from secfed.left_out import read_left_out, write_left_out
 from secfed.run_folder import STUDY
 from secfed.sections import Section
@@ -115,6 +116,19 @@ class AggregatorHome:
     def run(self, digest: bytes) -> Path:
         """The folder of the study's run."""
         return self.runs / digest.hex()
+
+    def take_run(self, digest: bytes) -> int | None:
+        """Take a study's run for this process alone, until it ends, however that comes about.
+
+        Returns:
+            A descriptor that is the lock; None where another process has it.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        folder = self.run(digest)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return try_lock(folder.with_name(f"{folder.name}.lock"))
 
     def study(self, digest: bytes) -> Study:
         """The study of this digest.

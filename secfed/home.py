@@ -17,7 +17,6 @@ Everything here can be done again after a crash at any moment: what is reserved 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
 import tempfile
@@ -38,7 +37,7 @@ from secfed.consent import Consent
 from secfed.data import columns
 from secfed.data_watch import DataWatch
 from secfed.errors import UserError
-from secfed.files import sync_folder, write_whole
+from secfed.files import sync_folder, try_lock, write_whole
 from secfed.keys import read_identity
 from secfed.node import Node
 from secfed.node_file import Dataset, NodeFile, read_node_file
@@ -336,14 +335,10 @@ def _alone(path: Path) -> Iterator[None]:
     Raises:
         UserError: another one holds it.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = try_lock(path)
+    if descriptor is None:
+        raise UserError("another process of this node runs this study already", "End that one first, or let it go on")
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                "another process of this node runs this study already", "End that one first, or let it go on"
-            ) from error
         yield
     finally:
         os.close(descriptor)

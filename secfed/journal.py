@@ -12,7 +12,6 @@ nodes that signed for it offer it again. A round that was opened and has no endi
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from secfed.coordinator import RoundRecord
 from secfed.errors import UserError
 from secfed.faults import Claim
 from secfed.figures import whole_minutes
-from secfed.files import READABLE, sync_folder, write_whole
+from secfed.files import READABLE, append_line, write_whole
 from secfed.run_folder import JOURNAL, RECEIPTS, SUMS, receipt_file, sum_file
 from secfed.study import Study
 
@@ -99,18 +98,7 @@ class Journal:
         return Past(opened, tuple(links[number] for number in sorted(links)), records)
 
     def _append(self, line: Mapping[str, Any]) -> None:
-        path = self._folder / JOURNAL
-        new = not path.exists()
-        with path.open("ab+") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":  # a line that a crash cut short must not run into the next one
-                    file.write(b"\n")
-            file.write(json.dumps(line).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        if new:
-            sync_folder(self._folder)
+        append_line(self._folder / JOURNAL, json.dumps(line))
 
     def _read_lines(self) -> tuple[int, dict[int, RoundRecord]]:
         """The highest number opened, and the last record of each round."""

@@ -33,6 +33,7 @@ from dp.sampling import Patients
 from secfed.adapter import ADAPTER_FILES, files_digest, loading_arguments, orthonormal_rows, uniform
 from secfed.base_files import BASE_FILES
 from secfed.bases import ModelError, check_length, load_base, parts_to_save, quiet
+from secfed.files import READABLE, write_whole
 
 HEAD_SCALE = 2.0**-5
 """Weights that the base lacks start uniform in [-1/32, 1/32): a standard deviation of .018, as BERT's .02."""
@@ -275,7 +276,7 @@ class AdapterModel:
             "auto_mapping": loading_arguments(self._labels, self.padding),
         }
         text = json.dumps(config, indent=2, sort_keys=True, default=sorted)
-        (folder / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
+        write_whole(folder / "adapter_config.json", f"{text}\n".encode(), READABLE)
 
 
 def load_model(base: Path, labels: Sequence[str], lora: LoraSettings, seed: bytes) -> AdapterModel:

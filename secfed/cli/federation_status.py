@@ -50,7 +50,7 @@ def tell_status(kit: Path, aggregator: Path | None, as_json: bool) -> None:
 def _status(
     home: AggregatorHome, digest: str, jobs: list[Job], sites: tuple[str, ...], connections: Connections
 ) -> StudyStatus:
-    from secfed.engines.flare.progress import RunLog
+    from secfed.engines.flare.progress import RunLog, waits_for_room
     from secfed.engines.flare.run_state import read_state
     from secfed.engines.flare.status import JobSeen, study_status
 
@@ -62,7 +62,8 @@ def _status(
         pass
     seen = [JobSeen(job.id, job.status, job.is_over) for job in jobs]
     late = any(RunLog(folder).sites_wait(job.id) for job in jobs if not job.is_over)
-    return study_status(digest, name, roster, read_state(folder), seen, connections, late_come_in=late)
+    run, no_room = read_state(folder), waits_for_room(folder)
+    return study_status(digest, name, roster, run, seen, connections, late_come_in=late, no_room=no_room)
 
 
 def _digests(home: AggregatorHome, jobs: list[Job]) -> list[str]:

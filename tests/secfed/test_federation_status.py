@@ -34,11 +34,18 @@ class Run:
             self.log.waited()
 
     def status(
-        self, *jobs: JobSeen, connections: Connections = EVERYBODY, later: float = 0.0, late: bool = False
+        self,
+        *jobs: JobSeen,
+        connections: Connections = EVERYBODY,
+        later: float = 0.0,
+        late: bool = False,
+        no_room: bool = False,
     ) -> StudyStatus:
         now = datetime.now(UTC) + timedelta(seconds=later)
         found = read_state(self.folder)
-        return study_status("00" * 32, "study", ROSTER, found, jobs, connections, late_come_in=late, now=now)
+        return study_status(
+            "00" * 32, "study", ROSTER, found, jobs, connections, late_come_in=late, no_room=no_room, now=now
+        )
 
 
 @pytest.fixture
@@ -185,6 +192,21 @@ def test_a_run_that_says_nothing_long_after_a_deadline_is_told(run: Run) -> None
 def test_late_sites_that_come_in_are_told(run: Run) -> None:
     run.asks(3, "share", *ROSTER)
     assert "sites that came late" in run.status(RUNNING, late=True).waits_for
+
+
+def test_a_run_that_waits_for_room_on_its_disk_says_so_and_waits_for_no_site(run: Run) -> None:
+    run.asks(1, "masked input", ONE)
+    status = run.status(RUNNING, later=3600.0, no_room=True)
+    assert (status.state, status.text, status.missing) == ("running", "", ())
+    assert "room on the disk" in status.waits_for
+
+
+def test_a_second_job_that_was_never_started_does_not_count(run: Run) -> None:
+    second = JobSeen("second", "FINISHED:ABANDONED", True)
+    assert run.status(second, RUNNING).job == RUNNING.id
+    run.log.end("stopped", "three rounds came to nothing")
+    status = run.status(second, JobSeen("job", "FINISHED:COMPLETED", True))
+    assert (status.state, status.text) == ("stopped", "three rounds came to nothing")
 
 
 def test_what_only_the_aggregators_folder_knows_is_said_to_be_missing_on_another_machine() -> None:

@@ -33,6 +33,7 @@ from secfed.engines.flare.backdated import backdate
 from secfed.engines.flare.logs import log_settings
 from secfed.engines.flare.settings import CLIENT_DEPLOYER, CLIENT_LAUNCHER, CONTROLLER, EXECUTOR, KEEPER
 from secfed.errors import UserError
+from secfed.files import write_whole
 from secfed.run_folder import json_text
 
 OPERATOR, ORGANISATION, ROLE = "operator@secfed.example", "aggregator", "lead"
@@ -166,10 +167,17 @@ def narrow(kit: Path) -> None:
     else:
         raise UserError(f"{kit} is no start-up kit", "Give a folder that provisioning made")
     permissions = {ROLE: rights, **dict.fromkeys(("project_admin", "org_admin", "member"), "none")}
-    (local / "resources.json").write_text(json_text(resources))
-    (local / "authorization.json").write_text(json_text({"format_version": "1.0", "permissions": permissions}))
-    (local / "log_config.json").write_text(json_text(log_settings()))
+    _put(local / "resources.json", resources)
+    _put(local / "authorization.json", {"format_version": "1.0", "permissions": permissions})
+    _put(local / "log_config.json", log_settings())
     (local / "privacy.json.sample").unlink(missing_ok=True)
+
+
+def _put(path: Path, value: Any) -> None:
+    """Write a file that is not so already: a program is to start from its kit on a full disk, too."""
+    data = json_text(value).encode()
+    if not path.exists() or path.read_bytes() != data:
+        write_whole(path, data)
 
 
 def _site_resources(resources: dict[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,11 @@ reader knows which are new. Where the run is now, and who is missing, is in `DIG
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -20,28 +23,34 @@ from typing import Any
 from secfed.bounded_log import BoundedFile
 from secfed.engines.flare.run_state import StateFile
 from secfed.files import READABLE, write_whole
+from secfed.full_disk import has_room
 from secfed.progress import Event, NodeAbsent, Note, RoundClosed, RoundFailed, RoundOpened, StageReached
 
-FILE, WAITING = "progress.jsonl", "sites-wait"
+FILE, WAITING, NO_ROOM = "progress.jsonl", "sites-wait", "no-room"
 START, END, ROUND = "start", "end", "round-closed"
 FILE_BYTES, FILES_KEPT = 1 << 20, 3
 """Of the log: hundreds of rounds, and more than all starts in vain that a keeper makes."""
 _TEXT_MAX = 1000
 """Characters of a text in it: an event is one line, and lines are never cut."""
 _KINDS: tuple[type[Event], ...] = (Note, RoundOpened, StageReached, NodeAbsent, RoundClosed, RoundFailed)
+_KEPT_LINES = 1000
+"""More than two rounds have; the run itself waits for room before a third."""
 _EVENTS = {kind.KIND: kind for kind in _KINDS}
 
 
 class RunLog:
     """Appends to a run's log, and keeps its state beside it. For several threads of the one process that runs it.
 
-    It never raises OSError: no run ends because its log cannot be written.
+    No run ends, and no round is held up, because its log cannot be written: lines are kept, and written with the next
+    one that there is room for. Who must not go on without them, at a job's start and end, waits for `flush`.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._path = _beside(folder, FILE)
         self._waiting = _beside(folder, WAITING)
+        self._no_room = _beside(folder, NO_ROOM)
+        self._kept: deque[dict[str, Any]] = deque(maxlen=_KEPT_LINES)
         self._file = BoundedFile(self._path, FILE_BYTES, FILES_KEPT, READABLE)
         self._state = StateFile(folder)
         self._number: int | None = None
@@ -49,6 +58,7 @@ class RunLog:
 
     def start(self, job: str) -> None:
         """Write down that a job begins, or goes on with, the study."""
+        self.no_room(waits=False)
         self._write({"event": START, "job": job})
         self._state.start(job)
 
@@ -74,6 +84,26 @@ class RunLog:
         self._state.end(how, text)
         self._write({"event": END, "how": how, "text": text})
 
+    def flush(self) -> None:
+        """Write what is still kept.
+
+        Raises:
+            OSError: the disk is full. Other reasons why a log cannot be written hold nobody up.
+        """
+        with self._lock:
+            self._write_kept()
+            if self._kept and not has_room(self._folder.parent):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._state.again()
+
+    def no_room(self, *, waits: bool) -> None:
+        """Mark that the run waits for room on its disk, or no longer does. A mark has no bytes, and takes none."""
+        with suppress(OSError):
+            if waits:
+                self._no_room.touch()
+            else:
+                self._no_room.unlink(missing_ok=True)
+
     @property
     def is_begun(self) -> bool:
         """Whether the study's first job has begun."""
@@ -89,16 +119,25 @@ class RunLog:
         return self._waiting.exists() and self._waiting.read_text() == job
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        with self._lock, suppress(OSError):
+        cut = {name: value[:_TEXT_MAX] if isinstance(value, str) else value for name, value in line.items()}
+        moment = datetime.now(UTC).isoformat(timespec="milliseconds")
+        with self._lock:
+            self._kept.append({"time": moment, **cut})
+            self._write_kept()
+
+    def _write_kept(self) -> None:
+        with suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             if self._number is None:
+                if not self._ends_whole() and not self._file.append(""):
+                    return  # a line that a crash cut short must not run into the next one
                 self._number = max((event["number"] for event in read_log(self._folder)), default=0)
-                if not self._ends_whole():
-                    self._file.append("")  # a line that a crash cut short must not run into the next one
-            cut = {name: value[:_TEXT_MAX] if isinstance(value, str) else value for name, value in line.items()}
-            moment = datetime.now(UTC).isoformat(timespec="milliseconds")
-            if self._file.append(json.dumps({"number": self._number + 1, "time": moment, **cut}, ensure_ascii=False)):
+            while self._kept:
+                line = json.dumps({"number": self._number + 1, **self._kept[0]}, ensure_ascii=False)
+                if not self._file.append(line):
+                    break
                 self._number += 1
+                self._kept.popleft()
 
     def _ends_whole(self) -> bool:
         data = self._path.read_bytes() if self._path.exists() else b""
@@ -127,6 +166,11 @@ def read_log(folder: Path, after: int = 0) -> Iterator[dict[str, Any]]:
         if number > last:
             yield event
             last = number
+
+
+def waits_for_room(folder: Path) -> bool:
+    """Whether the job that last began waits for room on its disk."""
+    return _beside(folder, NO_ROOM).exists()
 
 
 def event_of(line: Mapping[str, Any]) -> Event | None:

@@ -204,6 +204,12 @@ class StateFile:
         with self._lock:
             self._change(ended=Ended(how=how, text=text[:_TEXT_MAX], time=datetime.now(UTC)), note="")
 
+    def again(self) -> None:
+        """Write the file once more: the last time there was no room for it, perhaps."""
+        with self._lock:
+            if self._state is not None:
+                _write(_path(self._folder), self._state.model_dump_json().encode())
+
     def _set_out(self, site: str, number: int, reason: str) -> None:
         if self._state is None:
             return

@@ -118,6 +118,7 @@ def study_status(
     connections: Connections,
     *,
     late_come_in: bool = False,
+    no_room: bool = False,
     now: datetime | None = None,
 ) -> StudyStatus:
     """The status of one study.
@@ -130,17 +131,20 @@ def study_status(
         jobs: of this study, the newest first.
         connections: who is connected.
         late_come_in: the running job was told that sites wait to be let in.
+        no_room: it waits for room on its disk.
         now: the time, if not the clock's.
     """
     now = now or datetime.now(UTC)
-    job = next((each for each in jobs if not each.is_over), jobs[0] if jobs else None)
+    job = _newest(jobs, run)
     state, text = _state(run, job)
     running = state == _RUNNING
     sites = tuple(_site(each, run, running, connections, now) for each in roster)
     waits_for, missing = _waits_for(run, now) if running else ("", ())
     if running and late_come_in:
         waits_for = f"{waits_for}; sites that came late come in after it".lstrip("; ")
-    if running and run is not None and run.doing is not None and not run.doing.is_over:
+    if running and no_room:
+        waits_for, missing = "room on the disk of the aggregator's folder, which is full; it goes on by itself then", ()
+    elif running and run is not None and run.doing is not None and not run.doing.is_over:
         overdue = (now - run.doing.until).total_seconds()
         if overdue > _OVERDUE_SECONDS:
             text = f"the run should have gone on {_ago(overdue)}, and has not: look at the server's log"
@@ -159,6 +163,13 @@ def study_status(
         sites=sites,
         run_is_here=run is not None,
     )
+
+
+def _newest(jobs: Sequence[JobSeen], run: RunState | None) -> JobSeen | None:
+    """The job that counts: one that is not over, or else the newest that is not merely a second one, never started."""
+    unstarted = [each for each in jobs if "ABANDONED" in each.status.upper() and run is not None and each.id != run.job]
+    counts = [each for each in jobs if each not in unstarted] or jobs
+    return next((each for each in counts if not each.is_over), counts[0] if counts else None)
 
 
 def _state(run: RunState | None, job: JobSeen | None) -> tuple[str, str]:
