@@ -195,7 +195,8 @@ def submit(
     """Put a study into the aggregator's folder, and have the server run it: from the start, or from where it was.
 
     The job names installed classes and the study's digest, and nothing else. Sites take part if their owners have
-    approved the study; one that connects later is let in between two rounds.
+    approved the study; one that connects later is let in between two rounds. A server that was killed or restarted
+    submits what ran by itself: there is no need to do it by hand then, and no harm in it.
     """
     from secfed.aggregator_home import AggregatorHome, default_home
     from secfed.engines.flare.connections import read_connections

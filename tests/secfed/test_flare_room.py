@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import uuid
 import zipfile
@@ -83,3 +84,61 @@ def test_no_more_jobs_are_started_than_a_node_has_studies(tmp_path: Path, monkey
         site.launch_job({"job_id": "one too many"}, context)
     assert "8 run here already" in (tmp_path / OWNERS_LOG).read_text()
     assert str(site.launch_job({"job_id": jobs[0]}, context))  # it is started again
+
+
+class Kept:
+    """A job's process that is kept."""
+
+    def __init__(self) -> None:
+        self.ended = False
+
+    def terminate(self) -> None:
+        self.ended = True
+
+
+def test_the_process_of_an_earlier_job_makes_way_for_the_next_of_the_same_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would keep the node, and at other sites the next job's process might: too few in either job, for ever."""
+    pytest.importorskip("nvflare")
+    from secfed.engines.flare import launcher
+    from secfed.engines.flare.settings import job_name
+    from secfed.home import VARIABLE
+
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    monkeypatch.setattr(launcher, "KeptAlive", lambda *args: Kept())
+    monkeypatch.setattr(launcher.NodeLauncher, "get_command", lambda self, job_meta, fl_ctx: "true")
+    kit = tmp_path / "kit"
+    workspace = SimpleNamespace(
+        get_root_dir=lambda: str(kit),
+        get_run_dir=lambda job: str(kit / job),
+        get_job_meta_path=lambda job: str(kit / job / "meta.json"),
+    )
+
+    def start_app(job: str, job_meta: dict[str, Any]) -> str:
+        started[job] = site.launch_job(job_meta, context)
+        return ""
+
+    engine = SimpleNamespace(start_app=start_app)
+    context: Any = SimpleNamespace(
+        get_prop=lambda key: workspace if "workspace" in key.lower() else None, get_engine=lambda: engine
+    )
+    started: dict[str, Any] = {}
+    site = launcher.NodeLauncher()
+    first = site.launch_job({"job_id": "first", "name": job_name(bytes(32))}, context)
+    other = site.launch_job({"job_id": "other", "name": job_name(b"x" * 32)}, context)
+    site.launch_job({"job_id": "no study's", "name": "hello"}, context)
+    assert not first.ended
+    second = site.launch_job({"job_id": "second", "name": job_name(bytes(32))}, context)
+    assert first.ended
+    assert not second.ended
+    assert not other.ended
+
+    # And after a restart of the site, which takes up what ran: the one that was submitted last is the one that stays.
+    jobs = sorted(job_folder(kit, 0.0, runs=True).name for _ in range(3))
+    for job, submitted in zip(jobs, (3.0, 1.0, 2.0), strict=True):
+        meta = {"job_id": job, "name": job_name(bytes(32)), "submit_time": submitted}
+        (kit / job / "meta.json").write_text(json.dumps(meta))
+    site = launcher.NodeLauncher()
+    site._take_up(context)
+    assert [started[job].ended for job in jobs] == [False, True, True]

@@ -113,7 +113,8 @@ class Operator:
         if running:
             raise UserError(
                 f"study {study.name} is at the server already, as job {running[0].id}",
-                "Follow it with `secfed federation status`, or end it with `secfed federation abort`",
+                "A server that was restarted goes on by itself: follow it with `secfed federation status`, or end "
+                "it with `secfed federation abort`",
             )
         folder = Path(tempfile.mkdtemp(prefix="secfed-job-"))
         try:

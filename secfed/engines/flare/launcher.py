@@ -6,6 +6,10 @@ end. A hospital's node is made to be killed at any moment and opened again. So t
 when it was killed, tells the server of no exit code but the one that says that the job's configuration is not allowed
 here, and takes up, when the site's FLARE client itself is started anew, what was running when it stopped. What the
 server no longer runs is ended by FLARE's heartbeat.
+
+A study has one process here: one process alone opens the node for it. The server runs one job of a study, so that the
+one it started last is the one that counts, and the process of an earlier one is ended at once. That is so at all sites,
+or the sites of one study could be divided between two jobs, with too few in either.
 """
 
 from __future__ import annotations
@@ -16,12 +20,14 @@ import os
 import shlex
 import threading
 from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey, FLMetaKey, JobConstants
 from nvflare.apis.fl_context import FLContext
+from nvflare.apis.job_def import JobMetaKey
 from nvflare.apis.job_launcher_spec import JobReturnCode
 from nvflare.apis.workspace import Workspace
 from nvflare.app_common.job_launcher.client_process_launcher import ClientProcessJobLauncher
@@ -35,6 +41,7 @@ from secfed.engines.flare.kit_watch import watch
 from secfed.engines.flare.logs import bound_audit
 from secfed.engines.flare.room import JOBS_MAX, MARK, running
 from secfed.engines.flare.served import serve_jobs_only
+from secfed.engines.flare.settings import study_of_job
 from secfed.home import default_home
 from secfed.owners_log import OwnersLog
 
@@ -117,6 +124,8 @@ class NodeLauncher(ClientProcessJobLauncher):  # type: ignore[misc]
     def __init__(self) -> None:
         """FLARE makes it in the site's client, and in every job's process, before either listens to the server."""
         super().__init__()
+        self._kept: dict[bytes, tuple[str, KeptAlive]] = {}
+        """By study: its last job's id, and that one's process."""
         serve_jobs_only()
         bound_memory()
         bound_audit()
@@ -132,10 +141,23 @@ class NodeLauncher(ClientProcessJobLauncher):  # type: ignore[misc]
         environment = os.environ.copy()
         environment.update(get_credential_env(fl_ctx.get_prop(FLContextKey.JOB_PROCESS_ARGS) or {}))
         command = shlex.split(self.get_command(job_meta, fl_ctx), True)
-        folder = Path(workspace.get_run_dir(job_meta.get(JobConstants.JOB_ID)))
-        return KeptAlive(
+        job = str(job_meta.get(JobConstants.JOB_ID))
+        folder = Path(workspace.get_run_dir(job))
+        study = study_of_job(str(job_meta.get(JobMetaKey.JOB_NAME.value)))
+        self._end_earlier(study, job)
+        kept = KeptAlive(
             lambda: spawn_process(command, environment), folder, threading.Event().wait, OwnersLog(default_home())
         )
+        if study is not None:
+            self._kept[study] = job, kept
+        return kept
+
+    def _end_earlier(self, study: bytes | None, job: str) -> None:
+        """The process of an earlier job of the same study would keep the node from this one."""
+        earlier, kept = self._kept.get(study, (job, None)) if study is not None else (job, None)
+        if kept is not None and earlier != job:
+            self.logger.info(f"job {earlier} makes way for job {job} of the same study")
+            kept.terminate()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """As FLARE's launchers, and once this site is connected, take up what was running."""
@@ -147,11 +169,19 @@ class NodeLauncher(ClientProcessJobLauncher):  # type: ignore[misc]
     def _take_up(self, fl_ctx: FLContext) -> None:
         engine = fl_ctx.get_engine()
         workspace: Workspace = fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT)
-        for mark in sorted(folder / MARK for folder in running(Path(workspace.get_root_dir()))):
-            job = mark.parent.name
+        found = []
+        for folder in running(Path(workspace.get_root_dir())):
             try:
-                job_meta = json.loads(Path(workspace.get_job_meta_path(job)).read_text())
+                job_meta = json.loads(Path(workspace.get_job_meta_path(folder.name)).read_text())
+                found.append((float(job_meta.get(JobMetaKey.SUBMIT_TIME.value) or 0.0), folder.name, job_meta))
+            except (OSError, ValueError, TypeError, AttributeError) as error:
+                self._cannot_take_up(folder, error)
+        for _, job, job_meta in sorted(found, key=itemgetter(0)):  # so that the last job of a study counts here, too
+            try:
                 self.logger.info(f"taking up job {job}: {engine.start_app(job, job_meta)}")
             except (OSError, ValueError, RuntimeError) as error:
-                mark.unlink(missing_ok=True)
-                self.logger.warning(f"job {job} was running here and cannot be taken up ({type(error).__name__})")
+                self._cannot_take_up(Path(workspace.get_run_dir(job)), error)
+
+    def _cannot_take_up(self, folder: Path, error: Exception) -> None:
+        (folder / MARK).unlink(missing_ok=True)
+        self.logger.warning(f"job {folder.name} was running here and cannot be taken up ({type(error).__name__})")
