@@ -15,7 +15,7 @@ from secfed.account import smallest_noise
 from secfed.base_files import check_base_files
 from secfed.draft_figures import Known, figures
 from secfed.errors import UserError
-from secfed.files import write_whole
+from secfed.files import check_file, write_whole
 from secfed.study import RosterEntry, Study, first_problem
 from secfed.templates import render
 from secfed.toml_files import TOML_BYTES_MAX, as_json, parse_toml
@@ -48,6 +48,7 @@ def write_draft(path: Path, name: str, base: Path | None, known: Known | None = 
         )
     if path.exists():
         raise _exists(path)
+    check_file(path)
     text = _draft(path, name, base, known)
     try:
         with path.open("x") as file:
