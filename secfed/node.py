@@ -133,8 +133,8 @@ class Node:
         return None if self._client is None else (self._client.config.context.round_number, self._client.state)
 
     def standing(self) -> bytes:
-        """Where this node stands, and nothing about why it does not join."""
-        return self._standing(())
+        """The last receipt that this node has adopted, whatever it has signed since; and not why it does not join."""
+        return encode(Standing(self.index, self.chain.round_number, self.chain.state.digest(self.chain.layout)))
 
     def abandon(self) -> None:
         """End the open session, if there is one, and wipe its secrets."""
@@ -390,8 +390,7 @@ class Node:
             locked = decode(Offer, offer, self._limits, self.index).statement.round_number
             if all(link.receipt.statement.round_number < locked for link in links):
                 return offer
-        state = self.chain.state.digest(self.chain.layout)
-        return encode(Standing(self.index, self.chain.round_number, state))
+        return self.standing()
 
     def _live_client(self) -> Client:
         if self._client is None:

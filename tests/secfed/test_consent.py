@@ -21,7 +21,7 @@ from secfed import cli
 from secfed.channel import RoundOpening, Standing
 from secfed.consent import Consent, KeepsOut
 from secfed.errors import UserError
-from secfed.handover import Attendance, AttendanceRequest
+from secfed.handover import Attendance, AttendanceRequest, keeps_out
 from secfed.home import Home
 from secfed.node import Node
 from secfed.policy import PacePolicy, Policy
@@ -298,3 +298,21 @@ def test_a_paused_node_hands_over_its_approval_once_the_study_is_over(federation
     federation.run()
     assert [message_type(each, 10_000, 0) for each in during] == [Standing.TYPE]
     assert message_type(answer_of(node, bytes(64), asked), 10_000, 0) == Attendance.TYPE
+
+
+def test_a_node_that_keeps_out_says_so_before_it_has_the_receipt_of_what_it_signed(federation: Federation) -> None:
+    """An offer in its place would have the aggregator wait for it, as for one that is to come."""
+    pytest.importorskip("nvflare")
+    from secfed.engines.flare.worker import answer_of
+
+    owner, node = Owner(federation), federation.nodes[0]
+    coordinator, answers = federation.coordinator(), list[bytes]()
+
+    def between_rounds(_: object) -> None:
+        if not answers:
+            owner.store.pause(owner.digest, "2026-11-30")
+            answers.append(answer_of(node, bytes(64), encode(AttendanceRequest(owner.digest))))
+
+    coordinator._closes = between_rounds
+    coordinator.run()
+    assert [keeps_out(federation.study, 0, answer) for answer in answers] == [True]
