@@ -58,7 +58,7 @@ def protocol(as_json: AsJson = False, html: HtmlFile = None) -> None:
     from audits import table
     from audits.adversaries import ATTACKS
     from audits.adversaries.trials import examine
-    from secfed.files import check_file
+    from secfed.files.whole import check_file
 
     if html is not None:
         check_file(html)
@@ -119,7 +119,7 @@ def privacy(as_json: AsJson = False, picture: PictureFile = None) -> None:
     """
     from audits.privacy import report
     from audits.privacy.picture import write_picture
-    from secfed.files import check_file
+    from secfed.files.whole import check_file
 
     if picture is not None:
         check_file(picture)

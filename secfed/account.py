@@ -17,7 +17,7 @@ from dp.errors import DPError
 from dp.events import NoisedSums, Unit
 from protocols.parameters import DIMENSION_MAX
 from secfed.errors import UserError
-from secfed.figures import amount, in_words
+from secfed.files.figures import amount, in_words
 from secfed.privacy import LocalPrivacy
 from secfed.run_facts import RunKind
 from secfed.study import Study

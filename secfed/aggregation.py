@@ -2,8 +2,8 @@
 
 The nodes are elsewhere. Before every round they are asked whether they are there, so that rounds do not burn while the
 network is down; after the last, each hands over what the folder needs (`secfed.handover`). Started again over the same
-folder it goes on where it was (`secfed.journal`). Where its disk is full it waits for room (`secfed.full_disk`): no
-round is opened before its number is on disk, and no receipt told to anybody before it is.
+folder it goes on where it was (`secfed.journal`). Where its disk is full it waits for room (`secfed.files.full_disk`):
+no round is opened before its number is on disk, and no receipt told to anybody before it is.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from secfed.channel import Channel
 from secfed.coordinator import Coordinator, RoundRecord
 from secfed.data import columns, read_test_set, tokenise
 from secfed.errors import UserError
-from secfed.files import READABLE, write_whole
-from secfed.full_disk import Room
+from secfed.files.full_disk import Room
+from secfed.files.whole import READABLE, write_whole
 from secfed.handover import AttendanceRequest, HandoverRequest, keeps_out, read_attendance, read_handover
 from secfed.journal import Journal
 from secfed.progress import KEEPS_OUT, Event, NodeAbsent, Note

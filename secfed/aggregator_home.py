@@ -23,12 +23,12 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from secfed.errors import UserError
-from secfed.files import READABLE, try_lock, write_whole
+from secfed.files.toml import as_json, read_toml
+from secfed.files.whole import READABLE, try_lock, write_whole
 from secfed.left_out import read_left_out, write_left_out
 from secfed.run_folder import STUDY
 from secfed.sections import Section
 from secfed.study import Study, first_problem, load_study
-from secfed.toml_files import as_json, read_toml
 
 VARIABLE = "SECFED_AGGREGATOR"
 SETTINGS, MODELS, STUDIES, RUNS, TEST_SET = "aggregator.toml", "models", "studies", "runs", "test.jsonl"

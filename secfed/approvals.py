@@ -16,8 +16,9 @@ from pydantic import Field, ValidationError
 
 from crypto.identity import Identity, PublicIdentity
 from secfed.errors import UserError
+from secfed.files.whole import json_text
 from secfed.node import APPROVAL_LABEL
-from secfed.run_folder import json_text, signatures_text, study_file_digest
+from secfed.run_folder import signatures_text, study_file_digest
 from secfed.sections import Section
 from secfed.study import Name, Study, first_problem, read_study_file
 

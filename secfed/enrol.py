@@ -13,13 +13,13 @@ from pydantic import ValidationError
 from crypto.identity import Identity
 from secfed.data import Columns, Survey, survey
 from secfed.errors import UserError
-from secfed.files import write_whole
+from secfed.files.toml import TOML_BYTES_MAX, parse_toml, toml_text
+from secfed.files.whole import write_whole
 from secfed.home import KEY, MODELS, NODE, POLICY, STUDIES, Home
 from secfed.keys import write_identity
 from secfed.node_file import Dataset, NodeFile, write_node_file
 from secfed.policy import BudgetPolicy, PolicyFile
 from secfed.study import band_around, first_problem
-from secfed.toml_files import TOML_BYTES_MAX, parse_toml, toml_text
 
 
 @dataclass(frozen=True, slots=True)

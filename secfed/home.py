@@ -37,14 +37,13 @@ from secfed.consent import Consent
 from secfed.data import columns
 from secfed.data_watch import DataWatch
 from secfed.errors import UserError
-from secfed.files import sync_folder, try_lock, write_whole
+from secfed.files.whole import json_text, sync_folder, try_lock, write_whole
 from secfed.keys import read_identity
 from secfed.node import Node
 from secfed.node_file import Dataset, NodeFile, read_node_file
 from secfed.node_parts import NodeParts
 from secfed.policy import Policy, PolicyFile, load_policy, load_policy_file
 from secfed.run_facts import EMBEDDED
-from secfed.run_folder import json_text
 from secfed.sections import Section
 from secfed.sites import LEDGER_FILE, LEDGER_LABEL, STORE_FILE, Site, check_budget, check_site, reserve_once
 from secfed.store import NodeStore

@@ -24,8 +24,8 @@ from secfed.channel import Link
 from secfed.coordinator import RoundRecord
 from secfed.errors import UserError
 from secfed.faults import Claim
-from secfed.figures import whole_minutes
-from secfed.files import READABLE, append_line, write_whole
+from secfed.files.figures import whole_minutes
+from secfed.files.whole import READABLE, append_line, write_whole
 from secfed.run_folder import JOURNAL, RECEIPTS, SUMS, receipt_file, sum_file
 from secfed.study import Study
 

@@ -15,8 +15,7 @@ from pydantic import Field, ValidationError
 
 from protocols.parameters import ROSTER_MAX
 from secfed.errors import UserError
-from secfed.files import READABLE, write_whole
-from secfed.run_folder import json_text
+from secfed.files.whole import READABLE, json_text, write_whole
 from secfed.sections import Section
 from secfed.study import Name, Study, first_problem
 

@@ -13,10 +13,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from dp.entries import is_label
 from secfed.errors import UserError
-from secfed.files import write_whole
+from secfed.files.toml import as_json, read_toml, toml_text
+from secfed.files.whole import write_whole
 from secfed.sections import Section
 from secfed.study import Name, first_problem
-from secfed.toml_files import as_json, read_toml, toml_text
 
 _HEAD = """\
 # What this node is called, and the data that it may train on. `secfed node data add` adds to it.

@@ -9,7 +9,7 @@ from typing import Any
 from dp.entries import EXACT, Entry, balance_of
 from secfed.attempts import stopped_at
 from secfed.errors import UserError
-from secfed.figures import scientific
+from secfed.files.figures import scientific
 from secfed.home import Home
 from secfed.policy import BudgetPolicy
 from secfed.sites import LEDGER_FILE, STORE_FILE

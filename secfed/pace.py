@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from secfed.aggregator_home import Deadlines
-from secfed.figures import whole_minutes
+from secfed.files.figures import whole_minutes
 
 OWNERS_LOG = "node.log"
 TOOK_PART = "took part, "

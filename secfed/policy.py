@@ -17,9 +17,9 @@ from dp.budgets import Grant
 from protocols.errors import ParameterError
 from protocols.parameters import HONEST_MIN, CohortRules
 from secfed.errors import Problems, UserError
+from secfed.files.toml import TOML_BYTES_MAX, as_json, parse_toml
 from secfed.problems import all_problems
 from secfed.study import HexDigest, Study, TaskSection
-from secfed.toml_files import TOML_BYTES_MAX, as_json, parse_toml
 
 _IdentityKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

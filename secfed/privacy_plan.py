@@ -13,7 +13,7 @@ from dp.events import Unit
 from secfed.account import against_in_short, epsilon_to_spare, price
 from secfed.adaptive_clip import describe as describe_adaptive
 from secfed.algorithms import describe
-from secfed.figures import amount, rounded_up
+from secfed.files.figures import amount, rounded_up
 from secfed.privacy import DistributedPrivacy
 from secfed.run_facts import RunKind
 from secfed.sites import LEDGER_FILE, Site

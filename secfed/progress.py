@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TextIO
 
 from secfed.channel import Standing
-from secfed.figures import rounded_up
+from secfed.files.figures import rounded_up
 
 NO_ANSWER = "no answer"
 LEFT_OUT = "left out by the operator"

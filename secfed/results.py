@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from dp.ledger_copy import write_copy
 from secfed import run_folder
 from secfed.chain import Chain
-from secfed.figures import minute_before
-from secfed.files import READABLE, write_whole
+from secfed.files.figures import minute_before
+from secfed.files.whole import READABLE, json_text, write_whole
 from secfed.strategies import Layout, ModelState
 from secfed.study import Study
 from secfed.summary import HospitalEnd
@@ -54,7 +54,7 @@ def write_results(out: Path, study: Study, summary: Mapping[str, Any], hospitals
     for hospital in hospitals:
         name = study.roster[hospital.index].name
         write_whole(out / run_folder.ledger_file(name), write_copy(hospital.copy), READABLE)
-    write_whole(out / run_folder.SUMMARY, run_folder.json_text(summary).encode(), READABLE)
+    write_whole(out / run_folder.SUMMARY, json_text(summary).encode(), READABLE)
     write_report(out, build_report(study, summary))
     _settle_times(out, summary)
 

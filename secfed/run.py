@@ -25,7 +25,7 @@ from secfed.coordinator import Coordinator, RoundRecord
 from secfed.data import Record, columns, read_test_set, tokenise
 from secfed.engines.embedded import ENGINE, EmbeddedChannel, Simulation, load_simulation
 from secfed.errors import UserError
-from secfed.files import check_writable, whole_or_gone
+from secfed.files.whole import check_writable, whole_or_gone
 from secfed.journal import Journal
 from secfed.node import Node
 from secfed.node_parts import NodeParts, Trainer

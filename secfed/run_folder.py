@@ -15,7 +15,6 @@ that no byte of it can change unseen. No torch.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +24,7 @@ import numpy as np
 from protocols.errors import ProtocolError
 from protocols.parameters import DIMENSION_MAX
 from protocols.wire import canonical, parse_canonical
+from secfed.files.whole import json_text
 from secfed.strategies import Layout, ModelState
 from secfed.study import Study
 
@@ -70,11 +70,6 @@ def signatures_text(study: Study, study_file: bytes, signatures: Sequence[bytes]
         "signatures": {entry.name: signature.hex() for entry, signature in zip(study.roster, signatures, strict=True)},
     }
     return json_text(value)
-
-
-def json_text(value: Any) -> str:
-    """JSON as this program writes it into files that people read, too."""
-    return json.dumps(value, indent=2) + "\n"
 
 
 def first_state_bytes(layout: Layout, state: ModelState) -> bytes:

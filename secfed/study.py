@@ -30,10 +30,10 @@ from protocols.parameters import DIMENSION_MAX, CohortRules, OverflowCertificate
 from secfed import plans
 from secfed.algorithms import Algorithm, check_fits
 from secfed.errors import UserError
+from secfed.files.toml import TOML_BYTES_MAX, as_json, parse_toml
 from secfed.privacy import DistributedPrivacy, LocalPrivacy, Privacy
 from secfed.problems import all_problems, place_and_reason
 from secfed.sections import Section
-from secfed.toml_files import TOML_BYTES_MAX, as_json, parse_toml
 
 HexDigest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]

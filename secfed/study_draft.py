@@ -15,10 +15,10 @@ from secfed.account import smallest_noise
 from secfed.base_files import check_base_files
 from secfed.draft_figures import Known, figures
 from secfed.errors import UserError
-from secfed.files import check_file, write_whole
+from secfed.files.templates import render
+from secfed.files.toml import TOML_BYTES_MAX, as_json, parse_toml
+from secfed.files.whole import check_file, write_whole
 from secfed.study import RosterEntry, Study, first_problem
-from secfed.templates import render
-from secfed.toml_files import TOML_BYTES_MAX, as_json, parse_toml
 
 _MADE_UP = tuple(f"{number:064x}" for number in range(1, 1001))
 """Identities of nobody: figures can be tried on a roster before there is one."""
@@ -75,6 +75,7 @@ def _draft(path: Path, name: str, base: Path | None, known: Known) -> str:
     values: dict[str, Any] = {"study_name": name, "base": called, "settings": settings, "known": known}
     noise = _smallest_noise(path, values, known)
     return render(
+        "secfed",
         "demo_study.toml.j2",
         draft=True,
         purpose="",
@@ -90,6 +91,7 @@ def _smallest_noise(path: Path, values: Mapping[str, Any], known: Known) -> floa
     """What keeps the draft's epsilon, on a roster of as many sites as there will be: so the draft is valid, too."""
     each = known.patients // known.sites
     tried = render(
+        "secfed",
         "demo_study.toml.j2",
         draft=False,
         purpose="",

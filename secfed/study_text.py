@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from secfed.algorithms import describe
 from secfed.errors import printable
-from secfed.figures import scientific
+from secfed.files.figures import scientific
 from secfed.privacy_plan import in_columns
 from secfed.study import Study
 

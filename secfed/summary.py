@@ -21,7 +21,7 @@ from secfed.chain import Chain
 from secfed.coordinator import RoundRecord
 from secfed.errors import UserError
 from secfed.faults import told_claim
-from secfed.figures import minute_after, minute_before, whole_minutes
+from secfed.files.figures import minute_after, minute_before, whole_minutes
 from secfed.run_facts import COORDINATORS_WORD, RunFacts, RunKind, how_it_ran
 from secfed.run_folder import ADAPTER
 from secfed.study import Study

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from secfed.engines.flare.authority import AUTHORITY, PROFILE, SIGNED, Profile
 from secfed.engines.flare.kit_check import read_kit
-from secfed.run_folder import json_text
+from secfed.files.whole import json_text
 
 
 @dataclass(frozen=True, slots=True)

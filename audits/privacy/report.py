@@ -28,7 +28,7 @@ from audits.privacy.builds import (
 from audits.privacy.sessions import observe
 from audits.privacy.settings import Mode, Setting
 from protocols.parameters import CohortRules
-from secfed.figures import scientific
+from secfed.files.figures import scientific
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from secfed.figures import rounded_up
+from secfed.files.figures import rounded_up
 
 
 def closing_words(summary: Mapping[str, Any], study: Path, out: Path) -> str:

@@ -74,7 +74,7 @@ def provision(
     and no job brings code.
     """
     from secfed.engines.flare.names import check_names
-    from secfed.files import check_new, whole_or_gone
+    from secfed.files.whole import check_new, whole_or_gone
     from secfed.study import load_study
     from secfed.tls_check import parse_address
 

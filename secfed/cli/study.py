@@ -117,7 +117,7 @@ def sign(
     """
     from secfed.approvals import StudyFile, gather
     from secfed.errors import UserError
-    from secfed.files import write_whole
+    from secfed.files.whole import write_whole
     from secfed.run_folder import SIGNATURES
 
     file = StudyFile.read(study)
@@ -142,7 +142,7 @@ def show(study: StudyPath, as_json: AsJson = False) -> None:
 
     settle_libraries()
     from secfed.account import check_noise, epsilon_to_spare, price, smallest_noise
-    from secfed.figures import rounded_up
+    from secfed.files.figures import rounded_up
     from secfed.privacy_plan import how_it_is_kept, in_columns
     from secfed.study import load_study
     from secfed.study_text import study_text

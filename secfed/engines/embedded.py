@@ -18,10 +18,10 @@ from dp.errors import DPError
 from protocols.aggregator import Stage
 from protocols.errors import ProtocolError
 from secfed.errors import UserError
+from secfed.files.toml import read_toml
 from secfed.node import Node
 from secfed.run_facts import EMBEDDED
 from secfed.study import Study, first_problem
-from secfed.toml_files import read_toml
 
 ENGINE = f"{EMBEDDED} (simulation: all hospitals in one process)"
 StageName = Annotated[str, Field(pattern="^(" + "|".join(stage.value for stage in Stage) + ")$")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from secfed.figures import over, rounded_up
+from secfed.files.figures import over, rounded_up
 from secfed.privacy import LocalPrivacy
 from secfed.reports import node_caveats
 from secfed.reports.risk import Risk

@@ -18,8 +18,8 @@ from markupsafe import Markup
 from protocols.errors import FaultKind
 from secfed.errors import UserError
 from secfed.faults import what_it_did
-from secfed.figures import percent, rounded_up, scientific, tiny, with_hundredths
-from secfed.files import READABLE, write_whole
+from secfed.files.figures import percent, rounded_up, scientific, tiny, with_hundredths
+from secfed.files.whole import READABLE, write_whole
 from secfed.reports.svg import Curve, epsilon_plot
 
 _CURVES_MAX = 4

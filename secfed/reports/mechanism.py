@@ -11,7 +11,7 @@ from dp.step_plan import OVERFLOW_BITS
 from secfed.account import event_of, noise_of
 from secfed.adaptive_clip import describe as describe_adaptive
 from secfed.algorithms import Algorithm, FedAvg, FedOptAdamBC, FedProx, describe
-from secfed.figures import LEAST
+from secfed.files.figures import LEAST
 from secfed.privacy import DistributedPrivacy, LocalPrivacy
 from secfed.reports.cross_checks import Answers, as_rows
 from secfed.reports.risk import Risk

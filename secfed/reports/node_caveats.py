@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dp.events import Unit
-from secfed.figures import rounded_up
+from secfed.files.figures import rounded_up
 from secfed.privacy import DistributedPrivacy
 from secfed.reports.risk import Risk
 from secfed.reports.vouchers import Statement, Voucher, not_said

@@ -13,7 +13,7 @@ from typing import Any
 
 from dp.events import Relation, Unit
 from secfed.account import event_of, honest_enough
-from secfed.figures import in_words, one_in, percent, rounded_up, scientific, two_digits_up
+from secfed.files.figures import in_words, one_in, percent, rounded_up, scientific, two_digits_up
 from secfed.privacy import LocalPrivacy
 from secfed.reports.risk import Risk
 from secfed.run_facts import RunKind

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from secfed.figures import in_words
+from secfed.files.figures import in_words
 from secfed.privacy import DistributedPrivacy, LocalPrivacy
 from secfed.reports import node_caveats
 from secfed.reports.vouchers import Statement, Voucher, not_said

@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from secfed.errors import UserError
+from secfed.files.toml import TOML_BYTES_MAX
 from secfed.node import APPROVAL_LABEL
 from secfed.run_folder import SIGNATURES, STUDY, signatures_text, study_file_digest
 from secfed.study import Study, load_study
-from secfed.toml_files import TOML_BYTES_MAX
 from secfed.verify.evidence import Broken, claim, read_file, read_json
 
 

@@ -23,6 +23,7 @@ from secfed.adapter import CONFIG_FILE, WEIGHTS_FILE
 from secfed.approvals import StudyFile, approval_text, read_approval, sign_study
 from secfed.engines.embedded import load_simulation
 from secfed.errors import UserError
+from secfed.files.whole import json_text
 from secfed.keys import read_identity
 from secfed.node_file import NodeFile, read_node_file, write_node_file
 from secfed.policy import load_policy
@@ -112,7 +113,7 @@ def verifier_targets(run: RunFolder) -> Iterator[Target]:
     keys = identities(len(run.study.roster))
     receipt, total = run_folder.receipt_file(_LAST), run_folder.sum_file(_LAST)
     receipts = {run_folder.receipt_file(number) for number in range(1, 10_000)}
-    by_text = json_mutator(run_folder.json_text)
+    by_text = json_mutator(json_text)
 
     def rounds(folder: Path) -> object:
         return check_rounds(folder, run.study)

@@ -16,6 +16,7 @@ from secfed import run_folder
 from secfed.account import epsilon_by_round
 from secfed.adapter import CONFIG_FILE, WEIGHTS_FILE, frozen_start, loading_arguments
 from secfed.engines.embedded import ENGINE, Cut
+from secfed.files.whole import json_text
 from secfed.reports.html import write_report
 from secfed.reports.privacy import build_report
 from secfed.study import load_study
@@ -74,7 +75,7 @@ def write_run(out: Path, work: Path, cuts: tuple[Cut, ...] = (), **changes: Any)
         times=(now, now, 1.0),
         engine=ENGINE,
     )
-    (out / run_folder.SUMMARY).write_text(run_folder.json_text(summary))
+    (out / run_folder.SUMMARY).write_text(json_text(summary))
     write_report(out, build_report(study, summary))
     return federation
 

@@ -18,6 +18,7 @@ from dp.patients import clipped_integers
 from protocols import encoding
 from secfed import run_folder
 from secfed.adaptive_clip import FARTHEST, next_clip
+from secfed.files.whole import json_text
 from secfed.models import AdapterModel
 from secfed.reports.html import render_report
 from secfed.strategies import first_state, mean_change, next_state, noise_variance
@@ -181,7 +182,7 @@ def test_a_run_holds_and_one_with_another_clip_does_not(tmp_path: Path) -> None:
     assert "follows the 0.6 quantile" in " ".join(render_report(report).split())
     summary = json.loads((tmp_path / "out" / run_folder.SUMMARY).read_text())
     summary["clip"] *= 2
-    (tmp_path / "out" / run_folder.SUMMARY).write_text(run_folder.json_text(summary))
+    (tmp_path / "out" / run_folder.SUMMARY).write_text(json_text(summary))
     problem = verify_folder(tmp_path / "out").problem
     assert problem is not None
     assert (problem.place, "clip is" in problem.reason) == ("summary.json", True)

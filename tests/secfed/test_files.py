@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from secfed.errors import UserError
-from secfed.files import check_new, check_writable, whole_or_gone
+from secfed.files.whole import check_new, check_writable, whole_or_gone
 
 
 def begin(folder: Path, name: str, end: BaseException) -> None:

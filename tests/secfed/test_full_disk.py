@@ -18,8 +18,8 @@ from secfed.aggregation import Aggregation, load
 from secfed.engines.embedded import ENGINE
 from secfed.engines.flare.progress import RunLog, read_log, waits_for_room
 from secfed.errors import UserError
-from secfed.files import append_line, try_lock, write_whole
-from secfed.full_disk import Room, has_room, is_full
+from secfed.files.full_disk import Room, has_room, is_full
+from secfed.files.whole import append_line, try_lock, write_whole
 from secfed.journal import Journal
 from secfed.progress import Note, RoundClosed
 from tests.secfed.test_aggregation import Study, study

@@ -17,7 +17,7 @@ from secfed import journal as journal_module
 from secfed.coordinator import Coordinator, RoundRecord
 from secfed.engines.embedded import EmbeddedChannel, Simulation
 from secfed.errors import UserError
-from secfed.figures import whole_minutes
+from secfed.files.figures import whole_minutes
 from secfed.journal import Journal, Past
 from secfed.run_folder import JOURNAL, receipt_file, sum_file
 from tests.protocols.dealers import dealing, other_sealed_share

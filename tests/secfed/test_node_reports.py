@@ -13,7 +13,7 @@ from dp.accounting import event_epsilon, prv_epsilon, rdp_epsilon
 from dp.events import Relation
 from secfed.account import against_in_short, event_of, noise_of
 from secfed.cli.closing import closing_words
-from secfed.figures import rounded_up
+from secfed.files.figures import rounded_up
 from secfed.privacy_plan import privacy_plan
 from secfed.reports.html import render_report
 from secfed.reports.privacy import build_report

@@ -14,6 +14,7 @@ import pytest
 from secfed import run_folder
 from secfed.account import against_in_short
 from secfed.engines.flare.settings import ENGINE as FLARE_ENGINE
+from secfed.files.whole import json_text
 from secfed.node_parts import NodeParts
 from secfed.reports.html import write_report
 from secfed.reports.privacy import build_report
@@ -28,7 +29,7 @@ def relabelled(folder: Path, change: Callable[[dict[str, Any]], None]) -> str | 
     """Change the summary, make the report from it anew, and say what the verifier finds."""
     summary = json.loads((folder / run_folder.SUMMARY).read_text())
     change(summary)
-    (folder / run_folder.SUMMARY).write_text(run_folder.json_text(summary))
+    (folder / run_folder.SUMMARY).write_text(json_text(summary))
     write_report(folder, build_report(load_study(folder / run_folder.STUDY), summary))
     problem = verify_folder(folder).problem
     return None if problem is None else f"{problem.place}: {problem.reason}"
@@ -105,7 +106,7 @@ def test_a_run_of_several_processes_on_one_machine_is_a_demonstration_by_its_nod
 def test_a_summary_that_lacks_a_value_which_may_be_none_is_refused_in_words(folder: Path) -> None:
     summary = json.loads((folder / run_folder.SUMMARY).read_text())
     assert summary.pop("clip") is None
-    (folder / run_folder.SUMMARY).write_text(run_folder.json_text(summary))
+    (folder / run_folder.SUMMARY).write_text(json_text(summary))
     problem = verify_folder(folder).problem
     assert problem is not None
     assert problem.reason == "clip is missing, or is something else than it should be"

@@ -15,7 +15,7 @@ from dp_accounting.pld import privacy_loss_distribution as pld
 from dp_accounting.privacy_accountant import NeighboringRelation
 
 from crypto.identity import Identity
-from secfed.figures import rounded_up
+from secfed.files.figures import rounded_up
 from secfed.reports.cross_checks import Answer, Answers
 from secfed.reports.html import render_report
 from secfed.reports.privacy import build_report

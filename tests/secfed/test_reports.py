@@ -18,7 +18,7 @@ from crypto.identity import Identity
 from dp.delta_terms import LocalNoise
 from dp.events import NoisedSums
 from secfed.errors import UserError
-from secfed.figures import rounded_up
+from secfed.files.figures import rounded_up
 from secfed.reports.html import render_report, write_report
 from secfed.reports.privacy import build_report
 from secfed.reports.risk import Training, assess

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dp.events import NoisedSums
 from dp.tradeoff import membership_bound
-from secfed.figures import rounded_up, scientific
+from secfed.files.figures import rounded_up, scientific
 from secfed.reports.risk import Training, assess
 
 

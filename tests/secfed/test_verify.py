@@ -16,6 +16,7 @@ from protocols.receipts import Receipt, Statement
 from protocols.wire import canonical, decode, encode, fields_of
 from secfed import run_folder
 from secfed.adapter import loading_arguments
+from secfed.files.whole import json_text
 from secfed.run_folder import ledger_file, read_first_state, receipt_file, sum_file
 from secfed.study import load_study
 from secfed.verify.folder import verify_folder
@@ -197,7 +198,7 @@ def read_states(folder: Path) -> Any:
 def test_a_study_is_signed_by_the_whole_roster(folder: Path) -> None:
     value = json.loads((folder / "signatures.json").read_text())
     value["signatures"]["hospital-3"] = value["signatures"]["hospital-1"]
-    (folder / "signatures.json").write_text(run_folder.json_text(value))
+    (folder / "signatures.json").write_text(json_text(value))
     place, reason = problem_in(folder)
     assert place == "signatures.json"
     assert "hospital-3" in reason

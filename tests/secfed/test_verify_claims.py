@@ -14,6 +14,7 @@ from protocols import sharing
 from protocols.complaints import Complaint
 from protocols.errors import FaultKind
 from secfed import run_folder
+from secfed.files.whole import json_text
 from secfed.reports.html import render_report, write_report
 from secfed.reports.privacy import build_report
 from secfed.study import load_study
@@ -42,7 +43,7 @@ def rewritten(folder: Path, change: Callable[[dict[str, Any]], Any]) -> tuple[st
     """Change round 1 in the summary, and say what the verifier finds."""
     summary = json.loads((folder / run_folder.SUMMARY).read_text())
     change(summary["rounds"][0])
-    (folder / run_folder.SUMMARY).write_text(run_folder.json_text(summary))
+    (folder / run_folder.SUMMARY).write_text(json_text(summary))
     problem = verify_folder(folder).problem
     return None if problem is None else (problem.place, problem.reason)
 
@@ -51,7 +52,7 @@ def report_again(folder: Path, claims: list[dict[str, str]]) -> None:
     """Write the report of a round 1 with these claims, as whoever adds one to the summary would."""
     report = json.loads((folder / run_folder.REPORT).read_text())
     report["rounds"][0]["faults"] = claims
-    (folder / run_folder.REPORT).write_text(run_folder.json_text(report))
+    (folder / run_folder.REPORT).write_text(json_text(report))
     (folder / run_folder.REPORT_PAGE).write_text(render_report(report))
 
 
@@ -151,7 +152,7 @@ def test_the_aggregators_word_is_told_without_a_signature(folder: Path) -> None:
 def test_a_report_that_leaves_a_claim_out_is_found(folder: Path) -> None:
     report = json.loads((folder / run_folder.REPORT).read_text())
     report["rounds"][0]["faults"] = []
-    (folder / run_folder.REPORT).write_text(run_folder.json_text(report))
+    (folder / run_folder.REPORT).write_text(json_text(report))
     problem = verify_folder(folder).problem
     assert problem is not None
     assert problem.place == "report.json"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from secfed import run_folder
+from secfed.files.whole import json_text
 from secfed.reports.html import render_report, write_report
 from secfed.reports.privacy import build_report
 from secfed.study import load_study
@@ -41,7 +42,7 @@ def forge_report(folder: Path, change: Callable[[dict[str, Any]], Any]) -> tuple
     """Change the report, and write the page that it would have: all that a dishonest author can make agree."""
     report = json.loads((folder / run_folder.REPORT).read_text())
     change(report)
-    (folder / run_folder.REPORT).write_text(run_folder.json_text(report))
+    (folder / run_folder.REPORT).write_text(json_text(report))
     (folder / run_folder.REPORT_PAGE).write_text(render_report(report))
     return problem_in(folder)
 
@@ -50,7 +51,7 @@ def forge_summary(folder: Path, change: Callable[[dict[str, Any]], Any]) -> tupl
     """Change the summary, and write report and page anew from it."""
     summary = json.loads((folder / run_folder.SUMMARY).read_text())
     change(summary)
-    (folder / run_folder.SUMMARY).write_text(run_folder.json_text(summary))
+    (folder / run_folder.SUMMARY).write_text(json_text(summary))
     write_report(folder, build_report(load_study(folder / run_folder.STUDY), summary))
     return problem_in(folder)
 
@@ -89,7 +90,7 @@ def test_less_epsilon_after_a_round_is_found(folder: Path) -> None:
 def test_what_two_accountants_may_differ_by_is_no_lie(folder: Path) -> None:
     report = json.loads((folder / run_folder.REPORT).read_text())
     report["guarantee"]["epsilon_accounted"] *= 1 + 1e-6
-    (folder / run_folder.REPORT).write_text(run_folder.json_text(report))
+    (folder / run_folder.REPORT).write_text(json_text(report))
     (folder / run_folder.REPORT_PAGE).write_text(render_report(report))
     assert verify_folder(folder).problem is None
 
@@ -138,7 +139,7 @@ def edited(folder: Path, change: Callable[[dict[str, Any]], Any]) -> str:
     """The place that is named when the report changes and the page does not."""
     report = json.loads((folder / run_folder.REPORT).read_text())
     change(report)
-    (folder / run_folder.REPORT).write_text(run_folder.json_text(report))
+    (folder / run_folder.REPORT).write_text(json_text(report))
     return problem_in(folder)[0]
 
 

@@ -18,7 +18,7 @@ from secfed.engines.flare.jobs import Job, connect, write_job
 from secfed.engines.flare.loopback import SERVER
 from secfed.engines.flare.progress import read_log
 from secfed.errors import UserError
-from secfed.files import try_lock
+from secfed.files.whole import try_lock
 from secfed.flare_demo import submit_when_connected
 from tests.flare import Processes, federation
 

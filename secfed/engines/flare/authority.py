@@ -26,9 +26,8 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from secfed.errors import UserError
-from secfed.files import check_new, whole_or_gone
+from secfed.files.whole import check_new, json_text, whole_or_gone
 from secfed.libraries import how_to_add
-from secfed.run_folder import json_text
 from secfed.sections import Section
 from secfed.study import Name, first_problem
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from secfed.files import READABLE, write_whole
+from secfed.files.whole import READABLE, write_whole
 
 FILE = "connected.json"
 _BYTES_MAX = 1 << 20

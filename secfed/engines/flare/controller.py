@@ -31,7 +31,7 @@ from secfed.engines.flare.memory import leave_out_what_is_there
 from secfed.engines.flare.progress import RunLog
 from secfed.engines.flare.settings import ENGINE, study_digest
 from secfed.errors import UserError
-from secfed.full_disk import Room, is_full
+from secfed.files.full_disk import Room, is_full
 from secfed.libraries import settle_libraries
 from secfed.progress import Note
 

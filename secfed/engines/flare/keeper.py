@@ -36,7 +36,7 @@ from secfed.engines.flare.progress import END, START, RunLog, read_log, starts_i
 from secfed.engines.flare.server_watch import watch_server
 from secfed.engines.flare.sessions import follow_sessions, with_new_sessions
 from secfed.engines.flare.settings import study_of_job
-from secfed.full_disk import has_room
+from secfed.files.full_disk import has_room
 
 _SITES_SECONDS = 60.0
 """For the sites to connect again."""

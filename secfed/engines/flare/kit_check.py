@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 
 from secfed.errors import UserError
-from secfed.files import write_whole
+from secfed.files.whole import write_whole
 from secfed.findings import Finding, NotChecked, Warned, look
 
 SOON = timedelta(days=30)

@@ -33,8 +33,7 @@ from secfed.engines.flare.backdated import backdate
 from secfed.engines.flare.logs import log_settings
 from secfed.engines.flare.settings import CLIENT_DEPLOYER, CLIENT_LAUNCHER, CONTROLLER, EXECUTOR, KEEPER
 from secfed.errors import UserError
-from secfed.files import write_whole
-from secfed.run_folder import json_text
+from secfed.files.whole import json_text, write_whole
 
 OPERATOR, ORGANISATION, ROLE = "operator@secfed.example", "aggregator", "lead"
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")

@@ -36,7 +36,7 @@ from secfed.engines.flare.kit_check import (
     read_kit,
 )
 from secfed.errors import UserError
-from secfed.files import READABLE, write_whole
+from secfed.files.whole import READABLE, write_whole
 
 RENEWED = "renewed"
 VALID = timedelta(days=1095)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from secfed.files import write_whole
+from secfed.files.whole import write_whole
 
 PAUSE_SECONDS = 5.0
 """Between two attempts."""

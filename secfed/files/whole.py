@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from secfed.errors import UserError
 
@@ -191,3 +193,8 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def json_text(value: Any) -> str:
+    """JSON as this program writes it into files that people read, too."""
+    return json.dumps(value, indent=2) + "\n"

@@ -1,0 +1,1 @@
+"""Files as this program writes and reads them, whatever stands in them."""
