@@ -41,7 +41,7 @@ from secfed.node_parts import NodeParts
 from secfed.policy import Policy
 from secfed.store import NodeStore
 from secfed.strategies import Layout, ModelState
-from secfed.study import Study
+from secfed.study.manifest import Study
 from secfed.summary import HospitalEnd
 
 SIZE = 7

@@ -41,11 +41,11 @@ from dp.sampling import Patients
 from dp.step_plan import LocalPlan, StepPlan, batches_needed, noise_share
 from dp.training import train_locally
 from protocols.parameters import CohortRules
-from secfed.algorithms import FedOptAdam
 from secfed.data import Columns, read_patients, read_test_set, tokenise
 from secfed.demo import DemoSettings, prepare_demo
 from secfed.models import AdapterModel, LoraSettings, load_model, load_tokenizer
 from secfed.strategies import ModelState, average, move
+from secfed.study.algorithms import FedOptAdam
 
 GRID = 1 << 20
 EPSILONS = (8.0, 3.0)
@@ -95,7 +95,7 @@ def load(folder: Path, steps: int) -> Workload:
 
 
 def _labels(study: Path) -> Sequence[str]:
-    from secfed.study import load_study
+    from secfed.study.manifest import load_study
 
     return load_study(study).task.labels
 

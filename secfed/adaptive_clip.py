@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Context, Decimal
 
-from secfed.privacy import AdaptiveClip, DistributedPrivacy, LocalPrivacy, Privacy
-from secfed.study import Study
+from secfed.study.manifest import Study
+from secfed.study.privacy import AdaptiveClip, DistributedPrivacy, LocalPrivacy, Privacy
 
 FARTHEST = 1000.0
 """C stays within this factor of the study's, so that no run of noise carries it out of what numbers can hold."""

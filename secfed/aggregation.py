@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from protocols.wire import encode
-from secfed import account, run_folder
+from secfed import run_folder
 from secfed.aggregator_home import AggregatorHome, Deadlines
 from secfed.attempts import ATTEMPTS_MAX
 from secfed.chain import Chain
@@ -31,7 +31,8 @@ from secfed.handover import AttendanceRequest, HandoverRequest, keeps_out, read_
 from secfed.journal import Journal
 from secfed.progress import KEEPS_OUT, Event, NodeAbsent, Note
 from secfed.results import save_adapter, write_first_state, write_results
-from secfed.study import Study
+from secfed.study import account
+from secfed.study.manifest import Study
 from secfed.summary import HospitalEnd, summarise
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from secfed.files.toml import as_json, read_toml
 from secfed.files.whole import READABLE, try_lock, write_whole
 from secfed.left_out import read_left_out, write_left_out
 from secfed.run_folder import STUDY
-from secfed.sections import Section
-from secfed.study import Study, first_problem, load_study
+from secfed.study.manifest import Study, first_problem, load_study
+from secfed.study.sections import Section
 
 VARIABLE = "SECFED_AGGREGATOR"
 SETTINGS, MODELS, STUDIES, RUNS, TEST_SET = "aggregator.toml", "models", "studies", "runs", "test.jsonl"

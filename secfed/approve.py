@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from secfed import account
-from secfed.approvals import StudyFile, sign_study
 from secfed.attempts import allow_attempts
 from secfed.data_watch import DataWatch, data_digest
 from secfed.errors import UserError
@@ -24,9 +22,11 @@ from secfed.privacy_plan import in_columns, privacy_plan
 from secfed.run_facts import RunKind
 from secfed.sites import LEDGER_FILE, LEDGER_LABEL, STORE_FILE, Site, check_budget, reserve_once
 from secfed.store import open_store
-from secfed.study import Study
-from secfed.study_diff import differences
-from secfed.study_text import study_text
+from secfed.study import account
+from secfed.study.approvals import StudyFile, sign_study
+from secfed.study.diff import differences
+from secfed.study.manifest import Study
+from secfed.study.text import study_text
 from secfed.texts import TextFigures, check_texts, told
 
 

@@ -17,7 +17,7 @@ from typing import Final
 from protocols.client import Client
 from protocols.errors import LocalError, RemoteError
 from secfed.store import NodeStore
-from secfed.study import Study
+from secfed.study.manifest import Study
 
 ATTEMPTS_MAX: Final = 3
 """Rounds that a node joins on one state: repeated rounds with other survivors would single out one hospital."""

@@ -17,8 +17,8 @@ import torch
 import transformers
 from torch import nn
 
-from secfed.base_files import check_base_files
 from secfed.errors import UserError
+from secfed.study.base_files import check_base_files
 
 _SAVED_BY_PEFT = ("classifier", "score")  # the usual heads, which PEFT adds by itself
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")

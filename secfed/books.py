@@ -15,7 +15,7 @@ from dp.ledger_copy import LedgerCopy, copy_for
 from protocols.errors import WrongSession
 from secfed.channel import Link
 from secfed.run_facts import facts_here
-from secfed.study import Study
+from secfed.study.manifest import Study
 
 if TYPE_CHECKING:
     from secfed.node import Node

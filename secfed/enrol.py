@@ -19,7 +19,7 @@ from secfed.home import KEY, MODELS, NODE, POLICY, STUDIES, Home
 from secfed.keys import write_identity
 from secfed.node_file import Dataset, NodeFile, write_node_file
 from secfed.policy import BudgetPolicy, PolicyFile
-from secfed.study import band_around, first_problem
+from secfed.study.manifest import band_around, first_problem
 
 
 @dataclass(frozen=True, slots=True)

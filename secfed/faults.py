@@ -18,7 +18,7 @@ from protocols.aggregator import Stage
 from protocols.complaints import Complaint, Faults, Finding, complain, is_valid
 from protocols.errors import BadSignature, FaultKind, MalformedMessage, ProtocolError, RemoteError, RoundVoid
 from protocols.wire import Limits, decode, encode, message_type, most_map_bytes
-from secfed.study import Study
+from secfed.study.manifest import Study
 
 TOLD_MAX = 10
 """Claims of one party about one node that an owner is told: enough to act on, and no way to fill a screen or a log."""

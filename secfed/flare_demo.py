@@ -33,7 +33,7 @@ from secfed.node_file import Dataset, NodeFile, write_node_file
 from secfed.pace import OWNERS_LOG, TOOK
 from secfed.policy import load_policy_file
 from secfed.progress import Note, Reporter
-from secfed.study import Study, load_study
+from secfed.study.manifest import Study, load_study
 
 DEMO = DemoSettings(hospitals=4, minimum=3, steps=8)
 _START_SECONDS, _RUN_SECONDS = 120.0, 3600.0

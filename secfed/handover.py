@@ -22,7 +22,7 @@ from secfed.books import hand_over
 from secfed.channel import Standing
 from secfed.node import APPROVAL_LABEL, Node
 from secfed.sites import LEDGER_LABEL
-from secfed.study import Study
+from secfed.study.manifest import Study
 from secfed.summary import HospitalEnd
 
 LEDGER_BYTES_MAX = 16 << 20

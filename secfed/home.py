@@ -32,7 +32,6 @@ from pydantic import Field, ValidationError
 
 from crypto.identity import Identity
 from dp.ledger import Ledger
-from secfed.approvals import Approval, StudyFile, approval_text, read_approval
 from secfed.consent import Consent
 from secfed.data import columns
 from secfed.data_watch import DataWatch
@@ -44,10 +43,11 @@ from secfed.node_file import Dataset, NodeFile, read_node_file
 from secfed.node_parts import NodeParts
 from secfed.policy import Policy, PolicyFile, load_policy, load_policy_file
 from secfed.run_facts import EMBEDDED
-from secfed.sections import Section
 from secfed.sites import LEDGER_FILE, LEDGER_LABEL, STORE_FILE, Site, check_budget, check_site, reserve_once
 from secfed.store import NodeStore
-from secfed.study import Name, Study
+from secfed.study.approvals import Approval, StudyFile, approval_text, read_approval
+from secfed.study.manifest import Name, Study
+from secfed.study.sections import Section
 from secfed.texts import check_texts
 
 VARIABLE = "SECFED_HOME"
@@ -289,7 +289,7 @@ class Home:
                 is for the owner: it may tell how many patients there are.
             DPError: the ledger refuses, or is not intact.
         """
-        from secfed import account
+        from secfed.study import account
         from secfed.trainers import open_study_model, trainer_for
         from secfed.training import find_base_among  # loads torch
 

@@ -27,7 +27,7 @@ from secfed.faults import Claim
 from secfed.files.figures import whole_minutes
 from secfed.files.whole import READABLE, append_line, write_whole
 from secfed.run_folder import JOURNAL, RECEIPTS, SUMS, receipt_file, sum_file
-from secfed.study import Study
+from secfed.study.manifest import Study
 
 _STOPPED = "the aggregator stopped"
 _PAIRS = ("bytes_up", "bytes_down")

@@ -16,8 +16,8 @@ from pydantic import Field, ValidationError
 from protocols.parameters import ROSTER_MAX
 from secfed.errors import UserError
 from secfed.files.whole import READABLE, json_text, write_whole
-from secfed.sections import Section
-from secfed.study import Name, Study, first_problem
+from secfed.study.manifest import Name, Study, first_problem
+from secfed.study.sections import Section
 
 _BYTES_MAX = 1 << 17
 

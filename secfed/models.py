@@ -31,9 +31,9 @@ from torch import Tensor, nn
 
 from dp.sampling import Patients
 from secfed.adapter import ADAPTER_FILES, files_digest, loading_arguments, orthonormal_rows, uniform
-from secfed.base_files import BASE_FILES
 from secfed.bases import ModelError, check_length, load_base, parts_to_save, quiet
 from secfed.files.whole import READABLE, write_whole
+from secfed.study.base_files import BASE_FILES
 
 HEAD_SCALE = 2.0**-5
 """Weights that the base lacks start uniform in [-1/32, 1/32): a standard deviation of .018, as BERT's .02."""

@@ -30,7 +30,7 @@ from secfed.faults import NodeClaims
 from secfed.node_parts import NodeParts
 from secfed.pace import hold_back
 from secfed.session_end import SessionEnd
-from secfed.study import Study
+from secfed.study.manifest import Study
 from secfed.views import Views
 
 APPROVAL_LABEL = "study approval"

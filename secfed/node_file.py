@@ -15,8 +15,8 @@ from dp.entries import is_label
 from secfed.errors import UserError
 from secfed.files.toml import as_json, read_toml, toml_text
 from secfed.files.whole import write_whole
-from secfed.sections import Section
-from secfed.study import Name, first_problem
+from secfed.study.manifest import Name, first_problem
+from secfed.study.sections import Section
 
 _HEAD = """\
 # What this node is called, and the data that it may train on. `secfed node data add` adds to it.

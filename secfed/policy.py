@@ -18,8 +18,8 @@ from protocols.errors import ParameterError
 from protocols.parameters import HONEST_MIN, CohortRules
 from secfed.errors import Problems, UserError
 from secfed.files.toml import TOML_BYTES_MAX, as_json, parse_toml
-from secfed.problems import all_problems
-from secfed.study import HexDigest, Study, TaskSection
+from secfed.study.manifest import HexDigest, Study, TaskSection
+from secfed.study.problems import all_problems
 
 _IdentityKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from dp.events import Unit
-from secfed.account import against_in_short, epsilon_to_spare, price
 from secfed.adaptive_clip import describe as describe_adaptive
-from secfed.algorithms import describe
 from secfed.files.figures import amount, rounded_up
-from secfed.privacy import DistributedPrivacy
 from secfed.run_facts import RunKind
 from secfed.sites import LEDGER_FILE, Site
-from secfed.study import Study
+from secfed.study.account import against_in_short, epsilon_to_spare, price
+from secfed.study.algorithms import describe
+from secfed.study.manifest import Study
+from secfed.study.privacy import DistributedPrivacy
 
 _NAME_WIDTH = 14
 

@@ -17,7 +17,7 @@ from secfed.chain import Chain
 from secfed.files.figures import minute_before
 from secfed.files.whole import READABLE, json_text, write_whole
 from secfed.strategies import Layout, ModelState
-from secfed.study import Study
+from secfed.study.manifest import Study
 from secfed.summary import HospitalEnd
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from typing import Any
 
 from dp.errors import DPError
 from dp.ledger import Ledger
-from secfed import account, run_folder
+from secfed import run_folder
 from secfed.books import planned_end
 from secfed.coordinator import Coordinator, RoundRecord
 from secfed.data import Record, columns, read_test_set, tokenise
@@ -35,7 +35,8 @@ from secfed.results import save_adapter, write_first_state, write_results
 from secfed.run_facts import RunKind
 from secfed.sites import LEDGER_FILE, STORE_FILE, Site, read_site, reserve
 from secfed.store import NodeStore
-from secfed.study import Study, load_study
+from secfed.study import account
+from secfed.study.manifest import Study, load_study
 from secfed.summary import HospitalEnd, summarise
 from secfed.texts import check_texts, told
 from secfed.trainers import StudyModel, open_study_model, progress_steps, trainer_for

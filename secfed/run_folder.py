@@ -26,7 +26,7 @@ from protocols.parameters import DIMENSION_MAX
 from protocols.wire import canonical, parse_canonical
 from secfed.files.whole import json_text
 from secfed.strategies import Layout, ModelState
-from secfed.study import Study
+from secfed.study.manifest import Study
 
 STUDY = "study.toml"
 SIGNATURES = "signatures.json"

@@ -19,12 +19,12 @@ from crypto.identity import Identity
 from dp.entries import epsilon_amount
 from dp.events import Unit
 from dp.ledger import Ledger, refusal
-from secfed.account import check_noise, least_price, price
 from secfed.data import Columns, Record, read_patients
 from secfed.errors import UserError
 from secfed.keys import read_identity
 from secfed.policy import Policy, load_policy
-from secfed.study import Study
+from secfed.study.account import check_noise, least_price, price
+from secfed.study.manifest import Study
 
 LEDGER_FILE = "ledger.sqlite"
 STORE_FILE = "node.sqlite"

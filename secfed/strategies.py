@@ -27,9 +27,18 @@ from crypto.kdf import digest
 from dp.events import Unit
 from protocols.wire import canonical
 from secfed.adaptive_clip import first_clip, next_clip
-from secfed.algorithms import Algorithm, FedAvg, FedOptAdagrad, FedOptAdam, FedOptAdamBC, FedOptSgd, FedOptYogi, FedProx
-from secfed.privacy import LocalPrivacy
-from secfed.study import Study
+from secfed.study.algorithms import (
+    Algorithm,
+    FedAvg,
+    FedOptAdagrad,
+    FedOptAdam,
+    FedOptAdamBC,
+    FedOptSgd,
+    FedOptYogi,
+    FedProx,
+)
+from secfed.study.manifest import Study
+from secfed.study.privacy import LocalPrivacy
 
 Layout: TypeAlias = Sequence[tuple[str, tuple[int, ...]]]
 """Names and shapes of the trained parameters, in the order of the flat vector."""

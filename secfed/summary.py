@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from dp.entries import Entry
 from dp.ledger_copy import LedgerCopy
-from secfed.account import against_in_short
 from secfed.adapter import ADAPTER_FILES, files_digest
 from secfed.books import hand_over
 from secfed.chain import Chain
@@ -24,7 +23,8 @@ from secfed.faults import told_claim
 from secfed.files.figures import minute_after, minute_before, whole_minutes
 from secfed.run_facts import COORDINATORS_WORD, RunFacts, RunKind, how_it_ran
 from secfed.run_folder import ADAPTER
-from secfed.study import Study
+from secfed.study.account import against_in_short
+from secfed.study.manifest import Study
 
 if TYPE_CHECKING:
     from secfed.node import Node

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from secfed.data import Record, tokenise
 from secfed.node_parts import Trainer
-from secfed.study import Study
+from secfed.study.manifest import Study
 
 if TYPE_CHECKING:
     from dp.guards import Verdict

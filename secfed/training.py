@@ -25,9 +25,9 @@ from dp.training import train_locally
 from secfed.adapter import first_adapter_seed
 from secfed.bases import ModelError
 from secfed.models import AdapterModel, LoraSettings, base_digest, load_model, resolve_base
-from secfed.privacy import LocalPrivacy
 from secfed.strategies import Layout, ModelState
-from secfed.study import Study
+from secfed.study.manifest import Study
+from secfed.study.privacy import LocalPrivacy
 
 _log = logging.getLogger(__name__)
 

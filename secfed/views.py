@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from protocols.client import Client
 from protocols.receipts import Statement
-from secfed.study import Study
+from secfed.study.manifest import Study
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from secfed.enrol import NewBudget
 from secfed.errors import UserError
 from secfed.home import Home
 from secfed.pace import OWNERS_LOG
-from secfed.study import Study, load_study
+from secfed.study.manifest import Study, load_study
 from secfed.verify.folder import verify_folder
 from tests.homes import SMALL, approve_at, make_hospitals, set_up
 from tests.tiny import make_tiny_base

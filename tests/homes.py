@@ -14,7 +14,7 @@ from secfed.demo import DemoSettings, prepare_demo
 from secfed.enrol import NewBudget, make_home, register
 from secfed.errors import UserError
 from secfed.home import MODELS, Home
-from secfed.study import Study, load_study
+from secfed.study.manifest import Study, load_study
 
 SMALL = DemoSettings(patients=400, test_records_per_chapter=3, layers=(0, 1), max_length=12, steps=2, rank=2)
 COLUMNS = Columns("patient", "text", "label")

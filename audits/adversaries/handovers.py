@@ -11,7 +11,7 @@ from protocols.wire import encode
 from secfed.channel import Link, StudyClosing
 from secfed.handover import AttendanceRequest, HandoverRequest, read_attendance, read_handover
 from secfed.node import APPROVAL_LABEL
-from secfed.study import Study
+from secfed.study.manifest import Study
 
 
 class _LedgerInMidStudy(FederationAttack):

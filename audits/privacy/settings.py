@@ -21,9 +21,9 @@ from crypto.kdf import digest
 from dp.accounting import event_epsilon
 from dp.events import NoisedSums
 from protocols.parameters import CohortRules
-from secfed.account import event_of, noise_of
-from secfed.privacy import LocalPrivacy
-from secfed.study import Study
+from secfed.study.account import event_of, noise_of
+from secfed.study.manifest import Study
+from secfed.study.privacy import LocalPrivacy
 
 FIVE = CohortRules(roster_size=5, colluders=1, tolerated_dropouts=1, minimum=4)
 """N = 5, c = 1, f = 1: the quorum is 4, of whom 3 are honest."""

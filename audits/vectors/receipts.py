@@ -33,7 +33,7 @@ from protocols.receipts import Receipt, verify_receipt
 from protocols.wire import Limits, decode
 from secfed.chain import Chain
 from secfed.strategies import ModelState
-from secfed.study import Study
+from secfed.study.manifest import Study
 
 ROUND = 3
 """The second receipt's round number; the round before is void."""

@@ -17,7 +17,7 @@ from audits.vectors.rounds import NODE, BadAnswer, Rounds
 from audits.vectors.splices import Splice
 from secfed import handover
 from secfed.run_folder import study_file_digest
-from secfed.study import Study as RealStudy
+from secfed.study.manifest import Study as RealStudy
 
 ATTENDANCE, HANDOVER = "attendance", "handover at 1"
 HONEST = (BadAnswer("", ATTENDANCE, Splice(0, 0, "")), BadAnswer("", HANDOVER, Splice(0, 0, "")))

@@ -47,7 +47,7 @@ from secfed.run_facts import RunFacts
 from secfed.run_folder import study_file_digest
 from secfed.store import NodeStore
 from secfed.strategies import ModelState
-from secfed.study import Study
+from secfed.study.manifest import Study
 
 LAYOUT = (("a", (2,)), ("b", (2, 1)))
 NODE = 1

@@ -75,7 +75,7 @@ def provision(
     """
     from secfed.engines.flare.names import check_names
     from secfed.files.whole import check_new, whole_or_gone
-    from secfed.study import load_study
+    from secfed.study.manifest import load_study
     from secfed.tls_check import parse_address
 
     loaded, (host, port) = load_study(study), parse_address(server)
@@ -202,7 +202,7 @@ def submit(
     from secfed.engines.flare.connections import read_connections
     from secfed.engines.flare.jobs import connect
     from secfed.engines.flare.status import Connections, ages
-    from secfed.study import load_study
+    from secfed.study.manifest import load_study
 
     home = AggregatorHome(aggregator or default_home())
     load_study(study)  # before anybody is asked
@@ -250,7 +250,7 @@ def leave_out(
     round of all. They still get every receipt and sum.
     """
     from secfed.aggregator_home import AggregatorHome, default_home
-    from secfed.study import load_study
+    from secfed.study.manifest import load_study
 
     if nobody == bool(sites):
         raise UserError("who is to be left out?", "Name the sites, or give --nobody to let all take part again")
@@ -274,7 +274,7 @@ def leave_out(
 def abort(study: StudyPath, kit_folder: OperatorsKit, as_json: AsJson = False) -> None:
     """End a study's job. What its rounds have spent stays spent; submitted again, it goes on after its last receipt."""
     from secfed.engines.flare.jobs import connect
-    from secfed.study import load_study
+    from secfed.study.manifest import load_study
 
     loaded = load_study(study)
     with connect(kit_folder) as operator:

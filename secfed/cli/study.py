@@ -68,9 +68,9 @@ def init(
     What is to be filled in is marked TO DO: the labels, the roster, and without --model the model's digest and layers.
     A study is refused until they are there. The noise is the smallest that keeps the promise.
     """
-    from secfed.draft_figures import Known
     from secfed.libraries import settle_libraries
-    from secfed.study_draft import write_draft
+    from secfed.study.draft import write_draft
+    from secfed.study.draft_figures import Known
 
     settle_libraries()
     write_draft(out, name, model, Known(sites, patients, mode.value))
@@ -89,7 +89,7 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Put a hospital on a study's roster. The rest of the file stays as it is, comments included."""
-    from secfed.study_draft import add_to_roster
+    from secfed.study.draft import add_to_roster
 
     fingerprint = add_to_roster(study, name, identity, patients).fingerprint()
     if as_json:
@@ -115,10 +115,10 @@ def sign(
 
     A hospital makes its approval with `secfed node approve`.
     """
-    from secfed.approvals import StudyFile, gather
     from secfed.errors import UserError
     from secfed.files.whole import write_whole
     from secfed.run_folder import SIGNATURES
+    from secfed.study.approvals import StudyFile, gather
 
     file = StudyFile.read(study)
     text, target = gather(file, approvals), study.parent / SIGNATURES
@@ -141,11 +141,11 @@ def show(study: StudyPath, as_json: AsJson = False) -> None:
     from secfed.libraries import settle_libraries
 
     settle_libraries()
-    from secfed.account import check_noise, epsilon_to_spare, price, smallest_noise
     from secfed.files.figures import rounded_up
     from secfed.privacy_plan import how_it_is_kept, in_columns
-    from secfed.study import load_study
-    from secfed.study_text import study_text
+    from secfed.study.account import check_noise, epsilon_to_spare, price, smallest_noise
+    from secfed.study.manifest import load_study
+    from secfed.study.text import study_text
 
     loaded = load_study(study)
     if not as_json:
@@ -171,8 +171,8 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Say in words what differs between two studies: values by their place, hospitals by name."""
-    from secfed.approvals import StudyFile
-    from secfed.study_diff import differences
+    from secfed.study.approvals import StudyFile
+    from secfed.study.diff import differences
 
     one, other = StudyFile.read(before), StudyFile.read(after)
     found = differences(one.study, other.study)

@@ -21,7 +21,7 @@ from secfed.errors import UserError
 from secfed.files.toml import read_toml
 from secfed.node import Node
 from secfed.run_facts import EMBEDDED
-from secfed.study import Study, first_problem
+from secfed.study.manifest import Study, first_problem
 
 ENGINE = f"{EMBEDDED} (simulation: all hospitals in one process)"
 StageName = Annotated[str, Field(pattern="^(" + "|".join(stage.value for stage in Stage) + ")$")]

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from secfed.files.figures import over, rounded_up
-from secfed.privacy import LocalPrivacy
 from secfed.reports import node_caveats
 from secfed.reports.risk import Risk
 from secfed.run_facts import RunKind
-from secfed.study import Study
+from secfed.study.manifest import Study
+from secfed.study.privacy import LocalPrivacy
 
 
 def not_protected(study: Study, risk: Risk, how: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dp.events import Unit
 from secfed.files.figures import rounded_up
-from secfed.privacy import DistributedPrivacy
 from secfed.reports.risk import Risk
 from secfed.reports.vouchers import Statement, Voucher, not_said
-from secfed.study import Study
+from secfed.study.manifest import Study
+from secfed.study.privacy import DistributedPrivacy
 
 
 def protects_nodes(study: Study) -> bool:

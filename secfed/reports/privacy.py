@@ -11,8 +11,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from secfed.account import event_of, noise_of
-from secfed.privacy import LocalPrivacy
 from secfed.reports.caveats import not_protected
 from secfed.reports.cross_checks import Answers, ask_prv, ask_renyi
 from secfed.reports.mechanism import accounting, overflow_certificate, parameters
@@ -22,7 +20,9 @@ from secfed.reports.rests_on import statements
 from secfed.reports.risk import Risk, Training, assess
 from secfed.reports.vouchers import Voucher
 from secfed.run_facts import RunKind
-from secfed.study import Study
+from secfed.study.account import event_of, noise_of
+from secfed.study.manifest import Study
+from secfed.study.privacy import LocalPrivacy
 
 
 def build_report(study: Study, summary: Mapping[str, Any], others: Answers | None = None) -> dict[str, Any]:

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dp.events import Relation, Unit
-from secfed.account import event_of, honest_enough
 from secfed.files.figures import in_words, one_in, percent, rounded_up, scientific, two_digits_up
-from secfed.privacy import LocalPrivacy
 from secfed.reports.risk import Risk
 from secfed.run_facts import RunKind
-from secfed.study import Study
+from secfed.study.account import event_of, honest_enough
+from secfed.study.manifest import Study
+from secfed.study.privacy import LocalPrivacy
 
 _PUBLISHED = "anybody who sees what the study published: the adapter and the sums of all rounds"
 _DIFFERENCES = {Relation.ADD_OR_REMOVE: "add or remove", Relation.ZERO_OUT: "zero out"}

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from secfed.files.figures import in_words
-from secfed.privacy import DistributedPrivacy, LocalPrivacy
 from secfed.reports import node_caveats
 from secfed.reports.vouchers import Statement, Voucher, not_said
 from secfed.run_facts import RunKind
-from secfed.study import Study
+from secfed.study.manifest import Study
+from secfed.study.privacy import DistributedPrivacy, LocalPrivacy
 
 _RANDOMNESS = "AES-256 and the operating system's random numbers are trusted"
 _BOOKED = Statement(

@@ -12,7 +12,7 @@ from secfed.errors import UserError
 from secfed.files.toml import TOML_BYTES_MAX
 from secfed.node import APPROVAL_LABEL
 from secfed.run_folder import SIGNATURES, STUDY, signatures_text, study_file_digest
-from secfed.study import Study, load_study
+from secfed.study.manifest import Study, load_study
 from secfed.verify.evidence import Broken, claim, read_file, read_json
 
 

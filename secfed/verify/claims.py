@@ -17,11 +17,11 @@ from typing import Any
 from protocols.complaints import Complaint, is_valid
 from protocols.errors import FaultKind
 from protocols.receipts import Receipt
-from secfed.account import ACCOUNTANTS_DIFFER, against_in_short, epsilon_by_round
 from secfed.faults import kind_name
 from secfed.run_facts import COORDINATORS_WORD, RunKind, how_it_ran
 from secfed.run_folder import ADAPTER, SUMMARY, receipt_file
-from secfed.study import Study
+from secfed.study.account import ACCOUNTANTS_DIFFER, against_in_short, epsilon_by_round
+from secfed.study.manifest import Study
 from secfed.verify.evidence import Broken, agree, claim, read_json, shortened
 from secfed.verify.ledgers import Account
 from secfed.verify.rounds import History

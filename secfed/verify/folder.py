@@ -12,7 +12,7 @@ from pathlib import Path
 
 from secfed.errors import UserError
 from secfed.run_folder import ADAPTER, FIRST_STATE, RECEIPTS, REPORT, SIGNATURES, STUDY, SUMMARY
-from secfed.study import Study
+from secfed.study.manifest import Study
 from secfed.verify.adapter import check_adapter
 from secfed.verify.approval import check_approval, read_study
 from secfed.verify.claims import check_summary

@@ -20,7 +20,7 @@ from protocols.receipts import Receipt, sum_digest, valid_signers, verify_receip
 from protocols.wire import Limits, decode, most_map_bytes
 from secfed.chain import Chain
 from secfed.run_folder import FIRST_STATE, RECEIPTS, SUMS, read_first_state, receipt_file, sum_file
-from secfed.study import Study
+from secfed.study.manifest import Study
 from secfed.verify.evidence import Broken, file_names, read_file
 
 _RECEIPT_NAME = re.compile(r"[0-9]{4,6}\.cbor")

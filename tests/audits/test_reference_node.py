@@ -35,7 +35,7 @@ from secfed.handover import (
 )
 from secfed.run_folder import study_file_digest
 from secfed.strategies import ModelState
-from secfed.study import Study
+from secfed.study.manifest import Study
 from tests.audits.independent import FILE, Independent, digests, mixed
 from tests.audits.test_reference_study import STUDIES
 from tests.protocols.dealers import dealing, other_sealed_seed, other_sealed_share

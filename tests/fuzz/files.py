@@ -20,7 +20,6 @@ from dp.errors import LedgerCorrupt
 from dp.ledger_copy import read_copy, write_copy
 from secfed import run_folder
 from secfed.adapter import CONFIG_FILE, WEIGHTS_FILE
-from secfed.approvals import StudyFile, approval_text, read_approval, sign_study
 from secfed.engines.embedded import load_simulation
 from secfed.errors import UserError
 from secfed.files.whole import json_text
@@ -28,7 +27,8 @@ from secfed.keys import read_identity
 from secfed.node_file import NodeFile, read_node_file, write_node_file
 from secfed.policy import load_policy
 from secfed.sites import LEDGER_LABEL
-from secfed.study import Study, load_study
+from secfed.study.approvals import StudyFile, approval_text, read_approval, sign_study
+from secfed.study.manifest import Study, load_study
 from secfed.verify.adapter import check_adapter
 from secfed.verify.approval import check_approval
 from secfed.verify.claims import check_summary

@@ -21,11 +21,11 @@ from secfed.engines.embedded import Cut, EmbeddedChannel, Simulation
 from secfed.node import Node
 from secfed.node_parts import NodeParts
 from secfed.policy import Policy
-from secfed.privacy import DistributedPrivacy
 from secfed.progress import Event
 from secfed.store import NodeStore
 from secfed.strategies import ModelState
-from secfed.study import Study
+from secfed.study.manifest import Study
+from secfed.study.privacy import DistributedPrivacy
 
 DIMENSION = 11
 BASE_DIGEST = "sha256:" + "5" * 64

@@ -13,13 +13,13 @@ from safetensors.numpy import save_file
 from dp.ledger_copy import write_copy
 from protocols.wire import encode
 from secfed import run_folder
-from secfed.account import epsilon_by_round
 from secfed.adapter import CONFIG_FILE, WEIGHTS_FILE, frozen_start, loading_arguments
 from secfed.engines.embedded import ENGINE, Cut
 from secfed.files.whole import json_text
 from secfed.reports.html import write_report
 from secfed.reports.privacy import build_report
-from secfed.study import load_study
+from secfed.study.account import epsilon_by_round
+from secfed.study.manifest import load_study
 from secfed.summary import HospitalEnd, summarise
 from tests.secfed.federation import Federation, FormulaTrainer, study_values
 

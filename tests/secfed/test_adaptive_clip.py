@@ -22,7 +22,7 @@ from secfed.files.whole import json_text
 from secfed.models import AdapterModel
 from secfed.reports.html import render_report
 from secfed.strategies import first_state, mean_change, next_state, noise_variance
-from secfed.study import Study
+from secfed.study.manifest import Study
 from secfed.training import make_trainer
 from secfed.verify.folder import verify_folder
 from tests.secfed.federation import ALGORITHMS, Federation, FormulaTrainer, cut

@@ -11,9 +11,9 @@ import cbor2
 import pytest
 
 from crypto.kdf import digest
-from secfed.algorithms import STRATEGIES, FedAvg, describe
 from secfed.errors import UserError
-from secfed.study import load_study
+from secfed.study.algorithms import STRATEGIES, FedAvg, describe
+from secfed.study.manifest import load_study
 from tests.secfed.federation import ALGORITHMS, make_study
 from tests.secfed.run_folders import study_text
 

@@ -16,7 +16,7 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(path: Path) -> None:
         raise error
 
-    monkeypatch.setattr("secfed.approvals.StudyFile.read", fail)
+    monkeypatch.setattr("secfed.study.approvals.StudyFile.read", fail)
 
 
 def test_an_error_that_nobody_foresaw_is_a_line_and_its_trace_a_file_for_this_user_alone(

@@ -15,7 +15,7 @@ from secfed.demo import DemoSettings, prepare_demo
 from secfed.errors import UserError
 from secfed.keys import read_identity
 from secfed.models import base_digest
-from secfed.study import load_study
+from secfed.study.manifest import load_study
 
 SMALL = DemoSettings(patients=400, test_records_per_chapter=5, layers=(0, 1), max_length=16, steps=2)
 

@@ -17,13 +17,13 @@ from dp.distributed import draw_noise
 from dp.events import Relation, Unit
 from protocols import encoding
 from protocols.parameters import CohortRules
-from secfed.account import check_noise, epsilon_by_round, event_of, noise_of, smallest_noise
 from secfed.errors import UserError
 from secfed.reports.html import render_report
 from secfed.reports.privacy import build_report
 from secfed.run_facts import RunKind
 from secfed.strategies import first_state, mean_change, move, next_state, noise_variance
-from secfed.study import Study
+from secfed.study.account import check_noise, epsilon_by_round, event_of, noise_of, smallest_noise
+from secfed.study.manifest import Study
 from tests.secfed import exact
 from tests.secfed.federation import ALGORITHMS, Federation, FormulaTrainer, cut, study_values
 from tests.secfed.run_folders import write_run

@@ -11,10 +11,10 @@ import pytest
 
 from dp import accounting
 from secfed import run_folder
-from secfed.account import check_noise
 from secfed.reports.html import render_report, write_report
 from secfed.reports.privacy import build_report
-from secfed.study import load_study
+from secfed.study.account import check_noise
+from secfed.study.manifest import load_study
 from secfed.verify.folder import verify_folder
 from tests.secfed.run_folders import write_run
 from tests.secfed.test_report_sentences import _summary, study_of, text_of

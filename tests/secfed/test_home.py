@@ -17,7 +17,6 @@ import pytest
 from crypto.identity import Identity
 from dp.errors import GrantDiffers, LedgerCorrupt
 from dp.ledger import Ledger
-from secfed.approvals import StudyFile, gather, read_approval, sign_study
 from secfed.approve import approve, earlier_approval, examine
 from secfed.coordinator import Coordinator
 from secfed.engines.embedded import EmbeddedChannel, Simulation
@@ -25,6 +24,7 @@ from secfed.errors import UserError
 from secfed.home import Home
 from secfed.node import APPROVAL_LABEL
 from secfed.run_folder import study_file_digest
+from secfed.study.approvals import StudyFile, gather, read_approval, sign_study
 from secfed.training import find_base_among, load_study_model
 from tests.homes import Hospitals, approve_at, approved_at, make_hospitals
 

@@ -11,7 +11,6 @@ import pytest
 
 from dp.accounting import event_epsilon, prv_epsilon, rdp_epsilon
 from dp.events import Relation
-from secfed.account import against_in_short, event_of, noise_of
 from secfed.cli.closing import closing_words
 from secfed.files.figures import rounded_up
 from secfed.privacy_plan import privacy_plan
@@ -19,6 +18,7 @@ from secfed.reports.html import render_report
 from secfed.reports.privacy import build_report
 from secfed.run_facts import RunKind
 from secfed.sites import Site
+from secfed.study.account import against_in_short, event_of, noise_of
 from secfed.verify.folder import verify_folder
 from tests.secfed.federation import cut, identities, make_policy
 from tests.secfed.run_folders import write_run

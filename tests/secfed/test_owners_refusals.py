@@ -14,7 +14,6 @@ from dp.accounting import epsilon
 from dp.budgets import Grant
 from dp.errors import BudgetExceeded, DPError, NotReserved
 from dp.ledger import Ledger
-from secfed.account import check_noise, price
 from secfed.data import Columns
 from secfed.engines.embedded import Simulation
 from secfed.errors import UserError
@@ -24,7 +23,8 @@ from secfed.privacy_plan import privacy_plan
 from secfed.run import Plan, _reserve
 from secfed.run_facts import RunKind
 from secfed.sites import LEDGER_FILE, Site, read_site, reserve
-from secfed.study import Study
+from secfed.study.account import check_noise, price
+from secfed.study.manifest import Study
 from tests.secfed.federation import BASE_DIGEST, Federation, identities, make_policy, make_study
 
 NAME = "hospital-0"

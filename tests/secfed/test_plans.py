@@ -21,8 +21,8 @@ from dp.delta_terms import DistributedNoise, LocalNoise
 from dp.events import NoisedSums, NoiseShares, Unit
 from dp.step_plan import LocalPlan, NodePlan, StepPlan
 from protocols.parameters import DIMENSION_MAX
-from secfed.account import check_noise, event_of, figure_of_record, noise_of
 from secfed.strategies import first_state
+from secfed.study.account import check_noise, event_of, figure_of_record, noise_of
 from tests.secfed.deployed import HONEST, alike, contribution, secret_of, signed, study_from, trainer_of
 from tests.secfed.federation import ALGORITHMS
 

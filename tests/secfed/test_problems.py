@@ -10,8 +10,8 @@ import pytest
 
 from secfed.errors import Problems, UserError
 from secfed.policy import load_policy_file
-from secfed.problems import lines_of
-from secfed.study import load_study
+from secfed.study.manifest import load_study
+from secfed.study.problems import lines_of
 from tests.command_line import exit_code
 from tests.secfed.run_folders import study_text
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from secfed import run_folder
-from secfed.account import against_in_short
 from secfed.engines.flare.settings import ENGINE as FLARE_ENGINE
 from secfed.files.whole import json_text
 from secfed.node_parts import NodeParts
@@ -20,7 +19,8 @@ from secfed.reports.html import write_report
 from secfed.reports.privacy import build_report
 from secfed.reports.vouchers import Voucher
 from secfed.run_facts import FLARE, RunFacts, RunKind, facts_here, how_it_ran
-from secfed.study import Study, load_study
+from secfed.study.account import against_in_short
+from secfed.study.manifest import Study, load_study
 from secfed.verify.folder import verify_folder
 from tests.secfed.run_folders import write_run
 

@@ -24,7 +24,7 @@ from secfed.reports.privacy import build_report
 from secfed.reports.risk import Training, assess
 from secfed.reports.svg import Curve, epsilon_plot
 from secfed.run_facts import COORDINATORS_WORD, RunKind
-from secfed.study import Study
+from secfed.study.manifest import Study
 
 NAMES = ["north", "south", "east"]
 SIGMA = 0.9639

@@ -11,7 +11,7 @@ import pytest
 
 from secfed import run_folder
 from secfed.results import write_results
-from secfed.study import load_study
+from secfed.study.manifest import load_study
 from secfed.verify.folder import verify_folder
 from tests.secfed.run_folders import write_run
 

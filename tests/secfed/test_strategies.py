@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from audits.notation import C, H
-from secfed.algorithms import Algorithm
 from secfed.strategies import ModelState, first_state, move, next_state
-from secfed.study import Study
+from secfed.study.algorithms import Algorithm
+from secfed.study.manifest import Study
 from tests.secfed import exact
 from tests.secfed.federation import ALGORITHMS, DIMENSION, make_study
 

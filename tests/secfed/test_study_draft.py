@@ -10,13 +10,13 @@ from typing import Any, Literal
 import pytest
 
 from crypto.identity import Identity
-from secfed.account import check_noise, smallest_noise
-from secfed.draft_figures import Known
 from secfed.errors import UserError
-from secfed.study import Study, load_study
-from secfed.study_diff import differences
-from secfed.study_draft import add_to_roster, write_draft
-from secfed.study_text import study_text
+from secfed.study.account import check_noise, smallest_noise
+from secfed.study.diff import differences
+from secfed.study.draft import add_to_roster, write_draft
+from secfed.study.draft_figures import Known
+from secfed.study.manifest import Study, load_study
+from secfed.study.text import study_text
 from tests.secfed.federation import identities, make_study, study_values
 from tests.secfed.run_folders import study_text as formula_text
 

@@ -12,7 +12,7 @@ from secfed.errors import UserError
 from secfed.files.toml import TOML_BYTES_MAX, read_toml
 from secfed.node_file import read_node_file
 from secfed.policy import load_policy
-from secfed.study import load_study
+from secfed.study.manifest import load_study
 from tests.secfed.federation import make_study
 from tests.secfed.run_folders import study_text
 

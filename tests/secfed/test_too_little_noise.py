@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from dp import accounting
-from secfed import account
-from secfed.account import check_noise, smallest_noise
 from secfed.errors import UserError
-from secfed.study import Study
+from secfed.study import account
+from secfed.study.account import check_noise, smallest_noise
+from secfed.study.manifest import Study
 from tests.secfed import test_distributed_study, test_node_study, test_plans
 
 

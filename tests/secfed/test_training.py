@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from crypto.randomness import NoiseSecret
-from secfed.algorithms import describe
 from secfed.strategies import ModelState, first_state, next_state
+from secfed.study.algorithms import describe
 from secfed.training import LocalTrainer
 from tests.secfed.federation import ALGORITHMS, make_study
 from tests.tiny import make_tiny_model, make_tiny_patients
@@ -53,7 +53,7 @@ def test_with_one_local_step_a_round_the_proximal_term_would_do_nothing(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Why such a study is refused: with the refusal taken out, mu = 1 and FedAvg end with the same bits."""
-    from secfed.algorithms import FedProx, LocalTraining
+    from secfed.study.algorithms import FedProx, LocalTraining
 
     plain = train(base, strategy="fedavg", local={"steps": 1})
     with pytest.raises(ValueError, match=r"local\.steps = 1 is fedavg"):

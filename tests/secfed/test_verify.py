@@ -18,7 +18,7 @@ from secfed import run_folder
 from secfed.adapter import loading_arguments
 from secfed.files.whole import json_text
 from secfed.run_folder import ledger_file, read_first_state, receipt_file, sum_file
-from secfed.study import load_study
+from secfed.study.manifest import load_study
 from secfed.verify.folder import verify_folder
 from secfed.verify.rounds import check_rounds, start_chain
 from tests.secfed.federation import cut, identities

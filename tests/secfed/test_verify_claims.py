@@ -17,7 +17,7 @@ from secfed import run_folder
 from secfed.files.whole import json_text
 from secfed.reports.html import render_report, write_report
 from secfed.reports.privacy import build_report
-from secfed.study import load_study
+from secfed.study.manifest import load_study
 from secfed.verify.folder import verify_folder
 from tests.protocols.dealers import dealing, other_sealed_share
 from tests.secfed.federation import identities

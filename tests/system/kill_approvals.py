@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from secfed.approvals import StudyFile, sign_study
 from secfed.approve import Candidate, approve, earlier_approval
 from secfed.data_watch import data_digest
 from secfed.enrol import NewBudget, make_home, register
 from secfed.home import Home
+from secfed.study.approvals import StudyFile, sign_study
 from secfed.texts import TextFigures
 from tests.homes import COLUMNS, allow_all, approved_at
 from tests.secfed.federation import identities
@@ -33,7 +33,7 @@ FILES = frozenset(
         "secfed/approve.py",
         "secfed/home.py",
         "secfed/files/whole.py",
-        "secfed/approvals.py",
+        "secfed/study/approvals.py",
         "secfed/sites.py",
         "dp/ledger.py",
     ]

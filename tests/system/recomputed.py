@@ -22,7 +22,7 @@ from secfed.models import AdapterModel, load_tokenizer
 from secfed.run import prepare
 from secfed.run_folder import receipt_file, sum_file
 from secfed.strategies import ModelState
-from secfed.study import Study
+from secfed.study.manifest import Study
 from secfed.training import load_study_model
 
 

@@ -22,7 +22,7 @@ from secfed.demo import DemoSettings, prepare_demo
 from secfed.models import AdapterModel
 from secfed.progress import Event, Reporter
 from secfed.run import execute, prepare
-from secfed.study import Study
+from secfed.study.manifest import Study
 from tests.system.recomputed import Secrets, opened_again, published
 from tests.tiny import make_tiny_base
 

@@ -17,7 +17,7 @@ from secfed.home import Home
 from secfed.node import APPROVAL_LABEL
 from secfed.run_folder import study_file_digest
 from secfed.store import NodeStore
-from secfed.study import load_study
+from secfed.study.manifest import load_study
 from tests.homes import SMALL, Hospitals, make_hospitals
 
 POPULATION = ["--population", "patients of the clinic", "--patients", "3", "--epsilon", "8", "--delta", "1e-5"]

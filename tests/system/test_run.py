@@ -29,7 +29,7 @@ from secfed.node import APPROVAL_LABEL
 from secfed.progress import Event, LocalStep, Note, OwnerTold, Reporter, describe
 from secfed.run import execute, prepare
 from secfed.sites import LEDGER_LABEL
-from secfed.study import load_study
+from secfed.study.manifest import load_study
 from secfed.verify.folder import verify_folder
 from tests.protocols.dealers import dealing, other_sealed_share
 from tests.tiny import make_tiny_base

@@ -28,8 +28,8 @@ from pydantic import Field, ValidationError
 from secfed.errors import UserError
 from secfed.files.whole import check_new, json_text, whole_or_gone
 from secfed.libraries import how_to_add
-from secfed.sections import Section
-from secfed.study import Name, first_problem
+from secfed.study.manifest import Name, first_problem
+from secfed.study.sections import Section
 
 PROFILE, AUTHORITY, SIGNED = "federation.json", "authority", "signed"
 _SECONDS = 120.0

@@ -20,7 +20,7 @@ from secfed.engines.flare.envelope import read_answer, request_of
 from secfed.engines.flare.memory import give_back
 from secfed.engines.flare.progress import RunLog
 from secfed.handover import most_handover_bytes
-from secfed.study import Study
+from secfed.study.manifest import Study
 
 _GATHERING_SECONDS = 5.0
 """For a site's word that it is there. It is asked again soon enough."""

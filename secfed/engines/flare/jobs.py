@@ -29,7 +29,7 @@ from secfed.engines.flare.kits import OPERATOR
 from secfed.engines.flare.settings import CONTROLLER, EXECUTOR, job_name, study_of_job
 from secfed.errors import UserError
 from secfed.files.whole import json_text
-from secfed.study import Study
+from secfed.study.manifest import Study
 from secfed.tls_check import Server, greet
 
 _APP = "study"

@@ -22,7 +22,7 @@ from protocols.aggregator import Stage
 from secfed.aggregation import GATHERING
 from secfed.errors import UserError
 from secfed.progress import NO_ANSWER, Event, NodeAbsent, Note, RoundClosed, RoundFailed, RoundOpened
-from secfed.sections import Section
+from secfed.study.sections import Section
 
 FILE = "state.json"
 _ENTRY = {GATHERING, Stage.ADVERTISE.value}

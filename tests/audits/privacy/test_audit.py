@@ -40,9 +40,9 @@ from dp.distributed import record_gradients
 from dp.node_update import local_update
 from dp.patients import draw_patients
 from protocols.parameters import CohortRules
-from secfed.account import event_of
 from secfed.errors import UserError
 from secfed.node import Node
+from secfed.study.account import event_of
 from secfed.training import DistributedTrainer, LocalTrainer, NodeTrainer, make_trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -27,13 +27,13 @@ from dp.step_plan import LocalPlan, NodePlan, StepPlan, noise_share, noise_tail
 from protocols.encoding import FixedPoint
 from protocols.errors import LocalError
 from protocols.parameters import DIMENSION_MAX, CohortRules, OverflowCertificate
-from secfed import plans
-from secfed.algorithms import Algorithm, check_fits
 from secfed.errors import UserError
 from secfed.files.toml import TOML_BYTES_MAX, as_json, parse_toml
-from secfed.privacy import DistributedPrivacy, LocalPrivacy, Privacy
-from secfed.problems import all_problems, place_and_reason
-from secfed.sections import Section
+from secfed.study import plans
+from secfed.study.algorithms import Algorithm, check_fits
+from secfed.study.privacy import DistributedPrivacy, LocalPrivacy, Privacy
+from secfed.study.problems import all_problems, place_and_reason
+from secfed.study.sections import Section
 
 HexDigest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -252,15 +252,15 @@ class Study(Section):
         return int(isinstance(self.privacy, DistributedPrivacy) and self.privacy.adaptive_clip is not None)
 
     def local_plan(self, index: int) -> LocalPlan:
-        """As `secfed.plans.local_plan`."""
+        """As `secfed.study.plans.local_plan`."""
         return plans.local_plan(self, index)
 
     def step_plan(self, index: int, clip: float | None = None) -> StepPlan:
-        """As `secfed.plans.step_plan`."""
+        """As `secfed.study.plans.step_plan`."""
         return plans.step_plan(self, index, clip)
 
     def node_plan(self, clip: float | None = None) -> NodePlan:
-        """As `secfed.plans.node_plan`."""
+        """As `secfed.study.plans.node_plan`."""
         return plans.node_plan(self, clip)
 
     @cached_property

@@ -19,7 +19,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from dp.delta_terms import GRID
 from dp.events import Unit
 from dp.step_plan import gradient_grid
-from secfed.sections import Section, refuse_without_effect
+from secfed.study.sections import Section, refuse_without_effect
 
 
 class _Privacy(Section):

@@ -10,10 +10,10 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from secfed.algorithms import STRATEGIES
 from secfed.errors import Problems
-from secfed.privacy import MODES
-from secfed.sections import WITHOUT_EFFECT
+from secfed.study.algorithms import STRATEGIES
+from secfed.study.privacy import MODES
+from secfed.study.sections import WITHOUT_EFFECT
 
 _CHOICES: dict[str, Container[str]] = {"algorithm": STRATEGIES, "privacy": MODES}
 """Tables of which there are several kinds, and their names."""

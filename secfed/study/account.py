@@ -18,9 +18,9 @@ from dp.events import NoisedSums, Unit
 from protocols.parameters import DIMENSION_MAX
 from secfed.errors import UserError
 from secfed.files.figures import amount, in_words
-from secfed.privacy import LocalPrivacy
 from secfed.run_facts import RunKind
-from secfed.study import Study
+from secfed.study.manifest import Study
+from secfed.study.privacy import LocalPrivacy
 
 ACCOUNTANTS_DIFFER = 1e-4
 """Two versions of an accountant, or two processors, may differ by this part of an epsilon."""

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from dp.events import Unit
 from dp.step_plan import LocalPlan, NodePlan, StepPlan, batches_needed
-from secfed.algorithms import FedProx
-from secfed.privacy import DistributedPrivacy, LocalPrivacy
+from secfed.study.algorithms import FedProx
+from secfed.study.privacy import DistributedPrivacy, LocalPrivacy
 
 if TYPE_CHECKING:
-    from secfed.study import Study
+    from secfed.study.manifest import Study
 
 
 def local_plan(study: Study, index: int) -> LocalPlan:

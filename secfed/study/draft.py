@@ -11,14 +11,14 @@ from pydantic import ValidationError
 
 from crypto.identity import PublicIdentity
 from protocols.parameters import ROSTER_MAX, ROSTER_MIN
-from secfed.account import smallest_noise
-from secfed.base_files import check_base_files
-from secfed.draft_figures import Known, figures
 from secfed.errors import UserError
 from secfed.files.templates import render
 from secfed.files.toml import TOML_BYTES_MAX, as_json, parse_toml
 from secfed.files.whole import check_file, write_whole
-from secfed.study import RosterEntry, Study, first_problem
+from secfed.study.account import smallest_noise
+from secfed.study.base_files import check_base_files
+from secfed.study.draft_figures import Known, figures
+from secfed.study.manifest import RosterEntry, Study, first_problem
 
 _MADE_UP = tuple(f"{number:064x}" for number in range(1, 1001))
 """Identities of nobody: figures can be tried on a roster before there is one."""
@@ -75,8 +75,8 @@ def _draft(path: Path, name: str, base: Path | None, known: Known) -> str:
     values: dict[str, Any] = {"study_name": name, "base": called, "settings": settings, "known": known}
     noise = _smallest_noise(path, values, known)
     return render(
-        "secfed",
-        "demo_study.toml.j2",
+        "secfed.study",
+        "study.toml.j2",
         draft=True,
         purpose="",
         digest=digest,
@@ -91,8 +91,8 @@ def _smallest_noise(path: Path, values: Mapping[str, Any], known: Known) -> floa
     """What keeps the draft's epsilon, on a roster of as many sites as there will be: so the draft is valid, too."""
     each = known.patients // known.sites
     tried = render(
-        "secfed",
-        "demo_study.toml.j2",
+        "secfed.study",
+        "study.toml.j2",
         draft=False,
         purpose="",
         digest=f"sha256:{'0' * 64}",
@@ -112,7 +112,7 @@ def add_to_roster(path: Path, name: str, identity: str, patients: int) -> Public
 
     Args:
         path: a study, finished or not.
-        name, identity, patients: as `secfed.study.RosterEntry` has them.
+        name, identity, patients: as `secfed.study.manifest.RosterEntry` has them.
 
     Returns:
         The identity, whose fingerprint is to be compared.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from secfed.algorithms import describe
 from secfed.errors import printable
 from secfed.files.figures import scientific
 from secfed.privacy_plan import in_columns
-from secfed.study import Study
+from secfed.study.algorithms import describe
+from secfed.study.manifest import Study
 
 _LABELS_SHOWN = 8
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from crypto.identity import PublicIdentity
 from secfed.errors import printable
-from secfed.study import RosterEntry, Study
+from secfed.study.manifest import RosterEntry, Study
 
 _ABSENT = object()
 _ENTRIES_SHOWN = 3

@@ -19,8 +19,8 @@ from secfed.errors import UserError
 from secfed.files.whole import json_text
 from secfed.node import APPROVAL_LABEL
 from secfed.run_folder import signatures_text, study_file_digest
-from secfed.sections import Section
-from secfed.study import Name, Study, first_problem, read_study_file
+from secfed.study.manifest import Name, Study, first_problem, read_study_file
+from secfed.study.sections import Section
 
 _FILE_BYTES_MAX = 4096
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

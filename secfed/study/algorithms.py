@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from dp.events import Unit
-from secfed.privacy import LocalPrivacy, Privacy
-from secfed.sections import Section, refuse_without_effect
+from secfed.study.privacy import LocalPrivacy, Privacy
+from secfed.study.sections import Section, refuse_without_effect
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
