@@ -8,10 +8,8 @@ checks a saved one.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,19 +22,6 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 ADAPTER_FILES = (CONFIG_FILE, WEIGHTS_FILE)
 _A, _SAVED_A = ".lora_A.default.", ".lora_A."
-
-
-def files_digest(folder: Path, names: Sequence[str]) -> str:
-    """SHA-256 over each file's name, length and content, in this order, as `sha256:` and 64 digits."""
-    state = hashlib.sha256(b"secfed model files v1\0")
-    for name in names:
-        path = folder / name
-        state.update(len(name.encode()).to_bytes(8, "big") + name.encode())
-        state.update(path.stat().st_size.to_bytes(8, "big"))
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                state.update(chunk)
-    return f"sha256:{state.hexdigest()}"
 
 
 def loading_arguments(labels: Sequence[str], padding: int | None) -> dict[str, Any]:

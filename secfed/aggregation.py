@@ -77,8 +77,8 @@ def load(home: AggregatorHome, digest: bytes) -> Work:
     Raises:
         UserError: something is missing or not what the study says.
     """
+    from secfed.study.base import find_base_among  # loads torch
     from secfed.trainers import open_study_model
-    from secfed.training import find_base_among  # loads torch
 
     study = home.study(digest)
     patients = read_test_set(home.test_set(digest), columns(study), study.task.labels)

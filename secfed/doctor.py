@@ -221,7 +221,7 @@ def _study(home: Home, digest: bytes, kept: list[Approved]) -> str:
 
 
 def _base(study: Study, models: Path) -> str:
-    from secfed.training import find_base_among  # loads torch
+    from secfed.study.base import find_base_among  # loads torch
 
     return f"{find_base_among(study, models)} has the digest that the study pins"
 

@@ -290,8 +290,8 @@ class Home:
             DPError: the ledger refuses, or is not intact.
         """
         from secfed.study import account
+        from secfed.study.base import find_base_among  # loads torch
         from secfed.trainers import open_study_model, trainer_for
-        from secfed.training import find_base_among  # loads torch
 
         kept = self.stored(digest)
         study, index = kept.study, self.index_in(kept.study)

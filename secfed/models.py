@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -30,17 +28,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dp.sampling import Patients
-from secfed.adapter import ADAPTER_FILES, files_digest, loading_arguments, orthonormal_rows, uniform
-from secfed.bases import ModelError, check_length, load_base, parts_to_save, quiet
+from secfed.adapter import ADAPTER_FILES, loading_arguments, orthonormal_rows, uniform
+from secfed.bases import check_length, load_base, parts_to_save, quiet
 from secfed.files.whole import READABLE, write_whole
-from secfed.study.base_files import BASE_FILES
+from secfed.study.base import ModelError, base_digest, files_digest
 
 HEAD_SCALE = 2.0**-5
 """Weights that the base lacks start uniform in [-1/32, 1/32): a standard deviation of .018, as BERT's .02."""
 _TOKENS_MIN = 0.9
 """Of a model's embeddings, those that its tokenizer uses at least: the others round their number up for speed."""
 _PREDICT_BATCH = 128
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,51 +54,6 @@ class LoraSettings:
     """Which transformer layers; all when None."""
     variant: Literal["ffa", "ab"]
     """`ffa` trains B only; `ab` trains both."""
-
-
-def resolve_base(name_or_folder: str, relative_to: Path) -> Path:
-    """The folder of a base model: a local one, or else a download of the hub model of this name.
-
-    Args:
-        name_or_folder: a folder, absolute or relative to `relative_to`, or a hub name such as `owner/model`.
-        relative_to: the folder of the study file.
-
-    Raises:
-        ModelError: there is no such folder, and no such model within reach.
-    """
-    folder = relative_to / name_or_folder
-    with suppress(OSError):  # a name may be longer than a file system has them
-        if folder.is_dir():
-            return folder
-    if not _HUB_NAME.fullmatch(name_or_folder):
-        raise ModelError(f"the base model folder {folder} does not exist", "Name an existing folder in model.base")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        return Path(snapshot_download(name_or_folder, allow_patterns=list(BASE_FILES)))
-    except (OSError, HfHubHTTPError, HFValidationError) as error:
-        raise ModelError(
-            f"the base model {name_or_folder} is no local folder and cannot be downloaded ({type(error).__name__})",
-            "Download its folder on a machine that can, and name that folder in model.base",
-        ) from error
-
-
-def base_digest(folder: Path) -> str:
-    """The digest that a study pins: over names, lengths and contents of the files that decide what a model computes.
-
-    Raises:
-        ModelError: there is no config or no safetensors file.
-    """
-    names = sorted({path.name for pattern in BASE_FILES for path in folder.glob(pattern) if path.is_file()})
-    if "config.json" not in names:
-        raise ModelError(f"{folder} is no base model: it has no config.json", "Name a model's folder in model.base")
-    if not any(name.endswith(".safetensors") for name in names):
-        raise ModelError(
-            f"{folder} has no safetensors weights, and pickled weights are never loaded",
-            "Convert the model with save_pretrained, which writes safetensors",
-        )
-    return files_digest(folder, names)
 
 
 def adapter_digest(folder: Path) -> str:

@@ -77,7 +77,7 @@ def prepare(study_path: Path, out: Path) -> Plan:
     """
     study = load_study(study_path)
     check_writable(out)
-    from secfed.training import find_base  # loads torch
+    from secfed.study.base import find_base  # loads torch
 
     folder = study_path.parent
     if (out / run_folder.SUMMARY).exists() or (out / run_folder.RECEIPTS).exists():

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dp.entries import Entry
 from dp.ledger_copy import LedgerCopy
-from secfed.adapter import ADAPTER_FILES, files_digest
+from secfed.adapter import ADAPTER_FILES
 from secfed.books import hand_over
 from secfed.chain import Chain
 from secfed.coordinator import RoundRecord
@@ -24,6 +24,7 @@ from secfed.files.figures import minute_after, minute_before, whole_minutes
 from secfed.run_facts import COORDINATORS_WORD, RunFacts, RunKind, how_it_ran
 from secfed.run_folder import ADAPTER
 from secfed.study.account import against_in_short
+from secfed.study.base import files_digest
 from secfed.study.manifest import Study
 
 if TYPE_CHECKING:

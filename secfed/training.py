@@ -23,9 +23,9 @@ from dp.node_update import private_update
 from dp.sampling import Patients, record_by_record
 from dp.training import train_locally
 from secfed.adapter import first_adapter_seed
-from secfed.bases import ModelError
-from secfed.models import AdapterModel, LoraSettings, base_digest, load_model, resolve_base
+from secfed.models import AdapterModel, LoraSettings, load_model
 from secfed.strategies import Layout, ModelState
+from secfed.study.base import ModelError
 from secfed.study.manifest import Study
 from secfed.study.privacy import LocalPrivacy
 
@@ -157,47 +157,6 @@ def make_trainer(
         return NodeTrainer(study, index, model, first, patients)
     units = record_by_record(patients) if privacy.protects is Unit.RECORD else patients
     return DistributedTrainer(study, index, model, first, units, one_at_a_time)
-
-
-def find_base(study: Study, study_folder: Path) -> Path:
-    """The base model's folder, checked against the digest that the study pins.
-
-    Raises:
-        ModelError: it is not there, or its files are others than the signed ones.
-    """
-    base = resolve_base(study.model.base, study_folder)
-    found = base_digest(base)
-    if found != study.model.digest:
-        raise ModelError(
-            f"the base model in {base} is not the one that the study pins: its digest is {found}",
-            "Get the model that the hospitals signed for, or have a new study with this digest signed",
-        )
-    return base
-
-
-def find_base_among(study: Study, models: Path) -> Path:
-    """The base model that the study pins, from a folder of models, by its digest: what its folder is called, there or
-    in the study, does not matter. Nothing is downloaded.
-
-    Args:
-        study: pins the digest.
-        models: holds a folder for each model; `owner/name` may be two.
-
-    Raises:
-        ModelError: none of them is the signed one.
-    """
-    configs = sorted([*models.glob("*/config.json"), *models.glob("*/*/config.json")])
-    # The folder with the study's name for it first: digests are over gigabytes.
-    for folder in sorted((path.parent for path in configs), key=lambda path: path.name != Path(study.model.base).name):
-        try:
-            if base_digest(folder) == study.model.digest:
-                return folder
-        except ModelError:
-            continue
-    raise ModelError(
-        f"none of {len(configs)} base models in {models} is the one that the study pins, {study.model.digest}",
-        f"Get {study.model.base} from whoever drew up the study, and copy its folder into {models}",
-    )
 
 
 def load_study_model(study: Study, base: Path) -> tuple[AdapterModel, ModelState]:

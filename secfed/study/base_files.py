@@ -43,7 +43,7 @@ def check_base_files(folder: Path) -> dict[str, Any]:
     """Look at every file of a base model that a library would read. Gives its configuration.
 
     Args:
-        folder: holds a config.json and safetensors weights (`secfed.models.base_digest`).
+        folder: holds a config.json and safetensors weights (`secfed.study.base.base_digest`).
 
     Raises:
         BrokenBase: a file is a pointer, cut off, or in another form than its name says; or the weights are quantised.

@@ -16,6 +16,7 @@ from secfed.files.templates import render
 from secfed.files.toml import TOML_BYTES_MAX, as_json, parse_toml
 from secfed.files.whole import check_file, write_whole
 from secfed.study.account import smallest_noise
+from secfed.study.base import base_digest
 from secfed.study.base_files import check_base_files
 from secfed.study.draft_figures import Known, figures
 from secfed.study.manifest import RosterEntry, Study, first_problem
@@ -66,8 +67,6 @@ def _exists(path: Path) -> UserError:
 def _draft(path: Path, name: str, base: Path | None, known: Known) -> str:
     digest, called = "", "model"
     if base is not None:
-        from secfed.models import base_digest  # loads torch
-
         digest, folder, own = base_digest(base), base.resolve(), path.parent.resolve()
         check_base_files(base)
         called = folder.relative_to(own).as_posix() if folder.is_relative_to(own) else folder.name

@@ -14,7 +14,7 @@ import pytest
 from secfed.demo import DemoSettings, prepare_demo
 from secfed.errors import UserError
 from secfed.keys import read_identity
-from secfed.models import base_digest
+from secfed.study.base import base_digest
 from secfed.study.manifest import load_study
 
 SMALL = DemoSettings(patients=400, test_records_per_chapter=5, layers=(0, 1), max_length=16, steps=2)

@@ -25,7 +25,8 @@ from secfed.home import Home
 from secfed.node import APPROVAL_LABEL
 from secfed.run_folder import study_file_digest
 from secfed.study.approvals import StudyFile, gather, read_approval, sign_study
-from secfed.training import find_base_among, load_study_model
+from secfed.study.base import find_base_among
+from secfed.training import load_study_model
 from tests.homes import Hospitals, approve_at, approved_at, make_hospitals
 
 

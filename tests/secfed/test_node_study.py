@@ -21,7 +21,6 @@ from dp.guards import Verdict
 from dp.node_update import local_update
 from dp.patients import square_sum
 from protocols import encoding
-from secfed.bases import ModelError
 from secfed.data import Columns
 from secfed.errors import UserError
 from secfed.keys import write_identity
@@ -29,6 +28,7 @@ from secfed.models import AdapterModel
 from secfed.sites import Site, read_site
 from secfed.strategies import ModelState, first_state, mean_change, next_state, noise_variance
 from secfed.study.account import check_noise, epsilon_by_round, event_of, noise_of, smallest_noise
+from secfed.study.base import ModelError
 from secfed.study.manifest import Study
 from secfed.training import NodeTrainer, check_training, make_trainer
 from tests.dp.guarded import adapted

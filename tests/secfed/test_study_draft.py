@@ -94,7 +94,7 @@ def test_a_draft_overwrites_nothing_and_has_a_studys_name(draft: Path) -> None:
 
 
 def test_a_draft_with_a_model_has_its_digest_and_its_place(tmp_path: Path, base: Path) -> None:
-    from secfed.models import base_digest
+    from secfed.study.base import base_digest
 
     inside = tmp_path / "models" / "tiny"
     shutil.copytree(base, inside)

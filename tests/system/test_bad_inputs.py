@@ -28,7 +28,7 @@ import pytest
 
 from secfed.demo import DemoSettings, prepare_demo
 from secfed.enrol import NewBudget
-from secfed.models import base_digest
+from secfed.study.base import base_digest
 from secfed.study.manifest import load_study
 from tests.command_line import exit_code
 from tests.homes import set_up
