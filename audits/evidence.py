@@ -24,17 +24,8 @@ from typing import Any
 
 from audits.resumed import ResumedVerifier, remembered
 from secfed.errors import UserError
-from secfed.run_folder import (
-    FIRST_STATE,
-    LEDGERS,
-    RECEIPTS,
-    REPORT,
-    REPORT_PAGE,
-    SIGNATURES,
-    STUDY,
-    SUMMARY,
-    SUMS,
-)
+from secfed.run_folder import FIRST_STATE, LEDGERS, RECEIPTS, REPORT, REPORT_PAGE, STUDY, SUMMARY, SUMS
+from secfed.study.approvals import SIGNATURES
 from secfed.verify.adapter import CONFIG, WEIGHTS
 from secfed.verify.evidence import file_names
 from secfed.verify.folder import verify_folder

@@ -20,7 +20,8 @@ from crypto.identity import PublicIdentity
 from protocols.receipts import Receipt
 from secfed.adapter import frozen_start
 from secfed.chain import Chain
-from secfed.run_folder import FIRST_STATE, SIGNATURES, STUDY, ledger_file, receipt_file, sum_file
+from secfed.run_folder import FIRST_STATE, STUDY, ledger_file, receipt_file, sum_file
+from secfed.study.approvals import SIGNATURES
 from secfed.verify.adapter import WEIGHTS, check_adapter
 from secfed.verify.approval import check_approval
 from secfed.verify.evidence import Broken

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from decimal import Context, Decimal
 
 from secfed.study.manifest import Study
-from secfed.study.privacy import AdaptiveClip, DistributedPrivacy, LocalPrivacy, Privacy
+from secfed.study.privacy import DistributedPrivacy, LocalPrivacy, Privacy
 
 FARTHEST = 1000.0
 """C stays within this factor of the study's, so that no run of noise carries it out of what numbers can hold."""
@@ -50,11 +50,6 @@ def next_clip(study: Study, clip: float, indicators: int, survivors: Sequence[in
     kept = min(max((float(indicators) / whole + 1.0) / 2.0, 0.0), 1.0)
     moved = clip * _exponential(settings.learning_rate * (settings.quantile - kept))
     return min(max(moved, privacy.clip / FARTHEST), privacy.clip * FARTHEST)
-
-
-def describe(settings: AdaptiveClip, what: str = "gradient") -> str:
-    """The rule in a few words, for people; `what` is clipped."""
-    return f"follows the {settings.quantile:.12g} quantile of {what} norms, learning rate {settings.learning_rate:.12g}"
 
 
 def _exponential(value: float) -> float:

@@ -32,6 +32,7 @@ from secfed.journal import Journal
 from secfed.progress import KEEPS_OUT, Event, NodeAbsent, Note
 from secfed.results import save_adapter, write_first_state, write_results
 from secfed.study import account
+from secfed.study.approvals import SIGNATURES, signatures_text, study_file_digest
 from secfed.study.manifest import Study
 from secfed.summary import HospitalEnd, summarise
 
@@ -63,7 +64,7 @@ class Work:
     @property
     def file_digest(self) -> bytes:
         """What the nodes signed beside the values."""
-        return run_folder.study_file_digest(self.study_file)
+        return study_file_digest(self.study_file)
 
     @property
     def packed_bytes(self) -> int:
@@ -274,8 +275,8 @@ class Aggregation:
                 ends = {node: each for node, each in ends.items() if node not in behind}
             self._pause(_PAUSE_SECONDS)
         approvals = [self._approvals[node] for node in sorted(self._approvals)]
-        text = run_folder.signatures_text(study, self._work.study_file, approvals)
-        self._write(lambda: write_whole(self._work.out / run_folder.SIGNATURES, text.encode(), READABLE))
+        text = signatures_text(study, self._work.study_file, approvals)
+        self._write(lambda: write_whole(self._work.out / SIGNATURES, text.encode(), READABLE))
         return [ends[node] for node in sorted(ends)]
 
     def _read_handover(self, node: int, answer: bytes) -> HospitalEnd | None:

@@ -18,15 +18,16 @@ from secfed.errors import UserError
 from secfed.home import MODELS, Approved, Home
 from secfed.node_file import Dataset
 from secfed.pace import warning
-from secfed.privacy_plan import in_columns, privacy_plan
+from secfed.privacy_plan import privacy_plan
 from secfed.run_facts import RunKind
-from secfed.sites import LEDGER_FILE, LEDGER_LABEL, STORE_FILE, Site, check_budget, reserve_once
+from secfed.sites import LEDGER_FILE, STORE_FILE, Site, check_budget, reserve_once
 from secfed.store import open_store
 from secfed.study import account
 from secfed.study.approvals import StudyFile, sign_study
 from secfed.study.diff import differences
 from secfed.study.manifest import Study
-from secfed.study.text import study_text
+from secfed.study.signing import LEDGER_LABEL
+from secfed.study.text import in_columns, study_text
 from secfed.texts import TextFigures, check_texts, told
 
 

@@ -28,10 +28,11 @@ from secfed.pace import warning
 from secfed.pause import paused_since
 from secfed.policy import PolicyFile, load_policy_file
 from secfed.run_findings import examine_runs, file_times, unsigned
-from secfed.run_folder import SIGNATURES
-from secfed.sites import LEDGER_FILE, LEDGER_LABEL, STORE_FILE, reserve_once
+from secfed.sites import LEDGER_FILE, STORE_FILE, reserve_once
 from secfed.store import open_store
+from secfed.study.approvals import SIGNATURES
 from secfed.study.manifest import Study, load_study
+from secfed.study.signing import LEDGER_LABEL
 from secfed.tls_check import Server, greet
 
 _SEE_LEDGER = "See to the ledger; where the budget was changed in policy.toml, put back what was granted"

@@ -20,9 +20,9 @@ from protocols.errors import ProtocolError, WrongSession
 from protocols.wire import AnyMessage, Index, Limits, Message, Octets, decode, encode, exactly, most_map_bytes, wired
 from secfed.books import hand_over
 from secfed.channel import Standing
-from secfed.node import APPROVAL_LABEL, Node
-from secfed.sites import LEDGER_LABEL
+from secfed.node import Node
 from secfed.study.manifest import Study
+from secfed.study.signing import APPROVAL_LABEL, LEDGER_LABEL
 from secfed.summary import HospitalEnd
 
 LEDGER_BYTES_MAX = 16 << 20
@@ -110,7 +110,7 @@ def read_attendance(study: Study, study_file: bytes, node: int, answer: bytes) -
 
     Args:
         study: what the node was asked about.
-        study_file: digest of the file's bytes (`secfed.run_folder.study_file_digest`).
+        study_file: digest of the file's bytes (`secfed.study.approvals.study_file_digest`).
         node: its place in the roster.
         answer: what came.
     """

@@ -43,11 +43,12 @@ from secfed.node_file import Dataset, NodeFile, read_node_file
 from secfed.node_parts import NodeParts
 from secfed.policy import Policy, PolicyFile, load_policy, load_policy_file
 from secfed.run_facts import EMBEDDED
-from secfed.sites import LEDGER_FILE, LEDGER_LABEL, STORE_FILE, Site, check_budget, check_site, reserve_once
+from secfed.sites import LEDGER_FILE, STORE_FILE, Site, check_budget, check_site, reserve_once
 from secfed.store import NodeStore
 from secfed.study.approvals import Approval, StudyFile, approval_text, read_approval
 from secfed.study.manifest import Name, Study
 from secfed.study.sections import Section
+from secfed.study.signing import LEDGER_LABEL
 from secfed.texts import check_texts
 
 VARIABLE = "SECFED_HOME"

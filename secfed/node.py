@@ -31,9 +31,8 @@ from secfed.node_parts import NodeParts
 from secfed.pace import hold_back
 from secfed.session_end import SessionEnd
 from secfed.study.manifest import Study
+from secfed.study.signing import APPROVAL_LABEL
 from secfed.views import Views
-
-APPROVAL_LABEL = "study approval"
 
 
 class Node:
@@ -145,7 +144,7 @@ class Node:
         """This node's signature over the study: its values, which the protocol uses, and its file, which people read.
 
         Args:
-            study_file: digest of the file's bytes (`secfed.run_folder.study_file_digest`).
+            study_file: digest of the file's bytes (`secfed.study.approvals.study_file_digest`).
         """
         return self.parts.identity.sign(APPROVAL_LABEL, self.study.digest, study_file)
 

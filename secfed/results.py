@@ -17,6 +17,7 @@ from secfed.chain import Chain
 from secfed.files.figures import minute_before
 from secfed.files.whole import READABLE, json_text, write_whole
 from secfed.strategies import Layout, ModelState
+from secfed.study.approvals import SIGNATURES
 from secfed.study.manifest import Study
 from secfed.summary import HospitalEnd
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from secfed.models import AdapterModel
 
 _SINGLE_FILES = (
-    run_folder.SIGNATURES,
+    SIGNATURES,
     run_folder.FIRST_STATE,
     run_folder.JOURNAL,
     run_folder.SUMMARY,

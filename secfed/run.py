@@ -29,14 +29,16 @@ from secfed.files.whole import check_writable, whole_or_gone
 from secfed.journal import Journal
 from secfed.node import Node
 from secfed.node_parts import NodeParts, Trainer
-from secfed.privacy_plan import in_columns, privacy_plan
+from secfed.privacy_plan import privacy_plan
 from secfed.progress import LocalStep, Note, OwnerTold, Reporter
 from secfed.results import save_adapter, write_first_state, write_results
 from secfed.run_facts import RunKind
 from secfed.sites import LEDGER_FILE, STORE_FILE, Site, read_site, reserve
 from secfed.store import NodeStore
 from secfed.study import account
+from secfed.study.approvals import SIGNATURES, signatures_text, study_file_digest
 from secfed.study.manifest import Study, load_study
+from secfed.study.text import in_columns
 from secfed.summary import HospitalEnd, summarise
 from secfed.texts import check_texts, told
 from secfed.trainers import StudyModel, open_study_model, progress_steps, trainer_for
@@ -225,5 +227,5 @@ def _start_nodes(plan: Plan, trainers: list[Trainer], stack: ExitStack, reporter
 def _write_agreement(plan: Plan, nodes: list[Node]) -> None:
     """Who signed the study."""
     study_file = (plan.out / run_folder.STUDY).read_bytes()
-    approvals = [node.approve(run_folder.study_file_digest(study_file)) for node in nodes]
-    (plan.out / run_folder.SIGNATURES).write_text(run_folder.signatures_text(plan.study, study_file, approvals))
+    approvals = [node.approve(study_file_digest(study_file)) for node in nodes]
+    (plan.out / SIGNATURES).write_text(signatures_text(plan.study, study_file, approvals))

@@ -14,9 +14,7 @@ that no byte of it can change unseen. No torch.
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,12 +22,9 @@ import numpy as np
 from protocols.errors import ProtocolError
 from protocols.parameters import DIMENSION_MAX
 from protocols.wire import canonical, parse_canonical
-from secfed.files.whole import json_text
 from secfed.strategies import Layout, ModelState
-from secfed.study.manifest import Study
 
 STUDY = "study.toml"
-SIGNATURES = "signatures.json"
 FIRST_STATE = "first_state.cbor"
 RECEIPTS, SUMS, LEDGERS, ADAPTER = "receipts", "sums", "ledgers", "adapter"
 JOURNAL = "journal.jsonl"
@@ -49,27 +44,6 @@ def sum_file(round_number: int) -> str:
 
 def ledger_file(name: str) -> str:
     return f"{LEDGERS}/{name}.jsonl"
-
-
-def study_file_digest(data: bytes) -> bytes:
-    """SHA-256 of the study's file, comments included: what people read is what was signed."""
-    return hashlib.sha256(data).digest()
-
-
-def signatures_text(study: Study, study_file: bytes, signatures: Sequence[bytes]) -> str:
-    """The text of `signatures.json`.
-
-    Args:
-        study: what was signed.
-        study_file: the bytes of its file.
-        signatures: each node's approval, in roster order.
-    """
-    value = {
-        "study_digest": study.digest.hex(),
-        "study_file_sha256": study_file_digest(study_file).hex(),
-        "signatures": {entry.name: signature.hex() for entry, signature in zip(study.roster, signatures, strict=True)},
-    }
-    return json_text(value)
 
 
 def first_state_bytes(layout: Layout, state: ModelState) -> bytes:

@@ -25,10 +25,10 @@ from secfed.keys import read_identity
 from secfed.policy import Policy, load_policy
 from secfed.study.account import check_noise, least_price, price
 from secfed.study.manifest import Study
+from secfed.study.signing import LEDGER_LABEL
 
 LEDGER_FILE = "ledger.sqlite"
 STORE_FILE = "node.sqlite"
-LEDGER_LABEL = "ledger entry"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from protocols.receipts import Receipt
 from protocols.wire import encode
 from secfed.channel import Link, StudyClosing
 from secfed.handover import AttendanceRequest, HandoverRequest, read_attendance, read_handover
-from secfed.node import APPROVAL_LABEL
 from secfed.study.manifest import Study
+from secfed.study.signing import APPROVAL_LABEL
 
 
 class _LedgerInMidStudy(FederationAttack):

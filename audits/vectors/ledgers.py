@@ -21,7 +21,7 @@ from audits.vectors.splices import Splice
 from crypto.identity import PublicIdentity
 from dp import ledger_copy
 from dp.errors import LedgerCorrupt
-from secfed.sites import LEDGER_LABEL
+from secfed.study.signing import LEDGER_LABEL
 
 NOTHING = Splice(0, 0, "")
 Lines = list[bytes]

@@ -16,7 +16,7 @@ from audits.vectors.round_world import Change, World
 from audits.vectors.rounds import NODE, BadAnswer, Rounds
 from audits.vectors.splices import Splice
 from secfed import handover
-from secfed.run_folder import study_file_digest
+from secfed.study.approvals import study_file_digest
 from secfed.study.manifest import Study as RealStudy
 
 ATTENDANCE, HANDOVER = "attendance", "handover at 1"

@@ -44,9 +44,9 @@ from protocols.errors import ProtocolError, RemoteError
 from secfed.engines.flare.worker import answer_of
 from secfed.node_parts import NodeParts
 from secfed.run_facts import RunFacts
-from secfed.run_folder import study_file_digest
 from secfed.store import NodeStore
 from secfed.strategies import ModelState
+from secfed.study.approvals import study_file_digest
 from secfed.study.manifest import Study
 
 LAYOUT = (("a", (2,)), ("b", (2, 1)))

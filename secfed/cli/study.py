@@ -117,8 +117,7 @@ def sign(
     """
     from secfed.errors import UserError
     from secfed.files.whole import write_whole
-    from secfed.run_folder import SIGNATURES
-    from secfed.study.approvals import StudyFile, gather
+    from secfed.study.approvals import SIGNATURES, StudyFile, gather
 
     file = StudyFile.read(study)
     text, target = gather(file, approvals), study.parent / SIGNATURES
@@ -142,10 +141,9 @@ def show(study: StudyPath, as_json: AsJson = False) -> None:
 
     settle_libraries()
     from secfed.files.figures import rounded_up
-    from secfed.privacy_plan import how_it_is_kept, in_columns
     from secfed.study.account import check_noise, epsilon_to_spare, price, smallest_noise
     from secfed.study.manifest import load_study
-    from secfed.study.text import study_text
+    from secfed.study.text import how_it_is_kept, in_columns, study_text
 
     loaded = load_study(study)
     if not as_json:

@@ -8,7 +8,6 @@ from typing import Any
 from dp.delta_terms import LocalNoise, Noise
 from dp.events import NoisedSums, Unit
 from dp.step_plan import OVERFLOW_BITS
-from secfed.adaptive_clip import describe as describe_adaptive
 from secfed.files.figures import LEAST
 from secfed.reports.cross_checks import Answers, as_rows
 from secfed.reports.risk import Risk
@@ -17,6 +16,7 @@ from secfed.study.account import event_of, noise_of
 from secfed.study.algorithms import Algorithm, FedAvg, FedOptAdamBC, FedProx, describe
 from secfed.study.manifest import Study
 from secfed.study.privacy import DistributedPrivacy, LocalPrivacy
+from secfed.study.privacy import describe as describe_adaptive
 
 _OVERFLOW = "steps in which more are drawn than the padded batches hold"
 _Row = tuple[str, str, str, str]

@@ -6,6 +6,7 @@ them, and writes `signatures.json` (`secfed.run_folder`).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,10 +18,9 @@ from pydantic import Field, ValidationError
 from crypto.identity import Identity, PublicIdentity
 from secfed.errors import UserError
 from secfed.files.whole import json_text
-from secfed.node import APPROVAL_LABEL
-from secfed.run_folder import signatures_text, study_file_digest
 from secfed.study.manifest import Name, Study, first_problem, read_study_file
 from secfed.study.sections import Section
+from secfed.study.signing import APPROVAL_LABEL
 
 _FILE_BYTES_MAX = 4096
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -137,3 +137,27 @@ def _why(approval: Approval, file: StudyFile) -> str:
 
 def _mend(name: str) -> str:
     return f"Send {name} the study as it is now, and have it approved there; `secfed study diff` shows what differs"
+
+
+SIGNATURES = "signatures.json"
+
+
+def study_file_digest(data: bytes) -> bytes:
+    """SHA-256 of the study's file, comments included: what people read is what was signed."""
+    return hashlib.sha256(data).digest()
+
+
+def signatures_text(study: Study, study_file: bytes, signatures: Sequence[bytes]) -> str:
+    """The text of `signatures.json`.
+
+    Args:
+        study: what was signed.
+        study_file: the bytes of its file.
+        signatures: each node's approval, in roster order.
+    """
+    value = {
+        "study_digest": study.digest.hex(),
+        "study_file_sha256": study_file_digest(study_file).hex(),
+        "signatures": {entry.name: signature.hex() for entry, signature in zip(study.roster, signatures, strict=True)},
+    }
+    return json_text(value)

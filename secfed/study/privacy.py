@@ -151,3 +151,8 @@ Privacy: TypeAlias = Annotated[
     Discriminator(_mode_of, custom_error_type="mode", custom_error_message=f"mode is one of {', '.join(MODES)}"),
 ]
 """Either of them, chosen by `mode`."""
+
+
+def describe(settings: AdaptiveClip, what: str = "gradient") -> str:
+    """The rule in a few words, for people; `what` is clipped."""
+    return f"follows the {settings.quantile:.12g} quantile of {what} norms, learning rate {settings.learning_rate:.12g}"

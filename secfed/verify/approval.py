@@ -10,9 +10,10 @@ from pathlib import Path
 
 from secfed.errors import UserError
 from secfed.files.toml import TOML_BYTES_MAX
-from secfed.node import APPROVAL_LABEL
-from secfed.run_folder import SIGNATURES, STUDY, signatures_text, study_file_digest
+from secfed.run_folder import STUDY
+from secfed.study.approvals import SIGNATURES, signatures_text, study_file_digest
 from secfed.study.manifest import Study, load_study
+from secfed.study.signing import APPROVAL_LABEL
 from secfed.verify.evidence import Broken, claim, read_file, read_json
 
 

@@ -23,9 +23,9 @@ from protocols.receipts import Receipt
 from secfed.errors import UserError
 from secfed.run_facts import EMBEDDED, FLARE, RunFacts
 from secfed.run_folder import LEDGERS, STUDY, ledger_file, receipt_file
-from secfed.sites import LEDGER_LABEL
 from secfed.study.account import ACCOUNTANTS_DIFFER, figure_of_record, least_price
 from secfed.study.manifest import Study
+from secfed.study.signing import LEDGER_LABEL
 from secfed.verify.evidence import Broken, file_names, read_file
 from secfed.verify.rounds import History
 

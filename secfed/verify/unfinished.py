@@ -19,12 +19,12 @@ from secfed.run_folder import (
     RECEIPTS,
     REPORT,
     REPORT_PAGE,
-    SIGNATURES,
     STUDY,
     SUMMARY,
     SUMS,
     ledger_file,
 )
+from secfed.study.approvals import SIGNATURES
 from secfed.verify.evidence import Broken, file_names
 
 

@@ -33,8 +33,8 @@ from secfed.handover import (
     read_attendance,
     read_handover,
 )
-from secfed.run_folder import study_file_digest
 from secfed.strategies import ModelState
+from secfed.study.approvals import study_file_digest
 from secfed.study.manifest import Study
 from tests.audits.independent import FILE, Independent, digests, mixed
 from tests.audits.test_reference_study import STUDIES

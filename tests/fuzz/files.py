@@ -26,9 +26,9 @@ from secfed.files.whole import json_text
 from secfed.keys import read_identity
 from secfed.node_file import NodeFile, read_node_file, write_node_file
 from secfed.policy import load_policy
-from secfed.sites import LEDGER_LABEL
-from secfed.study.approvals import StudyFile, approval_text, read_approval, sign_study
+from secfed.study.approvals import SIGNATURES, StudyFile, approval_text, read_approval, sign_study
 from secfed.study.manifest import Study, load_study
+from secfed.study.signing import LEDGER_LABEL
 from secfed.verify.adapter import check_adapter
 from secfed.verify.approval import check_approval
 from secfed.verify.claims import check_summary
@@ -132,7 +132,7 @@ def verifier_targets(run: RunFolder) -> Iterator[Target]:
 
     yield _evidence(run, run_folder.STUDY, check_approval, toml_mutator)
     # When no signature fits any more, it is the study that is called wrong.
-    yield _evidence(run, run_folder.SIGNATURES, check_approval, by_text, also={run_folder.STUDY})
+    yield _evidence(run, SIGNATURES, check_approval, by_text, also={run_folder.STUDY})
     yield _evidence(run, run_folder.FIRST_STATE, rounds, cbor_mutator())
     yield _evidence(run, total, rounds, mutate_bytes)
     yield _claim(run, receipt, rounds, cbor_mutator(resigner(keys)), also={total})

@@ -19,6 +19,7 @@ from secfed.files.whole import json_text
 from secfed.reports.html import write_report
 from secfed.reports.privacy import build_report
 from secfed.study.account import epsilon_by_round
+from secfed.study.approvals import SIGNATURES, signatures_text, study_file_digest
 from secfed.study.manifest import load_study
 from secfed.summary import HospitalEnd, summarise
 from tests.secfed.federation import Federation, FormulaTrainer, study_values
@@ -82,8 +83,8 @@ def write_run(out: Path, work: Path, cuts: tuple[Cut, ...] = (), **changes: Any)
 
 def write_agreement(out: Path, federation: Federation) -> None:
     study_file = (out / run_folder.STUDY).read_bytes()
-    approvals = [node.approve(run_folder.study_file_digest(study_file)) for node in federation.nodes]
-    (out / run_folder.SIGNATURES).write_text(run_folder.signatures_text(federation.study, study_file, approvals))
+    approvals = [node.approve(study_file_digest(study_file)) for node in federation.nodes]
+    (out / SIGNATURES).write_text(signatures_text(federation.study, study_file, approvals))
     first = run_folder.first_state_bytes(FormulaTrainer.layout, FormulaTrainer.first_state())
     (out / run_folder.FIRST_STATE).write_bytes(first)
 

@@ -23,8 +23,8 @@ from secfed.findings import Finding
 from secfed.home import Home
 from secfed.machine import Machine
 from secfed.node_status import node_status
-from secfed.sites import LEDGER_LABEL
 from secfed.store import NodeStore
+from secfed.study.signing import LEDGER_LABEL
 from secfed.tls_check import Server, parse_address
 from tests.command_line import exit_code
 from tests.homes import Hospitals

@@ -48,7 +48,7 @@ from secfed.home import VARIABLE, Home
 from secfed.node import Node
 from secfed.pace import OWNERS_LOG
 from secfed.progress import RoundClosed
-from secfed.run_folder import study_file_digest
+from secfed.study.approvals import study_file_digest
 from tests.secfed.federation import Federation as Hospitals
 from tests.secfed.federation import make_study
 

@@ -18,7 +18,7 @@ from secfed.handover import Handover, HandoverRequest, handover, read_handover
 from secfed.node import Node
 from secfed.policy import PacePolicy
 from secfed.run_facts import EMBEDDED, RunFacts
-from secfed.sites import LEDGER_LABEL
+from secfed.study.signing import LEDGER_LABEL
 from tests.secfed.federation import Federation, cut, make_study
 from tests.secfed.test_closings import cut_closing
 

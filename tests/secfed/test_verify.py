@@ -18,6 +18,7 @@ from secfed import run_folder
 from secfed.adapter import loading_arguments
 from secfed.files.whole import json_text
 from secfed.run_folder import ledger_file, read_first_state, receipt_file, sum_file
+from secfed.study.approvals import SIGNATURES
 from secfed.study.manifest import load_study
 from secfed.verify.folder import verify_folder
 from secfed.verify.rounds import check_rounds, start_chain
@@ -49,7 +50,7 @@ def test_a_run_in_which_every_round_was_void_holds_and_says_so(tmp_path: Path) -
 
 EVIDENCE = [
     run_folder.STUDY,
-    run_folder.SIGNATURES,
+    SIGNATURES,
     run_folder.FIRST_STATE,
     *(place(number) for number in (1, 2, 4) for place in (receipt_file, sum_file)),
     *(ledger_file(f"hospital-{node}") for node in range(5)),

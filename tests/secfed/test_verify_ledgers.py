@@ -22,8 +22,8 @@ from protocols.receipts import Receipt
 from protocols.wire import decode
 from secfed.run_facts import EMBEDDED, RunFacts
 from secfed.run_folder import SUMMARY, ledger_file, receipt_file
-from secfed.sites import LEDGER_LABEL
 from secfed.study.manifest import load_study
+from secfed.study.signing import LEDGER_LABEL
 from tests.secfed.federation import identities, make_policy
 from tests.secfed.verified import LIMITS, problem_in
 

@@ -11,6 +11,7 @@ import pytest
 from secfed import run_folder
 from secfed.adapter import ADAPTER_FILES
 from secfed.run_folder import ledger_file, receipt_file, sum_file
+from secfed.study.approvals import SIGNATURES
 from secfed.verify.folder import verify_folder
 from secfed.verify.unfinished import NotFinished
 from tests.command_line import exit_code
@@ -26,8 +27,8 @@ LAST = [
     run_folder.REPORT_PAGE,
 ]
 ROUNDS = [place(number) for number in (1, 2, 4) for place in (sum_file, receipt_file)]
-IN_ONE_PROCESS = [run_folder.STUDY, run_folder.SIGNATURES, run_folder.FIRST_STATE, *ROUNDS, *LAST]
-BETWEEN_MACHINES = [run_folder.STUDY, run_folder.FIRST_STATE, *ROUNDS, run_folder.SIGNATURES, *LAST]
+IN_ONE_PROCESS = [run_folder.STUDY, SIGNATURES, run_folder.FIRST_STATE, *ROUNDS, *LAST]
+BETWEEN_MACHINES = [run_folder.STUDY, run_folder.FIRST_STATE, *ROUNDS, SIGNATURES, *LAST]
 STAGES = [(order, at) for order in (IN_ONE_PROCESS, BETWEEN_MACHINES) for at in range(len(order))]
 
 
@@ -44,15 +45,15 @@ def test_a_run_that_is_not_finished_is_neither_broken_nor_whole_at_any_stage(
     cut_off(folder, order, at)
     verdict = verify_folder(folder)
     assert isinstance(verdict.problem, NotFinished), verdict.problem
-    fixed = [place for place in order[at:] if place not in ROUNDS and place != run_folder.SIGNATURES]
-    named = [place for place in verdict.missing if place != run_folder.SIGNATURES]
+    fixed = [place for place in order[at:] if place not in ROUNDS and place != SIGNATURES]
+    named = [place for place in verdict.missing if place != SIGNATURES]
     if at:
         assert sorted(named) == sorted(fixed)
-    assert (run_folder.SIGNATURES in verdict.missing) == (run_folder.SIGNATURES in order[at:])
+    assert (SIGNATURES in verdict.missing) == (SIGNATURES in order[at:])
 
 
 @pytest.mark.parametrize("at", range(len(BETWEEN_MACHINES) - len(LAST), len(BETWEEN_MACHINES)))
-@pytest.mark.parametrize("place", [run_folder.STUDY, run_folder.FIRST_STATE, *ROUNDS, run_folder.SIGNATURES])
+@pytest.mark.parametrize("place", [run_folder.STUDY, run_folder.FIRST_STATE, *ROUNDS, SIGNATURES])
 def test_what_is_there_of_an_unfinished_run_is_checked(folder: Path, at: int, place: str) -> None:
     cut_off(folder, BETWEEN_MACHINES, at)
     damaged = bytearray((folder / place).read_bytes())
@@ -115,7 +116,7 @@ def test_a_whole_run_is_finished_and_a_broken_one_is_not_said_to_be_either(
 
 
 def test_what_is_being_written_of_a_round_is_no_fault_of_a_run_that_goes_on(folder: Path) -> None:
-    cut_off(folder, BETWEEN_MACHINES, BETWEEN_MACHINES.index(run_folder.SIGNATURES))
+    cut_off(folder, BETWEEN_MACHINES, BETWEEN_MACHINES.index(SIGNATURES))
     for place in ("receipts/.0005.cbor.4711", "sums/.0005.bin.4711"):
         (folder / place).write_bytes(b"half")
     shutil.copy(folder / sum_file(1), folder / sum_file(5))
@@ -133,6 +134,6 @@ def test_a_finished_run_has_no_half_written_round(folder: Path, place: str) -> N
 def test_a_sum_of_an_earlier_round_without_its_receipt_is_no_newest_one(
     folder: Path, made: tuple[Path, Federation]
 ) -> None:
-    cut_off(folder, BETWEEN_MACHINES, BETWEEN_MACHINES.index(run_folder.SIGNATURES))
+    cut_off(folder, BETWEEN_MACHINES, BETWEEN_MACHINES.index(SIGNATURES))
     shutil.copy(folder / sum_file(1), folder / sum_file(3))  # round 3 was void
     assert problem_in(folder) == (sum_file(3), "no receipt covers it")

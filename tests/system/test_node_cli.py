@@ -14,10 +14,10 @@ import pytest
 from secfed.cli import main
 from secfed.demo import prepare_demo
 from secfed.home import Home
-from secfed.node import APPROVAL_LABEL
-from secfed.run_folder import study_file_digest
 from secfed.store import NodeStore
+from secfed.study.approvals import study_file_digest
 from secfed.study.manifest import load_study
+from secfed.study.signing import APPROVAL_LABEL
 from tests.homes import SMALL, Hospitals, make_hospitals
 
 POPULATION = ["--population", "patients of the clinic", "--patients", "3", "--epsilon", "8", "--delta", "1e-5"]

@@ -25,11 +25,10 @@ from protocols.wire import Limits, decode
 from secfed.cli import main
 from secfed.demo import DemoSettings, prepare_demo
 from secfed.models import adapter_digest
-from secfed.node import APPROVAL_LABEL
 from secfed.progress import Event, LocalStep, Note, OwnerTold, Reporter, describe
 from secfed.run import execute, prepare
-from secfed.sites import LEDGER_LABEL
 from secfed.study.manifest import load_study
+from secfed.study.signing import APPROVAL_LABEL, LEDGER_LABEL
 from secfed.verify.folder import verify_folder
 from tests.protocols.dealers import dealing, other_sealed_share
 from tests.tiny import make_tiny_base
