@@ -44,7 +44,7 @@ from protocols.parameters import CohortRules
 from secfed.data import Columns, read_patients, read_test_set, tokenise
 from secfed.demo import DemoSettings, prepare_demo
 from secfed.models import AdapterModel, LoraSettings, load_model, load_tokenizer
-from secfed.strategies import ModelState, average, move
+from secfed.rounds.strategies import ModelState, average, move
 from secfed.study.algorithms import FedOptAdam
 
 GRID = 1 << 20

@@ -20,12 +20,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from secfed.errors import UserError
 from secfed.files.toml import as_json, read_toml
 from secfed.files.whole import READABLE, try_lock, write_whole
 from secfed.left_out import read_left_out, write_left_out
+from secfed.rounds.deadlines import Deadlines
 from secfed.run_folder import STUDY
 from secfed.study.manifest import Study, first_problem, load_study
 from secfed.study.sections import Section
@@ -33,20 +34,6 @@ from secfed.study.sections import Section
 VARIABLE = "SECFED_AGGREGATOR"
 SETTINGS, MODELS, STUDIES, RUNS, TEST_SET = "aggregator.toml", "models", "studies", "runs", "test.jsonl"
 LEFT_OUT = "left-out.json"
-
-
-class Deadlines(Section):
-    """How long the aggregator waits. Nothing but liveness depends on it: whoever is late is absent."""
-
-    stage_seconds: float = Field(default=60.0, gt=0, le=86_400)
-    """For any answer that needs no training."""
-    training_seconds: float = Field(default=3600.0, gt=0, le=7 * 86_400)
-    """For the masked input: more than a round's training takes at the slowest site, and more than its fixed moment."""
-    gathering_seconds: float = Field(default=30.0, ge=0, le=86_400)
-    """Before a round, for a site that took part before and does not answer now. It goes on without it then, and waits
-    without end only while too few are there for any round."""
-    handover_seconds: float = Field(default=600.0, ge=0, le=86_400)
-    """At the end, for the ledgers of all sites."""
 
 
 class _Settings(Section):

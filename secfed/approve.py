@@ -19,7 +19,7 @@ from secfed.home import MODELS, Approved, Home
 from secfed.node_file import Dataset
 from secfed.pace import warning
 from secfed.privacy_plan import privacy_plan
-from secfed.run_facts import RunKind
+from secfed.rounds.run_facts import RunKind
 from secfed.sites import LEDGER_FILE, STORE_FILE, Site, check_budget, reserve_once
 from secfed.store import open_store
 from secfed.study import account

@@ -16,11 +16,10 @@ from typing import Final
 
 from protocols.client import Client
 from protocols.errors import LocalError, RemoteError
+from secfed.rounds.channel import ATTEMPTS_MAX
 from secfed.store import NodeStore
 from secfed.study.manifest import Study
 
-ATTEMPTS_MAX: Final = 3
-"""Rounds that a node joins on one state: repeated rounds with other survivors would single out one hospital."""
 MORE_ATTEMPTS_MAX: Final = 9
 """More that its owner can allow on one state, all in all."""
 _NAMES_MAX = 10

@@ -1,10 +1,10 @@
 """What a node writes into its ledger in the course of a study, in the right order.
 
-Before a process's first commit it writes how it runs the study (`secfed.run_facts`). Its ledger is handed over once the
-aggregator has said that the study is over, and named as the last receipt the one that this node holds. Before it leaves
-the node writes that the study is closed, and from then on it joins no round of it: so the word of an aggregator that
-wants to see a ledger is kept. A round that was joined before may still be finished by echo, without which the sites
-would end with different models.
+Before a process's first commit it writes how it runs the study (`secfed.rounds.run_facts`). Its ledger is handed over
+once the aggregator has said that the study is over, and named as the last receipt the one that this node holds. Before
+it leaves the node writes that the study is closed, and from then on it joins no round of it: so the word of an
+aggregator that wants to see a ledger is kept. A round that was joined before may still be finished by echo, without
+which the sites would end with different models.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from dp.ledger_copy import LedgerCopy, copy_for
 from protocols.errors import WrongSession
-from secfed.channel import Link
-from secfed.run_facts import facts_here
+from secfed.rounds.channel import Link
+from secfed.rounds.run_facts import facts_here
 from secfed.study.manifest import Study
 
 if TYPE_CHECKING:

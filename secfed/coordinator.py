@@ -18,8 +18,8 @@ from protocols.messages import Signature
 from protocols.receipts import Receipt, Statement, valid_signers
 from protocols.session import SessionConfig
 from protocols.wire import AnyMessage, Limits, decode, encode, message_type
-from secfed.chain import Chain
-from secfed.channel import (
+from secfed.rounds.chain import Chain
+from secfed.rounds.channel import (
     LINKS_MAX,
     Channel,
     EchoRequest,
@@ -30,9 +30,18 @@ from secfed.channel import (
     StudyClosing,
     most_answer_bytes,
 )
-from secfed.faults import Claim, FaultLog, what_it_did
-from secfed.progress import Event, NodeAbsent, Note, RoundClosed, RoundFailed, RoundOpened, StageReached, why_absent
-from secfed.strategies import Layout, ModelState
+from secfed.rounds.events import (
+    Event,
+    NodeAbsent,
+    Note,
+    RoundClosed,
+    RoundFailed,
+    RoundOpened,
+    StageReached,
+    why_absent,
+)
+from secfed.rounds.faults import Claim, FaultLog, what_it_did
+from secfed.rounds.strategies import Layout, ModelState
 from secfed.study.manifest import Study
 
 

@@ -32,7 +32,7 @@ from secfed.home import MODELS, NODE, STUDIES, Home
 from secfed.node_file import Dataset, NodeFile, write_node_file
 from secfed.pace import OWNERS_LOG, TOOK
 from secfed.policy import load_policy_file
-from secfed.progress import Note, Reporter
+from secfed.rounds.events import Note, Reporter
 from secfed.study.manifest import Study, load_study
 
 DEMO = DemoSettings(hospitals=4, minimum=3, steps=8)

@@ -42,7 +42,7 @@ from secfed.node import Node
 from secfed.node_file import Dataset, NodeFile, read_node_file
 from secfed.node_parts import NodeParts
 from secfed.policy import Policy, PolicyFile, load_policy, load_policy_file
-from secfed.run_facts import EMBEDDED
+from secfed.rounds.run_facts import EMBEDDED
 from secfed.sites import LEDGER_FILE, STORE_FILE, Site, check_budget, check_site, reserve_once
 from secfed.store import NodeStore
 from secfed.study.approvals import Approval, StudyFile, approval_text, read_approval
@@ -282,7 +282,7 @@ class Home:
 
         Args:
             digest: the study's.
-            engine: what carries its messages (`secfed.run_facts`), as the node signs it.
+            engine: what carries its messages (`secfed.rounds.run_facts`), as the node signs it.
             on_step, tell_owner, pause: as `secfed.node.Node` has them.
 
         Raises:

@@ -20,12 +20,12 @@ from typing import Any
 from protocols.errors import FaultKind, ProtocolError
 from protocols.receipts import Receipt
 from protocols.wire import Limits, decode, encode, most_map_bytes
-from secfed.channel import Link
 from secfed.coordinator import RoundRecord
 from secfed.errors import UserError
-from secfed.faults import Claim
 from secfed.files.figures import whole_minutes
 from secfed.files.whole import READABLE, append_line, write_whole
+from secfed.rounds.channel import Link
+from secfed.rounds.faults import Claim
 from secfed.run_folder import JOURNAL, RECEIPTS, SUMS, receipt_file, sum_file
 from secfed.study.manifest import Study
 

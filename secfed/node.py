@@ -3,7 +3,7 @@
 `handle` takes one request and gives one answer, whatever carries them. The node checks every header against its study,
 its policy and its own model; it trains only when all envelopes of a round are open and valid; its ledger commits before
 the upload leaves; it computes the next state itself. What it cannot accept it answers with nothing: the reason goes to
-its owner, never to the aggregator. A peer's fault alone it names to everybody, by a code (`secfed.faults`).
+its owner, never to the aggregator. A peer's fault alone it names to everybody, by a code (`secfed.rounds.faults`).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from protocols.session import SessionConfig
 from protocols.wire import Limits, decode, encode, message_type
 from secfed import books
 from secfed.attempts import Attempts
-from secfed.chain import Chain
-from secfed.channel import EchoRequest, Link, Offer, RoundOpening, Standing, StudyClosing, most_request_bytes
 from secfed.consent import AGREED, Agreed, Consent, KeepsOut
-from secfed.faults import NodeClaims
 from secfed.node_parts import NodeParts
 from secfed.pace import hold_back
+from secfed.rounds.chain import Chain
+from secfed.rounds.channel import EchoRequest, Link, Offer, RoundOpening, Standing, StudyClosing, most_request_bytes
+from secfed.rounds.faults import NodeClaims
 from secfed.session_end import SessionEnd
 from secfed.study.manifest import Study
 from secfed.study.signing import APPROVAL_LABEL

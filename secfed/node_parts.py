@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from crypto.identity import Identity
 from crypto.randomness import NoiseSecret
 from secfed.policy import Policy
-from secfed.run_facts import EMBEDDED
+from secfed.rounds.run_facts import EMBEDDED
+from secfed.rounds.strategies import Layout, ModelState
 from secfed.store import NodeStore
-from secfed.strategies import Layout, ModelState
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger
@@ -51,4 +51,4 @@ class NodeParts:
     store: NodeStore
     trainer: Trainer
     engine: str = EMBEDDED
-    """What carries its messages, as it signs it (`secfed.run_facts`)."""
+    """What carries its messages, as it signs it (`secfed.rounds.run_facts`)."""

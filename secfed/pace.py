@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from secfed.aggregator_home import Deadlines
 from secfed.files.figures import whole_minutes
+from secfed.rounds.deadlines import Deadlines
 
 OWNERS_LOG = "node.log"
 TOOK_PART = "took part, "

@@ -78,7 +78,7 @@ class PacePolicy(_Section):
     here. At 0 it leaves when it is ready."""
     session_ends_after_seconds: float = Field(default=7200, gt=0, le=14 * 86_400)
     """So long after a round was opened here its session ends, and its secrets are wiped, whatever the aggregator sends
-    or does not. Twice the aggregator's longest stage by default (`secfed.aggregator_home.Deadlines`)."""
+    or does not. Twice the aggregator's longest stage by default (`secfed.rounds.deadlines.Deadlines`)."""
 
     @model_validator(mode="after")
     def _uploads_leave_in_time(self) -> PacePolicy:

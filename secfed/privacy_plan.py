@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from secfed.files.figures import amount, rounded_up
-from secfed.run_facts import RunKind
+from secfed.rounds.run_facts import RunKind, against_in_short
 from secfed.sites import LEDGER_FILE, Site
-from secfed.study.account import against_in_short, epsilon_to_spare, price
+from secfed.study.account import epsilon_to_spare, price
 from secfed.study.algorithms import describe
 from secfed.study.manifest import Study
 from secfed.study.text import how_it_is_kept, in_columns

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from dp.ledger_copy import write_copy
 from secfed import run_folder
-from secfed.chain import Chain
 from secfed.files.figures import minute_before
 from secfed.files.whole import READABLE, json_text, write_whole
-from secfed.strategies import Layout, ModelState
+from secfed.rounds.chain import Chain
+from secfed.rounds.strategies import Layout, ModelState
 from secfed.study.approvals import SIGNATURES
 from secfed.study.manifest import Study
 from secfed.summary import HospitalEnd

@@ -30,9 +30,9 @@ from secfed.journal import Journal
 from secfed.node import Node
 from secfed.node_parts import NodeParts, Trainer
 from secfed.privacy_plan import privacy_plan
-from secfed.progress import LocalStep, Note, OwnerTold, Reporter
 from secfed.results import save_adapter, write_first_state, write_results
-from secfed.run_facts import RunKind
+from secfed.rounds.events import LocalStep, Note, OwnerTold, Reporter
+from secfed.rounds.run_facts import RunKind
 from secfed.sites import LEDGER_FILE, STORE_FILE, Site, read_site, reserve
 from secfed.store import NodeStore
 from secfed.study import account

@@ -22,7 +22,7 @@ import numpy as np
 from protocols.errors import ProtocolError
 from protocols.parameters import DIMENSION_MAX
 from protocols.wire import canonical, parse_canonical
-from secfed.strategies import Layout, ModelState
+from secfed.rounds.strategies import Layout, ModelState
 
 STUDY = "study.toml"
 FIRST_STATE = "first_state.cbor"

@@ -16,14 +16,13 @@ from dp.entries import Entry
 from dp.ledger_copy import LedgerCopy
 from secfed.adapter import ADAPTER_FILES
 from secfed.books import hand_over
-from secfed.chain import Chain
 from secfed.coordinator import RoundRecord
 from secfed.errors import UserError
-from secfed.faults import told_claim
 from secfed.files.figures import minute_after, minute_before, whole_minutes
-from secfed.run_facts import COORDINATORS_WORD, RunFacts, RunKind, how_it_ran
+from secfed.rounds.chain import Chain
+from secfed.rounds.faults import told_claim
+from secfed.rounds.run_facts import COORDINATORS_WORD, RunFacts, RunKind, against_in_short, how_it_ran
 from secfed.run_folder import ADAPTER
-from secfed.study.account import against_in_short
 from secfed.study.base import files_digest
 from secfed.study.manifest import Study
 

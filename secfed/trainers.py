@@ -17,7 +17,7 @@ from secfed.study.manifest import Study
 if TYPE_CHECKING:
     from dp.guards import Verdict
     from secfed.models import AdapterModel
-    from secfed.strategies import ModelState
+    from secfed.rounds.strategies import ModelState
 
 
 @dataclass(frozen=True, slots=True)

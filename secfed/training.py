@@ -24,7 +24,7 @@ from dp.sampling import Patients, record_by_record
 from dp.training import train_locally
 from secfed.adapter import first_adapter_seed
 from secfed.models import AdapterModel, LoraSettings, load_model
-from secfed.strategies import Layout, ModelState
+from secfed.rounds.strategies import Layout, ModelState
 from secfed.study.base import ModelError
 from secfed.study.manifest import Study
 from secfed.study.privacy import LocalPrivacy

@@ -15,8 +15,8 @@ import psutil
 from protocols.aggregator import Stage
 from protocols.encoding import from_ring, unpack
 from secfed.aggregation import load
-from secfed.chain import Chain
 from secfed.engines.flare.loopback import SERVER
+from secfed.rounds.chain import Chain
 from secfed.run_folder import sum_file
 from tests.flare import Processes
 

@@ -16,7 +16,7 @@ from protocols import encoding
 from protocols.messages import Signature
 from protocols.receipts import SIGNING_LABEL, Receipt, Statement, sum_digest
 from protocols.wire import encode
-from secfed.channel import EchoRequest, Offer
+from secfed.rounds.channel import EchoRequest, Offer
 
 HONEST_QUORUM = 5
 

@@ -22,8 +22,8 @@ from protocols.errors import ProtocolError
 from protocols.messages import Published, Signature
 from protocols.receipts import SIGNING_LABEL, Receipt, valid_signers
 from protocols.wire import decode, encode, message_type, most_map_bytes
-from secfed.chain import Chain
-from secfed.channel import EchoRequest, Offer, RoundOpening
+from secfed.rounds.chain import Chain
+from secfed.rounds.channel import EchoRequest, Offer, RoundOpening
 
 WITH_VICTIM = ((VICTIM, 1, 2, 3), (VICTIM, 4, 5, CORRUPT))
 """Two cohorts that share nobody but the victim."""

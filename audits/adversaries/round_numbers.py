@@ -11,7 +11,7 @@ from audits.adversaries.attack import Attack
 from audits.federation import ROUNDS, Federation
 from audits.simulator import VICTIM, Outcome
 from protocols.wire import NUMBER_MAX
-from secfed.attempts import ATTEMPTS_MAX
+from secfed.rounds.channel import ATTEMPTS_MAX
 
 
 class FederationAttack(Attack):

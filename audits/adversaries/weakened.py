@@ -30,10 +30,11 @@ from protocols.parameters import CohortRules, RoundShape
 from protocols.receipts import Receipt
 from protocols.session import Context
 from protocols.wire import encode
-from secfed import books, handover
-from secfed.chain import Chain
-from secfed.channel import RoundOpening
+from secfed import books
 from secfed.node import Node
+from secfed.rounds import handover
+from secfed.rounds.chain import Chain
+from secfed.rounds.channel import RoundOpening
 from secfed.store import NodeStore
 
 
@@ -208,7 +209,7 @@ def over_when_asked() -> Weakening:
         return books.hand_over(node)
 
     rule = "a study is over when a closing has said so since the node joined a round"
-    return Weakening(rule, patch("secfed.handover.hand_over", hand_over))
+    return Weakening(rule, patch("secfed.rounds.handover.hand_over", hand_over))
 
 
 def over_wherever_it_is_said() -> Weakening:
@@ -220,7 +221,7 @@ def over_wherever_it_is_said() -> Weakening:
         return books.hand_over(node)
 
     rule = "a study is over where the closing names the receipt at the end of the node's chain"
-    return Weakening(rule, patch("secfed.handover.hand_over", hand_over))
+    return Weakening(rule, patch("secfed.rounds.handover.hand_over", hand_over))
 
 
 def copies_of_any_study() -> Weakening:

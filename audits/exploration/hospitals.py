@@ -35,11 +35,11 @@ from protocols.errors import ProtocolError
 from protocols.messages import Advertise, Agree, Close
 from protocols.session import SessionConfig
 from protocols.wire import Limits, decode, message_type
-from secfed.channel import Offer
 from secfed.node import Node
 from secfed.node_parts import NodeParts
+from secfed.rounds.channel import Offer
+from secfed.rounds.strategies import ModelState
 from secfed.store import NodeStore
-from secfed.strategies import ModelState
 
 _MOST_BYTES = 1 << 20
 _LIVE = (State.ADVERTISED, State.AGREED)

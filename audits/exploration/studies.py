@@ -29,8 +29,8 @@ from protocols.parameters import CohortRules
 from protocols.receipts import SIGNING_LABEL, Receipt, Statement, statement_of
 from protocols.session import Context, SessionConfig
 from protocols.wire import encode
-from secfed.chain import Chain
-from secfed.channel import EchoRequest, Link, RoundOpening, StudyClosing
+from secfed.rounds.chain import Chain
+from secfed.rounds.channel import EchoRequest, Link, RoundOpening, StudyClosing
 
 
 @dataclass(frozen=True, slots=True)

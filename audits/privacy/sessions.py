@@ -38,8 +38,8 @@ from secfed.models import AdapterModel
 from secfed.node import Node
 from secfed.node_parts import NodeParts
 from secfed.policy import Policy
+from secfed.rounds.strategies import Layout, ModelState
 from secfed.store import NodeStore
-from secfed.strategies import Layout, ModelState
 from secfed.training import make_trainer
 
 _POPULATION = "canaries"

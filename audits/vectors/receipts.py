@@ -6,7 +6,8 @@ five survivors just make the quorum. The reference played both rounds; no byte o
 so that the file can be made again to the byte. A defect is a change to the second receipt or to the sum beside it.
 Whatever its statement says, all the survivors that it names have signed it, unless the signatures are the defect.
 
-The real verifier is `secfed.chain.Chain`, around `protocols.receipts`; the other one `audits.reference_receipts`.
+The real verifier is `secfed.rounds.chain.Chain`, around `protocols.receipts`; the other one
+`audits.reference_receipts`.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from crypto.identity import Identity
 from protocols.errors import ProtocolError, RemoteError
 from protocols.receipts import Receipt, verify_receipt
 from protocols.wire import Limits, decode
-from secfed.chain import Chain
-from secfed.strategies import ModelState
+from secfed.rounds.chain import Chain
+from secfed.rounds.strategies import ModelState
 from secfed.study.manifest import Study
 
 ROUND = 3

@@ -15,7 +15,7 @@ from audits.vectors.making import apply, flip, put
 from audits.vectors.round_world import Change, World
 from audits.vectors.rounds import NODE, BadAnswer, Rounds
 from audits.vectors.splices import Splice
-from secfed import handover
+from secfed.rounds import handover
 from secfed.study.approvals import study_file_digest
 from secfed.study.manifest import Study as RealStudy
 

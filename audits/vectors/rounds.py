@@ -43,9 +43,9 @@ from protocols.client import Client
 from protocols.errors import ProtocolError, RemoteError
 from secfed.engines.flare.worker import answer_of
 from secfed.node_parts import NodeParts
-from secfed.run_facts import RunFacts
+from secfed.rounds.run_facts import RunFacts
+from secfed.rounds.strategies import ModelState
 from secfed.store import NodeStore
-from secfed.strategies import ModelState
 from secfed.study.approvals import study_file_digest
 from secfed.study.manifest import Study
 

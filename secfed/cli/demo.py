@@ -11,7 +11,7 @@ import typer
 from secfed.cli.run import AsJson, run_study
 
 if TYPE_CHECKING:
-    from secfed.progress import Reporter
+    from secfed.rounds.events import Reporter
 
 EXAMPLE = "Example: secfed demo --out runs/demo"
 _MARK = ".secfed-demo"
@@ -24,7 +24,7 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Five hospitals fine-tune a language model on diagnosis texts; two of them drop out on the way."""
-    from secfed.progress import choose_reporter
+    from secfed.rounds.events import choose_reporter
 
     reporter = choose_reporter(as_json)
     try:
@@ -51,7 +51,7 @@ def fresh_folder(out: Path, who: str, reporter: Reporter) -> Path:
         UserError: the folder holds something else.
     """
     from secfed.errors import UserError
-    from secfed.progress import Note
+    from secfed.rounds.events import Note
 
     if (out / _MARK).exists():
         shutil.rmtree(out)

@@ -298,7 +298,7 @@ def demo(
 
     from secfed.cli.demo import fresh_folder
     from secfed.libraries import settle_libraries
-    from secfed.progress import choose_reporter
+    from secfed.rounds.events import choose_reporter
 
     settle_libraries()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: every process is ended with this one

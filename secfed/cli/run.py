@@ -12,7 +12,7 @@ from secfed.cli.questions import ask
 from secfed.libraries import settle_libraries
 
 if TYPE_CHECKING:
-    from secfed.progress import Reporter
+    from secfed.rounds.events import Reporter
 
 EXAMPLE = "Example: secfed run runs/demo/study.toml --out runs/again --yes"
 
@@ -36,7 +36,7 @@ def command(study: StudyPath, out: OutFolder, yes: Yes = False, as_json: AsJson 
 
     Shows the privacy plan first, on one screen, and asks whether to go on; nothing is reserved or written before.
     """
-    from secfed.progress import choose_reporter
+    from secfed.rounds.events import choose_reporter
 
     reporter = choose_reporter(as_json)
     try:
@@ -61,7 +61,7 @@ def run_study(
     study: Path, out: Path, reporter: Reporter, as_json: bool, confirmed: Callable[[], bool] = _always
 ) -> None:
     """Prepare, run once the privacy plan is confirmed, and say what came of it."""
-    from secfed.progress import Note
+    from secfed.rounds.events import Note
 
     if not as_json:
         reporter.show(Note(f"checking {study}"))

@@ -20,7 +20,7 @@ from protocols.errors import ProtocolError
 from secfed.errors import UserError
 from secfed.files.toml import read_toml
 from secfed.node import Node
-from secfed.run_facts import EMBEDDED
+from secfed.rounds.run_facts import EMBEDDED
 from secfed.study.manifest import Study, first_problem
 
 ENGINE = f"{EMBEDDED} (simulation: all hospitals in one process)"

@@ -8,7 +8,7 @@ from typing import Any
 from secfed.files.figures import over, rounded_up
 from secfed.reports import node_caveats
 from secfed.reports.risk import Risk
-from secfed.run_facts import RunKind
+from secfed.rounds.run_facts import RunKind
 from secfed.study.manifest import Study
 from secfed.study.privacy import LocalPrivacy
 
@@ -19,7 +19,7 @@ def not_protected(study: Study, risk: Risk, how: Mapping[str, Any]) -> list[dict
     Args:
         study: what was signed.
         risk: its figures.
-        how: how it ran, as `secfed.run_facts.how_it_ran` gives it.
+        how: how it ran, as `secfed.rounds.run_facts.how_it_ran` gives it.
     """
     nodes, party = node_caveats.protects_nodes(study), study.party
     people = "people" if nodes else "staff"

@@ -17,10 +17,10 @@ from markupsafe import Markup
 
 from protocols.errors import FaultKind
 from secfed.errors import UserError
-from secfed.faults import what_it_did
 from secfed.files.figures import percent, rounded_up, scientific, tiny, with_hundredths
 from secfed.files.whole import READABLE, write_whole
 from secfed.reports.svg import Curve, epsilon_plot
+from secfed.rounds.faults import what_it_did
 
 _CURVES_MAX = 4
 """More hospitals with different figures than this are drawn as two curves: the least and the most spent."""

@@ -19,7 +19,7 @@ from secfed.reports.repeated import repeated_rounds
 from secfed.reports.rests_on import statements
 from secfed.reports.risk import Risk, Training, assess
 from secfed.reports.vouchers import Voucher
-from secfed.run_facts import RunKind
+from secfed.rounds.run_facts import RunKind
 from secfed.study.account import event_of, noise_of
 from secfed.study.manifest import Study
 from secfed.study.privacy import LocalPrivacy

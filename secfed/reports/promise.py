@@ -14,7 +14,7 @@ from typing import Any
 from dp.events import Relation, Unit
 from secfed.files.figures import in_words, one_in, percent, rounded_up, scientific, two_digits_up
 from secfed.reports.risk import Risk
-from secfed.run_facts import RunKind
+from secfed.rounds.run_facts import RunKind
 from secfed.study.account import event_of, honest_enough
 from secfed.study.manifest import Study
 from secfed.study.privacy import LocalPrivacy

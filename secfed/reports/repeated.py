@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from secfed.attempts import ATTEMPTS_MAX
+from secfed.rounds.channel import ATTEMPTS_MAX
 
 
 def repeated_rounds(rounds: Sequence[Mapping[str, Any]], party: str) -> list[dict[str, str]]:

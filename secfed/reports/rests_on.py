@@ -11,7 +11,7 @@ from typing import Any
 from secfed.files.figures import in_words
 from secfed.reports import node_caveats
 from secfed.reports.vouchers import Statement, Voucher, not_said
-from secfed.run_facts import RunKind
+from secfed.rounds.run_facts import RunKind
 from secfed.study.manifest import Study
 from secfed.study.privacy import DistributedPrivacy, LocalPrivacy
 

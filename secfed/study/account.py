@@ -18,7 +18,6 @@ from dp.events import NoisedSums, Unit
 from protocols.parameters import DIMENSION_MAX
 from secfed.errors import UserError
 from secfed.files.figures import amount, in_words
-from secfed.run_facts import RunKind
 from secfed.study.manifest import Study
 from secfed.study.privacy import LocalPrivacy
 
@@ -172,17 +171,6 @@ def epsilon_by_round(study: Study) -> tuple[float, ...]:
 
     counted = (min(rounds, stride * -(-number // stride)) for number in range(1, rounds + 1))
     return tuple(whole if count == rounds else after(count) for count in counted)
-
-
-def against_in_short(study: Study, kind: RunKind) -> str:
-    """Against whom the figure holds, in a few words."""
-    if kind is RunKind.SIMULATION:
-        return "against those who see what is published (a simulation: one process sees all data)"
-    if kind is RunKind.DEMONSTRATION:
-        return "against those who see what is published (a demonstration: one machine ran every party)"
-    if isinstance(study.privacy, LocalPrivacy):
-        return "against everybody outside the own hospital"
-    return f"as long as {honest_enough(study)}"
 
 
 def honest_enough(study: Study) -> str:

@@ -1,8 +1,8 @@
 """A study's `[algorithm]` table: how the model moves. One class for each strategy, with the figures that it uses.
 
 A key that has no effect under the chosen strategy is refused, not ignored: whoever signs a study should be able to take
-every line of it at its word. Defaults are part of what is signed. What the strategies do is in `secfed.strategies`; the
-proximal term of FedProx is part of local training (`dp.training`).
+every line of it at its word. Defaults are part of what is signed. What the strategies do is in
+`secfed.rounds.strategies`; the proximal term of FedProx is part of local training (`dp.training`).
 """
 
 from __future__ import annotations

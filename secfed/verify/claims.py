@@ -2,8 +2,8 @@
 
 Checked: the promise and against whom it holds, epsilon, digests, cohorts, survivors, quorums, ledgers, budgets.
 How it ran is what the nodes signed in their ledgers, and the engine's name must fit it. Accuracy, times, traffic and
-what else `secfed.run_facts.COORDINATORS_WORD` lists are the coordinator's word: nothing in the folder proves or refutes
-them.
+what else `secfed.rounds.run_facts.COORDINATORS_WORD` lists are the coordinator's word: nothing in the folder proves or
+refutes them.
 Of what is claimed about a node's faults, it is checked that those who are said to have complained did: not that they
 are right. Epsilon is computed again, with the accountant of whoever verifies.
 """
@@ -17,10 +17,10 @@ from typing import Any
 from protocols.complaints import Complaint, is_valid
 from protocols.errors import FaultKind
 from protocols.receipts import Receipt
-from secfed.faults import kind_name
-from secfed.run_facts import COORDINATORS_WORD, RunKind, how_it_ran
+from secfed.rounds.faults import kind_name
+from secfed.rounds.run_facts import COORDINATORS_WORD, RunKind, against_in_short, how_it_ran
 from secfed.run_folder import ADAPTER, SUMMARY, receipt_file
-from secfed.study.account import ACCOUNTANTS_DIFFER, against_in_short, epsilon_by_round
+from secfed.study.account import ACCOUNTANTS_DIFFER, epsilon_by_round
 from secfed.study.manifest import Study
 from secfed.verify.evidence import Broken, agree, claim, read_json, shortened
 from secfed.verify.ledgers import Account

@@ -1,9 +1,9 @@
 """The rounds: receipts, sums, and the model's way from its first state to its last.
 
-Nothing is taken from a receipt that follows from the study. `secfed.chain`, which the nodes themselves use, recomputes
-the quorum from the roster and U1, the cohort rules at U1, U2 and U3, the context and the old state, and the new state
-from the sum (PROTOCOL, stage 5). Here every listed signature must be valid, not only t of them, and every byte of a
-file must be accounted for. The first state itself needs torch to derive; its digest is in the first receipt's
+Nothing is taken from a receipt that follows from the study. `secfed.rounds.chain`, which the nodes themselves use,
+recomputes the quorum from the roster and U1, the cohort rules at U1, U2 and U3, the context and the old state, and the
+new state from the sum (PROTOCOL, stage 5). Here every listed signature must be valid, not only t of them, and every
+byte of a file must be accounted for. The first state itself needs torch to derive; its digest is in the first receipt's
 statement, signed by t nodes that derived it themselves.
 """
 
@@ -18,7 +18,7 @@ from protocols import encoding
 from protocols.errors import ProtocolError
 from protocols.receipts import Receipt, sum_digest, valid_signers, verify_receipt
 from protocols.wire import Limits, decode, most_map_bytes
-from secfed.chain import Chain
+from secfed.rounds.chain import Chain
 from secfed.run_folder import FIRST_STATE, RECEIPTS, SUMS, read_first_state, receipt_file, sum_file
 from secfed.study.manifest import Study
 from secfed.verify.evidence import Broken, file_names, read_file

@@ -16,7 +16,7 @@ from audits.reference_state import Layout, State
 from audits.reference_study import Study, filled_in
 from dp.entries import hour_of
 from protocols.errors import ProtocolError
-from secfed.strategies import ModelState
+from secfed.rounds.strategies import ModelState
 from secfed.study.manifest import Study as RealStudy
 from tests.secfed.federation import Cut, Federation, FormulaTrainer, identities, make_policy
 

@@ -10,7 +10,7 @@ from audits.federation import LAYOUT, ROUNDS, Federation
 from audits.simulator import VICTIM
 from protocols.errors import CohortTooSmall, MalformedMessage
 from protocols.messages import Advertise
-from secfed.channel import Standing
+from secfed.rounds.channel import Standing
 from tests.secfed.federation import ALGORITHMS
 
 

@@ -15,7 +15,7 @@ from audits.vectors import FOLDER, RECEIPTS, load_sessions, receipts
 from audits.vectors.receipts import Receipts, check_honest, check_receipt, check_recorded
 from audits.vectors.splices import Splice
 from protocols import errors, parameters
-from secfed.chain import Chain
+from secfed.rounds.chain import Chain
 
 
 @functools.cache

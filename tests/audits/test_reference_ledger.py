@@ -13,7 +13,7 @@ from audits.reference_ledger import read_copy
 from audits.vectors import ledgers
 from audits.vectors.ledgers import Copies, check
 from protocols.wire import encode
-from secfed.handover import Handover, HandoverRequest, handover, read_handover
+from secfed.rounds.handover import Handover, HandoverRequest, handover, read_handover
 from tests.secfed.federation import Federation, make_study
 
 NODE = 2

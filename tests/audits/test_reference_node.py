@@ -22,10 +22,10 @@ from audits.notation import C, Refused, parse_cbor, verify
 from protocols import sharing
 from protocols.errors import ProtocolError
 from protocols.wire import encode
-from secfed.channel import StudyClosing
 from secfed.coordinator import Coordinator, RoundRecord
 from secfed.engines.embedded import Cut
-from secfed.handover import (
+from secfed.rounds.channel import StudyClosing
+from secfed.rounds.handover import (
     AttendanceRequest,
     HandoverRequest,
     attendance,
@@ -33,7 +33,7 @@ from secfed.handover import (
     read_attendance,
     read_handover,
 )
-from secfed.strategies import ModelState
+from secfed.rounds.strategies import ModelState
 from secfed.study.approvals import study_file_digest
 from secfed.study.manifest import Study
 from tests.audits.independent import FILE, Independent, digests, mixed

@@ -21,7 +21,7 @@ from protocols import encoding
 from protocols.parameters import RoundShape
 from secfed.adapter import first_adapter_seed, orthonormal_rows
 from secfed.models import _small_uniform, load_model
-from secfed.strategies import ModelState, first_state, next_state
+from secfed.rounds.strategies import ModelState, first_state, next_state
 from secfed.study.approvals import StudyFile, study_file_digest
 from secfed.study.base import base_digest
 from secfed.study.manifest import Study as RealStudy

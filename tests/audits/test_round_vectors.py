@@ -13,8 +13,8 @@ from audits.notation import parse_cbor
 from audits.vectors import round_answers, rounds
 from audits.vectors.rounds import Rounds, check_case
 from audits.vectors.splices import Splice
-from secfed.faults import NodeClaims
 from secfed.node import Node
+from secfed.rounds.faults import NodeClaims
 
 
 @functools.cache
@@ -99,7 +99,7 @@ WITHOUT: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
         "a handover after a closing that names an older receipt",
     ),
     "the study of a request": (
-        lambda patch: patch.setattr("secfed.handover._check_study", lambda *_: None),
+        lambda patch: patch.setattr("secfed.rounds.handover._check_study", lambda *_: None),
         "attendance about another study",
     ),
     "the commits that were forgotten": (

@@ -23,12 +23,12 @@ from protocols.errors import FaultKind, ProtocolError
 from protocols.messages import FROM_NODE
 from protocols.sharing import sign
 from protocols.wire import Limits, decode, encode, fields_of
-from secfed.chain import Chain
-from secfed.channel import Offer, RoundOpening, Standing, StudyClosing
 from secfed.coordinator import Coordinator
 from secfed.engines.embedded import EmbeddedChannel, Simulation
-from secfed.faults import NodeClaims
 from secfed.node import Node
+from secfed.rounds.chain import Chain
+from secfed.rounds.channel import Offer, RoundOpening, Standing, StudyClosing
+from secfed.rounds.faults import NodeClaims
 from secfed.store import NodeStore
 from tests.fuzz.machines import copied
 from tests.fuzz.mutators import cbor_mutator

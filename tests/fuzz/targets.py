@@ -7,7 +7,7 @@ from pathlib import Path
 from protocols.complaints import Complaint
 from protocols.messages import FROM_AGGREGATOR, FROM_NODE
 from protocols.receipts import Receipt
-from secfed.channel import EchoRequest, Offer, RoundOpening, Standing, StudyClosing
+from secfed.rounds.channel import EchoRequest, Offer, RoundOpening, Standing, StudyClosing
 from tests.fuzz.files import RunFolder, setting_targets, verifier_targets
 from tests.fuzz.machines import WalkedRound, aggregator_targets, client_targets
 from tests.fuzz.messages import message_targets, primitive_targets

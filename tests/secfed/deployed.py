@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from crypto.randomness import NoiseSecret
 from secfed.data import Record
-from secfed.strategies import ModelState, first_state
+from secfed.rounds.strategies import ModelState, first_state
 from secfed.study.manifest import Study
 from secfed.trainers import StudyModel, open_study_model, trainer_for
 from secfed.training import DistributedTrainer, LocalTrainer, NodeTrainer

@@ -1,6 +1,7 @@
 """The strategies in exact arithmetic: every operation on rational numbers, rounded once, and no floating-point unit.
 
-An oracle for `secfed.strategies` that is the same on every processor, written from SPEC, section 8, "The next state".
+An oracle for `secfed.rounds.strategies` that is the same on every processor, written from SPEC, section 8, "The next
+state".
 """
 
 from __future__ import annotations

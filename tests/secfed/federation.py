@@ -21,9 +21,9 @@ from secfed.engines.embedded import Cut, EmbeddedChannel, Simulation
 from secfed.node import Node
 from secfed.node_parts import NodeParts
 from secfed.policy import Policy
-from secfed.progress import Event
+from secfed.rounds.events import Event
+from secfed.rounds.strategies import ModelState
 from secfed.store import NodeStore
-from secfed.strategies import ModelState
 from secfed.study.manifest import Study
 from secfed.study.privacy import DistributedPrivacy
 

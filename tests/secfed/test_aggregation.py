@@ -13,12 +13,12 @@ from protocols.errors import ProtocolError
 from protocols.wire import encode
 from secfed.aggregation import GATHERING, HANDOVER, Aggregation, load
 from secfed.aggregator_home import SETTINGS, AggregatorHome
-from secfed.channel import Standing
 from secfed.engines.embedded import ENGINE
 from secfed.engines.flare.worker import answer_of
 from secfed.errors import UserError
 from secfed.node import Node
-from secfed.progress import KEEPS_OUT, Event, NodeAbsent, Note, RoundClosed
+from secfed.rounds.channel import Standing
+from secfed.rounds.events import KEEPS_OUT, Event, NodeAbsent, Note, RoundClosed
 from secfed.verify.folder import verify_folder
 from tests.homes import Hospitals, approve_at, make_hospitals
 from tests.tiny import make_tiny_base

@@ -11,8 +11,8 @@ from protocols.errors import RemoteError, WrongSession
 from protocols.messages import Signature
 from protocols.receipts import SIGNING_LABEL, Receipt, Statement
 from protocols.wire import encode, fields_of
-from secfed.channel import EchoRequest, Link, StudyClosing
 from secfed.coordinator import Coordinator
+from secfed.rounds.channel import EchoRequest, Link, StudyClosing
 from tests.secfed.federation import Federation, cut, make_study
 
 
@@ -118,7 +118,7 @@ def test_the_same_echo_of_the_right_statement_is_given(tmp_path: Path) -> None:
 def offered(federation: Federation) -> Any:
     """What node 2 signed for round 1."""
     from protocols.wire import decode
-    from secfed.channel import Offer
+    from secfed.rounds.channel import Offer
 
     node = federation.nodes[2]
     return decode(Offer, node.parts.store.locked(federation.study.digest, 1) or b"", node._limits, 2)

@@ -20,7 +20,7 @@ from protocols import encoding
 from protocols.errors import ProtocolError
 from protocols.wire import parse_canonical
 from secfed.coordinator import Coordinator
-from secfed.strategies import first_state, next_state
+from secfed.rounds.strategies import first_state, next_state
 from tests.secfed.federation import ALGORITHMS, Federation, make_study
 
 FAULTS = (

@@ -14,8 +14,8 @@ from protocols import sharing
 from protocols.errors import FaultKind
 from protocols.messages import MaskedInput, Unmask
 from protocols.wire import encode, fields_of
-from secfed import faults as secfed_faults
-from secfed.progress import NodeAbsent
+from secfed.rounds import faults as secfed_faults
+from secfed.rounds.events import NodeAbsent
 from tests.protocols.dealers import (
     bent_sharing,
     dealing,

@@ -18,15 +18,15 @@ from crypto.randomness import NoiseSecret
 from protocols.messages import Advertise
 from protocols.wire import encode, message_type
 from secfed import cli
-from secfed.channel import RoundOpening, Standing
 from secfed.consent import Consent, KeepsOut
 from secfed.errors import UserError
-from secfed.handover import Attendance, AttendanceRequest, keeps_out
 from secfed.home import Home
 from secfed.node import Node
 from secfed.policy import PacePolicy, Policy
-from secfed.progress import KEEPS_OUT, NodeAbsent
-from secfed.strategies import ModelState
+from secfed.rounds.channel import RoundOpening, Standing
+from secfed.rounds.events import KEEPS_OUT, NodeAbsent
+from secfed.rounds.handover import Attendance, AttendanceRequest, keeps_out
+from secfed.rounds.strategies import ModelState
 from tests.homes import Hospitals, approve_at, make_hospitals
 from tests.secfed.federation import Federation, FormulaTrainer, make_policy, make_study
 

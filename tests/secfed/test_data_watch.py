@@ -20,13 +20,13 @@ pytest.importorskip("nvflare")
 from protocols.wire import encode
 from secfed import cli
 from secfed.approve import approve, examine
-from secfed.channel import RoundOpening
 from secfed.data_watch import DataChanged, DataWatch, data_digest
 from secfed.engines.flare.worker import NodeWorker
 from secfed.errors import UserError
-from secfed.handover import AttendanceRequest
 from secfed.home import Home
 from secfed.node import Node
+from secfed.rounds.channel import RoundOpening
+from secfed.rounds.handover import AttendanceRequest
 from tests.homes import Hospitals, approve_at, make_hospitals
 
 

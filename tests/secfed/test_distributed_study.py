@@ -20,8 +20,8 @@ from protocols.parameters import CohortRules
 from secfed.errors import UserError
 from secfed.reports.html import render_report
 from secfed.reports.privacy import build_report
-from secfed.run_facts import RunKind
-from secfed.strategies import first_state, mean_change, move, next_state, noise_variance
+from secfed.rounds.run_facts import RunKind
+from secfed.rounds.strategies import first_state, mean_change, move, next_state, noise_variance
 from secfed.study.account import check_noise, epsilon_by_round, event_of, noise_of, smallest_noise
 from secfed.study.manifest import Study
 from tests.secfed import exact

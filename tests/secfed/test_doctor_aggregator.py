@@ -12,7 +12,7 @@ import pytest
 
 from secfed.doctor import examine_aggregator
 from secfed.engines.flare.progress import RunLog
-from secfed.progress import RoundClosed, RoundOpened
+from secfed.rounds.events import RoundClosed, RoundOpened
 from tests.homes import Hospitals
 from tests.secfed.findings import failed, states
 

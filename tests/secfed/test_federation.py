@@ -11,8 +11,8 @@ import pytest
 from protocols.errors import ProtocolError, RemoteError, WrongSession
 from protocols.messages import Opening
 from protocols.wire import decode, encode, fields_of
-from secfed.channel import Link, RoundOpening, Standing
-from secfed.progress import NodeAbsent, RoundFailed
+from secfed.rounds.channel import Link, RoundOpening, Standing
+from secfed.rounds.events import NodeAbsent, RoundFailed
 from tests.secfed.federation import Federation, cut, make_study
 
 

@@ -11,7 +11,7 @@ from secfed.engines.flare.connections import ConnectionsFile, read_connections
 from secfed.engines.flare.progress import RunLog
 from secfed.engines.flare.run_state import read_state
 from secfed.engines.flare.status import Connections, JobSeen, SiteStatus, StudyStatus, ages, lines_of, study_status
-from secfed.progress import KEEPS_OUT, LEFT_OUT, NodeAbsent, Note, RoundClosed, RoundFailed, RoundOpened
+from secfed.rounds.events import KEEPS_OUT, LEFT_OUT, NodeAbsent, Note, RoundClosed, RoundFailed, RoundOpened
 
 ONE, TWO, GONE = ROSTER = ("harbour-clinic", "lakeside-hospital", "quiet-hospital")
 EVERYBODY = Connections(dict.fromkeys(ROSTER, 3.0), frozenset(ROSTER))

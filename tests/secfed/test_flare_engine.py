@@ -32,7 +32,6 @@ from nvflare.security.security import FLAuthorizer
 from nvflare.utils.process_utils import ProcessAdapter
 
 from protocols.wire import encode
-from secfed.aggregator_home import Deadlines
 from secfed.engines.flare.channel import FlareChannel, StudyAborted
 from secfed.engines.flare.envelope import answer_of, read_answer, read_request, request_of
 from secfed.engines.flare.executor import NodeExecutor
@@ -43,11 +42,12 @@ from secfed.engines.flare.progress import RunLog, read_log
 from secfed.engines.flare.served import OF_A_JOB, OF_A_SITE
 from secfed.engines.flare.settings import EXECUTOR, job_name, study_digest, study_of_job
 from secfed.engines.flare.worker import NodeWorker
-from secfed.handover import AttendanceRequest, HandoverRequest, read_attendance
 from secfed.home import VARIABLE, Home
 from secfed.node import Node
 from secfed.pace import OWNERS_LOG
-from secfed.progress import RoundClosed
+from secfed.rounds.deadlines import Deadlines
+from secfed.rounds.events import RoundClosed
+from secfed.rounds.handover import AttendanceRequest, HandoverRequest, read_attendance
 from secfed.study.approvals import study_file_digest
 from tests.secfed.federation import Federation as Hospitals
 from tests.secfed.federation import make_study

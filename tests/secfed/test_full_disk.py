@@ -21,7 +21,7 @@ from secfed.errors import UserError
 from secfed.files.full_disk import Room, has_room, is_full
 from secfed.files.whole import append_line, try_lock, write_whole
 from secfed.journal import Journal
-from secfed.progress import Note, RoundClosed
+from secfed.rounds.events import Note, RoundClosed
 from tests.secfed.test_aggregation import Study, study
 
 __all__ = ["study"]  # the fixture

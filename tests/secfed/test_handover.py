@@ -11,13 +11,13 @@ from dp.ledger import Ledger
 from dp.ledger_copy import LedgerCopy, copy_for, write_copy
 from protocols.errors import LocalError, ProtocolError, WrongSession
 from protocols.wire import encode
-from secfed.channel import Link, RoundOpening, StudyClosing
 from secfed.coordinator import Coordinator
 from secfed.engines.embedded import Cut
-from secfed.handover import Handover, HandoverRequest, handover, read_handover
 from secfed.node import Node
 from secfed.policy import PacePolicy
-from secfed.run_facts import EMBEDDED, RunFacts
+from secfed.rounds.channel import Link, RoundOpening, StudyClosing
+from secfed.rounds.handover import Handover, HandoverRequest, handover, read_handover
+from secfed.rounds.run_facts import EMBEDDED, RunFacts
 from secfed.study.signing import LEDGER_LABEL
 from tests.secfed.federation import Federation, cut, make_study
 from tests.secfed.test_closings import cut_closing

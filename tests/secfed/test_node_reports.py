@@ -16,9 +16,9 @@ from secfed.files.figures import rounded_up
 from secfed.privacy_plan import privacy_plan
 from secfed.reports.html import render_report
 from secfed.reports.privacy import build_report
-from secfed.run_facts import RunKind
+from secfed.rounds.run_facts import RunKind, against_in_short
 from secfed.sites import Site
-from secfed.study.account import against_in_short, event_of, noise_of
+from secfed.study.account import event_of, noise_of
 from secfed.verify.folder import verify_folder
 from tests.secfed.federation import cut, identities, make_policy
 from tests.secfed.run_folders import write_run

@@ -25,8 +25,8 @@ from secfed.data import Columns
 from secfed.errors import UserError
 from secfed.keys import write_identity
 from secfed.models import AdapterModel
+from secfed.rounds.strategies import ModelState, first_state, mean_change, next_state, noise_variance
 from secfed.sites import Site, read_site
-from secfed.strategies import ModelState, first_state, mean_change, next_state, noise_variance
 from secfed.study.account import check_noise, epsilon_by_round, event_of, noise_of, smallest_noise
 from secfed.study.base import ModelError
 from secfed.study.manifest import Study

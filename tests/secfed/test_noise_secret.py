@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from crypto.randomness import NoiseSecret
-from secfed.strategies import ModelState
+from secfed.rounds.strategies import ModelState
 from tests.secfed.federation import Federation, FormulaTrainer, make_study
 
 

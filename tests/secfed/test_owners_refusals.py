@@ -20,8 +20,8 @@ from secfed.errors import UserError
 from secfed.keys import write_identity
 from secfed.policy import load_policy
 from secfed.privacy_plan import privacy_plan
+from secfed.rounds.run_facts import RunKind
 from secfed.run import Plan, _reserve
-from secfed.run_facts import RunKind
 from secfed.sites import LEDGER_FILE, Site, read_site, reserve
 from secfed.study.account import check_noise, price
 from secfed.study.manifest import Study

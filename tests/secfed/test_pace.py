@@ -16,7 +16,7 @@ from crypto.randomness import NoiseSecret
 from secfed.node import Node
 from secfed.pace import OWNERS_LOG, warning
 from secfed.policy import PacePolicy
-from secfed.strategies import ModelState
+from secfed.rounds.strategies import ModelState
 from tests.secfed.federation import Federation, FormulaTrainer, make_study
 
 

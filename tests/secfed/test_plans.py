@@ -21,7 +21,7 @@ from dp.delta_terms import DistributedNoise, LocalNoise
 from dp.events import NoisedSums, NoiseShares, Unit
 from dp.step_plan import LocalPlan, NodePlan, StepPlan
 from protocols.parameters import DIMENSION_MAX
-from secfed.strategies import first_state
+from secfed.rounds.strategies import first_state
 from secfed.study.account import check_noise, event_of, figure_of_record, noise_of
 from tests.secfed.deployed import HONEST, alike, contribution, secret_of, signed, study_from, trainer_of
 from tests.secfed.federation import ALGORITHMS

@@ -18,8 +18,7 @@ from secfed.node_parts import NodeParts
 from secfed.reports.html import write_report
 from secfed.reports.privacy import build_report
 from secfed.reports.vouchers import Voucher
-from secfed.run_facts import FLARE, RunFacts, RunKind, facts_here, how_it_ran
-from secfed.study.account import against_in_short
+from secfed.rounds.run_facts import FLARE, RunFacts, RunKind, against_in_short, facts_here, how_it_ran
 from secfed.study.manifest import Study, load_study
 from secfed.verify.folder import verify_folder
 from tests.secfed.run_folders import write_run

@@ -20,7 +20,7 @@ from secfed.reports.cross_checks import Answer, Answers
 from secfed.reports.html import render_report
 from secfed.reports.privacy import build_report
 from secfed.reports.vouchers import NOT_SAID, Statement, Voucher
-from secfed.run_facts import RunKind
+from secfed.rounds.run_facts import RunKind
 from secfed.study.manifest import Study
 from tests.secfed.test_node_study import study_of as nodes_of
 from tests.secfed.test_reports import _study, _summary

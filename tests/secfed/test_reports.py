@@ -23,7 +23,7 @@ from secfed.reports.html import render_report, write_report
 from secfed.reports.privacy import build_report
 from secfed.reports.risk import Training, assess
 from secfed.reports.svg import Curve, epsilon_plot
-from secfed.run_facts import COORDINATORS_WORD, RunKind
+from secfed.rounds.run_facts import COORDINATORS_WORD, RunKind
 from secfed.study.manifest import Study
 
 NAMES = ["north", "south", "east"]

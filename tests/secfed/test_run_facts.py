@@ -9,7 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from secfed.run_facts import EMBEDDED, FLARE, RunFacts, facts_here, how_it_ran
+from secfed.rounds.run_facts import EMBEDDED, FLARE, RunFacts, facts_here, how_it_ran
 
 NAMES = ("a", "b", "c")
 STUDY = bytes([1]) * 32

@@ -10,7 +10,7 @@ from secfed.engines.flare import progress
 from secfed.engines.flare.progress import END, RunLog, read_log, starts_in_vain
 from secfed.engines.flare.run_state import RunState, read_state
 from secfed.errors import UserError
-from secfed.progress import NodeAbsent, Note, RoundClosed, RoundOpened
+from secfed.rounds.events import NodeAbsent, Note, RoundClosed, RoundOpened
 
 ONE, OTHER = "lakeside-hospital", "harbour-clinic"
 

@@ -19,11 +19,11 @@ from protocols.client import Client, State
 from protocols.errors import ProtocolError
 from protocols.messages import Cohort, Survivors
 from protocols.wire import encode, message_type
-from secfed.aggregator_home import Deadlines
-from secfed.channel import RoundOpening
 from secfed.engines.flare.worker import NodeWorker
 from secfed.node import Node
 from secfed.policy import PacePolicy
+from secfed.rounds.channel import RoundOpening
+from secfed.rounds.deadlines import Deadlines
 from tests.secfed.federation import Federation, make_study
 
 SECONDS = PacePolicy().session_ends_after_seconds

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from audits.notation import C, H
-from secfed.strategies import ModelState, first_state, move, next_state
+from secfed.rounds.strategies import ModelState, first_state, move, next_state
 from secfed.study.algorithms import Algorithm
 from secfed.study.manifest import Study
 from tests.secfed import exact

@@ -12,10 +12,10 @@ import pytest
 from audits.evidence import all_found, by_file, flip_everything
 from protocols import encoding
 from protocols.errors import WrongSession
-from secfed.chain import Chain
 from secfed.coordinator import Coordinator
+from secfed.rounds.chain import Chain
+from secfed.rounds.strategies import ModelState
 from secfed.run_folder import FIRST_STATE, read_first_state
-from secfed.strategies import ModelState
 from secfed.verify.folder import verify_folder
 from secfed.verify.rounds import check_rounds
 from tests.secfed import exact

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from crypto.randomness import NoiseSecret
-from secfed.strategies import ModelState, first_state, next_state
+from secfed.rounds.strategies import ModelState, first_state, next_state
 from secfed.study.algorithms import describe
 from secfed.training import LocalTrainer
 from tests.secfed.federation import ALGORITHMS, make_study

@@ -18,7 +18,7 @@ from scipy.stats import binom, chi2, norm
 
 from dp.node_update import local_update
 from dp.training import evaluation, record_losses
-from secfed.strategies import first_state
+from secfed.rounds.strategies import first_state
 from secfed.training import DistributedTrainer, LocalTrainer, NodeTrainer
 from tests.secfed.deployed import HONEST, alike, contribution, secret_of, signed, trainer_of
 

@@ -17,7 +17,7 @@ from protocols.errors import WrongSession
 from protocols.messages import Agreement, Cohort, Delivery, Published, Signature, Survivors
 from protocols.receipts import Receipt
 from protocols.wire import Message, decode, encode, message_type
-from secfed.channel import EchoRequest, RoundOpening
+from secfed.rounds.channel import EchoRequest, RoundOpening
 
 OTHER = 1
 MOST = 1 << 20

@@ -27,8 +27,8 @@ from secfed.engines.flare.worker import answer_of
 from secfed.errors import UserError
 from secfed.left_out import read_left_out, write_left_out
 from secfed.node import Node
-from secfed.progress import Event, NodeAbsent, RoundClosed
 from secfed.reports.repeated import repeated_rounds
+from secfed.rounds.events import Event, NodeAbsent, RoundClosed
 from secfed.store import NodeStore
 from secfed.verify.folder import verify_folder
 from tests.homes import SMALL, Hospitals, approve_at, make_hospitals
@@ -198,7 +198,7 @@ def test_without_leave_a_stopped_node_stays_stopped_after_a_restart(tmp_path: Pa
     federation = stopped_federation(tmp_path)
     federation.nodes[0] = federation.start_node(0)
     opening = federation.coordinator().chain.context(5).opening()
-    from secfed.channel import RoundOpening
+    from secfed.rounds.channel import RoundOpening
 
     with pytest.raises(ProtocolError, match="stops here until its owner allows more attempts"):
         federation.nodes[0].handle(encode(RoundOpening((), opening)))
@@ -264,7 +264,7 @@ def test_a_site_that_is_left_out_cannot_let_itself_in(tmp_path: Path) -> None:
     federation = Federation(make_study(), tmp_path)
     coordinator = federation.coordinator()
     coordinator._read_left_out = lambda: frozenset({CULPRIT})
-    from secfed.channel import RoundOpening
+    from secfed.rounds.channel import RoundOpening
 
     opening = encode(RoundOpening((), coordinator.chain.context(1).opening()))
     handle = federation.nodes[CULPRIT].handle

@@ -49,7 +49,7 @@ FILES = frozenset(
         "dp/entries.py",
         "dp/ledger.py",
         "protocols/client.py",
-        "secfed/chain.py",
+        "secfed/rounds/chain.py",
         "secfed/node.py",
         "secfed/store.py",
         "tests/system/kills.py",

@@ -16,12 +16,12 @@ from crypto.randomness import NoiseSecret
 from dp.sampling import Patients
 from protocols.receipts import Receipt
 from protocols.wire import Limits, decode
-from secfed.chain import Chain
 from secfed.data import columns, read_patients, tokenise
 from secfed.models import AdapterModel, load_tokenizer
+from secfed.rounds.chain import Chain
+from secfed.rounds.strategies import ModelState
 from secfed.run import prepare
 from secfed.run_folder import receipt_file, sum_file
-from secfed.strategies import ModelState
 from secfed.study.manifest import Study
 from secfed.training import load_study_model
 

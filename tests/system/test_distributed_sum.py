@@ -17,10 +17,10 @@ from dp.distributed import record_gradients
 from dp.patients import draw_patients, patient_vectors
 from dp.sampling import Patients
 from protocols import encoding
-from secfed.chain import Chain
 from secfed.demo import DemoSettings, prepare_demo
 from secfed.models import AdapterModel
-from secfed.progress import Event, Reporter
+from secfed.rounds.chain import Chain
+from secfed.rounds.events import Event, Reporter
 from secfed.run import execute, prepare
 from secfed.study.manifest import Study
 from tests.system.recomputed import Secrets, opened_again, published

@@ -17,9 +17,9 @@ import dp.node_update
 from dp.node_update import local_update
 from dp.patients import clipped_integers, square_sum
 from protocols import encoding
-from secfed.chain import Chain
 from secfed.demo import DemoSettings, prepare_demo
-from secfed.progress import Event, LocalStep, Note, Reporter
+from secfed.rounds.chain import Chain
+from secfed.rounds.events import Event, LocalStep, Note, Reporter
 from secfed.run import execute, prepare
 from secfed.verify.folder import verify_folder
 from tests.system.recomputed import Secrets, opened_again, published

@@ -25,7 +25,7 @@ from protocols.wire import Limits, decode
 from secfed.cli import main
 from secfed.demo import DemoSettings, prepare_demo
 from secfed.models import adapter_digest
-from secfed.progress import Event, LocalStep, Note, OwnerTold, Reporter, describe
+from secfed.rounds.events import Event, LocalStep, Note, OwnerTold, Reporter, describe
 from secfed.run import execute, prepare
 from secfed.study.manifest import load_study
 from secfed.study.signing import APPROVAL_LABEL, LEDGER_LABEL

@@ -14,12 +14,12 @@ from nvflare.apis.shareable import Shareable
 
 from protocols.aggregator import Stage
 from secfed.aggregation import GATHERING
-from secfed.aggregator_home import Deadlines
-from secfed.channel import most_reply_bytes
 from secfed.engines.flare.envelope import read_answer, request_of
 from secfed.engines.flare.memory import give_back
 from secfed.engines.flare.progress import RunLog
-from secfed.handover import most_handover_bytes
+from secfed.rounds.channel import most_reply_bytes
+from secfed.rounds.deadlines import Deadlines
+from secfed.rounds.handover import most_handover_bytes
 from secfed.study.manifest import Study
 
 _GATHERING_SECONDS = 5.0
@@ -66,7 +66,7 @@ class FlareChannel:
         self._log = log
 
     def exchange(self, requests: Mapping[int, bytes], *, round_number: int, stage: str) -> Mapping[int, bytes]:
-        """As `secfed.channel.Channel` has it.
+        """As `secfed.rounds.channel.Channel` has it.
 
         Raises:
             StudyAborted: the job was ended.

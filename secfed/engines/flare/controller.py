@@ -33,7 +33,7 @@ from secfed.engines.flare.settings import ENGINE, study_digest
 from secfed.errors import UserError
 from secfed.files.full_disk import Room, is_full
 from secfed.libraries import settle_libraries
-from secfed.progress import Note
+from secfed.rounds.events import Note
 
 _LOCK_TRIES = 15
 """One a second: the job's process of a server that was killed ends within a few seconds of it, by itself."""

@@ -26,7 +26,7 @@ from secfed.home import Home, default_home
 from secfed.libraries import settle_libraries
 from secfed.node import Node
 from secfed.owners_log import OwnersLog
-from secfed.run_facts import FLARE
+from secfed.rounds.run_facts import FLARE
 
 _STOP_SECONDS = 5.0
 _ANOTHERS = (

@@ -24,7 +24,7 @@ from secfed.bounded_log import BoundedFile
 from secfed.engines.flare.run_state import StateFile
 from secfed.files.full_disk import has_room
 from secfed.files.whole import READABLE, write_whole
-from secfed.progress import Event, NodeAbsent, Note, RoundClosed, RoundFailed, RoundOpened, StageReached
+from secfed.rounds.events import Event, NodeAbsent, Note, RoundClosed, RoundFailed, RoundOpened, StageReached
 
 FILE, WAITING, NO_ROOM = "progress.jsonl", "sites-wait", "no-room"
 START, END, ROUND = "start", "end", "round-closed"

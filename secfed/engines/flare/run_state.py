@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError
 from protocols.aggregator import Stage
 from secfed.aggregation import GATHERING
 from secfed.errors import UserError
-from secfed.progress import NO_ANSWER, Event, NodeAbsent, Note, RoundClosed, RoundFailed, RoundOpened
+from secfed.rounds.events import NO_ANSWER, Event, NodeAbsent, Note, RoundClosed, RoundFailed, RoundOpened
 from secfed.study.sections import Section
 
 FILE = "state.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from secfed.run_facts import FLARE
+from secfed.rounds.run_facts import FLARE
 
 ENGINE = f"{FLARE} (a process and a key at every site, mutual TLS)"
 _PACKAGE = "secfed.engines.flare"

@@ -14,7 +14,7 @@ from typing import Any
 
 from secfed.aggregation import GATHERING, HANDOVER
 from secfed.engines.flare.run_state import Doing, RunState, SiteState
-from secfed.progress import KEEPS_OUT, LEFT_OUT
+from secfed.rounds.events import KEEPS_OUT, LEFT_OUT
 
 HEARD_SECONDS = 30.0
 """Of silence after which a site is not connected: it says that it is there every ten."""

@@ -20,14 +20,14 @@ from dataclasses import dataclass, field
 from dp.errors import LedgerUnavailable
 from protocols.errors import ProtocolError
 from protocols.wire import Limits, message_type, most_map_bytes
-from secfed.channel import most_request_bytes
 from secfed.consent import KeepsOut
 from secfed.data_watch import DataChanged
 from secfed.engines.flare.memory import give_back, leave_out_what_is_there
 from secfed.errors import UserError
-from secfed.handover import AttendanceRequest, HandoverRequest, attendance, handover
 from secfed.node import Node
 from secfed.owners_log import RoundLines
+from secfed.rounds.channel import most_request_bytes
+from secfed.rounds.handover import AttendanceRequest, HandoverRequest, attendance, handover
 
 OPENING_PAUSE_SECONDS = 5.0
 """Between two attempts to open the node: an earlier process may still hold it."""

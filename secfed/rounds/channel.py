@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Final, Protocol
 
 from crypto.identity import SIGNATURE_BYTES
 from crypto.kdf import DIGEST_BYTES
@@ -133,3 +133,7 @@ class Channel(Protocol):
         A node that is unreachable, late or refuses is simply not in the answers.
         """
         ...
+
+
+ATTEMPTS_MAX: Final = 3
+"""Rounds that a node joins on one state: repeated rounds with other survivors would single out one hospital."""

@@ -12,7 +12,7 @@ from protocols.errors import NotCanonical, WrongSession
 from protocols.parameters import RoundShape
 from protocols.receipts import Receipt, Statement, check_statement, sum_digest, verify_receipt
 from protocols.session import Context
-from secfed.strategies import Layout, ModelState, first_state, next_state
+from secfed.rounds.strategies import Layout, ModelState, first_state, next_state
 from secfed.study.manifest import Study
 
 

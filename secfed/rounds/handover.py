@@ -19,8 +19,8 @@ from dp.ledger_copy import LedgerCopy, read_copy, write_copy
 from protocols.errors import ProtocolError, WrongSession
 from protocols.wire import AnyMessage, Index, Limits, Message, Octets, decode, encode, exactly, most_map_bytes, wired
 from secfed.books import hand_over
-from secfed.channel import Standing
 from secfed.node import Node
+from secfed.rounds.channel import Standing
 from secfed.study.manifest import Study
 from secfed.study.signing import APPROVAL_LABEL, LEDGER_LABEL
 from secfed.summary import HospitalEnd

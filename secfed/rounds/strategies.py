@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from crypto.kdf import digest
 from dp.events import Unit
 from protocols.wire import canonical
-from secfed.adaptive_clip import first_clip, next_clip
+from secfed.rounds.adaptive_clip import first_clip, next_clip
 from secfed.study.algorithms import (
     Algorithm,
     FedAvg,

@@ -8,8 +8,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TextIO
 
-from secfed.channel import Standing
 from secfed.files.figures import rounded_up
+from secfed.rounds.channel import Standing
 
 NO_ANSWER = "no answer"
 LEFT_OUT = "left out by the operator"
