@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 from crypto.identity import PublicIdentity
 from protocols.receipts import Receipt
-from secfed.adapter import frozen_start
+from secfed.models.adapter import frozen_start
 from secfed.rounds.chain import Chain
 from secfed.run_folder import FIRST_STATE, STUDY, ledger_file, receipt_file, sum_file
 from secfed.study.approvals import SIGNATURES

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from secfed.demo import DemoSettings
 from secfed.flare_demo import run_demo
-from secfed.libraries import settle_libraries
+from secfed.models.libraries import settle_libraries
 from secfed.rounds.events import choose_reporter
 
 SETTINGS = DemoSettings(patients=2000, steps=8, rank=20)

@@ -43,7 +43,7 @@ from dp.sampling import Patients
 from dp.step_plan import StepPlan, noise_share
 from dp.training import per_sample_gradients, record_losses
 from secfed.demo import DemoSettings, _packaged_model
-from secfed.models import AdapterModel, LoraSettings, load_model
+from secfed.models.model import AdapterModel, LoraSettings, load_model
 
 REPEATS = 9
 BATCHES = 6

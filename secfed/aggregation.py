@@ -21,11 +21,11 @@ from protocols.wire import encode
 from secfed import run_folder
 from secfed.aggregator_home import AggregatorHome
 from secfed.coordinator import Coordinator, RoundRecord
-from secfed.data import columns, read_test_set, tokenise
 from secfed.errors import UserError
 from secfed.files.full_disk import Room
 from secfed.files.whole import READABLE, write_whole
 from secfed.journal import Journal
+from secfed.models.data import columns, read_test_set, tokenise
 from secfed.results import save_adapter, write_first_state, write_results
 from secfed.rounds.chain import Chain
 from secfed.rounds.channel import ATTEMPTS_MAX, Channel
@@ -39,7 +39,7 @@ from secfed.summary import HospitalEnd, summarise
 
 if TYPE_CHECKING:
     from dp.sampling import Patients
-    from secfed.trainers import StudyModel
+    from secfed.models.trainers import StudyModel
 
 GATHERING, HANDOVER = "gathering", "handover"
 """Stages of a channel beside the coordinator's own."""
@@ -79,8 +79,8 @@ def load(home: AggregatorHome, digest: bytes) -> Work:
     Raises:
         UserError: something is missing or not what the study says.
     """
+    from secfed.models.trainers import open_study_model
     from secfed.study.base import find_base_among  # loads torch
-    from secfed.trainers import open_study_model
 
     study = home.study(digest)
     patients = read_test_set(home.test_set(digest), columns(study), study.task.labels)

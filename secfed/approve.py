@@ -62,8 +62,8 @@ def examine(home: Home, path: Path, data: str | None) -> Candidate:
     Raises:
         UserError, DPError: what forbids it, and the next step.
     """
+    from secfed.models.trainers import open_study_model
     from secfed.study.base import find_base_among  # loads torch
-    from secfed.trainers import open_study_model
 
     file = StudyFile.read(path)
     study, index = file.study, home.index_in(file.study)

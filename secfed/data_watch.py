@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from secfed.data import DataError
 from secfed.errors import UserError
+from secfed.models.data import DataError
 
 
 class DataChanged(UserError):

@@ -24,7 +24,7 @@ from crypto.identity import Identity
 from secfed.errors import UserError
 from secfed.files.templates import render
 from secfed.keys import write_identity
-from secfed.libraries import how_to_add
+from secfed.models.libraries import how_to_add
 from secfed.study.account import smallest_noise
 from secfed.study.base import base_digest
 from secfed.study.draft_figures import StudyFigures

@@ -16,13 +16,13 @@ from dp.bookkeeping import first_fault
 from dp.entries import Entry, hour_from
 from dp.errors import AnotherFormat
 from secfed.aggregator_home import AggregatorHome
-from secfed.data import Columns, survey
 from secfed.engines.flare.kit_check import examine_kit, remembered, warn_of_end
 from secfed.errors import UserError
 from secfed.findings import Finding, NotChecked, Warned, look
 from secfed.home import KEY, MODELS, NODE, POLICY, STUDIES, Approved, Home
 from secfed.keys import read_identity
 from secfed.machine import Machine, check_clock, check_machine
+from secfed.models.data import Columns, survey
 from secfed.node_file import Dataset, read_node_file
 from secfed.pace import warning
 from secfed.pause import paused_since

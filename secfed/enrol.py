@@ -11,12 +11,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from crypto.identity import Identity
-from secfed.data import Columns, Survey, survey
 from secfed.errors import UserError
 from secfed.files.toml import TOML_BYTES_MAX, parse_toml, toml_text
 from secfed.files.whole import write_whole
 from secfed.home import KEY, MODELS, NODE, POLICY, STUDIES, Home
 from secfed.keys import write_identity
+from secfed.models.data import Columns, Survey, survey
 from secfed.node_file import Dataset, NodeFile, write_node_file
 from secfed.policy import BudgetPolicy, PolicyFile
 from secfed.study.manifest import band_around, first_problem

@@ -33,11 +33,11 @@ from pydantic import Field, ValidationError
 from crypto.identity import Identity
 from dp.ledger import Ledger
 from secfed.consent import Consent
-from secfed.data import columns
 from secfed.data_watch import DataWatch
 from secfed.errors import UserError
 from secfed.files.whole import json_text, sync_folder, try_lock, write_whole
 from secfed.keys import read_identity
+from secfed.models.data import columns
 from secfed.node import Node
 from secfed.node_file import Dataset, NodeFile, read_node_file
 from secfed.node_parts import NodeParts
@@ -290,9 +290,9 @@ class Home:
                 is for the owner: it may tell how many patients there are.
             DPError: the ledger refuses, or is not intact.
         """
+        from secfed.models.trainers import open_study_model, trainer_for
         from secfed.study import account
         from secfed.study.base import find_base_among  # loads torch
-        from secfed.trainers import open_study_model, trainer_for
 
         kept = self.stored(digest)
         study, index = kept.study, self.index_in(kept.study)

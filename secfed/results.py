@@ -23,7 +23,7 @@ from secfed.summary import HospitalEnd
 
 if TYPE_CHECKING:
     from dp.sampling import Patients
-    from secfed.models import AdapterModel
+    from secfed.models.model import AdapterModel
 
 _SINGLE_FILES = (
     SIGNATURES,

@@ -22,13 +22,15 @@ from dp.ledger import Ledger
 from secfed import run_folder
 from secfed.books import planned_end
 from secfed.coordinator import Coordinator, RoundRecord
-from secfed.data import Record, columns, read_test_set, tokenise
 from secfed.engines.embedded import ENGINE, EmbeddedChannel, Simulation, load_simulation
 from secfed.errors import UserError
 from secfed.files.whole import check_writable, whole_or_gone
 from secfed.journal import Journal
+from secfed.models.data import Record, columns, read_test_set, tokenise
+from secfed.models.trainer import Trainer
+from secfed.models.trainers import StudyModel, open_study_model, progress_steps, trainer_for
 from secfed.node import Node
-from secfed.node_parts import NodeParts, Trainer
+from secfed.node_parts import NodeParts
 from secfed.privacy_plan import privacy_plan
 from secfed.results import save_adapter, write_first_state, write_results
 from secfed.rounds.events import LocalStep, Note, OwnerTold, Reporter
@@ -41,7 +43,6 @@ from secfed.study.manifest import Study, load_study
 from secfed.study.text import in_columns
 from secfed.summary import HospitalEnd, summarise
 from secfed.texts import check_texts, told
-from secfed.trainers import StudyModel, open_study_model, progress_steps, trainer_for
 
 
 @dataclass(frozen=True, slots=True)

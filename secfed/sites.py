@@ -19,9 +19,9 @@ from crypto.identity import Identity
 from dp.entries import epsilon_amount
 from dp.events import Unit
 from dp.ledger import Ledger, refusal
-from secfed.data import Columns, Record, read_patients
 from secfed.errors import UserError
 from secfed.keys import read_identity
+from secfed.models.data import Columns, Record, read_patients
 from secfed.policy import Policy, load_policy
 from secfed.study.account import check_noise, least_price, price
 from secfed.study.manifest import Study

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from dp.entries import Entry
 from dp.ledger_copy import LedgerCopy
-from secfed.adapter import ADAPTER_FILES
 from secfed.books import hand_over
 from secfed.coordinator import RoundRecord
 from secfed.errors import UserError
 from secfed.files.figures import minute_after, minute_before, whole_minutes
+from secfed.models.adapter import ADAPTER_FILES
 from secfed.rounds.chain import Chain
 from secfed.rounds.faults import told_claim
 from secfed.rounds.run_facts import COORDINATORS_WORD, RunFacts, RunKind, against_in_short, how_it_ran

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from secfed.data import Record, encode
 from secfed.errors import UserError
+from secfed.models.data import Record, encode
 
 if TYPE_CHECKING:
     from secfed.sites import Site

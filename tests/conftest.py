@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from secfed.models import AdapterModel
+    from secfed.models.model import AdapterModel
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

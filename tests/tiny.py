@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import AutoModelForSequenceClassification, BertConfig, BertModel, PreTrainedTokenizerFast
 
 from dp.sampling import Patients
-from secfed.models import AdapterModel, LoraSettings, load_model
+from secfed.models.model import AdapterModel, LoraSettings, load_model
 
 WORDS = (
     "acute",

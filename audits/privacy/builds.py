@@ -24,7 +24,7 @@ from dp.patients import Drawn, draw_patients, patient_vectors
 from dp.sampling import draw
 from dp.step_plan import LocalPlan
 from dp.training import NoisyOptimizer, train_locally
-from secfed import training
+from secfed.models import training
 
 Defect = AbstractContextManager[object]
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dp.sampling import Patients
-from secfed.models import AdapterModel, LoraSettings
+from secfed.models.model import AdapterModel, LoraSettings
 
 NOWHERE = -1
 """The coordinate of a record whose gradient is zero."""

@@ -1,9 +1,9 @@
 """Rounds over canaries through the classes that hospitals run, and what a coalition of colluding nodes sees of them.
 
 Everything between the data and the published sum is deployed code: `secfed.node.Node` with its ledger and store, the
-trainer that `secfed.training.make_trainer` chooses for the study, the coordinator and a whole session of the protocol
-for every round, with dropouts. What the audit adds is the data, and a trainer that hands each round's to the real one
-and keeps what colluding nodes upload.
+trainer that `secfed.models.training.make_trainer` chooses for the study, the coordinator and a whole session of the
+protocol for every round, with dropouts. What the audit adds is the data, and a trainer that hands each round's to the
+real one and keeps what colluding nodes upload.
 
 The coalition is the aggregator and colluding nodes. It knows the sum, and what its own nodes put into it, noise
 included; the difference is what the honest nodes' noise has to hide. A canary's score is its coordinate of that.
@@ -34,13 +34,13 @@ from protocols import encoding
 from protocols.receipts import Receipt
 from secfed.coordinator import Coordinator
 from secfed.engines.embedded import Cut, EmbeddedChannel, Simulation
-from secfed.models import AdapterModel
+from secfed.models.model import AdapterModel
+from secfed.models.training import make_trainer
 from secfed.node import Node
 from secfed.node_parts import NodeParts
 from secfed.policy import Policy
 from secfed.rounds.strategies import Layout, ModelState
 from secfed.store import NodeStore
-from secfed.training import make_trainer
 
 _POPULATION = "canaries"
 

@@ -1,7 +1,8 @@
 """What is audited: a study for each way in which secfed trains, and what a coalition holds that looks for canaries.
 
 Each is a real study with a round for every session, and its nodes are `secfed.node.Node`s with the trainers that
-`secfed.training` gives them. A canary is in the data of one session at most, so that its price is that of one round.
+`secfed.models.training` gives them. A canary is in the data of one session at most, so that its price is that of one
+round.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def command(
     memory, the start-up kit's certificate and key, and TLS to the server. Ends with 0 when nothing failed and with 1
     when something did.
     """
-    from secfed.libraries import settle_libraries
+    from secfed.models.libraries import settle_libraries
 
     settle_libraries()
     from secfed.doctor import examine_aggregator, examine_node

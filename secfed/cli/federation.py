@@ -11,7 +11,7 @@ import typer
 
 from secfed.cli import renewal
 from secfed.errors import UserError
-from secfed.libraries import require_flare
+from secfed.models.libraries import require_flare
 
 if TYPE_CHECKING:
     from secfed.engines.flare.authority import Participant, Profile
@@ -297,7 +297,7 @@ def demo(
     import signal
 
     from secfed.cli.demo import fresh_folder
-    from secfed.libraries import settle_libraries
+    from secfed.models.libraries import settle_libraries
     from secfed.rounds.events import choose_reporter
 
     settle_libraries()

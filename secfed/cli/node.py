@@ -123,8 +123,8 @@ def add(
     A population that is new here gets a budget in policy.toml: give --patients, --epsilon and --delta. Files of the
     same patients are paid from one budget. What was found in the file is printed here and goes nowhere else.
     """
-    from secfed.data import Columns
     from secfed.enrol import NewBudget, register
+    from secfed.models.data import Columns
 
     columns = Columns(patient_column, text_column, label_column)
     called = file.stem if name is None else name
@@ -188,7 +188,7 @@ def approve(
     Shows what is trained, on which data, what it costs and what stays, who takes part, and what differs from the study
     approved last. Everything is checked before the question: policy, data, budget, noise, base model.
     """
-    from secfed.libraries import settle_libraries
+    from secfed.models.libraries import settle_libraries
 
     settle_libraries()
     from secfed.approve import approval_screen, earlier_approval, examine
@@ -231,7 +231,7 @@ def run(
     """
     from secfed.engines.flare.processes import become, is_server
     from secfed.errors import UserError
-    from secfed.libraries import require_flare
+    from secfed.models.libraries import require_flare
 
     require_flare()
 

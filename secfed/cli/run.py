@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from secfed.cli.questions import ask
-from secfed.libraries import settle_libraries
+from secfed.models.libraries import settle_libraries
 
 if TYPE_CHECKING:
     from secfed.rounds.events import Reporter

@@ -68,7 +68,7 @@ def init(
     What is to be filled in is marked TO DO: the labels, the roster, and without --model the model's digest and layers.
     A study is refused until they are there. The noise is the smallest that keeps the promise.
     """
-    from secfed.libraries import settle_libraries
+    from secfed.models.libraries import settle_libraries
     from secfed.study.draft import write_draft
     from secfed.study.draft_figures import Known
 
@@ -137,7 +137,7 @@ def show(study: StudyPath, as_json: AsJson = False) -> None:
 
     A study whose noise does not keep its promise is refused, with the smallest noise that does.
     """
-    from secfed.libraries import settle_libraries
+    from secfed.models.libraries import settle_libraries
 
     settle_libraries()
     from secfed.files.figures import rounded_up

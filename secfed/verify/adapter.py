@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secfed.adapter import ADAPTER_FILES, CONFIG_FILE, WEIGHTS_FILE, frozen_start, loading_arguments, saved_name
+from secfed.models.adapter import ADAPTER_FILES, CONFIG_FILE, WEIGHTS_FILE, frozen_start, loading_arguments, saved_name
 from secfed.rounds.chain import Chain
 from secfed.run_folder import ADAPTER
 from secfed.study.base import files_digest

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from secfed.adapter import ADAPTER_FILES
+from secfed.models.adapter import ADAPTER_FILES
 from secfed.run_folder import (
     ADAPTER,
     FIRST_STATE,

@@ -19,8 +19,8 @@ from audits.notation import C, Refused, parse_cbor
 from audits.reference_study import Study, filled_in, model_digest
 from protocols import encoding
 from protocols.parameters import RoundShape
-from secfed.adapter import first_adapter_seed, orthonormal_rows
-from secfed.models import _small_uniform, load_model
+from secfed.models.adapter import first_adapter_seed, orthonormal_rows
+from secfed.models.model import _small_uniform, load_model
 from secfed.rounds.strategies import ModelState, first_state, next_state
 from secfed.study.approvals import StudyFile, study_file_digest
 from secfed.study.base import base_digest

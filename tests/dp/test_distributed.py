@@ -27,7 +27,7 @@ from dp.patients import clipped_integers, draw_patients, patient_vectors
 from dp.sampling import Patients, record_by_record
 from dp.step_plan import StepPlan, batches_needed, most_drawn, noise_share
 from dp.training import record_losses
-from secfed.models import AdapterModel
+from secfed.models.model import AdapterModel
 from tests.tiny import make_tiny_patients, only_patients
 
 PLAN = StepPlan(

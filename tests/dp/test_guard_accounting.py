@@ -20,7 +20,7 @@ from dp.distributed import draw_noise, private_sum
 from dp.patients import clipped_integers, draw_patients, square_sum
 from dp.sampling import Patients
 from dp.step_plan import StepPlan, batches_needed
-from secfed.models import AdapterModel
+from secfed.models.model import AdapterModel
 from tests.dp.guarded import (
     GRID,
     PLAN,

@@ -20,7 +20,7 @@ from dp.distributed import RecordLosses
 from dp.errors import UnsuitableModel
 from dp.guards import Verdict, check_step, made_up_patients
 from dp.training import evaluation, record_losses
-from secfed.models import AdapterModel
+from secfed.models.model import AdapterModel
 from tests.dp.guarded import (
     PLAN,
     RARE,

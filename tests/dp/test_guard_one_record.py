@@ -21,7 +21,7 @@ from dp.distributed import batch_gradients, gradient_buffer, private_sum, single
 from dp.errors import UnsuitableModel
 from dp.patients import square_sum
 from dp.training import evaluation, per_sample_gradients
-from secfed.models import AdapterModel
+from secfed.models.model import AdapterModel
 from tests.dp.guarded import (
     GRID,
     PLAN,

@@ -27,7 +27,7 @@ from dp.errors import UnsuitableModel
 from dp.guards import Verdict, check_step, made_up_patients
 from dp.patients import clipped_integers, square_sum
 from dp.training import record_losses
-from secfed.models import AdapterModel
+from secfed.models.model import AdapterModel
 from tests.dp.guarded import GRID, MADE_UP, PLAN, Classifier, adapted, secret, texts, verdict
 from tests.tiny import LABELS, make_tiny_patients
 

@@ -23,7 +23,7 @@ from dp.patients import clipped_integers, square_sum
 from dp.sampling import Patients, shuffled_rows
 from dp.step_plan import NodePlan
 from dp.training import record_losses
-from secfed.models import AdapterModel
+from secfed.models.model import AdapterModel
 from tests.tiny import make_tiny_patients
 
 PLAN = NodePlan(

@@ -23,7 +23,7 @@ from dp.node_update import private_update
 from dp.sampling import Patients
 from dp.step_plan import LocalPlan, NodePlan, StepPlan
 from dp.training import train_locally
-from secfed.models import AdapterModel
+from secfed.models.model import AdapterModel
 from tests.tiny import LENGTH, make_tiny_patients, only_patients
 
 pytestmark = pytest.mark.usefixtures("one_thread")

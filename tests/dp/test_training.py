@@ -21,7 +21,7 @@ from dp.errors import UnsuitableModel
 from dp.sampling import Patients, draw
 from dp.step_plan import LocalPlan
 from dp.training import per_sample_gradients, physical_batches, record_losses, train_locally
-from secfed.models import AdapterModel
+from secfed.models.model import AdapterModel
 from tests.tiny import LORA, make_tiny_model, make_tiny_patients
 
 PLAN = LocalPlan(

@@ -19,11 +19,11 @@ from dp.entries import NOTHING_BEFORE, content_digest, entry_digest, entry_text
 from dp.errors import LedgerCorrupt
 from dp.ledger_copy import read_copy, write_copy
 from secfed import run_folder
-from secfed.adapter import CONFIG_FILE, WEIGHTS_FILE
 from secfed.engines.embedded import load_simulation
 from secfed.errors import UserError
 from secfed.files.whole import json_text
 from secfed.keys import read_identity
+from secfed.models.adapter import CONFIG_FILE, WEIGHTS_FILE
 from secfed.node_file import NodeFile, read_node_file, write_node_file
 from secfed.policy import load_policy
 from secfed.study.approvals import SIGNATURES, StudyFile, approval_text, read_approval, sign_study

@@ -1,4 +1,4 @@
-"""Trainers as a run makes them: from a study's text, a base model's folder and records, by `secfed.trainers`.
+"""Trainers as a run makes them: from a study's text, a base model's folder and records, by `secfed.models.trainers`.
 
 The text of a study is given by tests as plain values, from which they compute by themselves what training should get.
 """
@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crypto.randomness import NoiseSecret
-from secfed.data import Record
+from secfed.models.data import Record
+from secfed.models.trainers import StudyModel, open_study_model, trainer_for
+from secfed.models.training import DistributedTrainer, LocalTrainer, NodeTrainer
 from secfed.rounds.strategies import ModelState, first_state
 from secfed.study.manifest import Study
-from secfed.trainers import StudyModel, open_study_model, trainer_for
-from secfed.training import DistributedTrainer, LocalTrainer, NodeTrainer
 from tests.secfed.federation import identities, study_values
 from tests.tiny import LABELS, LENGTH, WORDS
 

@@ -18,12 +18,12 @@ from dp.patients import clipped_integers
 from protocols import encoding
 from secfed import run_folder
 from secfed.files.whole import json_text
-from secfed.models import AdapterModel
+from secfed.models.model import AdapterModel
+from secfed.models.training import make_trainer
 from secfed.reports.html import render_report
 from secfed.rounds.adaptive_clip import FARTHEST, next_clip
 from secfed.rounds.strategies import first_state, mean_change, next_state, noise_variance
 from secfed.study.manifest import Study
-from secfed.training import make_trainer
 from secfed.verify.folder import verify_folder
 from tests.secfed.federation import ALGORITHMS, Federation, FormulaTrainer, cut
 from tests.secfed.run_folders import write_run

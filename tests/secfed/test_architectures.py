@@ -16,8 +16,8 @@ from dp.errors import UnsuitableModel
 from dp.guards import Verdict, check_step, made_up_patients
 from dp.step_plan import LocalPlan, StepPlan
 from dp.training import train_locally
-from secfed.data import Record, tokenise
-from secfed.models import AdapterModel, LoraSettings, load_model, load_tokenizer
+from secfed.models.data import Record, tokenise
+from secfed.models.model import AdapterModel, LoraSettings, load_model, load_tokenizer
 from secfed.study.base import ModelError
 from tests.architectures import ARCHITECTURES, Architecture, write_base
 from tests.console import ROOT

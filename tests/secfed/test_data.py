@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from secfed.data import Columns, DataError, Record, read_patients, read_test_set, survey, tokenise
-from secfed.models import load_tokenizer
+from secfed.models.data import Columns, DataError, Record, read_patients, read_test_set, survey, tokenise
+from secfed.models.model import load_tokenizer
 from tests.tiny import VOCABULARY, make_tiny_base, write_records
 
 COLUMNS = Columns("patient", "text", "label")
@@ -154,5 +154,5 @@ def test_a_records_tokens_do_not_depend_on_other_records(tmp_path: Path) -> None
 
 
 def test_reading_data_needs_no_torch() -> None:
-    code = "import sys, secfed.data; sys.exit(bool({'torch', 'transformers'} & sys.modules.keys()))"
+    code = "import sys, secfed.models.data; sys.exit(bool({'torch', 'transformers'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

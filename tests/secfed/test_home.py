@@ -22,10 +22,10 @@ from secfed.coordinator import Coordinator
 from secfed.engines.embedded import EmbeddedChannel, Simulation
 from secfed.errors import UserError
 from secfed.home import Home
+from secfed.models.training import load_study_model
 from secfed.study.approvals import StudyFile, gather, read_approval, sign_study, study_file_digest
 from secfed.study.base import find_base_among
 from secfed.study.signing import APPROVAL_LABEL
-from secfed.training import load_study_model
 from tests.homes import Hospitals, approve_at, approved_at, make_hospitals
 
 

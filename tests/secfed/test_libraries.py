@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from secfed import libraries
 from secfed.errors import UserError
-from secfed.libraries import how_to_add, require_flare
+from secfed.models import libraries
+from secfed.models.libraries import how_to_add, require_flare
 
 NOWHERE = "`pip install './secfed-0.1.0-py3-none-any.whl[flare]'`"
 

@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, BertConfig, BertModel
 
-from secfed.models import AdapterModel, LoraSettings, adapter_digest, load_model, load_tokenizer, orthonormal_rows
+from secfed.models.model import AdapterModel, LoraSettings, adapter_digest, load_model, load_tokenizer, orthonormal_rows
 from secfed.study.base import ModelError, base_digest, resolve_base
 from tests.tiny import LABELS, LORA, SEED, VOCABULARY, load_plainly, make_tiny_base, make_tiny_model, make_tiny_patients
 

@@ -21,16 +21,16 @@ from dp.guards import Verdict
 from dp.node_update import local_update
 from dp.patients import square_sum
 from protocols import encoding
-from secfed.data import Columns
 from secfed.errors import UserError
 from secfed.keys import write_identity
-from secfed.models import AdapterModel
+from secfed.models.data import Columns
+from secfed.models.model import AdapterModel
+from secfed.models.training import NodeTrainer, check_training, make_trainer
 from secfed.rounds.strategies import ModelState, first_state, mean_change, next_state, noise_variance
 from secfed.sites import Site, read_site
 from secfed.study.account import check_noise, epsilon_by_round, event_of, noise_of, smallest_noise
 from secfed.study.base import ModelError
 from secfed.study.manifest import Study
-from secfed.training import NodeTrainer, check_training, make_trainer
 from tests.dp.guarded import adapted
 from tests.secfed import exact
 from tests.secfed.federation import ALGORITHMS, BASE_DIGEST, Federation, FormulaTrainer, cut, identities, study_values

@@ -14,10 +14,10 @@ from dp.accounting import epsilon
 from dp.budgets import Grant
 from dp.errors import BudgetExceeded, DPError, NotReserved
 from dp.ledger import Ledger
-from secfed.data import Columns
 from secfed.engines.embedded import Simulation
 from secfed.errors import UserError
 from secfed.keys import write_identity
+from secfed.models.data import Columns
 from secfed.policy import load_policy
 from secfed.privacy_plan import privacy_plan
 from secfed.rounds.run_facts import RunKind

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-import secfed.training
+import secfed.models.training
 from crypto.discrete_gaussian import SAMPLER_ERROR
 from dp.delta_terms import DistributedNoise, LocalNoise
 from dp.events import NoisedSums, NoiseShares, Unit
@@ -103,13 +103,13 @@ def handed_over(
 ) -> tuple[Any, ...]:
     """The arguments with which a round of this study's trainer calls into `dp`; the call itself is made."""
     calls: list[tuple[Any, ...]] = []
-    real = getattr(secfed.training, function)
+    real = getattr(secfed.models.training, function)
 
     def noted(*arguments: Any, **options: Any) -> Any:
         calls.append(arguments)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(secfed.training, function, noted)
+    monkeypatch.setattr(secfed.models.training, function, noted)
     contribution(trainer_of(values, index, base, alike(12, records_each=2)), 7)
     (call,) = calls
     return call
@@ -198,13 +198,13 @@ def test_a_clip_that_has_moved_is_the_states_and_the_noise_stays_in_proportion(
     privacy = {**(NODE_PRIVACY if nodes else SHARED_PRIVACY), **ADAPTIVE}
     values = signed(privacy, {**algorithm, **({"local": LOCAL_STEPS} if nodes else {})}, (1,) * 5 if nodes else SIZES)
     plans: list[Any] = []
-    real = getattr(secfed.training, function)
+    real = getattr(secfed.models.training, function)
 
     def noted(model: Any, patients: Any, plan: Any, *arguments: Any, **options: Any) -> Any:
         plans.append(plan)
         return real(model, patients, plan, *arguments, **options)
 
-    monkeypatch.setattr(secfed.training, function, noted)
+    monkeypatch.setattr(secfed.models.training, function, noted)
     trainer = trainer_of(values, 1, base, alike(5))
     start = first_state(trainer.study, trainer.first_state().adapter)
     assert start.clip == privacy["clip"]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from crypto.randomness import NoiseSecret
+from secfed.models.training import LocalTrainer
 from secfed.rounds.strategies import ModelState, first_state, next_state
 from secfed.study.algorithms import describe
-from secfed.training import LocalTrainer
 from tests.secfed.federation import ALGORITHMS, make_study
 from tests.tiny import make_tiny_model, make_tiny_patients
 

@@ -18,8 +18,8 @@ from scipy.stats import binom, chi2, norm
 
 from dp.node_update import local_update
 from dp.training import evaluation, record_losses
+from secfed.models.training import DistributedTrainer, LocalTrainer, NodeTrainer
 from secfed.rounds.strategies import first_state
-from secfed.training import DistributedTrainer, LocalTrainer, NodeTrainer
 from tests.secfed.deployed import HONEST, alike, contribution, secret_of, signed, trainer_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")

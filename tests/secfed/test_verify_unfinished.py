@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from secfed import run_folder
-from secfed.adapter import ADAPTER_FILES
+from secfed.models.adapter import ADAPTER_FILES
 from secfed.run_folder import ledger_file, receipt_file, sum_file
 from secfed.study.approvals import SIGNATURES
 from secfed.verify.folder import verify_folder

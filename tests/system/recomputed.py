@@ -16,14 +16,14 @@ from crypto.randomness import NoiseSecret
 from dp.sampling import Patients
 from protocols.receipts import Receipt
 from protocols.wire import Limits, decode
-from secfed.data import columns, read_patients, tokenise
-from secfed.models import AdapterModel, load_tokenizer
+from secfed.models.data import columns, read_patients, tokenise
+from secfed.models.model import AdapterModel, load_tokenizer
+from secfed.models.training import load_study_model
 from secfed.rounds.chain import Chain
 from secfed.rounds.strategies import ModelState
 from secfed.run import prepare
 from secfed.run_folder import receipt_file, sum_file
 from secfed.study.manifest import Study
-from secfed.training import load_study_model
 
 
 class Secrets:

@@ -18,7 +18,7 @@ from dp.patients import draw_patients, patient_vectors
 from dp.sampling import Patients
 from protocols import encoding
 from secfed.demo import DemoSettings, prepare_demo
-from secfed.models import AdapterModel
+from secfed.models.model import AdapterModel
 from secfed.rounds.chain import Chain
 from secfed.rounds.events import Event, Reporter
 from secfed.run import execute, prepare

@@ -27,7 +27,7 @@ from pydantic import Field, ValidationError
 
 from secfed.errors import UserError
 from secfed.files.whole import check_new, json_text, whole_or_gone
-from secfed.libraries import how_to_add
+from secfed.models.libraries import how_to_add
 from secfed.study.manifest import Name, first_problem
 from secfed.study.sections import Section
 

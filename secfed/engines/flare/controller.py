@@ -32,7 +32,7 @@ from secfed.engines.flare.progress import RunLog
 from secfed.engines.flare.settings import ENGINE, study_digest
 from secfed.errors import UserError
 from secfed.files.full_disk import Room, is_full
-from secfed.libraries import settle_libraries
+from secfed.models.libraries import settle_libraries
 from secfed.rounds.events import Note
 
 _LOCK_TRIES = 15

@@ -23,7 +23,7 @@ from secfed.engines.flare.envelope import TOPIC, answer_of, read_request, read_t
 from secfed.engines.flare.settings import study_digest
 from secfed.engines.flare.worker import NodeWorker
 from secfed.home import Home, default_home
-from secfed.libraries import settle_libraries
+from secfed.models.libraries import settle_libraries
 from secfed.node import Node
 from secfed.owners_log import OwnersLog
 from secfed.rounds.run_facts import FLARE

@@ -41,9 +41,9 @@ from dp.node_update import local_update
 from dp.patients import draw_patients
 from protocols.parameters import CohortRules
 from secfed.errors import UserError
+from secfed.models.training import DistributedTrainer, LocalTrainer, NodeTrainer, make_trainer
 from secfed.node import Node
 from secfed.study.account import event_of
-from secfed.training import DistributedTrainer, LocalTrainer, NodeTrainer, make_trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -171,7 +171,7 @@ def test_all_others_together_leave_a_hospitals_own_noise_in_local_mode(name: str
 def test_a_defect_ends_with_its_build() -> None:
     def code() -> tuple[Any, ...]:
         local = (sessions.make_trainer, dp.training.draw, dp.training.NoisyOptimizer.add_noise)
-        import secfed.training
+        import secfed.models.training
 
         return (
             distributed.draw_noise,
@@ -179,7 +179,7 @@ def test_a_defect_ends_with_its_build() -> None:
             distributed.draw_patients,
             node_update.draw_noise,
             node_update.clipped_integers,
-            secfed.training.train_locally,
+            secfed.models.training.train_locally,
             *local,
         )
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secfed.data import Record, tokenise
-from secfed.node_parts import Trainer
+from secfed.models.data import Record, tokenise
+from secfed.models.trainer import Trainer
 from secfed.study.manifest import Study
 
 if TYPE_CHECKING:
     from dp.guards import Verdict
-    from secfed.models import AdapterModel
+    from secfed.models.model import AdapterModel
     from secfed.rounds.strategies import ModelState
 
 
@@ -42,8 +42,8 @@ def open_study_model(study: Study, base: Path) -> StudyModel:
     Raises:
         UserError: the model does not fit the study, or no step of it is private.
     """
-    from secfed.models import load_tokenizer
-    from secfed.training import check_training, load_study_model
+    from secfed.models.model import load_tokenizer
+    from secfed.models.training import check_training, load_study_model
 
     model, first = load_study_model(study, base)
     model.check_length(base, study.model.max_length)
@@ -54,7 +54,7 @@ def open_study_model(study: Study, base: Path) -> StudyModel:
 
 def trainer_for(study: Study, index: int, opened: StudyModel, patients: Mapping[str, list[Record]]) -> Trainer:
     """The trainer of the hospital at this place of the roster, on its records."""
-    from secfed.training import make_trainer
+    from secfed.models.training import make_trainer
 
     records = tokenise(patients, opened.tokenizer, study.model.max_length)
     return make_trainer(study, index, opened.model, opened.first, records, opened.verdict.one_at_a_time)

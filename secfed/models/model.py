@@ -28,9 +28,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dp.sampling import Patients
-from secfed.adapter import ADAPTER_FILES, loading_arguments, orthonormal_rows, uniform
-from secfed.bases import check_length, load_base, parts_to_save, quiet
 from secfed.files.whole import READABLE, write_whole
+from secfed.models.adapter import ADAPTER_FILES, loading_arguments, orthonormal_rows, uniform
+from secfed.models.bases import check_length, load_base, parts_to_save, quiet
 from secfed.study.base import ModelError, base_digest, files_digest
 
 HEAD_SCALE = 2.0**-5

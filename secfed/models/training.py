@@ -22,8 +22,8 @@ from dp.guards import Verdict, check_step, made_up_patients
 from dp.node_update import private_update
 from dp.sampling import Patients, record_by_record
 from dp.training import train_locally
-from secfed.adapter import first_adapter_seed
-from secfed.models import AdapterModel, LoraSettings, load_model
+from secfed.models.adapter import first_adapter_seed
+from secfed.models.model import AdapterModel, LoraSettings, load_model
 from secfed.rounds.strategies import Layout, ModelState
 from secfed.study.base import ModelError
 from secfed.study.manifest import Study

@@ -2,8 +2,8 @@
 
 The start follows from the study alone, bit for bit, on any processor: from keyed uniform words, with additions,
 multiplications, divisions and square roots in IEEE double precision and exactly rounded sums, and without BLAS, LAPACK
-or elementary functions, whose last bits differ between machines. `secfed.models` trains the adapter; `secfed.verify`
-checks a saved one.
+or elementary functions, whose last bits differ between machines. `secfed.models.model` trains the adapter;
+`secfed.verify` checks a saved one.
 """
 
 from __future__ import annotations
