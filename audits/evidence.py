@@ -24,7 +24,7 @@ from typing import Any
 
 from audits.resumed import ResumedVerifier, remembered
 from secfed.errors import UserError
-from secfed.run_folder import FIRST_STATE, LEDGERS, RECEIPTS, REPORT, REPORT_PAGE, STUDY, SUMMARY, SUMS
+from secfed.reports.folder import FIRST_STATE, LEDGERS, RECEIPTS, REPORT, REPORT_PAGE, STUDY, SUMMARY, SUMS
 from secfed.study.approvals import SIGNATURES
 from secfed.verify.adapter import CONFIG, WEIGHTS
 from secfed.verify.evidence import file_names

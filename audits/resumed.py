@@ -19,8 +19,8 @@ from unittest.mock import patch
 from crypto.identity import PublicIdentity
 from protocols.receipts import Receipt
 from secfed.models.adapter import frozen_start
+from secfed.reports.folder import FIRST_STATE, STUDY, ledger_file, receipt_file, sum_file
 from secfed.rounds.chain import Chain
-from secfed.run_folder import FIRST_STATE, STUDY, ledger_file, receipt_file, sum_file
 from secfed.study.approvals import SIGNATURES
 from secfed.verify.adapter import WEIGHTS, check_adapter
 from secfed.verify.approval import check_approval

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from protocols.wire import encode
-from secfed import run_folder
 from secfed.aggregator_home import AggregatorHome
 from secfed.coordinator import Coordinator, RoundRecord
 from secfed.errors import UserError
@@ -26,6 +25,7 @@ from secfed.files.full_disk import Room
 from secfed.files.whole import READABLE, write_whole
 from secfed.journal import Journal
 from secfed.models.data import columns, read_test_set, tokenise
+from secfed.reports import folder as run_folder
 from secfed.results import save_adapter, write_first_state, write_results
 from secfed.rounds.chain import Chain
 from secfed.rounds.channel import ATTEMPTS_MAX, Channel

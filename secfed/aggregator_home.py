@@ -3,8 +3,8 @@
     aggregator.toml              deadlines, if they are to be others than the usual ones
     models/                      base models, each in a folder of its own, found by digest
     studies/<digest>/            study.toml, and test.jsonl: the held-out records; left-out.json, if sites are left out
-    runs/<digest>/               what comes of it: a run's folder (`secfed.run_folder`); its log and state lie beside it
-    runs/<digest>.lock           held by the one process that runs it
+    runs/<digest>/               what comes of it: a run's folder (`secfed.reports.folder`); its log and state lie
+    beside it runs/<digest>.lock           held by the one process that runs it
     kit.txt                      where the server's start-up kit is
     connected.json               the sites that the server has a connection open to
 
@@ -26,8 +26,8 @@ from secfed.errors import UserError
 from secfed.files.toml import as_json, read_toml
 from secfed.files.whole import READABLE, try_lock, write_whole
 from secfed.left_out import read_left_out, write_left_out
+from secfed.reports.folder import STUDY
 from secfed.rounds.deadlines import Deadlines
-from secfed.run_folder import STUDY
 from secfed.study.manifest import Study, first_problem, load_study
 from secfed.study.sections import Section
 

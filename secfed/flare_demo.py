@@ -18,7 +18,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from secfed import run_folder
 from secfed.aggregator_home import SETTINGS, AggregatorHome
 from secfed.approve import approve, examine
 from secfed.demo import DemoSettings, prepare_demo
@@ -32,6 +31,7 @@ from secfed.home import MODELS, NODE, STUDIES, Home
 from secfed.node_file import Dataset, NodeFile, write_node_file
 from secfed.pace import OWNERS_LOG, TOOK
 from secfed.policy import load_policy_file
+from secfed.reports import folder as run_folder
 from secfed.rounds.events import Note, Reporter
 from secfed.study.manifest import Study, load_study
 

@@ -24,9 +24,9 @@ from secfed.coordinator import RoundRecord
 from secfed.errors import UserError
 from secfed.files.figures import whole_minutes
 from secfed.files.whole import READABLE, append_line, write_whole
+from secfed.reports.folder import JOURNAL, RECEIPTS, SUMS, receipt_file, sum_file
 from secfed.rounds.channel import Link
 from secfed.rounds.faults import Claim
-from secfed.run_folder import JOURNAL, RECEIPTS, SUMS, receipt_file, sum_file
 from secfed.study.manifest import Study
 
 _STOPPED = "the aggregator stopped"

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dp.ledger_copy import write_copy
-from secfed import run_folder
 from secfed.files.figures import minute_before
 from secfed.files.whole import READABLE, json_text, write_whole
+from secfed.reports import folder as run_folder
 from secfed.rounds.chain import Chain
 from secfed.rounds.strategies import Layout, ModelState
 from secfed.study.approvals import SIGNATURES

@@ -1,6 +1,6 @@
 """One whole run of a study in the embedded engine: check everything, reserve, run the rounds, write what came of it.
 
-What a run's folder holds is in `secfed.run_folder`; beside that, `out/sites/NAME/` is what each hospital remembers.
+What a run's folder holds is in `secfed.reports.folder`; beside that, `out/sites/NAME/` is what each hospital remembers.
 
 `prepare` reads and refuses; nothing is written before it has accepted everything. Then every hospital's ledger reserves
 the whole study, before any training.
@@ -19,7 +19,6 @@ from typing import Any
 
 from dp.errors import DPError
 from dp.ledger import Ledger
-from secfed import run_folder
 from secfed.books import planned_end
 from secfed.coordinator import Coordinator, RoundRecord
 from secfed.engines.embedded import ENGINE, EmbeddedChannel, Simulation, load_simulation
@@ -32,6 +31,7 @@ from secfed.models.trainers import StudyModel, open_study_model, progress_steps,
 from secfed.node import Node
 from secfed.node_parts import NodeParts
 from secfed.privacy_plan import privacy_plan
+from secfed.reports import folder as run_folder
 from secfed.results import save_adapter, write_first_state, write_results
 from secfed.rounds.events import LocalStep, Note, OwnerTold, Reporter
 from secfed.rounds.run_facts import RunKind

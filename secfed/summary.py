@@ -19,10 +19,10 @@ from secfed.coordinator import RoundRecord
 from secfed.errors import UserError
 from secfed.files.figures import minute_after, minute_before, whole_minutes
 from secfed.models.adapter import ADAPTER_FILES
+from secfed.reports.folder import ADAPTER
 from secfed.rounds.chain import Chain
 from secfed.rounds.faults import told_claim
 from secfed.rounds.run_facts import COORDINATORS_WORD, RunFacts, RunKind, against_in_short, how_it_ran
-from secfed.run_folder import ADAPTER
 from secfed.study.base import files_digest
 from secfed.study.manifest import Study
 

@@ -16,8 +16,8 @@ from protocols.aggregator import Stage
 from protocols.encoding import from_ring, unpack
 from secfed.aggregation import load
 from secfed.engines.flare.loopback import SERVER
+from secfed.reports.folder import sum_file
 from secfed.rounds.chain import Chain
-from secfed.run_folder import sum_file
 from tests.flare import Processes
 
 STAGES = [stage.value for stage in Stage]

@@ -1,7 +1,7 @@
 """One hospital's approval of a study: a signature over its values and over the bytes of its file, as a file to hand on.
 
 A node makes it once its owner has said yes; the organiser gathers one from every node of the roster, checks all of
-them, and writes `signatures.json` (`secfed.run_folder`).
+them, and writes `signatures.json` (`secfed.reports.folder`).
 """
 
 from __future__ import annotations

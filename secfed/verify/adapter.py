@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secfed.models.adapter import ADAPTER_FILES, CONFIG_FILE, WEIGHTS_FILE, frozen_start, loading_arguments, saved_name
+from secfed.reports.folder import ADAPTER
 from secfed.rounds.chain import Chain
-from secfed.run_folder import ADAPTER
 from secfed.study.base import files_digest
 from secfed.verify.evidence import Broken, agree, read_file, read_json
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from secfed.errors import UserError
 from secfed.files.toml import TOML_BYTES_MAX
-from secfed.run_folder import STUDY
+from secfed.reports.folder import STUDY
 from secfed.study.approvals import SIGNATURES, signatures_text, study_file_digest
 from secfed.study.manifest import Study, load_study
 from secfed.study.signing import APPROVAL_LABEL

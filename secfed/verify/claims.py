@@ -17,9 +17,9 @@ from typing import Any
 from protocols.complaints import Complaint, is_valid
 from protocols.errors import FaultKind
 from protocols.receipts import Receipt
+from secfed.reports.folder import ADAPTER, SUMMARY, receipt_file
 from secfed.rounds.faults import kind_name
 from secfed.rounds.run_facts import COORDINATORS_WORD, RunKind, against_in_short, how_it_ran
-from secfed.run_folder import ADAPTER, SUMMARY, receipt_file
 from secfed.study.account import ACCOUNTANTS_DIFFER, epsilon_by_round
 from secfed.study.manifest import Study
 from secfed.verify.evidence import Broken, agree, claim, read_json, shortened

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from secfed.errors import UserError
-from secfed.run_folder import ADAPTER, FIRST_STATE, RECEIPTS, REPORT, STUDY, SUMMARY
+from secfed.reports.folder import ADAPTER, FIRST_STATE, RECEIPTS, REPORT, STUDY, SUMMARY
 from secfed.study.approvals import SIGNATURES
 from secfed.study.manifest import Study
 from secfed.verify.adapter import check_adapter

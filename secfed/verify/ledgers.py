@@ -21,8 +21,8 @@ from dp.errors import LedgerCorrupt
 from dp.ledger_copy import LedgerCopy, read_copy
 from protocols.receipts import Receipt
 from secfed.errors import UserError
+from secfed.reports.folder import LEDGERS, STUDY, ledger_file, receipt_file
 from secfed.rounds.run_facts import EMBEDDED, FLARE, RunFacts
-from secfed.run_folder import LEDGERS, STUDY, ledger_file, receipt_file
 from secfed.study.account import ACCOUNTANTS_DIFFER, figure_of_record, least_price
 from secfed.study.manifest import Study
 from secfed.study.signing import LEDGER_LABEL

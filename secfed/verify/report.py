@@ -15,10 +15,10 @@ from typing import Any
 from dp.accounting import SMALLEST_CROSS_CHECK
 from secfed import __version__
 from secfed.reports.cross_checks import Answer, Answers, ask_renyi, is_problem, prv_keeps, renyi_keeps
+from secfed.reports.folder import REPORT, REPORT_PAGE, SUMMARY
 from secfed.reports.html import render_report
 from secfed.reports.privacy import build_report
 from secfed.reports.risk import Training, assess
-from secfed.run_folder import REPORT, REPORT_PAGE, SUMMARY
 from secfed.study.account import ACCOUNTANTS_DIFFER, event_of, noise_of
 from secfed.study.manifest import Study
 from secfed.verify.evidence import Broken, claim, first_difference, read_file, read_json, shortened

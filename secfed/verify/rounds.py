@@ -18,8 +18,8 @@ from protocols import encoding
 from protocols.errors import ProtocolError
 from protocols.receipts import Receipt, sum_digest, valid_signers, verify_receipt
 from protocols.wire import Limits, decode, most_map_bytes
+from secfed.reports.folder import FIRST_STATE, RECEIPTS, SUMS, read_first_state, receipt_file, sum_file
 from secfed.rounds.chain import Chain
-from secfed.run_folder import FIRST_STATE, RECEIPTS, SUMS, read_first_state, receipt_file, sum_file
 from secfed.study.manifest import Study
 from secfed.verify.evidence import Broken, file_names, read_file
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from secfed.models.adapter import ADAPTER_FILES
-from secfed.run_folder import (
+from secfed.reports.folder import (
     ADAPTER,
     FIRST_STATE,
     LEDGERS,

@@ -18,7 +18,6 @@ from crypto.identity import Identity
 from dp.entries import NOTHING_BEFORE, content_digest, entry_digest, entry_text
 from dp.errors import LedgerCorrupt
 from dp.ledger_copy import read_copy, write_copy
-from secfed import run_folder
 from secfed.engines.embedded import load_simulation
 from secfed.errors import UserError
 from secfed.files.whole import json_text
@@ -26,6 +25,7 @@ from secfed.keys import read_identity
 from secfed.models.adapter import CONFIG_FILE, WEIGHTS_FILE
 from secfed.node_file import NodeFile, read_node_file, write_node_file
 from secfed.policy import load_policy
+from secfed.reports import folder as run_folder
 from secfed.study.approvals import SIGNATURES, StudyFile, approval_text, read_approval, sign_study
 from secfed.study.manifest import Study, load_study
 from secfed.study.signing import LEDGER_LABEL

@@ -12,10 +12,10 @@ from safetensors.numpy import save_file
 
 from dp.ledger_copy import write_copy
 from protocols.wire import encode
-from secfed import run_folder
 from secfed.engines.embedded import ENGINE, Cut
 from secfed.files.whole import json_text
 from secfed.models.adapter import CONFIG_FILE, WEIGHTS_FILE, frozen_start, loading_arguments
+from secfed.reports import folder as run_folder
 from secfed.reports.html import write_report
 from secfed.reports.privacy import build_report
 from secfed.study.account import epsilon_by_round

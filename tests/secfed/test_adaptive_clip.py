@@ -16,10 +16,10 @@ from audits.notation import C, H
 from crypto.randomness import NoiseSecret
 from dp.patients import clipped_integers
 from protocols import encoding
-from secfed import run_folder
 from secfed.files.whole import json_text
 from secfed.models.model import AdapterModel
 from secfed.models.training import make_trainer
+from secfed.reports import folder as run_folder
 from secfed.reports.html import render_report
 from secfed.rounds.adaptive_clip import FARTHEST, next_clip
 from secfed.rounds.strategies import first_state, mean_change, next_state, noise_variance

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dp import accounting
-from secfed import run_folder
+from secfed.reports import folder as run_folder
 from secfed.reports.html import render_report, write_report
 from secfed.reports.privacy import build_report
 from secfed.study.account import check_noise

@@ -19,7 +19,7 @@ from secfed.engines.embedded import EmbeddedChannel, Simulation
 from secfed.errors import UserError
 from secfed.files.figures import whole_minutes
 from secfed.journal import Journal, Past
-from secfed.run_folder import JOURNAL, receipt_file, sum_file
+from secfed.reports.folder import JOURNAL, receipt_file, sum_file
 from tests.protocols.dealers import dealing, other_sealed_share
 from tests.secfed.federation import Federation, FormulaTrainer, make_study
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from secfed import run_folder
 from secfed.engines.flare.settings import ENGINE as FLARE_ENGINE
 from secfed.files.whole import json_text
 from secfed.node_parts import NodeParts
+from secfed.reports import folder as run_folder
 from secfed.reports.html import write_report
 from secfed.reports.privacy import build_report
 from secfed.reports.vouchers import Voucher

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from secfed import run_folder
+from secfed.reports import folder as run_folder
 from secfed.results import write_results
 from secfed.study.manifest import load_study
 from secfed.verify.folder import verify_folder

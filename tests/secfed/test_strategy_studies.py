@@ -13,9 +13,9 @@ from audits.evidence import all_found, by_file, flip_everything
 from protocols import encoding
 from protocols.errors import WrongSession
 from secfed.coordinator import Coordinator
+from secfed.reports.folder import FIRST_STATE, read_first_state
 from secfed.rounds.chain import Chain
 from secfed.rounds.strategies import ModelState
-from secfed.run_folder import FIRST_STATE, read_first_state
 from secfed.verify.folder import verify_folder
 from secfed.verify.rounds import check_rounds
 from tests.secfed import exact

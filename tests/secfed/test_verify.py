@@ -14,10 +14,10 @@ from safetensors.numpy import load_file, save_file
 from crypto.kdf import digest
 from protocols.receipts import Receipt, Statement
 from protocols.wire import canonical, decode, encode, fields_of
-from secfed import run_folder
 from secfed.files.whole import json_text
 from secfed.models.adapter import loading_arguments
-from secfed.run_folder import ledger_file, read_first_state, receipt_file, sum_file
+from secfed.reports import folder as run_folder
+from secfed.reports.folder import ledger_file, read_first_state, receipt_file, sum_file
 from secfed.study.approvals import SIGNATURES
 from secfed.study.manifest import load_study
 from secfed.verify.folder import verify_folder

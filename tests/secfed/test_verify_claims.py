@@ -13,8 +13,8 @@ import pytest
 from protocols import sharing
 from protocols.complaints import Complaint
 from protocols.errors import FaultKind
-from secfed import run_folder
 from secfed.files.whole import json_text
+from secfed.reports import folder as run_folder
 from secfed.reports.html import render_report, write_report
 from secfed.reports.privacy import build_report
 from secfed.study.manifest import load_study

@@ -16,8 +16,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from protocols.wire import canonical
-from secfed import run_folder
-from secfed.run_folder import sum_file
+from secfed.reports import folder as run_folder
+from secfed.reports.folder import sum_file
 from secfed.verify.evidence import read_file
 from tests.command_line import exit_code
 from tests.secfed.verified import WEIGHTS, problem_in

@@ -20,8 +20,8 @@ from dp.ledger import Ledger
 from dp.ledger_copy import copy_for, read_copy, write_copy
 from protocols.receipts import Receipt
 from protocols.wire import decode
+from secfed.reports.folder import SUMMARY, ledger_file, receipt_file
 from secfed.rounds.run_facts import EMBEDDED, RunFacts
-from secfed.run_folder import SUMMARY, ledger_file, receipt_file
 from secfed.study.manifest import load_study
 from secfed.study.signing import LEDGER_LABEL
 from tests.secfed.federation import identities, make_policy

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from secfed import run_folder
 from secfed.files.whole import json_text
+from secfed.reports import folder as run_folder
 from secfed.reports.html import render_report, write_report
 from secfed.reports.privacy import build_report
 from secfed.study.manifest import load_study

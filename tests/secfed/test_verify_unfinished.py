@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from secfed import run_folder
 from secfed.models.adapter import ADAPTER_FILES
-from secfed.run_folder import ledger_file, receipt_file, sum_file
+from secfed.reports import folder as run_folder
+from secfed.reports.folder import ledger_file, receipt_file, sum_file
 from secfed.study.approvals import SIGNATURES
 from secfed.verify.folder import verify_folder
 from secfed.verify.unfinished import NotFinished
