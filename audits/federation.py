@@ -32,15 +32,15 @@ from protocols.parameters import CohortRules
 from protocols.receipts import Receipt
 from protocols.session import SessionConfig
 from protocols.wire import AnyMessage, Limits, decode, encode
-from secfed.engines.flare.worker import answer_of
-from secfed.node import Node
-from secfed.node_parts import NodeParts
-from secfed.policy import Policy
+from secfed.node.answers import answer_of
+from secfed.node.node import Node
+from secfed.node.parts import NodeParts
+from secfed.node.policy import Policy
+from secfed.node.store import NodeStore
 from secfed.rounds.chain import Chain
 from secfed.rounds.channel import Link, RoundOpening
 from secfed.rounds.handover import HandoverRequest, read_handover
 from secfed.rounds.strategies import Layout, ModelState
-from secfed.store import NodeStore
 from secfed.study.manifest import Study
 from secfed.summary import HospitalEnd
 

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from crypto.identity import Identity
 from secfed.errors import UserError
 from secfed.files.templates import render
-from secfed.keys import write_identity
 from secfed.models.libraries import how_to_add
+from secfed.node.keys import write_identity
 from secfed.study.account import smallest_noise
 from secfed.study.base import base_digest
 from secfed.study.draft_figures import StudyFigures

@@ -19,17 +19,17 @@ from secfed.aggregator_home import AggregatorHome
 from secfed.engines.flare.kit_check import examine_kit, remembered, warn_of_end
 from secfed.errors import UserError
 from secfed.findings import Finding, NotChecked, Warned, look
-from secfed.home import KEY, MODELS, NODE, POLICY, STUDIES, Approved, Home
-from secfed.keys import read_identity
 from secfed.machine import Machine, check_clock, check_machine
 from secfed.models.data import Columns, survey
-from secfed.node_file import Dataset, read_node_file
-from secfed.pace import warning
-from secfed.pause import paused_since
-from secfed.policy import PolicyFile, load_policy_file
+from secfed.node.home import KEY, MODELS, NODE, POLICY, STUDIES, Approved, Home
+from secfed.node.keys import read_identity
+from secfed.node.pace import warning
+from secfed.node.pause import paused_since
+from secfed.node.policy import PolicyFile, load_policy_file
+from secfed.node.settings import Dataset, read_node_file
+from secfed.node.sites import LEDGER_FILE, STORE_FILE, reserve_once
+from secfed.node.store import open_store
 from secfed.run_findings import examine_runs, file_times, unsigned
-from secfed.sites import LEDGER_FILE, STORE_FILE, reserve_once
-from secfed.store import open_store
 from secfed.study.approvals import SIGNATURES
 from secfed.study.manifest import Study, load_study
 from secfed.study.signing import LEDGER_LABEL
@@ -229,7 +229,7 @@ def _base(study: Study, models: Path) -> str:
 
 def _budget(home: Home) -> str:
     """What is left, or that studies which were paid for still have rounds to go."""
-    from secfed.node_status import node_status
+    from secfed.node.status import node_status
 
     status = node_status(home)
     done = all(each.get("committed") == each.get("rounds") for each in status["studies"])

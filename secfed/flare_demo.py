@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from secfed.aggregator_home import SETTINGS, AggregatorHome
-from secfed.approve import approve, examine
 from secfed.demo import DemoSettings, prepare_demo
 from secfed.engines.flare.jobs import connect
 from secfed.engines.flare.kits import Federation, make_kits
@@ -27,10 +26,11 @@ from secfed.engines.flare.loopback import HOST, OPERATOR, SERVER, Loopback, free
 from secfed.engines.flare.namespaces import Namespaces
 from secfed.engines.flare.progress import END, event_of, read_log
 from secfed.errors import UserError
-from secfed.home import MODELS, NODE, STUDIES, Home
-from secfed.node_file import Dataset, NodeFile, write_node_file
-from secfed.pace import OWNERS_LOG, TOOK
-from secfed.policy import load_policy_file
+from secfed.node.approve import approve, examine
+from secfed.node.home import MODELS, NODE, STUDIES, Home
+from secfed.node.pace import OWNERS_LOG, TOOK
+from secfed.node.policy import load_policy_file
+from secfed.node.settings import Dataset, NodeFile, write_node_file
 from secfed.reports import folder as run_folder
 from secfed.rounds.events import Note, Reporter
 from secfed.study.manifest import Study, load_study

@@ -19,7 +19,6 @@ from typing import Any
 
 from dp.errors import DPError
 from dp.ledger import Ledger
-from secfed.books import planned_end
 from secfed.coordinator import Coordinator, RoundRecord
 from secfed.engines.embedded import ENGINE, EmbeddedChannel, Simulation, load_simulation
 from secfed.errors import UserError
@@ -28,21 +27,22 @@ from secfed.journal import Journal
 from secfed.models.data import Record, columns, read_test_set, tokenise
 from secfed.models.trainer import Trainer
 from secfed.models.trainers import StudyModel, open_study_model, progress_steps, trainer_for
-from secfed.node import Node
-from secfed.node_parts import NodeParts
-from secfed.privacy_plan import privacy_plan
+from secfed.node.books import planned_end
+from secfed.node.node import Node
+from secfed.node.parts import NodeParts
+from secfed.node.privacy_plan import privacy_plan
+from secfed.node.sites import LEDGER_FILE, STORE_FILE, Site, read_site, reserve
+from secfed.node.store import NodeStore
+from secfed.node.texts import check_texts, told
 from secfed.reports import folder as run_folder
 from secfed.results import save_adapter, write_first_state, write_results
 from secfed.rounds.events import LocalStep, Note, OwnerTold, Reporter
 from secfed.rounds.run_facts import RunKind
-from secfed.sites import LEDGER_FILE, STORE_FILE, Site, read_site, reserve
-from secfed.store import NodeStore
 from secfed.study import account
 from secfed.study.approvals import SIGNATURES, signatures_text, study_file_digest
 from secfed.study.manifest import Study, load_study
 from secfed.study.text import in_columns
 from secfed.summary import HospitalEnd, summarise
-from secfed.texts import check_texts, told
 
 
 @dataclass(frozen=True, slots=True)

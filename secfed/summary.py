@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from dp.entries import Entry
 from dp.ledger_copy import LedgerCopy
-from secfed.books import hand_over
 from secfed.coordinator import RoundRecord
 from secfed.errors import UserError
 from secfed.files.figures import minute_after, minute_before, whole_minutes
 from secfed.models.adapter import ADAPTER_FILES
+from secfed.node.books import hand_over
 from secfed.reports.folder import ADAPTER
 from secfed.rounds.chain import Chain
 from secfed.rounds.faults import told_claim
@@ -27,7 +27,7 @@ from secfed.study.base import files_digest
 from secfed.study.manifest import Study
 
 if TYPE_CHECKING:
-    from secfed.node import Node
+    from secfed.node.node import Node
 
 _LIBRARIES = ("secfed", "torch", "opacus", "peft", "transformers", "dp-accounting", "cryptography", "numpy")
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from secfed.demo import DemoSettings, prepare_demo
 from secfed.errors import UserError
-from secfed.home import Home
+from secfed.node.home import Home
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME_SHOWN = "/home/clinic"

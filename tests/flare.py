@@ -19,10 +19,10 @@ from secfed.engines.flare.kits import Federation, make_kits
 from secfed.engines.flare.loopback import HOST, OPERATOR, SERVER, Loopback, free_port
 from secfed.engines.flare.namespaces import Namespaces
 from secfed.engines.flare.progress import read_log
-from secfed.enrol import NewBudget
 from secfed.errors import UserError
-from secfed.home import Home
-from secfed.pace import OWNERS_LOG
+from secfed.node.enrol import NewBudget
+from secfed.node.home import Home
+from secfed.node.pace import OWNERS_LOG
 from secfed.study.manifest import Study, load_study
 from secfed.verify.folder import verify_folder
 from tests.homes import SMALL, approve_at, make_hospitals, set_up

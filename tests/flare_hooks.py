@@ -143,6 +143,7 @@ def record():
         return json.loads(file.readline())
 
 from secfed.engines.flare import worker
+from secfed.node.answers import answer_of
 lock, left = threading.Lock(), TIMES
 
 def once():
@@ -154,7 +155,7 @@ def once():
 _TRAINING = (
     _FAILING
     + """
-honest = worker.answer_of
+honest = answer_of
 
 def contribute(self, *args):
     if once():
@@ -167,7 +168,7 @@ def answer_of(node, approval, request):
         trainer.honest_contribute, trainer.contribute = trainer.contribute, contribute
     return honest(node, approval, request)
 
-worker.answer_of = answer_of
+answer_of = answer_of
 """
 )
 _WRITING_DOWN = """

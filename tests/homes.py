@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from secfed.approve import approve, examine
 from secfed.demo import DemoSettings, prepare_demo
-from secfed.enrol import NewBudget, make_home, register
 from secfed.errors import UserError
-from secfed.home import MODELS, Home
 from secfed.models.data import Columns
+from secfed.node.approve import approve, examine
+from secfed.node.enrol import NewBudget, make_home, register
+from secfed.node.home import MODELS, Home
 from secfed.study.manifest import Study, load_study
 
 SMALL = DemoSettings(patients=400, test_records_per_chapter=3, layers=(0, 1), max_length=12, steps=2, rank=2)

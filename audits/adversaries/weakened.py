@@ -30,12 +30,12 @@ from protocols.parameters import CohortRules, RoundShape
 from protocols.receipts import Receipt
 from protocols.session import Context
 from protocols.wire import encode
-from secfed import books
-from secfed.node import Node
+from secfed.node import books
+from secfed.node.node import Node
+from secfed.node.store import NodeStore
 from secfed.rounds import handover
 from secfed.rounds.chain import Chain
 from secfed.rounds.channel import RoundOpening
-from secfed.store import NodeStore
 
 
 class Weakening(AbstractContextManager[None]):
@@ -272,7 +272,7 @@ def signers_not_counted(quorum: int) -> Weakening:
 
 def echoes_not_counted(signers: int) -> Weakening:
     """A node co-signs whatever it is shown, as if enough survivors had signed it."""
-    enough = patch("secfed.node.count_signers", lambda statement, signatures, roster: signers)
+    enough = patch("secfed.node.node.count_signers", lambda statement, signatures, roster: signers)
     return Weakening("an echo needs more than c signatures", enough)
 
 

@@ -1,7 +1,7 @@
 """Every state that the nodes' control logic can reach: explored, not sampled.
 
 What runs is the nodes' own code: `protocols.client.Client` with its transition table and checks for one session,
-`secfed.node.Node` with its store and chain for the rounds of a study. Only the cryptography underneath is symbolic
+`secfed.node.node.Node` with its store and chain for the rounds of a study. Only the cryptography underneath is symbolic
 (`symbols`). Against it stands an aggregator that may send any message it can build, to any node, in any order, show
 each node other sets, sums and receipts, abort rounds, and crash nodes.
 

@@ -1,4 +1,5 @@
-"""Whole nodes over several rounds: `secfed.node.Node` with its store, its chain and its session, and what it answers.
+"""Whole nodes over several rounds: `secfed.node.node.Node` with its store, its chain and its session, and what it
+answers.
 
 A local state is what the node has on disk and the session it is in. From each, every request of
 `audits.exploration.studies` is really given to a copy of the node, and so is a crash. Training is a formula, and the
@@ -35,11 +36,11 @@ from protocols.errors import ProtocolError
 from protocols.messages import Advertise, Agree, Close
 from protocols.session import SessionConfig
 from protocols.wire import Limits, decode, message_type
-from secfed.node import Node
-from secfed.node_parts import NodeParts
+from secfed.node.node import Node
+from secfed.node.parts import NodeParts
+from secfed.node.store import NodeStore
 from secfed.rounds.channel import Offer
 from secfed.rounds.strategies import ModelState
-from secfed.store import NodeStore
 
 _MOST_BYTES = 1 << 20
 _LIVE = (State.ADVERTISED, State.AGREED)
@@ -275,7 +276,7 @@ def explored_entropy(studies: Studies) -> AbstractContextManager[object]:
     def client(config: SessionConfig, index: int, *arguments: Any, **rest: Any) -> Client:
         return Client(config, index, *arguments, entropy=studies.entropy(index, config.context.digest()), **rest)
 
-    return patch("secfed.node.Client", client)
+    return patch("secfed.node.node.Client", client)
 
 
 def _ledger(node: Node) -> _RoundLedger:

@@ -3,7 +3,7 @@
 What happens inside one session is `audits.exploration.sessions`; here a session is three steps: a node joins, agrees on
 a group with whom it is summed, and signs the statement over a sum. With a colluder in the study two different sums are
 shown, each with a tag that fits. Openings stand on every chain of receipts that there can be, and with any later round
-number: receipts are withheld, and rounds aborted, at will. All of it are real bytes for `secfed.node.Node`.
+number: receipts are withheld, and rounds aborted, at will. All of it are real bytes for `secfed.node.node.Node`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Rounds over canaries through the classes that hospitals run, and what a coalition of colluding nodes sees of them.
 
-Everything between the data and the published sum is deployed code: `secfed.node.Node` with its ledger and store, the
-trainer that `secfed.models.training.make_trainer` chooses for the study, the coordinator and a whole session of the
+Everything between the data and the published sum is deployed code: `secfed.node.node.Node` with its ledger and store,
+the trainer that `secfed.models.training.make_trainer` chooses for the study, the coordinator and a whole session of the
 protocol for every round, with dropouts. What the audit adds is the data, and a trainer that hands each round's to the
 real one and keeps what colluding nodes upload.
 
@@ -36,11 +36,11 @@ from secfed.coordinator import Coordinator
 from secfed.engines.embedded import Cut, EmbeddedChannel, Simulation
 from secfed.models.model import AdapterModel
 from secfed.models.training import make_trainer
-from secfed.node import Node
-from secfed.node_parts import NodeParts
-from secfed.policy import Policy
+from secfed.node.node import Node
+from secfed.node.parts import NodeParts
+from secfed.node.policy import Policy
+from secfed.node.store import NodeStore
 from secfed.rounds.strategies import Layout, ModelState
-from secfed.store import NodeStore
 
 _POPULATION = "canaries"
 

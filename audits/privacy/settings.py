@@ -1,6 +1,6 @@
 """What is audited: a study for each way in which secfed trains, and what a coalition holds that looks for canaries.
 
-Each is a real study with a round for every session, and its nodes are `secfed.node.Node`s with the trainers that
+Each is a real study with a round for every session, and its nodes are `secfed.node.node.Node`s with the trainers that
 `secfed.models.training` gives them. A canary is in the data of one session at most, so that its price is that of one
 round.
 """

@@ -5,7 +5,8 @@ name. A case is a list of steps for node 1: a request, perhaps with one change, 
 class of `protocols.errors` that refuses it and the party at fault. A refusal is followed by a step that shows that
 nothing has moved. Only `share` has bytes of HPKE's own making: of it the type counts.
 
-Both nodes are whole ones: `secfed.node.Node` with ledger and store, and `audits.reference_node.Node`, which made them.
+Both nodes are whole ones: `secfed.node.node.Node` with ledger and store, and `audits.reference_node.Node`, which made
+them.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import dp.ledger
-import secfed.books
-import secfed.node
+import secfed.node.books
+import secfed.node.node
 from audits import reference_node, reference_study
 from audits.federation import policy_of
 from audits.notation import Message, Refused, parse_cbor
@@ -41,11 +42,11 @@ from dp.errors import DPError
 from dp.ledger import Ledger
 from protocols.client import Client
 from protocols.errors import ProtocolError, RemoteError
-from secfed.engines.flare.worker import answer_of
-from secfed.node_parts import NodeParts
+from secfed.node.answers import answer_of
+from secfed.node.parts import NodeParts
+from secfed.node.store import NodeStore
 from secfed.rounds.run_facts import RunFacts
 from secfed.rounds.strategies import ModelState
-from secfed.store import NodeStore
 from secfed.study.approvals import study_file_digest
 from secfed.study.manifest import Study
 
@@ -154,9 +155,9 @@ def _drawn_as_recorded(rounds: Rounds) -> Iterator[None]:
     ids = SimpleNamespace(urandom=lambda size: next(numbers).to_bytes(size, "big"))
     facts = RunFacts(**rounds.ledger["facts"])
     with (
-        patch.object(secfed.node, "Client", partial(Client, entropy=partial(_exactly, rounds.root))),
+        patch.object(secfed.node.node, "Client", partial(Client, entropy=partial(_exactly, rounds.root))),
         patch.object(dp.ledger, "os", ids),
-        patch.object(secfed.books, "facts_here", lambda *_: facts),
+        patch.object(secfed.node.books, "facts_here", lambda *_: facts),
     ):
         yield
 
@@ -206,7 +207,7 @@ class _Trainer:
         return np.array(self._rounds.vector, dtype=np.int64)
 
 
-def real_node(case: Case, rounds: Rounds, folder: Path) -> tuple[secfed.node.Node, list[str]]:
+def real_node(case: Case, rounds: Rounds, folder: Path) -> tuple[secfed.node.node.Node, list[str]]:
     """The node of this project, in an empty folder, and what its owner is told."""
     study = Study.model_validate_json(json.dumps(rounds.study))
     key = Identity(rounds.identity)
@@ -222,7 +223,7 @@ def real_node(case: Case, rounds: Rounds, folder: Path) -> tuple[secfed.node.Nod
         store.raise_floor(study.digest, case.restored)
     parts = NodeParts(study.roster[NODE].name, key, policy, ledger, store, _Trainer(rounds))
     lines: list[str] = []
-    return secfed.node.Node(study, parts, tell_owner=lambda name, text: _keep_claims(lines, text)), lines
+    return secfed.node.node.Node(study, parts, tell_owner=lambda name, text: _keep_claims(lines, text)), lines
 
 
 def _keep_claims(lines: list[str], text: str) -> None:

@@ -53,7 +53,7 @@ def command(
 
     settle_libraries()
     from secfed.doctor import examine_aggregator, examine_node
-    from secfed.home import default_home
+    from secfed.node.home import default_home
 
     if aggregator is not None and home is not None:
         raise UserError("a node and an aggregator were named", "Give one of --home and --aggregator")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from secfed.approve import Candidate
-    from secfed.home import Approved, Home
+    from secfed.node.approve import Candidate
+    from secfed.node.home import Approved, Home
 
 INIT_EXAMPLE = "Example: secfed node init harbour-clinic"
 ADD_EXAMPLE = (
@@ -65,8 +65,8 @@ def init(
 
     Prints the identity for the organiser's roster, and its fingerprint, which both read out over the telephone.
     """
-    from secfed.enrol import make_home
-    from secfed.home import KEY, POLICY
+    from secfed.node.enrol import make_home
+    from secfed.node.home import KEY, POLICY
 
     made = make_home(_folder(home), name)
     identity, fingerprint = made.identity.public.raw.hex(), made.identity.public.fingerprint()
@@ -123,8 +123,8 @@ def add(
     A population that is new here gets a budget in policy.toml: give --patients, --epsilon and --delta. Files of the
     same patients are paid from one budget. What was found in the file is printed here and goes nowhere else.
     """
-    from secfed.enrol import NewBudget, register
     from secfed.models.data import Columns
+    from secfed.node.enrol import NewBudget, register
 
     columns = Columns(patient_column, text_column, label_column)
     called = file.stem if name is None else name
@@ -159,7 +159,7 @@ def accept(
     A node takes no part in a study while the data is not as it was approved. After this it goes on with the file as it
     is now, from the next round on, if the file still fits the study. What was trained and spent before stays.
     """
-    from secfed.data_change import accept_data
+    from secfed.node.data_change import accept_data
 
     found = accept_data(_open(home), name)
     if as_json:
@@ -191,7 +191,7 @@ def approve(
     from secfed.models.libraries import settle_libraries
 
     settle_libraries()
-    from secfed.approve import approval_screen, earlier_approval, examine
+    from secfed.node.approve import approval_screen, earlier_approval, examine
 
     opened = _open(home)
     kept = earlier_approval(opened, study)
@@ -209,7 +209,7 @@ def approve(
 @app.command(name="status", epilog=STATUS_EXAMPLE)
 def status(home: HomeFolder = None, as_json: AsJson = False) -> None:
     """What the node has: budgets granted, reserved, spent and left; studies approved, and their rounds."""
-    from secfed.node_status import node_status, status_text
+    from secfed.node.status import node_status, status_text
 
     found = node_status(_open(home))
     if as_json:
@@ -249,9 +249,9 @@ def withdraw(
     as_json: AsJson = False,
 ) -> None:
     """Give back the budget of a study that has not begun here. It is for good: it cannot be approved again."""
-    from secfed.approve import withdraw as give_back
     from secfed.cli.questions import ask
     from secfed.errors import UserError
+    from secfed.node.approve import withdraw as give_back
 
     opened = _open(home)
     kept = opened.stored(opened.digest_of(study))
@@ -281,7 +281,7 @@ def restored(
     It may have signed rounds that it has forgotten. It takes part again once there is a receipt of round R or a later
     one, and counts all rounds up to R as spent. Ask the other sites for R, and not the aggregator.
     """
-    from secfed.approve import raise_floor
+    from secfed.node.approve import raise_floor
 
     opened = _open(home)
     digest = opened.digest_of(study)
@@ -305,7 +305,7 @@ def allow_attempts(
     about single hospitals, and spends. So this is for that one state, and for at most nine rounds on it. Read
     docs/wrong-sums.md first.
     """
-    from secfed.approve import allow_more_attempts
+    from secfed.node.approve import allow_more_attempts
 
     opened = _open(home)
     digest = opened.digest_of(study)
@@ -322,9 +322,9 @@ def allow_attempts(
 def _confirm(home: Home, candidate: Candidate, yes: bool) -> Approved:
     from datetime import UTC, datetime
 
-    from secfed.approve import approve
     from secfed.cli.questions import ask
     from secfed.errors import UserError
+    from secfed.node.approve import approve
 
     confirmed = yes or ask(
         "Approve this study, and reserve this budget?",
@@ -337,7 +337,7 @@ def _confirm(home: Home, candidate: Candidate, yes: bool) -> Approved:
 
 
 def _tell_approved(kept: Approved, as_json: bool) -> None:
-    from secfed.home import APPROVAL
+    from secfed.node.home import APPROVAL
 
     path = kept.folder / APPROVAL
     if as_json:
@@ -352,13 +352,13 @@ def _tell_approved(kept: Approved, as_json: bool) -> None:
 
 
 def _open(home: Path | None) -> Home:
-    from secfed.home import Home
+    from secfed.node.home import Home
 
     return Home.open(_folder(home))
 
 
 def _folder(home: Path | None) -> Path:
-    from secfed.home import default_home
+    from secfed.node.home import default_home
 
     return default_home() if home is None else home
 

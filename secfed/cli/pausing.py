@@ -26,8 +26,8 @@ def pause(study: StudyDigest, home: HomeFolder = None, as_json: AsJson = False) 
     """
     from datetime import UTC, datetime
 
-    from secfed.home import Home, default_home
-    from secfed.pause import pause as pause_study
+    from secfed.node.home import Home, default_home
+    from secfed.node.pause import pause as pause_study
 
     opened = Home.open(home or default_home())
     digest = opened.digest_of(study)
@@ -43,8 +43,8 @@ def pause(study: StudyDigest, home: HomeFolder = None, as_json: AsJson = False) 
 
 def resume(study: StudyDigest, home: HomeFolder = None, as_json: AsJson = False) -> None:
     """Let the node take part in a paused study again, from the next round on."""
-    from secfed.home import Home, default_home
-    from secfed.pause import resume as resume_study
+    from secfed.node.home import Home, default_home
+    from secfed.node.pause import resume as resume_study
 
     opened = Home.open(home or default_home())
     digest = opened.digest_of(study)

@@ -19,7 +19,7 @@ from protocols.aggregator import Stage
 from protocols.errors import ProtocolError
 from secfed.errors import UserError
 from secfed.files.toml import read_toml
-from secfed.node import Node
+from secfed.node.node import Node
 from secfed.rounds.run_facts import EMBEDDED
 from secfed.study.manifest import Study, first_problem
 

@@ -1,7 +1,7 @@
 """What a node hands over for a run's folder where it does not share a process with the aggregator: strict messages.
 
 Before the first round it says that it is there, with its signature under the study. Once the study is over, and no
-round of it can follow at this node (`secfed.books`), it gives what is to be kept of its ledger: the study's own
+round of it can follow at this node (`secfed.node.books`), it gives what is to be kept of its ledger: the study's own
 entries, how it ran, where it stands, and of other studies nothing but digests and one total (`dp.ledger_copy`). Parsed
 as strictly as the protocol's own messages (`protocols.wire`), bounded in size, and checked by whoever takes them:
 neither promises anything that its signatures do not.
@@ -15,11 +15,9 @@ from typing import ClassVar
 from crypto.identity import SIGNATURE_BYTES
 from crypto.kdf import DIGEST_BYTES
 from dp.errors import LedgerCorrupt
-from dp.ledger_copy import LedgerCopy, read_copy, write_copy
-from protocols.errors import ProtocolError, WrongSession
-from protocols.wire import AnyMessage, Index, Limits, Message, Octets, decode, encode, exactly, most_map_bytes, wired
-from secfed.books import hand_over
-from secfed.node import Node
+from dp.ledger_copy import LedgerCopy, read_copy
+from protocols.errors import ProtocolError
+from protocols.wire import AnyMessage, Index, Limits, Message, Octets, decode, exactly, most_map_bytes, wired
 from secfed.rounds.channel import Standing
 from secfed.study.manifest import Study
 from secfed.study.signing import APPROVAL_LABEL, LEDGER_LABEL
@@ -75,36 +73,6 @@ def most_handover_bytes(study: Study) -> int:
     return max(most_map_bytes(kind, limits_of(study)) for kind in (Attendance, Handover))
 
 
-def attendance(node: Node, approval: bytes, request: bytes) -> bytes:
-    """A node's answer to an `AttendanceRequest`.
-
-    Raises:
-        ProtocolError: the request is none, or about another study.
-    """
-    asked = decode(AttendanceRequest, request, limits_of(node.study), None)
-    _check_study(node, asked.study)
-    return encode(Attendance(node.index, asked.study, approval))
-
-
-def handover(node: Node, request: bytes) -> bytes:
-    """A node's answer to a `HandoverRequest`.
-
-    Raises:
-        ProtocolError: the request is none, or about another study, or the study is not over at this node.
-    """
-    asked = decode(HandoverRequest, request, limits_of(node.study), None)
-    _check_study(node, asked.study)
-    copy = hand_over(node)
-    if copy is None:
-        raise WrongSession(
-            "the ledger was asked for, and the study is not over here: the aggregator has not said that it is over, "
-            "or named a last receipt that this node does not hold",
-            sender=None,
-            field="type",
-        )
-    return encode(Handover(node.index, asked.study, write_copy(copy)))
-
-
 def read_attendance(study: Study, study_file: bytes, node: int, answer: bytes) -> bytes | None:
     """The signature in a node's answer, if it is one of that node under this study and this very file.
 
@@ -139,11 +107,6 @@ def read_handover(study: Study, node: int, answer: bytes) -> HospitalEnd | None:
     except LedgerCorrupt:
         return None
     return end if end.facts and end.is_reserved else None
-
-
-def _check_study(node: Node, study: bytes) -> None:
-    if study != node.study.digest:
-        raise WrongSession("a request about another study than this node's", sender=None, field="study")
 
 
 def _copy(study: Study, node: int, data: bytes) -> LedgerCopy:

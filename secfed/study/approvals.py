@@ -59,7 +59,7 @@ class StudyFile:
 
 
 def sign_study(identity: Identity, name: str, file: StudyFile, now: datetime) -> Approval:
-    """Sign as a node does (`secfed.node.Node.approve`)."""
+    """Sign as a node does (`secfed.node.node.Node.approve`)."""
     digests = file.study.digest, study_file_digest(file.data)
     return Approval(
         study_digest=digests[0].hex(),

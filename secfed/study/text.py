@@ -16,7 +16,7 @@ _LABELS_SHOWN = 8
 
 
 def study_text(study: Study, this_node: int | None = None) -> str:
-    """The study as plain text; what it costs is the privacy plan's matter (`secfed.privacy_plan`).
+    """The study as plain text; what it costs is the privacy plan's matter (`secfed.node.privacy_plan`).
 
     Args:
         study: what is shown.

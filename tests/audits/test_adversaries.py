@@ -25,7 +25,7 @@ from protocols.messages import FROM_AGGREGATOR
 from secfed.errors import UserError
 
 ROOT = Path(protocols.__file__).parents[1]
-LINE, OTHER = "protocols/client.py:1", "secfed/node.py:2"
+LINE, OTHER = "protocols/client.py:1", "secfed/node/node.py:2"
 ENOUGH = Search((LINE,), (LINE,), "")
 IN_VAIN = Search(None, (LINE,), NOBODY)
 ALONE = Verdict("one", "to win", True, LINE, "NotCanonical: so", ENOUGH, (), None)

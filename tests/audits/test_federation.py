@@ -95,7 +95,7 @@ def test_a_node_that_restarts_remembers_its_rounds(federation: Federation) -> No
     assert federation.nodes[VICTIM].parts.store.floor(federation.study.digest) == 1
     assert federation.open(VICTIM, opening) is None
     assert [refusal.node for refusal in federation.log.refusals] == [VICTIM]
-    assert federation.log.refusals[0].place.startswith("secfed/node.py:")
+    assert federation.log.refusals[0].place.startswith("secfed/node/node.py:")
 
 
 def test_the_last_round_of_the_study_can_be_joined_and_the_next_cannot(federation: Federation) -> None:

@@ -22,7 +22,7 @@ from protocols.errors import BadSignature, CohortTooSmall, WrongLength
 from protocols.messages import Agreement, Signature
 from protocols.parameters import CohortRules, RoundShape
 from protocols.wire import Limits, Number, Source, encode
-from secfed.node import Node
+from secfed.node.node import Node
 
 PLANTED = """
 from contextlib import contextmanager

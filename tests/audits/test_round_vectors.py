@@ -13,7 +13,7 @@ from audits.notation import parse_cbor
 from audits.vectors import round_answers, rounds
 from audits.vectors.rounds import Rounds, check_case
 from audits.vectors.splices import Splice
-from secfed.node import Node
+from secfed.node.node import Node
 from secfed.rounds.faults import NodeClaims
 
 
@@ -87,23 +87,23 @@ WITHOUT: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
         "a node that was put back signs nothing",
     ),
     "the comparison with what was shown": (
-        lambda patch: patch.setattr("secfed.views.Views.difference", lambda *_: None),
+        lambda patch: patch.setattr("secfed.node.views.Views.difference", lambda *_: None),
         "an echo of a session other than its own",
     ),
     "the end of a study for good": (
-        lambda patch: patch.setattr("secfed.books.check_open", lambda *_: None),
+        lambda patch: patch.setattr("secfed.node.books.check_open", lambda *_: None),
         "a handover without a round",
     ),
     "the receipt that a closing names": (
-        lambda patch: patch.setattr("secfed.books.end_of", lambda study, links: study.digest),
+        lambda patch: patch.setattr("secfed.node.books.end_of", lambda study, links: study.digest),
         "a handover after a closing that names an older receipt",
     ),
     "the study of a request": (
-        lambda patch: patch.setattr("secfed.rounds.handover._check_study", lambda *_: None),
+        lambda patch: patch.setattr("secfed.node.answers._check_study", lambda *_: None),
         "attendance about another study",
     ),
     "the commits that were forgotten": (
-        lambda patch: patch.setattr("secfed.books.commit_forgotten", lambda *_: None),
+        lambda patch: patch.setattr("secfed.node.books.commit_forgotten", lambda *_: None),
         "put back: a handover",
     ),
     "the claims' checks": (lambda patch: patch.setattr(NodeClaims, "_is_new", lambda *_: True), "claims at a closing"),

@@ -21,10 +21,10 @@ from dp.ledger_copy import read_copy, write_copy
 from secfed.engines.embedded import load_simulation
 from secfed.errors import UserError
 from secfed.files.whole import json_text
-from secfed.keys import read_identity
 from secfed.models.adapter import CONFIG_FILE, WEIGHTS_FILE
-from secfed.node_file import NodeFile, read_node_file, write_node_file
-from secfed.policy import load_policy
+from secfed.node.keys import read_identity
+from secfed.node.policy import load_policy
+from secfed.node.settings import NodeFile, read_node_file, write_node_file
 from secfed.reports import folder as run_folder
 from secfed.study.approvals import SIGNATURES, StudyFile, approval_text, read_approval, sign_study
 from secfed.study.manifest import Study, load_study

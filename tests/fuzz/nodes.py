@@ -25,11 +25,11 @@ from protocols.sharing import sign
 from protocols.wire import Limits, decode, encode, fields_of
 from secfed.coordinator import Coordinator
 from secfed.engines.embedded import EmbeddedChannel, Simulation
-from secfed.node import Node
+from secfed.node.node import Node
+from secfed.node.store import NodeStore
 from secfed.rounds.chain import Chain
 from secfed.rounds.channel import Offer, RoundOpening, Standing, StudyClosing
 from secfed.rounds.faults import NodeClaims
-from secfed.store import NodeStore
 from tests.fuzz.machines import copied
 from tests.fuzz.mutators import cbor_mutator
 from tests.fuzz.resigning import resigner

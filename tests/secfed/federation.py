@@ -18,12 +18,12 @@ from dp.ledger import Ledger
 from protocols.receipts import Receipt
 from secfed.coordinator import Coordinator, RoundRecord
 from secfed.engines.embedded import Cut, EmbeddedChannel, Simulation
-from secfed.node import Node
-from secfed.node_parts import NodeParts
-from secfed.policy import Policy
+from secfed.node.node import Node
+from secfed.node.parts import NodeParts
+from secfed.node.policy import Policy
+from secfed.node.store import NodeStore
 from secfed.rounds.events import Event
 from secfed.rounds.strategies import ModelState
-from secfed.store import NodeStore
 from secfed.study.manifest import Study
 from secfed.study.privacy import DistributedPrivacy
 

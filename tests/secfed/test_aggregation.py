@@ -14,9 +14,9 @@ from protocols.wire import encode
 from secfed.aggregation import GATHERING, HANDOVER, Aggregation, load
 from secfed.aggregator_home import SETTINGS, AggregatorHome
 from secfed.engines.embedded import ENGINE
-from secfed.engines.flare.worker import answer_of
 from secfed.errors import UserError
-from secfed.node import Node
+from secfed.node.answers import answer_of
+from secfed.node.node import Node
 from secfed.rounds.channel import Standing
 from secfed.rounds.events import KEEPS_OUT, Event, NodeAbsent, Note, RoundClosed
 from secfed.verify.folder import verify_folder

@@ -18,11 +18,11 @@ from crypto.randomness import NoiseSecret
 from protocols.messages import Advertise
 from protocols.wire import encode, message_type
 from secfed import cli
-from secfed.consent import Consent, KeepsOut
 from secfed.errors import UserError
-from secfed.home import Home
-from secfed.node import Node
-from secfed.policy import PacePolicy, Policy
+from secfed.node.consent import Consent, KeepsOut
+from secfed.node.home import Home
+from secfed.node.node import Node
+from secfed.node.policy import PacePolicy, Policy
 from secfed.rounds.channel import RoundOpening, Standing
 from secfed.rounds.events import KEEPS_OUT, NodeAbsent
 from secfed.rounds.handover import Attendance, AttendanceRequest, keeps_out
@@ -288,7 +288,7 @@ def test_what_is_not_approved_or_over_is_not_paused(
 def test_a_paused_node_hands_over_its_approval_once_the_study_is_over(federation: Federation) -> None:
     """It joins nothing more then; without it the study would have no end for anybody."""
     pytest.importorskip("nvflare")
-    from secfed.engines.flare.worker import answer_of
+    from secfed.node.answers import answer_of
 
     owner, node = Owner(federation), federation.nodes[0]
     asked = encode(AttendanceRequest(owner.digest))
@@ -303,7 +303,7 @@ def test_a_paused_node_hands_over_its_approval_once_the_study_is_over(federation
 def test_a_node_that_keeps_out_says_so_before_it_has_the_receipt_of_what_it_signed(federation: Federation) -> None:
     """An offer in its place would have the aggregator wait for it, as for one that is to come."""
     pytest.importorskip("nvflare")
-    from secfed.engines.flare.worker import answer_of
+    from secfed.node.answers import answer_of
 
     owner, node = Owner(federation), federation.nodes[0]
     coordinator, answers = federation.coordinator(), list[bytes]()

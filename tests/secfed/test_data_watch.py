@@ -19,12 +19,12 @@ pytest.importorskip("nvflare")
 
 from protocols.wire import encode
 from secfed import cli
-from secfed.approve import approve, examine
-from secfed.data_watch import DataChanged, DataWatch, data_digest
 from secfed.engines.flare.worker import NodeWorker
 from secfed.errors import UserError
-from secfed.home import Home
-from secfed.node import Node
+from secfed.node.approve import approve, examine
+from secfed.node.data_watch import DataChanged, DataWatch, data_digest
+from secfed.node.home import Home
+from secfed.node.node import Node
 from secfed.rounds.channel import RoundOpening
 from secfed.rounds.handover import AttendanceRequest
 from tests.homes import Hospitals, approve_at, make_hospitals
@@ -109,7 +109,7 @@ def test_a_file_that_was_only_touched_is_the_same(home: Home, node: Node) -> Non
 
 def test_a_file_is_read_again_only_where_it_may_have_been_written(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     watch, reads = DataWatch(data_of(home), data_digest(data_of(home)), "letters"), []
-    monkeypatch.setattr("secfed.data_watch.data_digest", lambda path: reads.append(path) or data_digest(path))
+    monkeypatch.setattr("secfed.node.data_watch.data_digest", lambda path: reads.append(path) or data_digest(path))
     for _ in range(3):
         watch.check()
     assert len(reads) == 1

@@ -13,7 +13,7 @@ import pytest
 
 from secfed.demo import DemoSettings, prepare_demo
 from secfed.errors import UserError
-from secfed.keys import read_identity
+from secfed.node.keys import read_identity
 from secfed.study.base import base_digest
 from secfed.study.manifest import load_study
 

@@ -20,10 +20,10 @@ from dp.ledger import Ledger
 from secfed.doctor import examine_node
 from secfed.errors import UserError
 from secfed.findings import Finding
-from secfed.home import Home
 from secfed.machine import Machine
-from secfed.node_status import node_status
-from secfed.store import NodeStore
+from secfed.node.home import Home
+from secfed.node.status import node_status
+from secfed.node.store import NodeStore
 from secfed.study.signing import LEDGER_LABEL
 from secfed.tls_check import Server, parse_address
 from tests.command_line import exit_code

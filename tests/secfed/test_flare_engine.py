@@ -42,9 +42,9 @@ from secfed.engines.flare.progress import RunLog, read_log
 from secfed.engines.flare.served import OF_A_JOB, OF_A_SITE
 from secfed.engines.flare.settings import EXECUTOR, job_name, study_digest, study_of_job
 from secfed.engines.flare.worker import NodeWorker
-from secfed.home import VARIABLE, Home
-from secfed.node import Node
-from secfed.pace import OWNERS_LOG
+from secfed.node.home import VARIABLE, Home
+from secfed.node.node import Node
+from secfed.node.pace import OWNERS_LOG
 from secfed.rounds.deadlines import Deadlines
 from secfed.rounds.events import RoundClosed
 from secfed.rounds.handover import AttendanceRequest, HandoverRequest, read_attendance

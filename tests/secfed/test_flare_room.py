@@ -67,8 +67,8 @@ def test_folders_of_old_jobs_are_removed_and_of_running_ones_never(tmp_path: Pat
 def test_no_more_jobs_are_started_than_a_node_has_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("nvflare")
     from secfed.engines.flare import launcher
-    from secfed.home import VARIABLE
-    from secfed.pace import OWNERS_LOG
+    from secfed.node.home import VARIABLE
+    from secfed.node.pace import OWNERS_LOG
 
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     monkeypatch.setattr(launcher, "KeptAlive", lambda start, folder, pause, tell: folder)
@@ -103,7 +103,7 @@ def test_the_process_of_an_earlier_job_makes_way_for_the_next_of_the_same_study(
     pytest.importorskip("nvflare")
     from secfed.engines.flare import launcher
     from secfed.engines.flare.settings import job_name
-    from secfed.home import VARIABLE
+    from secfed.node.home import VARIABLE
 
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     monkeypatch.setattr(launcher, "KeptAlive", lambda *args: Kept())

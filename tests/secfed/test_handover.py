@@ -13,10 +13,11 @@ from protocols.errors import LocalError, ProtocolError, WrongSession
 from protocols.wire import encode
 from secfed.coordinator import Coordinator
 from secfed.engines.embedded import Cut
-from secfed.node import Node
-from secfed.policy import PacePolicy
+from secfed.node.answers import handover
+from secfed.node.node import Node
+from secfed.node.policy import PacePolicy
 from secfed.rounds.channel import Link, RoundOpening, StudyClosing
-from secfed.rounds.handover import Handover, HandoverRequest, handover, read_handover
+from secfed.rounds.handover import Handover, HandoverRequest, read_handover
 from secfed.rounds.run_facts import EMBEDDED, RunFacts
 from secfed.study.signing import LEDGER_LABEL
 from tests.secfed.federation import Federation, cut, make_study

@@ -17,12 +17,12 @@ import pytest
 from crypto.identity import Identity
 from dp.errors import GrantDiffers, LedgerCorrupt
 from dp.ledger import Ledger
-from secfed.approve import approve, earlier_approval, examine
 from secfed.coordinator import Coordinator
 from secfed.engines.embedded import EmbeddedChannel, Simulation
 from secfed.errors import UserError
-from secfed.home import Home
 from secfed.models.training import load_study_model
+from secfed.node.approve import approve, earlier_approval, examine
+from secfed.node.home import Home
 from secfed.study.approvals import StudyFile, gather, read_approval, sign_study, study_file_digest
 from secfed.study.base import find_base_among
 from secfed.study.signing import APPROVAL_LABEL
@@ -63,7 +63,8 @@ def kinds(home: Home) -> list[str]:
 
 def test_a_home_is_opened_without_torch(home: Home) -> None:
     code = (
-        "import sys; from pathlib import Path; from secfed.home import Home; import secfed.approve, secfed.enrol\n"
+        "import sys; from pathlib import Path; from secfed.node.home import Home\n"
+        "import secfed.node.approve, secfed.node.enrol\n"
         f"Home.open(Path({str(home.path)!r}))\n"
         "print('torch' in sys.modules)"
     )

@@ -9,7 +9,7 @@ import pytest
 
 from crypto.identity import Identity
 from secfed.errors import UserError
-from secfed.keys import read_identity, write_identity
+from secfed.node.keys import read_identity, write_identity
 
 SEED = bytes(range(32))
 

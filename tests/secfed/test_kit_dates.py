@@ -24,10 +24,10 @@ from secfed.engines.flare.kit_check import KIT_FILE, certificate_of, check_start
 from secfed.engines.flare.kit_watch import KitWatch
 from secfed.engines.flare.kits import Federation, make_kits
 from secfed.engines.flare.renewal import install, renew
-from secfed.enrol import make_home
 from secfed.errors import UserError
 from secfed.findings import Finding
-from secfed.pace import OWNERS_LOG
+from secfed.node.enrol import make_home
+from secfed.node.pace import OWNERS_LOG
 from secfed.tls_check import Server
 from tests.command_line import exit_code
 from tests.kits import KitAuthority

@@ -14,7 +14,7 @@ from dp.bookkeeping import first_fault
 from dp.errors import LedgerCorrupt, LedgerUnavailable
 from dp.ledger import Ledger
 from secfed.bounded_log import BoundedFile
-from secfed.store import NodeStore
+from secfed.node.store import NodeStore
 from tests.secfed.federation import Federation, FormulaTrainer, identities, make_policy, make_study
 from tests.small_disk import SmallDisk, small_disk
 

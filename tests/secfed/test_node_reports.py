@@ -13,11 +13,11 @@ from dp.accounting import event_epsilon, prv_epsilon, rdp_epsilon
 from dp.events import Relation
 from secfed.cli.closing import closing_words
 from secfed.files.figures import rounded_up
-from secfed.privacy_plan import privacy_plan
+from secfed.node.privacy_plan import privacy_plan
+from secfed.node.sites import Site
 from secfed.reports.html import render_report
 from secfed.reports.privacy import build_report
 from secfed.rounds.run_facts import RunKind, against_in_short
-from secfed.sites import Site
 from secfed.study.account import event_of, noise_of
 from secfed.verify.folder import verify_folder
 from tests.secfed.federation import cut, identities, make_policy

@@ -22,12 +22,12 @@ from dp.node_update import local_update
 from dp.patients import square_sum
 from protocols import encoding
 from secfed.errors import UserError
-from secfed.keys import write_identity
 from secfed.models.data import Columns
 from secfed.models.model import AdapterModel
 from secfed.models.training import NodeTrainer, check_training, make_trainer
+from secfed.node.keys import write_identity
+from secfed.node.sites import Site, read_site
 from secfed.rounds.strategies import ModelState, first_state, mean_change, next_state, noise_variance
-from secfed.sites import Site, read_site
 from secfed.study.account import check_noise, epsilon_by_round, event_of, noise_of, smallest_noise
 from secfed.study.base import ModelError
 from secfed.study.manifest import Study

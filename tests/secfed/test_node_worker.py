@@ -23,9 +23,9 @@ from secfed.engines.flare import sessions
 from secfed.engines.flare.launcher import KeptAlive
 from secfed.engines.flare.sessions import with_new_sessions
 from secfed.engines.flare.worker import DIED, NodeWorker
-from secfed.node import Node
-from secfed.owners_log import LEVEL, OwnersLog, RoundLines
-from secfed.pace import OWNERS_LOG
+from secfed.node.node import Node
+from secfed.node.owners_log import LEVEL, OwnersLog, RoundLines
+from secfed.node.pace import OWNERS_LOG
 from secfed.rounds.handover import AttendanceRequest
 from tests.secfed.federation import Federation, make_study
 

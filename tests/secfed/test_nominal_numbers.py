@@ -9,7 +9,7 @@ import pytest
 from dp.step_plan import batches_needed
 from secfed.errors import UserError
 from secfed.models.data import Record
-from secfed.sites import _check_size
+from secfed.node.sites import _check_size
 from secfed.study.manifest import Study, band_around
 from tests.secfed.test_distributed_study import values
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from crypto.randomness import NoiseSecret
-from secfed.node import Node
-from secfed.pace import OWNERS_LOG, warning
-from secfed.policy import PacePolicy
+from secfed.node.node import Node
+from secfed.node.pace import OWNERS_LOG, warning
+from secfed.node.policy import PacePolicy
 from secfed.rounds.strategies import ModelState
 from tests.secfed.federation import Federation, FormulaTrainer, make_study
 

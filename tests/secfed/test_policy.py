@@ -10,7 +10,7 @@ import pytest
 
 from crypto.identity import Identity
 from secfed.errors import UserError
-from secfed.policy import Policy, load_policy
+from secfed.node.policy import Policy, load_policy
 from secfed.study.manifest import Study
 from tests.secfed.federation import BASE_DIGEST, identities, make_study, study_values
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from dp.sqlite_file import IN_MEMORY
-from secfed.home import MODELS
-from secfed.store import NodeStore
+from secfed.node.home import MODELS
+from secfed.node.store import NodeStore
 from tests.homes import approve_at, make_hospitals
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from secfed.errors import Problems, UserError
-from secfed.policy import load_policy_file
+from secfed.node.policy import load_policy_file
 from secfed.study.manifest import load_study
 from secfed.study.problems import lines_of
 from tests.command_line import exit_code

@@ -13,7 +13,7 @@ import pytest
 
 from secfed.engines.flare.settings import ENGINE as FLARE_ENGINE
 from secfed.files.whole import json_text
-from secfed.node_parts import NodeParts
+from secfed.node.parts import NodeParts
 from secfed.reports import folder as run_folder
 from secfed.reports.html import write_report
 from secfed.reports.privacy import build_report
@@ -87,7 +87,7 @@ def test_a_run_of_several_processes_on_one_machine_is_a_demonstration_by_its_nod
         process = hashlib.sha256(parts.name.encode()).hexdigest()
         parts.ledger.run(study.digest, replace(facts, process=process).body())
 
-    monkeypatch.setattr("secfed.books._say_how_it_runs", say)
+    monkeypatch.setattr("secfed.node.books._say_how_it_runs", say)
     monkeypatch.setattr("tests.secfed.run_folders.ENGINE", FLARE_ENGINE)
     write_run(tmp_path / "out", tmp_path / "work")
     assert verify_folder(tmp_path / "out").problem is None

@@ -9,11 +9,11 @@ import pytest
 
 from protocols.errors import LocalError
 from protocols.wire import decode, encode
-from secfed import books
 from secfed.coordinator import Coordinator
 from secfed.engines.embedded import Cut
+from secfed.node import books
+from secfed.node.store import NodeStore
 from secfed.rounds.channel import EchoRequest, Offer, RoundOpening, StudyClosing
-from secfed.store import NodeStore
 from tests.secfed.federation import Federation, cut, make_study
 
 NODE = 0

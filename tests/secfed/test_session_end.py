@@ -20,8 +20,8 @@ from protocols.errors import ProtocolError
 from protocols.messages import Cohort, Survivors
 from protocols.wire import encode, message_type
 from secfed.engines.flare.worker import NodeWorker
-from secfed.node import Node
-from secfed.policy import PacePolicy
+from secfed.node.node import Node
+from secfed.node.policy import PacePolicy
 from secfed.rounds.channel import RoundOpening
 from secfed.rounds.deadlines import Deadlines
 from tests.secfed.federation import Federation, make_study

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from secfed.node import Node
+from secfed.node.node import Node
 from tests.secfed.federation import Federation, cut, make_study
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from secfed.approve import approval_screen, examine
-from secfed.data_change import accept_data
 from secfed.errors import UserError
-from secfed.home import Home
 from secfed.models.data import Record, tokenise
 from secfed.models.model import load_tokenizer
-from secfed.texts import TextFigures, measure, told
+from secfed.node.approve import approval_screen, examine
+from secfed.node.data_change import accept_data
+from secfed.node.home import Home
+from secfed.node.texts import TextFigures, measure, told
 from tests.homes import Hospitals, approve_at, make_hospitals
 from tests.tiny import VOCABULARY, make_tiny_base
 

@@ -10,8 +10,8 @@ import pytest
 from secfed.engines.embedded import load_simulation
 from secfed.errors import UserError
 from secfed.files.toml import TOML_BYTES_MAX, read_toml
-from secfed.node_file import read_node_file
-from secfed.policy import load_policy
+from secfed.node.policy import load_policy
+from secfed.node.settings import read_node_file
 from secfed.study.manifest import load_study
 from tests.secfed.federation import make_study
 from tests.secfed.run_folders import study_text

@@ -21,15 +21,15 @@ from protocols.wire import decode, encode, fields_of, message_type
 from secfed import cli
 from secfed.aggregation import Aggregation, load
 from secfed.aggregator_home import SETTINGS, AggregatorHome
-from secfed.attempts import MORE_ATTEMPTS_MAX, allow_attempts, stopped_at
 from secfed.engines.embedded import ENGINE
-from secfed.engines.flare.worker import answer_of
 from secfed.errors import UserError
 from secfed.left_out import read_left_out, write_left_out
-from secfed.node import Node
+from secfed.node.answers import answer_of
+from secfed.node.attempts import MORE_ATTEMPTS_MAX, allow_attempts, stopped_at
+from secfed.node.node import Node
+from secfed.node.store import NodeStore
 from secfed.reports.repeated import repeated_rounds
 from secfed.rounds.events import Event, NodeAbsent, RoundClosed
-from secfed.store import NodeStore
 from secfed.verify.folder import verify_folder
 from tests.homes import SMALL, Hospitals, approve_at, make_hospitals
 from tests.secfed.bending import EVERYBODY, bend_answers, once_each, resigned, told

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from secfed.approve import Candidate, approve, earlier_approval
-from secfed.data_watch import data_digest
-from secfed.enrol import NewBudget, make_home, register
-from secfed.home import Home
+from secfed.node.approve import Candidate, approve, earlier_approval
+from secfed.node.data_watch import data_digest
+from secfed.node.enrol import NewBudget, make_home, register
+from secfed.node.home import Home
+from secfed.node.texts import TextFigures
 from secfed.study.approvals import StudyFile, sign_study
-from secfed.texts import TextFigures
 from tests.homes import COLUMNS, allow_all, approved_at
 from tests.secfed.federation import identities
 from tests.secfed.run_folders import study_text
@@ -30,11 +30,11 @@ from tests.system.killing import NEVER, End, Kind, Victim, can_count
 
 FILES = frozenset(
     [
-        "secfed/approve.py",
-        "secfed/home.py",
+        "secfed/node/approve.py",
+        "secfed/node/home.py",
         "secfed/files/whole.py",
         "secfed/study/approvals.py",
-        "secfed/sites.py",
+        "secfed/node/sites.py",
         "dp/ledger.py",
     ]
 )

@@ -35,9 +35,9 @@ from protocols.messages import MaskedInput
 from protocols.receipts import Receipt
 from protocols.wire import parse_canonical
 from secfed.coordinator import Coordinator
-from secfed.node import Node
-from secfed.node_parts import NodeParts
-from secfed.store import NodeStore
+from secfed.node.node import Node
+from secfed.node.parts import NodeParts
+from secfed.node.store import NodeStore
 from tests.secfed.federation import FormulaTrainer, identities, make_policy, make_study
 from tests.system.killing import NEVER, End, Kind, Victim, can_count
 
@@ -50,8 +50,8 @@ FILES = frozenset(
         "dp/ledger.py",
         "protocols/client.py",
         "secfed/rounds/chain.py",
-        "secfed/node.py",
-        "secfed/store.py",
+        "secfed/node/node.py",
+        "secfed/node/store.py",
         "tests/system/kills.py",
     }
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import dp.distributed
-import secfed.node
+import secfed.node.node
 from crypto.kdf import derive
 from crypto.randomness import NoiseSecret
 from dp.sampling import Patients
@@ -39,7 +39,7 @@ class Secrets:
             return self.noises[-1]
 
         monkeypatch.setattr(where, "draw_noise", recorded)
-        monkeypatch.setattr(secfed.node, "NoiseSecret", self.make)
+        monkeypatch.setattr(secfed.node.node, "NoiseSecret", self.make)
 
     def make(self) -> NoiseSecret:
         self.made += 1

@@ -22,7 +22,7 @@ import typer
 
 from secfed.cli import app
 from secfed.demo import DemoSettings, prepare_demo
-from secfed.enrol import NewBudget
+from secfed.node.enrol import NewBudget
 from secfed.study.manifest import load_study
 from tests.command_line import exit_code
 from tests.homes import set_up

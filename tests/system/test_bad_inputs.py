@@ -27,7 +27,7 @@ from typing import Any
 import pytest
 
 from secfed.demo import DemoSettings, prepare_demo
-from secfed.enrol import NewBudget
+from secfed.node.enrol import NewBudget
 from secfed.study.base import base_digest
 from secfed.study.manifest import load_study
 from tests.command_line import exit_code

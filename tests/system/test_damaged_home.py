@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from secfed.demo import DemoSettings
-from secfed.home import APPROVAL, CHOICE, KEY, NODE, POLICY, STUDIES, STUDY
-from secfed.sites import LEDGER_FILE, STORE_FILE
-from secfed.store import NodeStore
+from secfed.node.home import APPROVAL, CHOICE, KEY, NODE, POLICY, STUDIES, STUDY
+from secfed.node.sites import LEDGER_FILE, STORE_FILE
+from secfed.node.store import NodeStore
 from tests.command_line import exit_code
 from tests.homes import approve_at, make_hospitals
 from tests.system.test_any_path import Command, commands, contents

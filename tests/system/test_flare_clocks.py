@@ -14,7 +14,7 @@ pytest.importorskip("nvflare")
 from secfed.doctor import examine_node
 from secfed.engines.flare.loopback import SERVER
 from secfed.flare_demo import submit_when_connected
-from secfed.home import Home
+from secfed.node.home import Home
 from tests.fake_clock import NEEDS_FAKETIME, clock_off_by, sleeping
 from tests.flare import federation, wait_until_told
 

@@ -21,7 +21,7 @@ from secfed.engines.flare.jobs import connect, write_job
 from secfed.engines.flare.kits import ROLE
 from secfed.engines.flare.loopback import SERVER
 from secfed.engines.flare.settings import EXECUTOR
-from secfed.pace import OWNERS_LOG
+from secfed.node.pace import OWNERS_LOG
 from tests.cells import MIB, peak_mib
 from tests.flare import CANARY, Processes, federation, owners_log, wait_until_told
 from tests.flare_hooks import Asking, unbounded_logs

@@ -13,11 +13,11 @@ import pytest
 pytest.importorskip("nvflare")
 
 from dp.entries import Entry
-from secfed.data_watch import data_digest
 from secfed.engines.flare.jobs import write_job
 from secfed.engines.flare.progress import read_log
 from secfed.flare_demo import submit_when_connected
-from secfed.home import Home
+from secfed.node.data_watch import data_digest
+from secfed.node.home import Home
 from secfed.study.approvals import StudyFile, sign_study
 from tests.flare import Processes, federation, owners_log, wait_until_told
 from tests.homes import approve_at

@@ -13,8 +13,8 @@ import pytest
 
 from secfed.cli import main
 from secfed.demo import prepare_demo
-from secfed.home import Home
-from secfed.store import NodeStore
+from secfed.node.home import Home
+from secfed.node.store import NodeStore
 from secfed.study.approvals import study_file_digest
 from secfed.study.manifest import load_study
 from secfed.study.signing import APPROVAL_LABEL

@@ -10,8 +10,8 @@ from nvflare.apis.workspace import Workspace
 from nvflare.private.fed.utils.app_deployer import AppDeployer
 
 from secfed.engines.flare.room import check_archive, forget_old_jobs
-from secfed.home import default_home
-from secfed.owners_log import OwnersLog
+from secfed.node.home import default_home
+from secfed.node.owners_log import OwnersLog
 
 _REASON_MAX = 300
 """Characters of a reason, in which words of the server's may be repeated."""

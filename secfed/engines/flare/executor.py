@@ -1,8 +1,8 @@
 """A site's side of a job: the hospital's node, as far as the hospital's own home approves the study that the job names.
 
-The job says one thing, the study's digest. What is run is the study in the node's own store (`secfed.home`), whatever
-the server sent. The node works on a thread of its own; nothing but its answers leaves this process, and an answer is
-the node's bytes or nothing. Reasons go to the owner's log in the node's home.
+The job says one thing, the study's digest. What is run is the study in the node's own store (`secfed.node.home`),
+whatever the server sent. The node works on a thread of its own; nothing but its answers leaves this process, and an
+answer is the node's bytes or nothing. Reasons go to the owner's log in the node's home.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from secfed.engines.flare.clocks import Clocks
 from secfed.engines.flare.envelope import TOPIC, answer_of, read_request, read_time
 from secfed.engines.flare.settings import study_digest
 from secfed.engines.flare.worker import NodeWorker
-from secfed.home import Home, default_home
 from secfed.models.libraries import settle_libraries
-from secfed.node import Node
-from secfed.owners_log import OwnersLog
+from secfed.node.home import Home, default_home
+from secfed.node.node import Node
+from secfed.node.owners_log import OwnersLog
 from secfed.rounds.run_facts import FLARE
 
 _STOP_SECONDS = 5.0

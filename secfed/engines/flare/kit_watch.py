@@ -14,7 +14,7 @@ from pathlib import Path
 
 from secfed.engines.flare.kit_check import Role, certificate_of, check_start, read_kit, remember
 from secfed.errors import UserError
-from secfed.owners_log import OwnersLog
+from secfed.node.owners_log import OwnersLog
 
 _LOOK_SECONDS = 3600.0
 _TELL_AGAIN = timedelta(days=1)

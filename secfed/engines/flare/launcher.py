@@ -42,8 +42,8 @@ from secfed.engines.flare.logs import bound_audit
 from secfed.engines.flare.room import JOBS_MAX, MARK, running
 from secfed.engines.flare.served import serve_jobs_only
 from secfed.engines.flare.settings import study_of_job
-from secfed.home import default_home
-from secfed.owners_log import OwnersLog
+from secfed.node.home import default_home
+from secfed.node.owners_log import OwnersLog
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 2.0, 60.0
 _REFUSALS = {

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from secfed import aggregator_home
-from secfed import home as node_home
 from secfed.errors import UserError
+from secfed.node import home as node_home
 
 _RUN = ("-u", "-m")
 

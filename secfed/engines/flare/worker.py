@@ -19,15 +19,13 @@ from dataclasses import dataclass, field
 
 from dp.errors import LedgerUnavailable
 from protocols.errors import ProtocolError
-from protocols.wire import Limits, message_type, most_map_bytes
-from secfed.consent import KeepsOut
-from secfed.data_watch import DataChanged
 from secfed.engines.flare.memory import give_back, leave_out_what_is_there
 from secfed.errors import UserError
-from secfed.node import Node
-from secfed.owners_log import RoundLines
-from secfed.rounds.channel import most_request_bytes
-from secfed.rounds.handover import AttendanceRequest, HandoverRequest, attendance, handover
+from secfed.node.answers import answer_of, most_bytes
+from secfed.node.consent import KeepsOut
+from secfed.node.data_watch import DataChanged
+from secfed.node.node import Node
+from secfed.node.owners_log import RoundLines
 
 OPENING_PAUSE_SECONDS = 5.0
 """Between two attempts to open the node: an earlier process may still hold it."""
@@ -35,9 +33,6 @@ DIED = 70
 """Exit code of a process whose node's thread has ended: `secfed.engines.flare.launcher` starts it again."""
 _OPEN_ANEW = (DataChanged, LedgerUnavailable, sqlite3.Error, OSError)
 """The data is another, or the disk is full or broken: the node goes on from what is on the disk, once that will do."""
-_NO_LIMITS = Limits(0, 0)
-_SMALL_BYTES = max(most_map_bytes(kind, _NO_LIMITS) for kind in (AttendanceRequest, HandoverRequest))
-"""Of the two requests that are not the node's own."""
 
 
 @dataclass
@@ -77,7 +72,7 @@ class NodeWorker:
         self._busy = threading.Lock()
         self._requests: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
         self._ready = threading.Event()
-        self._most_bytes = 0
+        self.most_bytes = 0
         self._thread = threading.Thread(target=self._run, name="secfed node", daemon=True)
 
     def start(self) -> None:
@@ -93,7 +88,7 @@ class NodeWorker:
     @property
     def most_request_bytes(self) -> int:
         """A longer request is none. 0 while the node is not open."""
-        return self._most_bytes if self._ready.is_set() else 0
+        return self.most_bytes if self._ready.is_set() else 0
 
     def ask(self, request: bytes) -> bytes:
         """The node's answer; empty while it is not open, or busy, and when it refuses."""
@@ -141,7 +136,7 @@ class NodeWorker:
 
     def _serve(self, node: Node) -> None:
         approval, lines = self._approval(), RoundLines(self._tell_owner)
-        self._most_bytes = _most_bytes(node)
+        self.most_bytes = most_bytes(node)
         leave_out_what_is_there()
         self._ready.set()
         try:
@@ -177,35 +172,6 @@ class NodeWorker:
                 return self._requests.get(timeout=node.end_overdue())
             except queue.Empty:
                 continue
-
-
-def answer_of(node: Node, approval: bytes, request: bytes) -> bytes:
-    """A node's answer to any request of the coordinator.
-
-    Args:
-        node: the node.
-        approval: its signature under the study.
-        request: what came.
-
-    Raises:
-        ProtocolError, DPError, UserError: the node takes no part; for its owner only.
-    """
-    if len(request) <= _SMALL_BYTES:
-        kind = message_type(request, _SMALL_BYTES, None)
-        if kind == AttendanceRequest.TYPE:
-            try:
-                if node.end_named is None:  # the study is over else: nothing is joined, and the approval is handed over
-                    node.check_ready()  # who cannot take part is not there
-            except KeepsOut:
-                return node.standing()
-            return attendance(node, approval, request)
-        if kind == HandoverRequest.TYPE:
-            return handover(node, request)
-    return node.handle(request)
-
-
-def _most_bytes(node: Node) -> int:
-    return max(_SMALL_BYTES, most_request_bytes(Limits(len(node.study.roster), node.chain.shape.packed_bytes)))
 
 
 def _reason(error: Exception) -> str:

@@ -42,7 +42,7 @@ from dp.patients import draw_patients
 from protocols.parameters import CohortRules
 from secfed.errors import UserError
 from secfed.models.training import DistributedTrainer, LocalTrainer, NodeTrainer, make_trainer
-from secfed.node import Node
+from secfed.node.node import Node
 from secfed.study.account import event_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")

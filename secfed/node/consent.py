@@ -15,7 +15,7 @@ from typing import Final
 from dp.errors import DPError
 from secfed.errors import UserError
 from secfed.files.toml import TOML_BYTES_MAX
-from secfed.policy import Policy
+from secfed.node.policy import Policy
 
 ROOM_BYTES: Final = 1 << 20
 """That a round needs on the disk beside its sum: entries of the ledger, receipts, logs."""

@@ -1,4 +1,4 @@
-"""What a node owns, and the training that it calls: what whoever starts a `secfed.node.Node` hands to it."""
+"""What a node owns, and the training that it calls: what whoever starts a `secfed.node.node.Node` hands to it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from crypto.identity import Identity
 from secfed.models.trainer import Trainer
-from secfed.policy import Policy
+from secfed.node.policy import Policy
+from secfed.node.store import NodeStore
 from secfed.rounds.run_facts import EMBEDDED
-from secfed.store import NodeStore
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger

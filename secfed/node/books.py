@@ -18,8 +18,8 @@ from secfed.rounds.run_facts import facts_here
 from secfed.study.manifest import Study
 
 if TYPE_CHECKING:
-    from secfed.node import Node
-    from secfed.node_parts import NodeParts
+    from secfed.node.node import Node
+    from secfed.node.parts import NodeParts
 
 
 def commit(study: Study, parts: NodeParts, round_number: int) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from secfed.data_watch import data_digest
 from secfed.errors import UserError
-from secfed.home import Home
+from secfed.node.data_watch import data_digest
+from secfed.node.home import Home
 
 
 @dataclass(frozen=True, slots=True)

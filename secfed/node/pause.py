@@ -9,9 +9,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from secfed.errors import UserError
-from secfed.home import Home
-from secfed.sites import LEDGER_FILE, STORE_FILE
-from secfed.store import open_store
+from secfed.node.home import Home
+from secfed.node.sites import LEDGER_FILE, STORE_FILE
+from secfed.node.store import open_store
 
 
 def pause(home: Home, digest: bytes, now: datetime) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from protocols.client import State
 from secfed.bounded_log import BoundedFile, cut, fold_of, repeated, shape_of
-from secfed.pace import OWNERS_LOG, TOOK_PART
+from secfed.node.pace import OWNERS_LOG, TOOK_PART
 
 LEVEL = "SECFED_NODE_LOG"
 """Environment variable; `debug` has every answer written down."""

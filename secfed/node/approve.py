@@ -12,23 +12,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from secfed.attempts import allow_attempts
-from secfed.data_watch import DataWatch, data_digest
 from secfed.errors import UserError
-from secfed.home import MODELS, Approved, Home
-from secfed.node_file import Dataset
-from secfed.pace import warning
-from secfed.privacy_plan import privacy_plan
+from secfed.node.attempts import allow_attempts
+from secfed.node.data_watch import DataWatch, data_digest
+from secfed.node.home import MODELS, Approved, Home
+from secfed.node.pace import warning
+from secfed.node.privacy_plan import privacy_plan
+from secfed.node.settings import Dataset
+from secfed.node.sites import LEDGER_FILE, STORE_FILE, Site, check_budget, reserve_once
+from secfed.node.store import open_store
+from secfed.node.texts import TextFigures, check_texts, told
 from secfed.rounds.run_facts import RunKind
-from secfed.sites import LEDGER_FILE, STORE_FILE, Site, check_budget, reserve_once
-from secfed.store import open_store
 from secfed.study import account
 from secfed.study.approvals import StudyFile, sign_study
 from secfed.study.diff import differences
 from secfed.study.manifest import Study
 from secfed.study.signing import LEDGER_LABEL
 from secfed.study.text import in_columns, study_text
-from secfed.texts import TextFigures, check_texts, told
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,18 +21,18 @@ from protocols.messages import Published
 from protocols.receipts import SIGNING_LABEL, Receipt, Statement, count_signers
 from protocols.session import SessionConfig
 from protocols.wire import Limits, decode, encode, message_type
-from secfed import books
-from secfed.attempts import Attempts
-from secfed.consent import AGREED, Agreed, Consent, KeepsOut
-from secfed.node_parts import NodeParts
-from secfed.pace import hold_back
+from secfed.node import books
+from secfed.node.attempts import Attempts
+from secfed.node.consent import AGREED, Agreed, Consent, KeepsOut
+from secfed.node.pace import hold_back
+from secfed.node.parts import NodeParts
+from secfed.node.session_end import SessionEnd
+from secfed.node.views import Views
 from secfed.rounds.chain import Chain
 from secfed.rounds.channel import EchoRequest, Link, Offer, RoundOpening, Standing, StudyClosing, most_request_bytes
 from secfed.rounds.faults import NodeClaims
-from secfed.session_end import SessionEnd
 from secfed.study.manifest import Study
 from secfed.study.signing import APPROVAL_LABEL
-from secfed.views import Views
 
 
 class Node:

@@ -7,13 +7,13 @@ from decimal import Decimal
 from typing import Any
 
 from dp.entries import EXACT, Entry, balance_of
-from secfed.attempts import stopped_at
 from secfed.errors import UserError
 from secfed.files.figures import scientific
-from secfed.home import Home
-from secfed.policy import BudgetPolicy
-from secfed.sites import LEDGER_FILE, STORE_FILE
-from secfed.store import open_store
+from secfed.node.attempts import stopped_at
+from secfed.node.home import Home
+from secfed.node.policy import BudgetPolicy
+from secfed.node.sites import LEDGER_FILE, STORE_FILE
+from secfed.node.store import open_store
 
 
 def node_status(home: Home) -> dict[str, Any]:

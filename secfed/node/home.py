@@ -32,24 +32,24 @@ from pydantic import Field, ValidationError
 
 from crypto.identity import Identity
 from dp.ledger import Ledger
-from secfed.consent import Consent
-from secfed.data_watch import DataWatch
 from secfed.errors import UserError
 from secfed.files.whole import json_text, sync_folder, try_lock, write_whole
-from secfed.keys import read_identity
 from secfed.models.data import columns
-from secfed.node import Node
-from secfed.node_file import Dataset, NodeFile, read_node_file
-from secfed.node_parts import NodeParts
-from secfed.policy import Policy, PolicyFile, load_policy, load_policy_file
+from secfed.node.consent import Consent
+from secfed.node.data_watch import DataWatch
+from secfed.node.keys import read_identity
+from secfed.node.node import Node
+from secfed.node.parts import NodeParts
+from secfed.node.policy import Policy, PolicyFile, load_policy, load_policy_file
+from secfed.node.settings import Dataset, NodeFile, read_node_file
+from secfed.node.sites import LEDGER_FILE, STORE_FILE, Site, check_budget, check_site, reserve_once
+from secfed.node.store import NodeStore
+from secfed.node.texts import check_texts
 from secfed.rounds.run_facts import EMBEDDED
-from secfed.sites import LEDGER_FILE, STORE_FILE, Site, check_budget, check_site, reserve_once
-from secfed.store import NodeStore
 from secfed.study.approvals import Approval, StudyFile, approval_text, read_approval
 from secfed.study.manifest import Name, Study
 from secfed.study.sections import Section
 from secfed.study.signing import LEDGER_LABEL
-from secfed.texts import check_texts
 
 VARIABLE = "SECFED_HOME"
 KEY, POLICY, NODE, MODELS, STUDIES = "identity.key", "policy.toml", "node.toml", "models", "studies"
@@ -283,7 +283,7 @@ class Home:
         Args:
             digest: the study's.
             engine: what carries its messages (`secfed.rounds.run_facts`), as the node signs it.
-            on_step, tell_owner, pause: as `secfed.node.Node` has them.
+            on_step, tell_owner, pause: as `secfed.node.node.Node` has them.
 
         Raises:
             UserError: the study is not approved, another process runs it, or policy, data or model forbid it. The text

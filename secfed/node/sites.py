@@ -5,8 +5,8 @@ For a run in one process:
     <study's folder>/sites/<name>/      what the hospital brings: identity.key, policy.toml, patients.jsonl
     <run's folder>/sites/<name>/        what it remembers: ledger.sqlite, node.sqlite
 
-A node of its own has a home instead (`secfed.home`). `read_site` and `check_site` look and refuse; they write nothing,
-so that bad input leaves no trace.
+A node of its own has a home instead (`secfed.node.home`). `read_site` and `check_site` look and refuse; they write
+nothing, so that bad input leaves no trace.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from dp.entries import epsilon_amount
 from dp.events import Unit
 from dp.ledger import Ledger, refusal
 from secfed.errors import UserError
-from secfed.keys import read_identity
 from secfed.models.data import Columns, Record, read_patients
-from secfed.policy import Policy, load_policy
+from secfed.node.keys import read_identity
+from secfed.node.policy import Policy, load_policy
 from secfed.study.account import check_noise, least_price, price
 from secfed.study.manifest import Study
 from secfed.study.signing import LEDGER_LABEL

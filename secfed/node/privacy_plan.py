@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from secfed.files.figures import amount, rounded_up
+from secfed.node.sites import LEDGER_FILE, Site
 from secfed.rounds.run_facts import RunKind, against_in_short
-from secfed.sites import LEDGER_FILE, Site
 from secfed.study.account import epsilon_to_spare, price
 from secfed.study.algorithms import describe
 from secfed.study.manifest import Study

@@ -16,7 +16,7 @@ from secfed.errors import UserError
 from secfed.models.data import Record, encode
 
 if TYPE_CHECKING:
-    from secfed.sites import Site
+    from secfed.node.sites import Site
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from typing import Final
 
 from protocols.client import Client
 from protocols.errors import LocalError, RemoteError
+from secfed.node.store import NodeStore
 from secfed.rounds.channel import ATTEMPTS_MAX
-from secfed.store import NodeStore
 from secfed.study.manifest import Study
 
 MORE_ATTEMPTS_MAX: Final = 9

@@ -14,11 +14,11 @@ from crypto.identity import Identity
 from secfed.errors import UserError
 from secfed.files.toml import TOML_BYTES_MAX, parse_toml, toml_text
 from secfed.files.whole import write_whole
-from secfed.home import KEY, MODELS, NODE, POLICY, STUDIES, Home
-from secfed.keys import write_identity
 from secfed.models.data import Columns, Survey, survey
-from secfed.node_file import Dataset, NodeFile, write_node_file
-from secfed.policy import BudgetPolicy, PolicyFile
+from secfed.node.home import KEY, MODELS, NODE, POLICY, STUDIES, Home
+from secfed.node.keys import write_identity
+from secfed.node.policy import BudgetPolicy, PolicyFile
+from secfed.node.settings import Dataset, NodeFile, write_node_file
 from secfed.study.manifest import band_around, first_problem
 
 
@@ -57,7 +57,7 @@ def make_home(path: Path, name: str) -> Home:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=".secfed-", dir=path.parent))  # mode 0700
         write_identity(beside / KEY, Identity.generate())
-        write_whole(beside / POLICY, files("secfed").joinpath("node_policy.toml").read_bytes())
+        write_whole(beside / POLICY, files("secfed.node").joinpath("policy.toml").read_bytes())
         write_node_file(beside / NODE, node)
         for folder in (STUDIES, MODELS):
             (beside / folder).mkdir(mode=0o700)

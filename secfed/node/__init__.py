@@ -1,0 +1,1 @@
+"""One site: its node, its home, its policy, and what its owner decides. Knows nothing of the aggregator."""
