@@ -32,6 +32,7 @@ from protocols.parameters import CohortRules
 from protocols.receipts import Receipt
 from protocols.session import SessionConfig
 from protocols.wire import AnyMessage, Limits, decode, encode
+from secfed.aggregator.handover import HospitalEnd, read_handover
 from secfed.node.answers import answer_of
 from secfed.node.node import Node
 from secfed.node.parts import NodeParts
@@ -39,10 +40,9 @@ from secfed.node.policy import Policy
 from secfed.node.store import NodeStore
 from secfed.rounds.chain import Chain
 from secfed.rounds.channel import Link, RoundOpening
-from secfed.rounds.handover import HandoverRequest, read_handover
+from secfed.rounds.handover import HandoverRequest
 from secfed.rounds.strategies import Layout, ModelState
 from secfed.study.manifest import Study
-from secfed.summary import HospitalEnd
 
 SIZE = 7
 RULES = CohortRules(roster_size=SIZE, colluders=1, tolerated_dropouts=2, minimum=3)

@@ -15,7 +15,7 @@ from pathlib import Path
 from dp.bookkeeping import first_fault
 from dp.entries import Entry, hour_from
 from dp.errors import AnotherFormat
-from secfed.aggregator_home import AggregatorHome
+from secfed.aggregator.home import AggregatorHome
 from secfed.engines.flare.kit_check import examine_kit, remembered, warn_of_end
 from secfed.errors import UserError
 from secfed.findings import Finding, NotChecked, Warned, look

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from secfed.aggregator_home import SETTINGS, AggregatorHome
+from secfed.aggregator.home import SETTINGS, AggregatorHome
 from secfed.demo import DemoSettings, prepare_demo
 from secfed.engines.flare.jobs import connect
 from secfed.engines.flare.kits import Federation, make_kits

@@ -19,15 +19,18 @@ from typing import Any
 
 from dp.errors import DPError
 from dp.ledger import Ledger
-from secfed.coordinator import Coordinator, RoundRecord
+from secfed.aggregator.coordinator import Coordinator, RoundRecord
+from secfed.aggregator.handover import HospitalEnd
+from secfed.aggregator.journal import Journal
+from secfed.aggregator.results import save_adapter, write_first_state, write_results
+from secfed.aggregator.summary import summarise
 from secfed.engines.embedded import ENGINE, EmbeddedChannel, Simulation, load_simulation
 from secfed.errors import UserError
 from secfed.files.whole import check_writable, whole_or_gone
-from secfed.journal import Journal
 from secfed.models.data import Record, columns, read_test_set, tokenise
 from secfed.models.trainer import Trainer
 from secfed.models.trainers import StudyModel, open_study_model, progress_steps, trainer_for
-from secfed.node.books import planned_end
+from secfed.node.books import hand_over, planned_end
 from secfed.node.node import Node
 from secfed.node.parts import NodeParts
 from secfed.node.privacy_plan import privacy_plan
@@ -35,14 +38,12 @@ from secfed.node.sites import LEDGER_FILE, STORE_FILE, Site, read_site, reserve
 from secfed.node.store import NodeStore
 from secfed.node.texts import check_texts, told
 from secfed.reports import folder as run_folder
-from secfed.results import save_adapter, write_first_state, write_results
 from secfed.rounds.events import LocalStep, Note, OwnerTold, Reporter
 from secfed.rounds.run_facts import RunKind
 from secfed.study import account
 from secfed.study.approvals import SIGNATURES, signatures_text, study_file_digest
 from secfed.study.manifest import Study, load_study
 from secfed.study.text import in_columns
-from secfed.summary import HospitalEnd, summarise
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ def execute(plan: Plan, reporter: Reporter, confirmed: Callable[[], bool] = lamb
         )
         records = tuple(coordinator.run())
         after = save_adapter(plan.out, study, model, coordinator.chain, test_set)
-        hospitals = [HospitalEnd.of(node) for node in nodes]
+        hospitals = [_end_of(node) for node in nodes]
         summary = summarise(
             study,
             plan.out,
@@ -230,3 +231,14 @@ def _write_agreement(plan: Plan, nodes: list[Node]) -> None:
     study_file = (plan.out / run_folder.STUDY).read_bytes()
     approvals = [node.approve(study_file_digest(study_file)) for node in nodes]
     (plan.out / SIGNATURES).write_text(signatures_text(plan.study, study_file, approvals))
+
+
+def _end_of(node: Node) -> HospitalEnd:
+    """Where a node of this process stands. Raises UserError where the study is not closed at it."""
+    copy = hand_over(node)
+    if copy is None:
+        raise UserError(
+            f"{node.parts.name} has not closed the study, so that its ledger says nothing of how it ended",
+            "See above what it refused",
+        )
+    return HospitalEnd(node.index, copy)

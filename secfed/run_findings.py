@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from secfed.aggregator_home import AggregatorHome
+from secfed.aggregator.home import AggregatorHome
 from secfed.engines.flare.run_state import RunState, read_state
 from secfed.findings import Finding, NotChecked, Warned, look
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from secfed.aggregator_home import SETTINGS, AggregatorHome
+from secfed.aggregator.home import SETTINGS, AggregatorHome
 from secfed.engines.flare.jobs import connect
 from secfed.engines.flare.kits import Federation, make_kits
 from secfed.engines.flare.loopback import HOST, OPERATOR, SERVER, Loopback, free_port

@@ -9,8 +9,9 @@ from audits.simulator import VICTIM, Outcome
 from protocols.errors import OversizedMessage
 from protocols.receipts import Receipt
 from protocols.wire import Message, encode
+from secfed.aggregator.handover import read_attendance
 from secfed.rounds.channel import EchoRequest, Link, RoundOpening, StudyClosing
-from secfed.rounds.handover import AttendanceRequest, HandoverRequest, read_attendance
+from secfed.rounds.handover import AttendanceRequest, HandoverRequest
 
 REQUESTS: tuple[type[Message], ...] = (RoundOpening, EchoRequest, StudyClosing, AttendanceRequest, HandoverRequest)
 

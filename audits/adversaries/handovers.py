@@ -8,8 +8,9 @@ from audits.federation import FILE, ROUNDS, RULES, Federation, study_of
 from audits.simulator import VICTIM, Outcome
 from protocols.receipts import Receipt
 from protocols.wire import encode
+from secfed.aggregator.handover import read_attendance, read_handover
 from secfed.rounds.channel import Link, StudyClosing
-from secfed.rounds.handover import AttendanceRequest, HandoverRequest, read_attendance, read_handover
+from secfed.rounds.handover import AttendanceRequest, HandoverRequest
 from secfed.study.manifest import Study
 from secfed.study.signing import APPROVAL_LABEL
 

@@ -32,7 +32,7 @@ from dp.ledger import Ledger
 from dp.sampling import Patients
 from protocols import encoding
 from protocols.receipts import Receipt
-from secfed.coordinator import Coordinator
+from secfed.aggregator.coordinator import Coordinator
 from secfed.engines.embedded import Cut, EmbeddedChannel, Simulation
 from secfed.models.model import AdapterModel
 from secfed.models.training import make_trainer

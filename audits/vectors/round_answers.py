@@ -15,7 +15,7 @@ from audits.vectors.making import apply, flip, put
 from audits.vectors.round_world import Change, World
 from audits.vectors.rounds import NODE, BadAnswer, Rounds
 from audits.vectors.splices import Splice
-from secfed.rounds import handover
+from secfed.aggregator.handover import read_attendance, read_handover
 from secfed.study.approvals import study_file_digest
 from secfed.study.manifest import Study as RealStudy
 
@@ -37,8 +37,8 @@ def check(bad: BadAnswer, rounds: Rounds) -> list[str]:
 def _is_taken(answer: str, data: bytes, rounds: Rounds) -> bool:
     study = RealStudy.model_validate_json(json.dumps(rounds.study))
     if answer == ATTENDANCE:
-        return handover.read_attendance(study, study_file_digest(rounds.file), NODE, data) is not None
-    return handover.read_handover(study, NODE, data) is not None
+        return read_attendance(study, study_file_digest(rounds.file), NODE, data) is not None
+    return read_handover(study, NODE, data) is not None
 
 
 def _is_read(answer: str, data: bytes, rounds: Rounds) -> bool:

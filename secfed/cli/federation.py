@@ -180,7 +180,7 @@ def start(
     aggregator: AggregatorFolder = None,
 ) -> None:
     """Run the server from its kit, in this process, until it is ended. A site is run by `secfed node run`."""
-    from secfed.aggregator_home import default_home
+    from secfed.aggregator.home import default_home
     from secfed.engines.flare.processes import become, is_server
 
     if not is_server(kit_folder):
@@ -198,7 +198,7 @@ def submit(
     approved the study; one that connects later is let in between two rounds. A server that was killed or restarted
     submits what ran by itself: there is no need to do it by hand then, and no harm in it.
     """
-    from secfed.aggregator_home import AggregatorHome, default_home
+    from secfed.aggregator.home import AggregatorHome, default_home
     from secfed.engines.flare.connections import read_connections
     from secfed.engines.flare.jobs import connect
     from secfed.engines.flare.status import Connections, ages
@@ -249,7 +249,7 @@ def leave_out(
     To find the one whose uploads spoil the sums: see docs/wrong-sums.md. As many can be left out as may drop out of a
     round of all. They still get every receipt and sum.
     """
-    from secfed.aggregator_home import AggregatorHome, default_home
+    from secfed.aggregator.home import AggregatorHome, default_home
     from secfed.study.manifest import load_study
 
     if nobody == bool(sites):

@@ -12,7 +12,7 @@ import typer
 from secfed.errors import UserError
 
 if TYPE_CHECKING:
-    from secfed.aggregator_home import AggregatorHome
+    from secfed.aggregator.home import AggregatorHome
     from secfed.engines.flare.jobs import Job
     from secfed.engines.flare.status import Connections, StudyStatus
 
@@ -23,7 +23,7 @@ def tell_status(kit: Path, aggregator: Path | None, as_json: bool) -> None:
     Raises:
         UserError: the server does not answer, or a file of a run cannot be read.
     """
-    from secfed.aggregator_home import AggregatorHome, default_home
+    from secfed.aggregator.home import AggregatorHome, default_home
     from secfed.engines.flare.connections import read_connections
     from secfed.engines.flare.jobs import connect
     from secfed.engines.flare.status import Connections, ages, lines_of

@@ -14,14 +14,10 @@ from typing import ClassVar
 
 from crypto.identity import SIGNATURE_BYTES
 from crypto.kdf import DIGEST_BYTES
-from dp.errors import LedgerCorrupt
-from dp.ledger_copy import LedgerCopy, read_copy
 from protocols.errors import ProtocolError
-from protocols.wire import AnyMessage, Index, Limits, Message, Octets, decode, exactly, most_map_bytes, wired
+from protocols.wire import Index, Limits, Message, Octets, decode, exactly, most_map_bytes, wired
 from secfed.rounds.channel import Standing
 from secfed.study.manifest import Study
-from secfed.study.signing import APPROVAL_LABEL, LEDGER_LABEL
-from secfed.summary import HospitalEnd
 
 LEDGER_BYTES_MAX = 16 << 20
 """Of a ledger's copy: about twenty thousand rounds of all studies together."""
@@ -73,51 +69,9 @@ def most_handover_bytes(study: Study) -> int:
     return max(most_map_bytes(kind, limits_of(study)) for kind in (Attendance, Handover))
 
 
-def read_attendance(study: Study, study_file: bytes, node: int, answer: bytes) -> bytes | None:
-    """The signature in a node's answer, if it is one of that node under this study and this very file.
-
-    Args:
-        study: what the node was asked about.
-        study_file: digest of the file's bytes (`secfed.study.approvals.study_file_digest`).
-        node: its place in the roster.
-        answer: what came.
-    """
-    message = _read(Attendance, study, node, answer)
-    if message is None:
-        return None
-    digests = study.digest, study_file
-    return message.approval if study.identities[node].verifies(message.approval, APPROVAL_LABEL, *digests) else None
-
-
 def keeps_out(study: Study, node: int, answer: bytes) -> bool:
     """Whether a node answers that it is there and takes no part for now: by its own word, and without a reason."""
     try:
         return decode(Standing, answer, limits_of(study), node).sender == node
     except ProtocolError:
         return False
-
-
-def read_handover(study: Study, node: int, answer: bytes) -> HospitalEnd | None:
-    """What a node handed over, if every entry is that node's, and says how it ran and that the study is paid for."""
-    message = _read(Handover, study, node, answer)
-    if message is None:
-        return None
-    try:
-        end = HospitalEnd(node, _copy(study, node, message.ledger))
-    except LedgerCorrupt:
-        return None
-    return end if end.facts and end.is_reserved else None
-
-
-def _copy(study: Study, node: int, data: bytes) -> LedgerCopy:
-    identity = study.identities[node]
-    return read_copy(data, study.digest, lambda message, signature: identity.verifies(signature, LEDGER_LABEL, message))
-
-
-def _read(kind: type[AnyMessage], study: Study, node: int, answer: bytes) -> AnyMessage | None:
-    try:
-        message = decode(kind, answer, limits_of(study), node)
-    except ProtocolError:
-        return None
-    fits = getattr(message, "sender", None) == node and getattr(message, "study", None) == study.digest
-    return message if fits else None

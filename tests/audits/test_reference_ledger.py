@@ -13,8 +13,9 @@ from audits.reference_ledger import read_copy
 from audits.vectors import ledgers
 from audits.vectors.ledgers import Copies, check
 from protocols.wire import encode
+from secfed.aggregator.handover import read_handover
 from secfed.node.answers import handover
-from secfed.rounds.handover import Handover, HandoverRequest, read_handover
+from secfed.rounds.handover import Handover, HandoverRequest
 from tests.secfed.federation import Federation, make_study
 
 NODE = 2

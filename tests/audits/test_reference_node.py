@@ -22,11 +22,12 @@ from audits.notation import C, Refused, parse_cbor, verify
 from protocols import sharing
 from protocols.errors import ProtocolError
 from protocols.wire import encode
-from secfed.coordinator import Coordinator, RoundRecord
+from secfed.aggregator.coordinator import Coordinator, RoundRecord
+from secfed.aggregator.handover import read_attendance, read_handover
 from secfed.engines.embedded import Cut
 from secfed.node.answers import attendance, handover
 from secfed.rounds.channel import StudyClosing
-from secfed.rounds.handover import AttendanceRequest, HandoverRequest, read_attendance, read_handover
+from secfed.rounds.handover import AttendanceRequest, HandoverRequest
 from secfed.rounds.strategies import ModelState
 from secfed.study.approvals import study_file_digest
 from secfed.study.manifest import Study

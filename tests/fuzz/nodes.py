@@ -23,7 +23,7 @@ from protocols.errors import FaultKind, ProtocolError
 from protocols.messages import FROM_NODE
 from protocols.sharing import sign
 from protocols.wire import Limits, decode, encode, fields_of
-from secfed.coordinator import Coordinator
+from secfed.aggregator.coordinator import Coordinator
 from secfed.engines.embedded import EmbeddedChannel, Simulation
 from secfed.node.node import Node
 from secfed.node.store import NodeStore

@@ -12,16 +12,19 @@ from safetensors.numpy import save_file
 
 from dp.ledger_copy import write_copy
 from protocols.wire import encode
+from secfed.aggregator.handover import HospitalEnd
+from secfed.aggregator.summary import summarise
 from secfed.engines.embedded import ENGINE, Cut
 from secfed.files.whole import json_text
 from secfed.models.adapter import CONFIG_FILE, WEIGHTS_FILE, frozen_start, loading_arguments
+from secfed.node.books import hand_over
+from secfed.node.node import Node
 from secfed.reports import folder as run_folder
 from secfed.reports.html import write_report
 from secfed.reports.privacy import build_report
 from secfed.study.account import epsilon_by_round
 from secfed.study.approvals import SIGNATURES, signatures_text, study_file_digest
 from secfed.study.manifest import load_study
-from secfed.summary import HospitalEnd, summarise
 from tests.secfed.federation import Federation, FormulaTrainer, study_values
 
 FROZEN = "base_model.model.layer.lora_A.weight"
@@ -69,7 +72,7 @@ def write_run(out: Path, work: Path, cuts: tuple[Cut, ...] = (), **changes: Any)
         study,
         out,
         records,
-        [HospitalEnd.of(node) for node in federation.nodes],
+        [end_of(node) for node in federation.nodes],
         coordinator.chain,
         epsilon_by_round=epsilon_by_round(study),
         accuracy=(0.25, 0.75),
@@ -110,5 +113,12 @@ def write_adapter(out: Path, federation: Federation, vector: np.ndarray) -> None
 
 def write_ledgers(out: Path, federation: Federation) -> None:
     for node in federation.nodes:
-        copy = write_copy(HospitalEnd.of(node).copy)
+        copy = write_copy(end_of(node).copy)
         (out / run_folder.ledger_file(node.parts.name)).write_bytes(copy)
+
+
+def end_of(node: Node) -> HospitalEnd:
+    """Where a node stands, at which the study is closed."""
+    copy = hand_over(node)
+    assert copy is not None
+    return HospitalEnd(node.index, copy)

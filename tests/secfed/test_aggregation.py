@@ -11,8 +11,8 @@ import pytest
 
 from protocols.errors import ProtocolError
 from protocols.wire import encode
-from secfed.aggregation import GATHERING, HANDOVER, Aggregation, load
-from secfed.aggregator_home import SETTINGS, AggregatorHome
+from secfed.aggregator.aggregation import GATHERING, HANDOVER, Aggregation, load
+from secfed.aggregator.home import SETTINGS, AggregatorHome
 from secfed.engines.embedded import ENGINE
 from secfed.errors import UserError
 from secfed.node.answers import answer_of

@@ -11,7 +11,7 @@ from protocols.errors import RemoteError, WrongSession
 from protocols.messages import Signature
 from protocols.receipts import SIGNING_LABEL, Receipt, Statement
 from protocols.wire import encode, fields_of
-from secfed.coordinator import Coordinator
+from secfed.aggregator.coordinator import Coordinator
 from secfed.rounds.channel import EchoRequest, Link, StudyClosing
 from tests.secfed.federation import Federation, cut, make_study
 

@@ -19,7 +19,7 @@ from dp.errors import DPError
 from protocols import encoding
 from protocols.errors import ProtocolError
 from protocols.wire import parse_canonical
-from secfed.coordinator import Coordinator
+from secfed.aggregator.coordinator import Coordinator
 from secfed.rounds.strategies import first_state, next_state
 from tests.secfed.federation import ALGORITHMS, Federation, make_study
 

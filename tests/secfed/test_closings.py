@@ -12,7 +12,7 @@ from protocols.errors import BadSignature, LocalError, ProtocolError, WrongSessi
 from protocols.messages import Advertise, Cohort, Published, Signature
 from protocols.receipts import SIGNING_LABEL, Receipt, Statement
 from protocols.wire import decode, encode, fields_of, message_type
-from secfed.coordinator import Coordinator
+from secfed.aggregator.coordinator import Coordinator
 from secfed.engines.embedded import Cut
 from secfed.node.node import Node
 from secfed.rounds.channel import EchoRequest, Link, Offer, RoundOpening, StudyClosing

@@ -14,7 +14,7 @@ from protocols.complaints import NO_FAULTS, Complaint, Faults, Finding
 from protocols.errors import FaultKind, ProtocolError
 from protocols.messages import Cohort, Delivery, MaskedInput, Unmask
 from protocols.wire import Limits, canonical, decode, encode, fields_of, message_type, most_map_bytes, to_map
-from secfed.coordinator import Coordinator
+from secfed.aggregator.coordinator import Coordinator
 from secfed.node.node import Node
 from secfed.rounds import faults as secfed_faults
 from secfed.rounds.channel import RoundOpening, Standing, StudyClosing, most_request_bytes

@@ -32,6 +32,7 @@ from nvflare.security.security import FLAuthorizer
 from nvflare.utils.process_utils import ProcessAdapter
 
 from protocols.wire import encode
+from secfed.aggregator.handover import read_attendance
 from secfed.engines.flare.channel import FlareChannel, StudyAborted
 from secfed.engines.flare.envelope import answer_of, read_answer, read_request, request_of
 from secfed.engines.flare.executor import NodeExecutor
@@ -47,7 +48,7 @@ from secfed.node.node import Node
 from secfed.node.pace import OWNERS_LOG
 from secfed.rounds.deadlines import Deadlines
 from secfed.rounds.events import RoundClosed
-from secfed.rounds.handover import AttendanceRequest, HandoverRequest, read_attendance
+from secfed.rounds.handover import AttendanceRequest, HandoverRequest
 from secfed.study.approvals import study_file_digest
 from tests.secfed.federation import Federation as Hospitals
 from tests.secfed.federation import make_study

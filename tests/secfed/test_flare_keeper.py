@@ -17,7 +17,7 @@ from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.job_def import RunStatus, job_from_meta
 
-from secfed.aggregator_home import VARIABLE, AggregatorHome
+from secfed.aggregator.home import VARIABLE, AggregatorHome
 from secfed.engines.flare import keeper as keeper_module
 from secfed.engines.flare.keeper import StudyKeeper
 from secfed.engines.flare.progress import RunLog

@@ -13,13 +13,13 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from secfed.aggregation import Aggregation, load
+from secfed.aggregator.aggregation import Aggregation, load
+from secfed.aggregator.journal import Journal
 from secfed.engines.embedded import ENGINE
 from secfed.engines.flare.progress import RunLog, read_log, waits_for_room
 from secfed.errors import UserError
 from secfed.files.full_disk import Room, has_room, is_full
 from secfed.files.whole import append_line, try_lock, write_whole
-from secfed.journal import Journal
 from secfed.models import model as models
 from secfed.rounds.events import Note, RoundClosed
 from tests.secfed.test_aggregation import Study, study

@@ -11,13 +11,14 @@ from dp.ledger import Ledger
 from dp.ledger_copy import LedgerCopy, copy_for, write_copy
 from protocols.errors import LocalError, ProtocolError, WrongSession
 from protocols.wire import encode
-from secfed.coordinator import Coordinator
+from secfed.aggregator.coordinator import Coordinator
+from secfed.aggregator.handover import read_handover
 from secfed.engines.embedded import Cut
 from secfed.node.answers import handover
 from secfed.node.node import Node
 from secfed.node.policy import PacePolicy
 from secfed.rounds.channel import Link, RoundOpening, StudyClosing
-from secfed.rounds.handover import Handover, HandoverRequest, read_handover
+from secfed.rounds.handover import Handover, HandoverRequest
 from secfed.rounds.run_facts import EMBEDDED, RunFacts
 from secfed.study.signing import LEDGER_LABEL
 from tests.secfed.federation import Federation, cut, make_study

@@ -17,7 +17,7 @@ import pytest
 from crypto.identity import Identity
 from dp.errors import GrantDiffers, LedgerCorrupt
 from dp.ledger import Ledger
-from secfed.coordinator import Coordinator
+from secfed.aggregator.coordinator import Coordinator
 from secfed.engines.embedded import EmbeddedChannel, Simulation
 from secfed.errors import UserError
 from secfed.models.training import load_study_model

@@ -13,12 +13,12 @@ import pytest
 from protocols import sharing
 from protocols.errors import ProtocolError
 from protocols.receipts import Receipt
-from secfed import journal as journal_module
-from secfed.coordinator import Coordinator, RoundRecord
+from secfed.aggregator import journal as journal_module
+from secfed.aggregator.coordinator import Coordinator, RoundRecord
+from secfed.aggregator.journal import Journal, Past
 from secfed.engines.embedded import EmbeddedChannel, Simulation
 from secfed.errors import UserError
 from secfed.files.figures import whole_minutes
-from secfed.journal import Journal, Past
 from secfed.reports.folder import JOURNAL, receipt_file, sum_file
 from tests.protocols.dealers import dealing, other_sealed_share
 from tests.secfed.federation import Federation, FormulaTrainer, make_study

@@ -9,7 +9,7 @@ import pytest
 
 from protocols.errors import LocalError
 from protocols.wire import decode, encode
-from secfed.coordinator import Coordinator
+from secfed.aggregator.coordinator import Coordinator
 from secfed.engines.embedded import Cut
 from secfed.node import books
 from secfed.node.store import NodeStore

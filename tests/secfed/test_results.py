@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from secfed.aggregator.results import write_results
 from secfed.reports import folder as run_folder
-from secfed.results import write_results
 from secfed.study.manifest import load_study
 from secfed.verify.folder import verify_folder
 from tests.secfed.run_folders import write_run

@@ -12,7 +12,7 @@ import pytest
 from audits.evidence import all_found, by_file, flip_everything
 from protocols import encoding
 from protocols.errors import WrongSession
-from secfed.coordinator import Coordinator
+from secfed.aggregator.coordinator import Coordinator
 from secfed.reports.folder import FIRST_STATE, read_first_state
 from secfed.rounds.chain import Chain
 from secfed.rounds.strategies import ModelState

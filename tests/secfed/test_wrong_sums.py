@@ -19,11 +19,11 @@ from protocols.errors import ProtocolError
 from protocols.messages import MaskedInput, Published
 from protocols.wire import decode, encode, fields_of, message_type
 from secfed import cli
-from secfed.aggregation import Aggregation, load
-from secfed.aggregator_home import SETTINGS, AggregatorHome
+from secfed.aggregator.aggregation import Aggregation, load
+from secfed.aggregator.home import SETTINGS, AggregatorHome
+from secfed.aggregator.left_out import read_left_out, write_left_out
 from secfed.engines.embedded import ENGINE
 from secfed.errors import UserError
-from secfed.left_out import read_left_out, write_left_out
 from secfed.node.answers import answer_of
 from secfed.node.attempts import MORE_ATTEMPTS_MAX, allow_attempts, stopped_at
 from secfed.node.node import Node

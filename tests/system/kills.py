@@ -34,7 +34,7 @@ from protocols.errors import ProtocolError
 from protocols.messages import MaskedInput
 from protocols.receipts import Receipt
 from protocols.wire import parse_canonical
-from secfed.coordinator import Coordinator
+from secfed.aggregator.coordinator import Coordinator
 from secfed.node.node import Node
 from secfed.node.parts import NodeParts
 from secfed.node.store import NodeStore

@@ -10,13 +10,13 @@ import pytest
 
 pytest.importorskip("nvflare")
 
+from secfed.aggregator.journal import Journal
 from secfed.engines.flare.jobs import write_job
 from secfed.engines.flare.kits import Federation, make_kits
 from secfed.engines.flare.loopback import HOST, SERVER
 from secfed.engines.flare.settings import CONTROLLER, EXECUTOR
 from secfed.errors import UserError
 from secfed.flare_demo import submit_when_connected
-from secfed.journal import Journal
 from secfed.tls_check import Server, greet
 from tests.flare import CANARY, Processes, by_number, federation
 

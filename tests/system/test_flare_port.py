@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("nvflare")
 
-from secfed.aggregator_home import AggregatorHome
+from secfed.aggregator.home import AggregatorHome
 from secfed.engines.flare.jobs import connect
 from secfed.engines.flare.kits import Federation, make_kits
 from secfed.engines.flare.loopback import HOST, OPERATOR, SERVER, Loopback, free_port

@@ -14,7 +14,7 @@ pytest.importorskip("nvflare")
 
 from typer.testing import CliRunner
 
-from secfed.aggregator_home import SETTINGS
+from secfed.aggregator.home import SETTINGS
 from secfed.cli import app
 from secfed.engines.flare.jobs import connect
 from secfed.engines.flare.loopback import SERVER

@@ -13,7 +13,7 @@ from typing import Any
 from nvflare.apis.shareable import Shareable
 
 from protocols.aggregator import Stage
-from secfed.aggregation import GATHERING
+from secfed.aggregator.aggregation import GATHERING
 from secfed.engines.flare.envelope import read_answer, request_of
 from secfed.engines.flare.memory import give_back
 from secfed.engines.flare.progress import RunLog

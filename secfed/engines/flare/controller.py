@@ -1,7 +1,7 @@
 """The server's side of a job: the study at the aggregator, with FLARE's messages as its channel.
 
 The job says one thing, the study's digest. Study, base model and test set are what this server's operator put into the
-aggregator's folder (`secfed.aggregator_home`); a digest that is not there is refused. FLARE's own tasks are not used.
+aggregator's folder (`secfed.aggregator.home`); a digest that is not there is refused. FLARE's own tasks are not used.
 
 One process runs a study: it holds a lock for as long as it lives (`AggregatorHome.take_run`), or two jobs of one study,
 each with a part of the sites, would write one journal.
@@ -23,7 +23,7 @@ from nvflare.apis.signal import Signal
 
 from dp.errors import DPError
 from protocols.errors import ProtocolError
-from secfed.aggregator_home import AggregatorHome, default_home
+from secfed.aggregator.home import AggregatorHome, default_home
 from secfed.engines.flare.bounds import INCOMING
 from secfed.engines.flare.channel import FlareChannel, SitesWait, StudyAborted
 from secfed.engines.flare.envelope import TOPIC
@@ -120,7 +120,7 @@ class StudyController(Controller):  # type: ignore[misc]
         """There are no tasks: whatever comes is dropped."""
 
     def _run(self, home: AggregatorHome, log: RunLog, room: Room, abort_signal: Signal, fl_ctx: FLContext) -> None:
-        from secfed.aggregation import Aggregation, load  # loads torch
+        from secfed.aggregator.aggregation import Aggregation, load  # loads torch
 
         work = load(home, self._digest)
         engine = fl_ctx.get_engine()

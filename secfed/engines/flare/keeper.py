@@ -1,9 +1,9 @@
 """A study whose server died is submitted again by the server that is started after it; sites that come late, too.
 
 FLARE leaves the job of a server that was killed as it was, and never runs it again; and a site that connects when a job
-runs already takes no part in it. The aggregator's folder knows how far the study came (`secfed.journal`), so the same
-job, submitted anew, goes on from there. For a late site the running job is told, ends between two rounds, and is
-submitted again with everybody. A job that ended by its own word, or by the operator's, stays ended.
+runs already takes no part in it. The aggregator's folder knows how far the study came (`secfed.aggregator.journal`), so
+the same job, submitted anew, goes on from there. For a late site the running job is told, ends between two rounds, and
+is submitted again with everybody. A job that ended by its own word, or by the operator's, stays ended.
 
 An operator who submits the study by hand meanwhile does no harm. Nothing is submitted again while a job of the study
 waits or runs, and of two that were submitted at once FLARE starts one.
@@ -27,7 +27,7 @@ from nvflare.apis.job_def import Job, JobMetaKey, RunStatus
 from nvflare.apis.utils.job_utils import get_event_job_id
 from nvflare.private.fed.server.job_cmds import CLONED_META_KEYS
 
-from secfed.aggregator_home import AggregatorHome, default_home
+from secfed.aggregator.home import AggregatorHome, default_home
 from secfed.engines.flare.bounds import bound_memory
 from secfed.engines.flare.connections import ConnectionsFile, open_connections
 from secfed.engines.flare.kit_watch import watch

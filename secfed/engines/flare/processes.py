@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from secfed import aggregator_home
+from secfed.aggregator import home as aggregator_home
 from secfed.errors import UserError
 from secfed.node import home as node_home
 

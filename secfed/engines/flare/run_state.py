@@ -19,7 +19,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from protocols.aggregator import Stage
-from secfed.aggregation import GATHERING
+from secfed.aggregator.aggregation import GATHERING
 from secfed.errors import UserError
 from secfed.rounds.events import NO_ANSWER, Event, NodeAbsent, Note, RoundClosed, RoundFailed, RoundOpened
 from secfed.study.sections import Section

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from secfed.aggregation import GATHERING, HANDOVER
+from secfed.aggregator.aggregation import GATHERING, HANDOVER
 from secfed.engines.flare.run_state import Doing, RunState, SiteState
 from secfed.rounds.events import KEEPS_OUT, LEFT_OUT
 

@@ -22,10 +22,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from secfed.aggregator.left_out import read_left_out, write_left_out
 from secfed.errors import UserError
 from secfed.files.toml import as_json, read_toml
 from secfed.files.whole import READABLE, try_lock, write_whole
-from secfed.left_out import read_left_out, write_left_out
 from secfed.reports.folder import STUDY
 from secfed.rounds.deadlines import Deadlines
 from secfed.study.manifest import Study, first_problem, load_study

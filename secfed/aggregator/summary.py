@@ -6,66 +6,27 @@ It is handed on, so that its durations are whole minutes: how long a round took 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dp.entries import Entry
-from dp.ledger_copy import LedgerCopy
-from secfed.coordinator import RoundRecord
-from secfed.errors import UserError
+from secfed.aggregator.coordinator import RoundRecord
+from secfed.aggregator.handover import HospitalEnd
 from secfed.files.figures import minute_after, minute_before, whole_minutes
 from secfed.models.adapter import ADAPTER_FILES
-from secfed.node.books import hand_over
 from secfed.reports.folder import ADAPTER
 from secfed.rounds.chain import Chain
 from secfed.rounds.faults import told_claim
-from secfed.rounds.run_facts import COORDINATORS_WORD, RunFacts, RunKind, against_in_short, how_it_ran
+from secfed.rounds.run_facts import COORDINATORS_WORD, RunKind, against_in_short, how_it_ran
 from secfed.study.base import files_digest
 from secfed.study.manifest import Study
 
 if TYPE_CHECKING:
-    from secfed.node.node import Node
+    pass
 
 _LIBRARIES = ("secfed", "torch", "opacus", "peft", "transformers", "dp-accounting", "cryptography", "numpy")
-
-
-@dataclass(frozen=True, slots=True)
-class HospitalEnd:
-    """Where one hospital stands after the last round, in its own signed words."""
-
-    index: int
-    """Its place in the roster."""
-    copy: LedgerCopy
-    """What it has handed over of its ledger."""
-
-    @classmethod
-    def of(cls, node: Node) -> HospitalEnd:
-        """Of a node in this process. Raises UserError where the study is not closed at it."""
-        copy = hand_over(node)
-        if copy is None:
-            raise UserError(
-                f"{node.parts.name} has not closed the study, so that its ledger says nothing of how it ended",
-                "See above what it refused",
-            )
-        return cls(node.index, copy)
-
-    @property
-    def state(self) -> bytes:
-        """Digest of the model's state that it holds."""
-        return bytes.fromhex(self.copy.closing["state"])
-
-    @property
-    def facts(self) -> tuple[RunFacts, ...]:
-        """How each of its processes ran the study."""
-        return tuple(RunFacts.of(entry.body) for entry in self.copy.entries if entry.kind == "run")
-
-    @property
-    def is_reserved(self) -> bool:
-        """Whether its ledger shows a reservation for the study."""
-        return any(entry.kind == "reserve" for entry in self.copy.entries)
 
 
 def summarise(

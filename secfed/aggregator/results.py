@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dp.ledger_copy import write_copy
+from secfed.aggregator.handover import HospitalEnd
 from secfed.files.figures import minute_before
 from secfed.files.whole import READABLE, json_text, write_whole
 from secfed.reports import folder as run_folder
@@ -19,7 +20,6 @@ from secfed.rounds.chain import Chain
 from secfed.rounds.strategies import Layout, ModelState
 from secfed.study.approvals import SIGNATURES
 from secfed.study.manifest import Study
-from secfed.summary import HospitalEnd
 
 if TYPE_CHECKING:
     from dp.sampling import Patients

@@ -2,7 +2,7 @@
 
 The nodes are elsewhere. Before every round they are asked whether they are there, so that rounds do not burn while the
 network is down; after the last, each hands over what the folder needs (`secfed.rounds.handover`). Started again over
-the same folder it goes on where it was (`secfed.journal`). Where its disk is full it waits for room
+the same folder it goes on where it was (`secfed.aggregator.journal`). Where its disk is full it waits for room
 (`secfed.files.full_disk`): no round is opened before its number is on disk, and no receipt told to anybody before it
 is.
 """
@@ -18,24 +18,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from protocols.wire import encode
-from secfed.aggregator_home import AggregatorHome
-from secfed.coordinator import Coordinator, RoundRecord
+from secfed.aggregator.coordinator import Coordinator, RoundRecord
+from secfed.aggregator.handover import HospitalEnd, read_attendance, read_handover
+from secfed.aggregator.home import AggregatorHome
+from secfed.aggregator.journal import Journal
+from secfed.aggregator.results import save_adapter, write_first_state, write_results
+from secfed.aggregator.summary import summarise
 from secfed.errors import UserError
 from secfed.files.full_disk import Room
 from secfed.files.whole import READABLE, write_whole
-from secfed.journal import Journal
 from secfed.models.data import columns, read_test_set, tokenise
 from secfed.reports import folder as run_folder
-from secfed.results import save_adapter, write_first_state, write_results
 from secfed.rounds.chain import Chain
 from secfed.rounds.channel import ATTEMPTS_MAX, Channel
 from secfed.rounds.deadlines import Deadlines
 from secfed.rounds.events import KEEPS_OUT, Event, NodeAbsent, Note
-from secfed.rounds.handover import AttendanceRequest, HandoverRequest, keeps_out, read_attendance, read_handover
+from secfed.rounds.handover import AttendanceRequest, HandoverRequest, keeps_out
 from secfed.study import account
 from secfed.study.approvals import SIGNATURES, signatures_text, study_file_digest
 from secfed.study.manifest import Study
-from secfed.summary import HospitalEnd, summarise
 
 if TYPE_CHECKING:
     from dp.sampling import Patients

@@ -1,0 +1,85 @@
+"""What nodes hand over at a study's end, checked before anything is made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dp.errors import LedgerCorrupt
+from dp.ledger_copy import LedgerCopy, read_copy
+from protocols.errors import ProtocolError
+from protocols.wire import AnyMessage, decode
+from secfed.rounds.handover import Attendance, Handover, limits_of
+from secfed.rounds.run_facts import RunFacts
+from secfed.study.manifest import Study
+from secfed.study.signing import APPROVAL_LABEL, LEDGER_LABEL
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class HospitalEnd:
+    """Where one hospital stands after the last round, in its own signed words."""
+
+    index: int
+    """Its place in the roster."""
+    copy: LedgerCopy
+    """What it has handed over of its ledger."""
+
+    @property
+    def state(self) -> bytes:
+        """Digest of the model's state that it holds."""
+        return bytes.fromhex(self.copy.closing["state"])
+
+    @property
+    def facts(self) -> tuple[RunFacts, ...]:
+        """How each of its processes ran the study."""
+        return tuple(RunFacts.of(entry.body) for entry in self.copy.entries if entry.kind == "run")
+
+    @property
+    def is_reserved(self) -> bool:
+        """Whether its ledger shows a reservation for the study."""
+        return any(entry.kind == "reserve" for entry in self.copy.entries)
+
+
+def read_attendance(study: Study, study_file: bytes, node: int, answer: bytes) -> bytes | None:
+    """The signature in a node's answer, if it is one of that node under this study and this very file.
+
+    Args:
+        study: what the node was asked about.
+        study_file: digest of the file's bytes (`secfed.study.approvals.study_file_digest`).
+        node: its place in the roster.
+        answer: what came.
+    """
+    message = _read(Attendance, study, node, answer)
+    if message is None:
+        return None
+    digests = study.digest, study_file
+    return message.approval if study.identities[node].verifies(message.approval, APPROVAL_LABEL, *digests) else None
+
+
+def read_handover(study: Study, node: int, answer: bytes) -> HospitalEnd | None:
+    """What a node handed over, if every entry is that node's, and says how it ran and that the study is paid for."""
+    message = _read(Handover, study, node, answer)
+    if message is None:
+        return None
+    try:
+        end = HospitalEnd(node, _copy(study, node, message.ledger))
+    except LedgerCorrupt:
+        return None
+    return end if end.facts and end.is_reserved else None
+
+
+def _copy(study: Study, node: int, data: bytes) -> LedgerCopy:
+    identity = study.identities[node]
+    return read_copy(data, study.digest, lambda message, signature: identity.verifies(signature, LEDGER_LABEL, message))
+
+
+def _read(kind: type[AnyMessage], study: Study, node: int, answer: bytes) -> AnyMessage | None:
+    try:
+        message = decode(kind, answer, limits_of(study), node)
+    except ProtocolError:
+        return None
+    fits = getattr(message, "sender", None) == node and getattr(message, "study", None) == study.digest
+    return message if fits else None
