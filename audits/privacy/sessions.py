@@ -33,7 +33,7 @@ from dp.sampling import Patients
 from protocols import encoding
 from protocols.receipts import Receipt
 from secfed.aggregator.coordinator import Coordinator
-from secfed.engines.embedded import Cut, EmbeddedChannel, Simulation
+from secfed.engines.embedded.channel import Cut, EmbeddedChannel, Simulation
 from secfed.models.model import AdapterModel
 from secfed.models.training import make_trainer
 from secfed.node.node import Node

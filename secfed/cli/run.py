@@ -66,7 +66,7 @@ def run_study(
     if not as_json:
         reporter.show(Note(f"checking {study}"))
     settle_libraries()
-    from secfed.run import execute, prepare
+    from secfed.engines.embedded.run import execute, prepare
 
     result = execute(prepare(study, out), reporter, confirmed)
     reporter.close()

@@ -8,8 +8,8 @@
     ledgers/NAME.jsonl                  a copy of each hospital's ledger (`dp.ledger_copy`)
     summary.json, report.json, report.html
 
-`secfed.run` writes it, `secfed.verify` reads it. Every file that is evidence has one possible form for its content, so
-that no byte of it can change unseen. No torch.
+`secfed.engines.embedded.run` writes it, `secfed.verify` reads it. Every file that is evidence has one possible form for
+its content, so that no byte of it can change unseen. No torch.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from protocols.errors import ProtocolError
 from protocols.wire import encode
 from secfed.aggregator.coordinator import Coordinator, RoundRecord
 from secfed.aggregator.handover import read_attendance, read_handover
-from secfed.engines.embedded import Cut
+from secfed.engines.embedded.channel import Cut
 from secfed.node.answers import attendance, handover
 from secfed.rounds.channel import StudyClosing
 from secfed.rounds.handover import AttendanceRequest, HandoverRequest

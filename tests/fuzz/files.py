@@ -18,7 +18,7 @@ from crypto.identity import Identity
 from dp.entries import NOTHING_BEFORE, content_digest, entry_digest, entry_text
 from dp.errors import LedgerCorrupt
 from dp.ledger_copy import read_copy, write_copy
-from secfed.engines.embedded import load_simulation
+from secfed.engines.embedded.channel import load_simulation
 from secfed.errors import UserError
 from secfed.files.whole import json_text
 from secfed.models.adapter import CONFIG_FILE, WEIGHTS_FILE

@@ -24,7 +24,7 @@ from protocols.messages import FROM_NODE
 from protocols.sharing import sign
 from protocols.wire import Limits, decode, encode, fields_of
 from secfed.aggregator.coordinator import Coordinator
-from secfed.engines.embedded import EmbeddedChannel, Simulation
+from secfed.engines.embedded.channel import EmbeddedChannel, Simulation
 from secfed.node.node import Node
 from secfed.node.store import NodeStore
 from secfed.rounds.chain import Chain

@@ -17,7 +17,7 @@ from crypto.randomness import NoiseSecret
 from dp.ledger import Ledger
 from protocols.receipts import Receipt
 from secfed.aggregator.coordinator import Coordinator, RoundRecord
-from secfed.engines.embedded import Cut, EmbeddedChannel, Simulation
+from secfed.engines.embedded.channel import Cut, EmbeddedChannel, Simulation
 from secfed.node.node import Node
 from secfed.node.parts import NodeParts
 from secfed.node.policy import Policy

@@ -14,7 +14,7 @@ from dp.ledger_copy import write_copy
 from protocols.wire import encode
 from secfed.aggregator.handover import HospitalEnd
 from secfed.aggregator.summary import summarise
-from secfed.engines.embedded import ENGINE, Cut
+from secfed.engines.embedded.channel import ENGINE, Cut
 from secfed.files.whole import json_text
 from secfed.models.adapter import CONFIG_FILE, WEIGHTS_FILE, frozen_start, loading_arguments
 from secfed.node.books import hand_over

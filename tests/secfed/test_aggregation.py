@@ -13,7 +13,7 @@ from protocols.errors import ProtocolError
 from protocols.wire import encode
 from secfed.aggregator.aggregation import GATHERING, HANDOVER, Aggregation, load
 from secfed.aggregator.home import SETTINGS, AggregatorHome
-from secfed.engines.embedded import ENGINE
+from secfed.engines.embedded.channel import ENGINE
 from secfed.errors import UserError
 from secfed.node.answers import answer_of
 from secfed.node.node import Node

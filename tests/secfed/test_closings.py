@@ -13,7 +13,7 @@ from protocols.messages import Advertise, Cohort, Published, Signature
 from protocols.receipts import SIGNING_LABEL, Receipt, Statement
 from protocols.wire import decode, encode, fields_of, message_type
 from secfed.aggregator.coordinator import Coordinator
-from secfed.engines.embedded import Cut
+from secfed.engines.embedded.channel import Cut
 from secfed.node.node import Node
 from secfed.rounds.channel import EchoRequest, Link, Offer, RoundOpening, StudyClosing
 from tests.secfed.federation import Federation, cut, make_study

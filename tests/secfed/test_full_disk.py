@@ -15,7 +15,7 @@ from torch import Tensor
 
 from secfed.aggregator.aggregation import Aggregation, load
 from secfed.aggregator.journal import Journal
-from secfed.engines.embedded import ENGINE
+from secfed.engines.embedded.channel import ENGINE
 from secfed.engines.flare.progress import RunLog, read_log, waits_for_room
 from secfed.errors import UserError
 from secfed.files.full_disk import Room, has_room, is_full

@@ -13,7 +13,7 @@ from protocols.errors import LocalError, ProtocolError, WrongSession
 from protocols.wire import encode
 from secfed.aggregator.coordinator import Coordinator
 from secfed.aggregator.handover import read_handover
-from secfed.engines.embedded import Cut
+from secfed.engines.embedded.channel import Cut
 from secfed.node.answers import handover
 from secfed.node.node import Node
 from secfed.node.policy import PacePolicy

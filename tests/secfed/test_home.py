@@ -18,7 +18,7 @@ from crypto.identity import Identity
 from dp.errors import GrantDiffers, LedgerCorrupt
 from dp.ledger import Ledger
 from secfed.aggregator.coordinator import Coordinator
-from secfed.engines.embedded import EmbeddedChannel, Simulation
+from secfed.engines.embedded.channel import EmbeddedChannel, Simulation
 from secfed.errors import UserError
 from secfed.models.training import load_study_model
 from secfed.node.approve import approve, earlier_approval, examine

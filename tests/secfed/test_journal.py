@@ -16,7 +16,7 @@ from protocols.receipts import Receipt
 from secfed.aggregator import journal as journal_module
 from secfed.aggregator.coordinator import Coordinator, RoundRecord
 from secfed.aggregator.journal import Journal, Past
-from secfed.engines.embedded import EmbeddedChannel, Simulation
+from secfed.engines.embedded.channel import EmbeddedChannel, Simulation
 from secfed.errors import UserError
 from secfed.files.figures import whole_minutes
 from secfed.reports.folder import JOURNAL, receipt_file, sum_file

@@ -14,7 +14,8 @@ from dp.accounting import epsilon
 from dp.budgets import Grant
 from dp.errors import BudgetExceeded, DPError, NotReserved
 from dp.ledger import Ledger
-from secfed.engines.embedded import Simulation
+from secfed.engines.embedded.channel import Simulation
+from secfed.engines.embedded.run import Plan, _reserve
 from secfed.errors import UserError
 from secfed.models.data import Columns
 from secfed.node.keys import write_identity
@@ -22,7 +23,6 @@ from secfed.node.policy import load_policy
 from secfed.node.privacy_plan import privacy_plan
 from secfed.node.sites import LEDGER_FILE, Site, read_site, reserve
 from secfed.rounds.run_facts import RunKind
-from secfed.run import Plan, _reserve
 from secfed.study.account import check_noise, price
 from secfed.study.manifest import Study
 from tests.secfed.federation import BASE_DIGEST, Federation, identities, make_policy, make_study

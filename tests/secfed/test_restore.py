@@ -10,7 +10,7 @@ import pytest
 from protocols.errors import LocalError
 from protocols.wire import decode, encode
 from secfed.aggregator.coordinator import Coordinator
-from secfed.engines.embedded import Cut
+from secfed.engines.embedded.channel import Cut
 from secfed.node import books
 from secfed.node.store import NodeStore
 from secfed.rounds.channel import EchoRequest, Offer, RoundOpening, StudyClosing

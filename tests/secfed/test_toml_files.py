@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from secfed.engines.embedded import load_simulation
+from secfed.engines.embedded.channel import load_simulation
 from secfed.errors import UserError
 from secfed.files.toml import TOML_BYTES_MAX, read_toml
 from secfed.node.policy import load_policy

@@ -22,7 +22,7 @@ from secfed import cli
 from secfed.aggregator.aggregation import Aggregation, load
 from secfed.aggregator.home import SETTINGS, AggregatorHome
 from secfed.aggregator.left_out import read_left_out, write_left_out
-from secfed.engines.embedded import ENGINE
+from secfed.engines.embedded.channel import ENGINE
 from secfed.errors import UserError
 from secfed.node.answers import answer_of
 from secfed.node.attempts import MORE_ATTEMPTS_MAX, allow_attempts, stopped_at

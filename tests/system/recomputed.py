@@ -16,13 +16,13 @@ from crypto.randomness import NoiseSecret
 from dp.sampling import Patients
 from protocols.receipts import Receipt
 from protocols.wire import Limits, decode
+from secfed.engines.embedded.run import prepare
 from secfed.models.data import columns, read_patients, tokenise
 from secfed.models.model import AdapterModel, load_tokenizer
 from secfed.models.training import load_study_model
 from secfed.reports.folder import receipt_file, sum_file
 from secfed.rounds.chain import Chain
 from secfed.rounds.strategies import ModelState
-from secfed.run import prepare
 from secfed.study.manifest import Study
 
 

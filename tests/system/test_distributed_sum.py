@@ -18,10 +18,10 @@ from dp.patients import draw_patients, patient_vectors
 from dp.sampling import Patients
 from protocols import encoding
 from secfed.demo import DemoSettings, prepare_demo
+from secfed.engines.embedded.run import execute, prepare
 from secfed.models.model import AdapterModel
 from secfed.rounds.chain import Chain
 from secfed.rounds.events import Event, Reporter
-from secfed.run import execute, prepare
 from secfed.study.manifest import Study
 from tests.system.recomputed import Secrets, opened_again, published
 from tests.tiny import make_tiny_base

@@ -18,9 +18,9 @@ from dp.node_update import local_update
 from dp.patients import clipped_integers, square_sum
 from protocols import encoding
 from secfed.demo import DemoSettings, prepare_demo
+from secfed.engines.embedded.run import execute, prepare
 from secfed.rounds.chain import Chain
 from secfed.rounds.events import Event, LocalStep, Note, Reporter
-from secfed.run import execute, prepare
 from secfed.verify.folder import verify_folder
 from tests.system.recomputed import Secrets, opened_again, published
 from tests.tiny import make_tiny_base

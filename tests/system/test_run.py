@@ -24,9 +24,9 @@ from protocols.receipts import Receipt, sum_digest, verify_receipt
 from protocols.wire import Limits, decode
 from secfed.cli import main
 from secfed.demo import DemoSettings, prepare_demo
+from secfed.engines.embedded.run import execute, prepare
 from secfed.models.model import adapter_digest
 from secfed.rounds.events import Event, LocalStep, Note, OwnerTold, Reporter, describe
-from secfed.run import execute, prepare
 from secfed.study.manifest import load_study
 from secfed.study.signing import APPROVAL_LABEL, LEDGER_LABEL
 from secfed.verify.folder import verify_folder

@@ -24,7 +24,7 @@ from secfed.aggregator.handover import HospitalEnd
 from secfed.aggregator.journal import Journal
 from secfed.aggregator.results import save_adapter, write_first_state, write_results
 from secfed.aggregator.summary import summarise
-from secfed.engines.embedded import ENGINE, EmbeddedChannel, Simulation, load_simulation
+from secfed.engines.embedded.channel import ENGINE, EmbeddedChannel, Simulation, load_simulation
 from secfed.errors import UserError
 from secfed.files.whole import check_writable, whole_or_gone
 from secfed.models.data import Record, columns, read_test_set, tokenise
