@@ -12,8 +12,8 @@ import typer
 from secfed.errors import UserError
 
 if TYPE_CHECKING:
+    from secfed.engines.flare.tls import Server
     from secfed.findings import Finding
-    from secfed.tls_check import Server
 
 EXAMPLE = "Example: secfed doctor --server fl.example.org:8002 --ca rootCA.pem --cert client.crt --key client.key"
 _STATE_WIDTH, _CHECK_WIDTH = 13, 24
@@ -52,7 +52,7 @@ def command(
     from secfed.models.libraries import settle_libraries
 
     settle_libraries()
-    from secfed.doctor import examine_aggregator, examine_node
+    from secfed.doctor.checkup import examine_aggregator, examine_node
     from secfed.node.home import default_home
 
     if aggregator is not None and home is not None:
@@ -72,7 +72,7 @@ def command(
 
 
 def _server(address: str | None, ca: Path | None, cert: Path | None, key: Path | None) -> Server | None:
-    from secfed.tls_check import Server, parse_address
+    from secfed.engines.flare.tls import Server, parse_address
 
     if address is None:
         if any(each is not None for each in (ca, cert, key)):

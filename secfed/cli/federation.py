@@ -74,9 +74,9 @@ def provision(
     and no job brings code.
     """
     from secfed.engines.flare.names import check_names
+    from secfed.engines.flare.tls import parse_address
     from secfed.files.whole import check_new, whole_or_gone
     from secfed.study.manifest import load_study
-    from secfed.tls_check import parse_address
 
     loaded, (host, port) = load_study(study), parse_address(server)
     names = tuple(entry.name for entry in loaded.roster)

@@ -17,15 +17,15 @@ import pytest
 
 from crypto.identity import Identity
 from dp.ledger import Ledger
-from secfed.doctor import examine_node
+from secfed.doctor.checkup import examine_node
+from secfed.doctor.machine import Machine
+from secfed.engines.flare.tls import Server, parse_address
 from secfed.errors import UserError
 from secfed.findings import Finding
-from secfed.machine import Machine
 from secfed.node.home import Home
 from secfed.node.status import node_status
 from secfed.node.store import NodeStore
 from secfed.study.signing import LEDGER_LABEL
-from secfed.tls_check import Server, parse_address
 from tests.command_line import exit_code
 from tests.homes import Hospitals
 from tests.secfed.findings import failed, states

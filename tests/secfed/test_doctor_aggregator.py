@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from secfed.doctor import examine_aggregator
+from secfed.doctor.checkup import examine_aggregator
 from secfed.engines.flare.progress import RunLog
 from secfed.rounds.events import RoundClosed, RoundOpened
 from tests.homes import Hospitals

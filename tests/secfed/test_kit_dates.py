@@ -16,7 +16,7 @@ pytest.importorskip("nvflare")
 
 from cryptography import x509
 
-from secfed.doctor import examine_aggregator, examine_node
+from secfed.doctor.checkup import examine_aggregator, examine_node
 from secfed.engines.flare import processes
 from secfed.engines.flare.clocks import Clocks
 from secfed.engines.flare.jobs import connect
@@ -24,11 +24,11 @@ from secfed.engines.flare.kit_check import KIT_FILE, certificate_of, check_start
 from secfed.engines.flare.kit_watch import KitWatch
 from secfed.engines.flare.kits import Federation, make_kits
 from secfed.engines.flare.renewal import install, renew
+from secfed.engines.flare.tls import Server
 from secfed.errors import UserError
 from secfed.findings import Finding
 from secfed.node.enrol import make_home
 from secfed.node.pace import OWNERS_LOG
-from secfed.tls_check import Server
 from tests.command_line import exit_code
 from tests.kits import KitAuthority
 from tests.tls import DAY, Authority, serving

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from secfed.engines.flare.proxy import PROXIES, Proxy, ask, proxy_for
+from secfed.engines.flare.tls import Server, greet
 from secfed.errors import UserError
-from secfed.proxy import PROXIES, Proxy, ask, proxy_for
-from secfed.tls_check import Server, greet
 from tests.connect_proxy import ConnectProxy
 from tests.tls import Authority, serving
 

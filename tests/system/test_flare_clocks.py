@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("nvflare")
 
-from secfed.doctor import examine_node
+from secfed.doctor.checkup import examine_node
 from secfed.engines.flare.loopback import SERVER
 from secfed.flare_demo import submit_when_connected
 from secfed.node.home import Home

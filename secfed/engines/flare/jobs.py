@@ -27,10 +27,10 @@ from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 from secfed.engines.flare.kit_check import Kit, check_start
 from secfed.engines.flare.kits import OPERATOR
 from secfed.engines.flare.settings import CONTROLLER, EXECUTOR, job_name, study_of_job
+from secfed.engines.flare.tls import Server, greet
 from secfed.errors import UserError
 from secfed.files.whole import json_text
 from secfed.study.manifest import Study
-from secfed.tls_check import Server, greet
 
 _APP = "study"
 _CONNECT_SECONDS = 10.0

@@ -16,10 +16,12 @@ from dp.bookkeeping import first_fault
 from dp.entries import Entry, hour_from
 from dp.errors import AnotherFormat
 from secfed.aggregator.home import AggregatorHome
+from secfed.doctor.machine import Machine, check_clock, check_machine
+from secfed.doctor.run_findings import examine_runs, file_times, unsigned
 from secfed.engines.flare.kit_check import examine_kit, remembered, warn_of_end
+from secfed.engines.flare.tls import Server, greet
 from secfed.errors import UserError
 from secfed.findings import Finding, NotChecked, Warned, look
-from secfed.machine import Machine, check_clock, check_machine
 from secfed.models.data import Columns, survey
 from secfed.node.home import KEY, MODELS, NODE, POLICY, STUDIES, Approved, Home
 from secfed.node.keys import read_identity
@@ -29,11 +31,9 @@ from secfed.node.policy import PolicyFile, load_policy_file
 from secfed.node.settings import Dataset, read_node_file
 from secfed.node.sites import LEDGER_FILE, STORE_FILE, reserve_once
 from secfed.node.store import open_store
-from secfed.run_findings import examine_runs, file_times, unsigned
 from secfed.study.approvals import SIGNATURES
 from secfed.study.manifest import Study, load_study
 from secfed.study.signing import LEDGER_LABEL
-from secfed.tls_check import Server, greet
 
 _SEE_LEDGER = "See to the ledger; where the budget was changed in policy.toml, put back what was granted"
 _NOTHING_YET = "there is none yet: it is made when the first study is approved"

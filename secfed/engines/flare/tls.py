@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
+from secfed.engines.flare.proxy import ask, ignored, proxy_for
 from secfed.errors import UserError
-from secfed.proxy import ask, ignored, proxy_for
 
 _CONNECT_SECONDS = 10.0
 _ANSWER_SECONDS = 3.0
