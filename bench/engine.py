@@ -12,8 +12,8 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from secfed.demo import DemoSettings
-from secfed.flare_demo import run_demo
+from secfed.demo.flare import run_demo
+from secfed.demo.workspace import DemoSettings
 from secfed.models.libraries import settle_libraries
 from secfed.rounds.events import choose_reporter
 

@@ -42,7 +42,7 @@ from dp.patients import Drawn, clipped_integers, draw_patients, patient_vectors
 from dp.sampling import Patients
 from dp.step_plan import StepPlan, noise_share
 from dp.training import per_sample_gradients, record_losses
-from secfed.demo import DemoSettings, _packaged_model
+from secfed.demo.workspace import DemoSettings, _packaged_model
 from secfed.models.model import AdapterModel, LoraSettings, load_model
 
 REPEATS = 9

@@ -41,7 +41,7 @@ from dp.sampling import Patients
 from dp.step_plan import LocalPlan, StepPlan, batches_needed, noise_share
 from dp.training import train_locally
 from protocols.parameters import CohortRules
-from secfed.demo import DemoSettings, prepare_demo
+from secfed.demo.workspace import DemoSettings, prepare_demo
 from secfed.models.data import Columns, read_patients, read_test_set, tokenise
 from secfed.models.model import AdapterModel, LoraSettings, load_model, load_tokenizer
 from secfed.rounds.strategies import ModelState, average, move

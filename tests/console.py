@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from secfed.demo import DemoSettings, prepare_demo
+from secfed.demo.workspace import DemoSettings, prepare_demo
 from secfed.errors import UserError
 from secfed.node.home import Home
 

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from secfed.aggregator.home import SETTINGS, AggregatorHome
+from secfed.demo.loopback import HOST, OPERATOR, SERVER, Loopback, free_port
+from secfed.demo.namespaces import Namespaces
 from secfed.engines.flare.jobs import connect
 from secfed.engines.flare.kits import Federation, make_kits
-from secfed.engines.flare.loopback import HOST, OPERATOR, SERVER, Loopback, free_port
-from secfed.engines.flare.namespaces import Namespaces
 from secfed.engines.flare.progress import read_log
 from secfed.errors import UserError
 from secfed.node.enrol import NewBudget

@@ -15,7 +15,7 @@ import psutil
 from protocols.aggregator import Stage
 from protocols.encoding import from_ring, unpack
 from secfed.aggregator.aggregation import load
-from secfed.engines.flare.loopback import SERVER
+from secfed.demo.loopback import SERVER
 from secfed.reports.folder import sum_file
 from secfed.rounds.chain import Chain
 from tests.flare import Processes

@@ -36,7 +36,7 @@ def command(
 
 def _workspace(out: Path, reporter: Reporter) -> Path:
     """A fresh workspace. Only a folder that an earlier demo made is ever replaced."""
-    from secfed.demo import prepare_demo
+    from secfed.demo.workspace import prepare_demo
 
     mark = fresh_folder(out, "five hospitals", reporter)
     study = prepare_demo(out)

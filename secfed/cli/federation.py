@@ -306,7 +306,7 @@ def demo(
     try:
         mark = fresh_folder(out, "four hospitals", reporter)
         try:
-            from secfed.flare_demo import run_demo
+            from secfed.demo.flare import run_demo
 
             outcome = run_demo(out, reporter)
         finally:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from secfed.demo import DemoSettings, prepare_demo
+from secfed.demo.workspace import DemoSettings, prepare_demo
 from secfed.errors import UserError
 from secfed.node.keys import read_identity
 from secfed.study.base import base_digest

@@ -13,6 +13,7 @@ pytest.importorskip("nvflare")
 
 from nvflare.fuel.f3.comm_config import CommConfigurator
 
+from secfed.demo.loopback import free_port
 from secfed.engines.flare import bounds
 from secfed.engines.flare.bounds import NotBounded
 from secfed.engines.flare.incoming import (
@@ -26,7 +27,6 @@ from secfed.engines.flare.incoming import (
     Waiting,
     pieces_most,
 )
-from secfed.engines.flare.loopback import free_port
 from tests.cells import MIB, CellProcess
 
 NEVER = lambda: False  # noqa: E731

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("psutil")
 
-from secfed.engines.flare.loopback import free_port
+from secfed.demo.loopback import free_port
 from secfed.engines.flare.ports import check_ports, ports_of
 from secfed.engines.flare.processes import become
 from secfed.engines.flare.server_watch import deaf, lost

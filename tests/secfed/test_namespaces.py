@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from secfed.engines.flare.namespaces import Namespaces
+from secfed.demo.namespaces import Namespaces
 
 pytestmark = pytest.mark.skipif(not Namespaces.possible(), reason="needs root and `ip`, to make network namespaces")
 LISTEN = """
@@ -54,7 +54,7 @@ def test_a_cable_that_is_pulled_cuts_one_participant_off_until_it_is_put_in_agai
 
 def test_what_a_killed_process_left_is_removed_by_the_next() -> None:
     made_and_killed = (
-        "import os, signal\nfrom secfed.engines.flare.namespaces import Namespaces\n"
+        "import os, signal\nfrom secfed.demo.namespaces import Namespaces\n"
         "with Namespaces(('server',)):\n    print(os.getpid(), flush=True)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", made_and_killed], capture_output=True, text=True, check=False)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from secfed.demo import DemoSettings
+from secfed.demo.workspace import DemoSettings
 from tests.secfed.federation import identities, make_study
 from tests.secfed.test_distributed_study import study_of
 

@@ -21,7 +21,7 @@ import pytest
 import typer
 
 from secfed.cli import app
-from secfed.demo import DemoSettings, prepare_demo
+from secfed.demo.workspace import DemoSettings, prepare_demo
 from secfed.node.enrol import NewBudget
 from secfed.study.manifest import load_study
 from tests.command_line import exit_code

@@ -26,7 +26,7 @@ from typing import Any
 
 import pytest
 
-from secfed.demo import DemoSettings, prepare_demo
+from secfed.demo.workspace import DemoSettings, prepare_demo
 from secfed.node.enrol import NewBudget
 from secfed.study.base import base_digest
 from secfed.study.manifest import load_study

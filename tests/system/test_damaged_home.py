@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from secfed.demo import DemoSettings
+from secfed.demo.workspace import DemoSettings
 from secfed.node.home import APPROVAL, CHOICE, KEY, NODE, POLICY, STUDIES, STUDY
 from secfed.node.sites import LEDGER_FILE, STORE_FILE
 from secfed.node.store import NodeStore

@@ -17,7 +17,7 @@ from dp.distributed import record_gradients
 from dp.patients import draw_patients, patient_vectors
 from dp.sampling import Patients
 from protocols import encoding
-from secfed.demo import DemoSettings, prepare_demo
+from secfed.demo.workspace import DemoSettings, prepare_demo
 from secfed.engines.embedded.run import execute, prepare
 from secfed.models.model import AdapterModel
 from secfed.rounds.chain import Chain

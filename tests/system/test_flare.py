@@ -11,13 +11,13 @@ import pytest
 pytest.importorskip("nvflare")
 
 from secfed.aggregator.journal import Journal
+from secfed.demo.flare import submit_when_connected
+from secfed.demo.loopback import HOST, SERVER
 from secfed.engines.flare.jobs import write_job
 from secfed.engines.flare.kits import Federation, make_kits
-from secfed.engines.flare.loopback import HOST, SERVER
 from secfed.engines.flare.settings import CONTROLLER, EXECUTOR
 from secfed.engines.flare.tls import Server, greet
 from secfed.errors import UserError
-from secfed.flare_demo import submit_when_connected
 from tests.flare import CANARY, Processes, by_number, federation
 
 pytestmark = [pytest.mark.flare, pytest.mark.timeout(900)]

@@ -13,8 +13,8 @@ import pytest
 
 pytest.importorskip("nvflare")
 
+from secfed.demo.loopback import SERVER
 from secfed.engines.flare.jobs import connect
-from secfed.engines.flare.loopback import SERVER
 from secfed.engines.flare.progress import read_log
 from tests.flare import Processes, federation, owners_log, wait_until_told
 from tests.kits import KitAuthority

@@ -11,9 +11,9 @@ import pytest
 
 pytest.importorskip("nvflare")
 
+from secfed.demo.flare import submit_when_connected
+from secfed.demo.loopback import SERVER
 from secfed.doctor.checkup import examine_node
-from secfed.engines.flare.loopback import SERVER
-from secfed.flare_demo import submit_when_connected
 from secfed.node.home import Home
 from tests.fake_clock import NEEDS_FAKETIME, clock_off_by, sleeping
 from tests.flare import federation, wait_until_told

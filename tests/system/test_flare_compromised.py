@@ -17,9 +17,9 @@ pytest.importorskip("nvflare")
 
 from nvflare.private.defs import InfoCollectorTopic, SysCommandTopic, TrainingTopic
 
+from secfed.demo.loopback import SERVER
 from secfed.engines.flare.jobs import connect, write_job
 from secfed.engines.flare.kits import ROLE
-from secfed.engines.flare.loopback import SERVER
 from secfed.engines.flare.settings import EXECUTOR
 from secfed.node.pace import OWNERS_LOG
 from tests.cells import MIB, peak_mib

@@ -19,12 +19,12 @@ import pytest
 pytest.importorskip("nvflare")
 
 from protocols.aggregator import Stage
+from secfed.demo.flare import submit_when_connected
+from secfed.demo.loopback import SERVER
 from secfed.engines.flare.jobs import connect
 from secfed.engines.flare.kits import narrow
-from secfed.engines.flare.loopback import SERVER
 from secfed.engines.flare.progress import read_log, waits_for_room
 from secfed.errors import UserError
-from secfed.flare_demo import submit_when_connected
 from tests.flare import Processes, by_number, federation
 
 pytestmark = [pytest.mark.flare, pytest.mark.timeout(900)]

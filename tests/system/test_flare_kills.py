@@ -11,8 +11,8 @@ pytest.importorskip("nvflare")
 
 from protocols.aggregator import Stage
 from secfed.aggregator.journal import Journal
-from secfed.engines.flare.loopback import SERVER
-from secfed.flare_demo import submit_when_connected
+from secfed.demo.flare import submit_when_connected
+from secfed.demo.loopback import SERVER
 from tests.flare import Processes, by_number, federation
 
 pytestmark = [pytest.mark.flare, pytest.mark.timeout(1800)]

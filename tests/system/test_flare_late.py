@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("nvflare")
 
+from secfed.demo.loopback import SERVER
 from secfed.engines.flare.jobs import connect
-from secfed.engines.flare.loopback import SERVER
 from tests.flare import federation
 
 pytestmark = [pytest.mark.flare, pytest.mark.timeout(900)]

@@ -16,8 +16,8 @@ import pytest
 
 pytest.importorskip("nvflare")
 
-from secfed.engines.flare.loopback import SERVER
-from secfed.flare_demo import submit_when_connected
+from secfed.demo.flare import submit_when_connected
+from secfed.demo.loopback import SERVER
 from tests.flare import CANARY, Processes, federation, owners_log
 from tests.flare_hooks import (
     failing_at_opening,

@@ -13,9 +13,9 @@ import pytest
 
 pytest.importorskip("nvflare")
 
-from secfed.engines.flare.loopback import SERVER
+from secfed.demo.flare import submit_when_connected
+from secfed.demo.loopback import SERVER
 from secfed.engines.flare.progress import read_log
-from secfed.flare_demo import submit_when_connected
 from tests.flare import Processes, federation, owners_log
 
 pytestmark = [pytest.mark.flare, pytest.mark.timeout(5400)]

@@ -22,8 +22,8 @@ import pytest
 
 pytest.importorskip("nvflare")
 
+from secfed.demo.flare import submit_when_connected
 from secfed.engines.flare.progress import read_log
-from secfed.flare_demo import submit_when_connected
 from secfed.node.home import Home
 from secfed.rounds.events import KEEPS_OUT, NO_ANSWER
 from tests.flare import Processes, by_number, federation, owners_log, wait_until_told

@@ -14,9 +14,9 @@ import pytest
 pytest.importorskip("nvflare")
 
 from secfed.aggregator.home import AggregatorHome
+from secfed.demo.loopback import HOST, OPERATOR, SERVER, Loopback, free_port
 from secfed.engines.flare.jobs import connect
 from secfed.engines.flare.kits import Federation, make_kits
-from secfed.engines.flare.loopback import HOST, OPERATOR, SERVER, Loopback, free_port
 from secfed.errors import UserError
 from tests.flare import ROOT, python_path
 

@@ -13,9 +13,9 @@ import pytest
 
 pytest.importorskip("nvflare")
 
+from secfed.demo.flare import submit_when_connected
+from secfed.demo.loopback import SERVER
 from secfed.engines.flare.jobs import connect
-from secfed.engines.flare.loopback import SERVER
-from secfed.flare_demo import submit_when_connected
 from tests.connect_proxy import ConnectProxy
 from tests.flare import NEEDS_NAMESPACES, Processes, by_number, federation
 

@@ -13,9 +13,9 @@ import pytest
 pytest.importorskip("nvflare")
 
 from dp.entries import Entry
+from secfed.demo.flare import submit_when_connected
 from secfed.engines.flare.jobs import write_job
 from secfed.engines.flare.progress import read_log
-from secfed.flare_demo import submit_when_connected
 from secfed.node.data_watch import data_digest
 from secfed.node.home import Home
 from secfed.study.approvals import StudyFile, sign_study

@@ -14,12 +14,12 @@ import pytest
 pytest.importorskip("nvflare")
 
 from protocols.aggregator import Stage
+from secfed.demo.flare import submit_when_connected
+from secfed.demo.loopback import SERVER
 from secfed.engines.flare.jobs import Job, connect, write_job
-from secfed.engines.flare.loopback import SERVER
 from secfed.engines.flare.progress import read_log
 from secfed.errors import UserError
 from secfed.files.whole import try_lock
-from secfed.flare_demo import submit_when_connected
 from tests.flare import Processes, federation
 
 pytestmark = [pytest.mark.flare, pytest.mark.timeout(900)]

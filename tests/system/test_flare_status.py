@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from secfed.aggregator.home import SETTINGS
 from secfed.cli import app
+from secfed.demo.loopback import SERVER
 from secfed.engines.flare.jobs import connect
-from secfed.engines.flare.loopback import SERVER
 from secfed.engines.flare.progress import read_log
 from secfed.verify.folder import verify_folder
 from tests.flare import SETTINGS_TEXT, Processes, federation

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from secfed.cli import main
-from secfed.demo import prepare_demo
+from secfed.demo.workspace import prepare_demo
 from secfed.node.home import Home
 from secfed.node.store import NodeStore
 from secfed.study.approvals import study_file_digest

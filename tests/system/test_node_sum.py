@@ -17,7 +17,7 @@ import dp.node_update
 from dp.node_update import local_update
 from dp.patients import clipped_integers, square_sum
 from protocols import encoding
-from secfed.demo import DemoSettings, prepare_demo
+from secfed.demo.workspace import DemoSettings, prepare_demo
 from secfed.engines.embedded.run import execute, prepare
 from secfed.rounds.chain import Chain
 from secfed.rounds.events import Event, LocalStep, Note, Reporter

@@ -23,7 +23,7 @@ from protocols import sharing
 from protocols.receipts import Receipt, sum_digest, verify_receipt
 from protocols.wire import Limits, decode
 from secfed.cli import main
-from secfed.demo import DemoSettings, prepare_demo
+from secfed.demo.workspace import DemoSettings, prepare_demo
 from secfed.engines.embedded.run import execute, prepare
 from secfed.models.model import adapter_digest
 from secfed.rounds.events import Event, LocalStep, Note, OwnerTold, Reporter, describe

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from secfed.demo import DemoSettings, prepare_demo
+from secfed.demo.workspace import DemoSettings, prepare_demo
 from tests.command_line import exit_code
 from tests.tiny import make_tiny_base
 

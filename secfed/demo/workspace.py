@@ -132,12 +132,12 @@ def _write_workspace(folder: Path, base: Path, settings: DemoSettings, chapters:
         site = folder / "sites" / hospital.name
         site.mkdir(parents=True, mode=0o700)
         write_identity(site / "identity.key", hospital.identity)
-        policy = render("secfed", "demo_policy.toml.j2", hospital=hospital, settings=settings, digest=digest)
+        policy = render("secfed.demo", "policy.toml.j2", hospital=hospital, settings=settings, digest=digest)
         (site / "policy.toml").write_text(policy)
         _write_records(site / "patients.jsonl", _patient_records(hospital, training, generator))
     _write_records(folder / "test.jsonl", _test_records(held_out))
     (folder / "simulation.toml").write_text(
-        render("secfed", "demo_simulation.toml.j2", after_sharing=_NAMES[1], whole_round=_NAMES[3])
+        render("secfed.demo", "simulation.toml.j2", after_sharing=_NAMES[1], whole_round=_NAMES[3])
     )
     values = {
         "draft": False,

@@ -18,7 +18,7 @@ from types import TracebackType
 
 import psutil
 
-from secfed.engines.flare.namespaces import Namespaces
+from secfed.demo.namespaces import Namespaces
 from secfed.engines.flare.processes import command, environment
 from secfed.errors import UserError
 

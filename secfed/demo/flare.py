@@ -1,8 +1,8 @@
 """The demo between processes: a server and four hospitals, each with a key and a home of its own, over mutual TLS.
 
-The same study as the demo's in one process (`secfed.demo`), with one hospital and many rounds fewer. Where this machine
-allows it each participant has a network namespace, and else all are on its loopback. Every process is ended with the
-demo. What the run leaves has the layout of the demo's.
+The same study as the demo's in one process (`secfed.demo.workspace`), with one hospital and many rounds fewer. Where
+this machine allows it each participant has a network namespace, and else all are on its loopback. Every process is
+ended with the demo. What the run leaves has the layout of the demo's.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from secfed.aggregator.home import SETTINGS, AggregatorHome
-from secfed.demo import DemoSettings, prepare_demo
+from secfed.demo.loopback import HOST, OPERATOR, SERVER, Loopback, free_port
+from secfed.demo.namespaces import Namespaces
+from secfed.demo.workspace import DemoSettings, prepare_demo
 from secfed.engines.flare.jobs import connect
 from secfed.engines.flare.kits import Federation, make_kits
-from secfed.engines.flare.loopback import HOST, OPERATOR, SERVER, Loopback, free_port
-from secfed.engines.flare.namespaces import Namespaces
 from secfed.engines.flare.progress import END, event_of, read_log
 from secfed.errors import UserError
 from secfed.node.approve import approve, examine
