@@ -12,10 +12,10 @@ import statistics
 import tempfile
 from pathlib import Path
 
+from secfed.cli.reporters import choose_reporter
 from secfed.demo.flare import run_demo
 from secfed.demo.workspace import DemoSettings
 from secfed.models.libraries import settle_libraries
-from secfed.rounds.events import choose_reporter
 
 SETTINGS = DemoSettings(patients=2000, steps=8, rank=20)
 

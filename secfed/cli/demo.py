@@ -24,7 +24,7 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Five hospitals fine-tune a language model on diagnosis texts; two of them drop out on the way."""
-    from secfed.rounds.events import choose_reporter
+    from secfed.cli.reporters import choose_reporter
 
     reporter = choose_reporter(as_json)
     try:

@@ -297,8 +297,8 @@ def demo(
     import signal
 
     from secfed.cli.demo import fresh_folder
+    from secfed.cli.reporters import choose_reporter
     from secfed.models.libraries import settle_libraries
-    from secfed.rounds.events import choose_reporter
 
     settle_libraries()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: every process is ended with this one

@@ -36,7 +36,7 @@ def command(study: StudyPath, out: OutFolder, yes: Yes = False, as_json: AsJson 
 
     Shows the privacy plan first, on one screen, and asks whether to go on; nothing is reserved or written before.
     """
-    from secfed.rounds.events import choose_reporter
+    from secfed.cli.reporters import choose_reporter
 
     reporter = choose_reporter(as_json)
     try:

@@ -23,10 +23,11 @@ from protocols import sharing
 from protocols.receipts import Receipt, sum_digest, verify_receipt
 from protocols.wire import Limits, decode
 from secfed.cli import main
+from secfed.cli.reporters import describe
 from secfed.demo.workspace import DemoSettings, prepare_demo
 from secfed.engines.embedded.run import execute, prepare
 from secfed.models.model import adapter_digest
-from secfed.rounds.events import Event, LocalStep, Note, OwnerTold, Reporter, describe
+from secfed.rounds.events import Event, LocalStep, Note, OwnerTold, Reporter
 from secfed.study.manifest import load_study
 from secfed.study.signing import APPROVAL_LABEL, LEDGER_LABEL
 from secfed.verify.folder import verify_folder
