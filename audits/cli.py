@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from audits.adversaries.trials import Verdict
-    from audits.evidence import Flips
+    from audits.evidence.flips import Flips
 
 app = typer.Typer(
     help="Attack the protocol, the privacy and the verifier, and see what stops each attack.",
@@ -55,8 +55,7 @@ def protocol(as_json: AsJson = False, html: HtmlFile = None) -> None:
     taken out, too. Takes about half a minute. Ends 0 if all attacks are stopped, each by something without which it
     succeeds; 1 if not.
     """
-    from audits import table
-    from audits.adversaries import ATTACKS
+    from audits.adversaries import ATTACKS, table
     from audits.adversaries.trials import examine
     from secfed.files.whole import check_file
 
@@ -151,7 +150,7 @@ def evidence(folder: RunFolder, sample: EveryN = 1, as_json: AsJson = False) -> 
     Flipped are the study, the signatures under it, the first state, receipts, sums, the adapter's weights and ledgers,
     in copies: nothing in DIR is changed. Ends 0 if every flip is found and blamed on its file; 1 if not.
     """
-    from audits.evidence import all_found, as_table, by_file, flip_everything, planned
+    from audits.evidence.flips import all_found, as_table, by_file, flip_everything, planned
 
     results: list[Flips] = []
     for result in by_file(_with_progress(flip_everything(folder, every=sample), lambda: planned(folder, sample))):

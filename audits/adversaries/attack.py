@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from audits.adversaries.weakened import Weakening
-from audits.simulator import Outcome
+from audits.simulator.world import Outcome
 
 
 class Attack(ABC):

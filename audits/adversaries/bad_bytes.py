@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from audits.adversaries.attack import Attack
-from audits.simulator import VICTIM, Conversation, Outcome, World
+from audits.simulator.world import VICTIM, Conversation, Outcome, World
 from protocols.errors import OversizedMessage
 from protocols.messages import FROM_AGGREGATOR
 from protocols.wire import Message, parse_canonical

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from audits.adversaries.attack import Attack
-from audits.simulator import Conversation, Outcome, World, replaced
+from audits.simulator.world import Conversation, Outcome, World, replaced
 from crypto.kdf import digest
 from protocols import sharing
 from protocols.derivations import SEED_LABEL

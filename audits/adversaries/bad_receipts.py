@@ -8,8 +8,8 @@ import numpy as np
 
 from audits.adversaries import weakened
 from audits.adversaries.round_numbers import FederationAttack
-from audits.federation import LAYOUT, Federation
-from audits.simulator import CORRUPT, VICTIM, Outcome
+from audits.simulator.federation import LAYOUT, Federation
+from audits.simulator.world import CORRUPT, VICTIM, Outcome
 from crypto.identity import Identity
 from crypto.kdf import digest
 from protocols import encoding

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from audits.adversaries.bad_bytes import MEBIBYTE
 from audits.adversaries.round_numbers import FederationAttack
-from audits.federation import FILE, Federation
-from audits.simulator import VICTIM, Outcome
+from audits.simulator.federation import FILE, Federation
+from audits.simulator.world import VICTIM, Outcome
 from protocols.errors import OversizedMessage
 from protocols.receipts import Receipt
 from protocols.wire import Message, encode

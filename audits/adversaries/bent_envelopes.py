@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from audits.adversaries.attack import Attack
-from audits.simulator import Conversation, Outcome, World, replaced
+from audits.simulator.world import Conversation, Outcome, World, replaced
 from protocols.errors import RemoteError
 from protocols.messages import Delivery
 from protocols.wire import encode

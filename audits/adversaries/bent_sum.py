@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from audits.adversaries import weakened
 from audits.adversaries.attack import Attack
-from audits.simulator import DIMENSION, Conversation, Outcome, World
+from audits.simulator.world import DIMENSION, Conversation, Outcome, World
 from crypto.kdf import digest
 from protocols import checksum, encoding
 from protocols.messages import Published

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from audits.adversaries import weakened
 from audits.adversaries.attack import Attack
-from audits.simulator import VICTIM, Conversation, Outcome, World
+from audits.simulator.world import VICTIM, Conversation, Outcome, World
 
 
 class BothShares(Attack):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from audits.adversaries import weakened
 from audits.adversaries.round_numbers import FederationAttack
-from audits.federation import FILE, ROUNDS, RULES, Federation, study_of
-from audits.simulator import VICTIM, Outcome
+from audits.simulator.federation import FILE, ROUNDS, RULES, Federation, study_of
+from audits.simulator.world import VICTIM, Outcome
 from protocols.receipts import Receipt
 from protocols.wire import encode
 from secfed.aggregator.handover import read_attendance, read_handover

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from audits.adversaries.attack import Attack
-from audits.simulator import DIMENSION, MAGNITUDE, VICTIM, Conversation, Outcome, World
+from audits.simulator.world import DIMENSION, MAGNITUDE, VICTIM, Conversation, Outcome, World
 
 
 class HugeClip(Attack):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from audits.adversaries.attack import Attack
-from audits.simulator import SEVEN, VICTIM, Conversation, Outcome, World
+from audits.simulator.world import SEVEN, VICTIM, Conversation, Outcome, World
 from crypto.identity import Identity
 from crypto.kdf import digest
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from audits.adversaries.attack import Attack
-from audits.simulator import SEVEN, Conversation, Outcome, World
+from audits.simulator.world import SEVEN, Conversation, Outcome, World
 from protocols.parameters import CohortRules
 
 STRICT = CohortRules(

@@ -7,7 +7,7 @@ from typing import Any
 
 from audits.adversaries import weakened
 from audits.adversaries.attack import Attack
-from audits.simulator import VICTIM, Conversation, Outcome, World
+from audits.simulator.world import VICTIM, Conversation, Outcome, World
 from crypto.kdf import digest
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from audits.adversaries import weakened
 from audits.adversaries.attack import Attack
-from audits.simulator import VICTIM, Conversation, Outcome, World
+from audits.simulator.world import VICTIM, Conversation, Outcome, World
 from protocols import encoding
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from audits.adversaries import weakened
 from audits.adversaries.round_numbers import FederationAttack
 from audits.adversaries.two_cohorts import HALVES
-from audits.federation import LAYOUT, Federation, FormulaTrainer
-from audits.simulator import CORRUPT, VICTIM, Outcome
+from audits.simulator.federation import LAYOUT, Federation, FormulaTrainer
+from audits.simulator.world import CORRUPT, VICTIM, Outcome
 from protocols import checksum, encoding
 from protocols.errors import ProtocolError
 from protocols.messages import Published, Signature

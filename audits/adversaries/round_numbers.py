@@ -8,8 +8,8 @@ from abc import abstractmethod
 from pathlib import Path
 
 from audits.adversaries.attack import Attack
-from audits.federation import ROUNDS, Federation
-from audits.simulator import VICTIM, Outcome
+from audits.simulator.federation import ROUNDS, Federation
+from audits.simulator.world import VICTIM, Outcome
 from protocols.wire import NUMBER_MAX
 from secfed.rounds.channel import ATTEMPTS_MAX
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from audits.adversaries import weakened
 from audits.adversaries.attack import Attack
 from audits.adversaries.two_cohorts import HALVES
-from audits.simulator import VICTIM, Conversation, Outcome, World
+from audits.simulator.world import VICTIM, Conversation, Outcome, World
 
 
 class SplitSurvivors(Attack):

@@ -7,8 +7,8 @@ from unittest.mock import patch
 
 from audits.adversaries import weakened
 from audits.adversaries.attack import Attack
-from audits.knowledge import Knowledge
-from audits.simulator import CORRUPT, MAGNITUDE, SEVEN, VICTIM, Conversation, Outcome, World
+from audits.simulator.knowledge import Knowledge
+from audits.simulator.world import CORRUPT, MAGNITUDE, SEVEN, VICTIM, Conversation, Outcome, World
 from protocols.parameters import CohortRules
 from protocols.session import SessionConfig
 

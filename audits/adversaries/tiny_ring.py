@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from audits.adversaries import weakened
 from audits.adversaries.attack import Attack
-from audits.simulator import DIMENSION, Conversation, Outcome, World
+from audits.simulator.world import DIMENSION, Conversation, Outcome, World
 from protocols.errors import WrongLength
 from protocols.parameters import RING_BITS_MIN, RoundShape
 

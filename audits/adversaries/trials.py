@@ -1,9 +1,9 @@
 """What stops an attack: found by taking it out of the nodes, and running the attack again.
 
-**Lines.** The attack is run on real nodes. The first refusal of an honest node is taken out (`audits.removal`), and the
-attack is run again: on to the next refusal, until the goal is reached. What was taken out is then made smaller, until
-putting any one line back stops the attack again. So the set is enough and no line of it is idle. It is not the only
-such set: another order might find another.
+**Lines.** The attack is run on real nodes. The first refusal of an honest node is taken out
+(`audits.simulator.removal`), and the attack is run again: on to the next refusal, until the goal is reached. What was
+taken out is then made smaller, until putting any one line back stops the attack again. So the set is enough and no line
+of it is idle. It is not the only such set: another order might find another.
 
 **Rules.** Often the attack fails though every refusal that it met is out: what protects then is no refusal, but that a
 key is another, that shares are too few, that a secret is gone. The attack names such rules; each is taken out by one
@@ -18,8 +18,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from audits.adversaries.attack import Attack
-from audits.removal import is_refusal, without
-from audits.simulator import Outcome, Refusal, broken_nodes
+from audits.simulator.removal import is_refusal, without
+from audits.simulator.world import Outcome, Refusal, broken_nodes
 
 NOBODY = "nobody refuses anything"
 

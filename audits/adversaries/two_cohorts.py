@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from audits.adversaries import weakened
 from audits.adversaries.attack import Attack
-from audits.simulator import CORRUPT, Conversation, Outcome, World
+from audits.simulator.world import CORRUPT, Conversation, Outcome, World
 
 HALVES = ((0, 1, 2, CORRUPT), (3, 4, 5, CORRUPT))
 

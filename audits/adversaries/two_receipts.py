@@ -9,7 +9,7 @@ import numpy as np
 
 from audits.adversaries.attack import Attack
 from audits.adversaries.two_cohorts import HALVES
-from audits.simulator import CORRUPT, Conversation, Outcome, World
+from audits.simulator.world import CORRUPT, Conversation, Outcome, World
 from protocols import checksum, encoding
 from protocols.client import State
 from protocols.errors import ProtocolError

@@ -7,7 +7,7 @@ from unittest.mock import patch
 import numpy as np
 
 from audits.adversaries.attack import Attack
-from audits.simulator import CORRUPT, DIMENSION, VICTIM, Conversation, Outcome, World
+from audits.simulator.world import CORRUPT, DIMENSION, VICTIM, Conversation, Outcome, World
 from crypto.kdf import digest
 from protocols import sharing
 from protocols.checksum import PRIME, ChecksumKey

@@ -17,9 +17,9 @@ import numpy as np
 
 from audits.adversaries import weakened
 from audits.adversaries.round_numbers import FederationAttack
-from audits.federation import Federation, FormulaTrainer
-from audits.knowledge import Knowledge
-from audits.simulator import CORRUPT, VICTIM, Outcome
+from audits.simulator.federation import Federation, FormulaTrainer
+from audits.simulator.knowledge import Knowledge
+from audits.simulator.world import CORRUPT, VICTIM, Outcome
 from protocols.checksum import PRIME
 from protocols.messages import (
     Advertise,

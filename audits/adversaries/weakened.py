@@ -1,4 +1,5 @@
-"""Nodes without one rule. Refusals are lines, and `audits.removal` takes lines out; a rule here is what no line is.
+"""Nodes without one rule. Refusals are lines, and `audits.simulator.removal` takes lines out; a rule here is what no
+line is.
 
 Such a rule is a derivation, a threshold, a secret that is wiped or drawn anew: where it holds, an attack comes to
 nothing though nobody refuses anything more. Each weakening takes out one rule and leaves every other, above all those
@@ -16,7 +17,7 @@ from types import TracebackType
 from typing import Any
 from unittest.mock import patch
 
-from audits.simulator import FreshEntropy
+from audits.simulator.world import FreshEntropy
 from crypto.identity import PublicIdentity
 from crypto.kdf import digest
 from dp.ledger import Ledger

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from audits.adversaries import weakened
 from audits.adversaries.round_numbers import FederationAttack
-from audits.federation import Federation
-from audits.simulator import Outcome
+from audits.simulator.federation import Federation
+from audits.simulator.world import Outcome
 
 
 class WithheldReceipt(FederationAttack):

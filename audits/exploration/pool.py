@@ -26,7 +26,7 @@ import numpy as np
 
 from audits.exploration.search import Fact
 from audits.exploration.symbols import Streams
-from audits.simulator import replaced
+from audits.simulator.world import replaced
 from crypto.identity import Identity
 from crypto.kdf import digest
 from crypto.sealing import SealingKey, SealingPublicKey

@@ -5,7 +5,7 @@ came of it. `negative.json` is a list of defects: each names a session, who rece
 message, and the class of `protocols.errors` that must refuse it, with the party at fault. `receipts.json` is what a
 verifier of receipts must refuse, and `dealers.json` what an aggregator must do about nodes whose lies fit their
 commitments. `rounds.json` is what a whole node answers across rounds, `ledger.json` what it hands over. The reference
-(`audits.reference` and what stands beside it, from protocols/SPEC.md alone) made them. HPKE's
+(`audits.reference.machines` and what stands beside it, from protocols/SPEC.md alone) made them. HPKE's
 randomness is in nobody's hands: the envelopes are part of a vector, and the roots of the receivers, recorded too, open
 them.
 
@@ -22,9 +22,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from audits import reference
-from audits.notation import Message, Refused, parse_cbor
-from audits.transcripts import (
+from audits.reference import machines as reference
+from audits.reference.notation import Message, Refused, parse_cbor
+from audits.vectors.splices import Splice
+from audits.vectors.transcripts import (
     STAGES,
     RealMachines,
     ReferenceMachines,
@@ -35,12 +36,11 @@ from audits.transcripts import (
     replay_on_real,
     replay_on_reference,
 )
-from audits.vectors.splices import Splice
 from protocols.errors import RemoteError
 
 FOLDER = Path(__file__).parent
 PROVENANCE = {
-    "generator": "python -m audits.vectors --write: audits/transcripts.py around audits/reference.py",
+    "generator": "python -m audits.vectors --write: audits/vectors/transcripts.py around audits/reference/machines.py",
     "specification": "protocols/SPEC.md, version 2",
 }
 AGGREGATOR = "aggregator"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from audits.notation import H, Message, parse_cbor, sign
-from audits.reference import CHECKSUM_PRIME
+from audits.reference.machines import CHECKSUM_PRIME
+from audits.reference.notation import H, Message, parse_cbor, sign
 from audits.vectors import AGGREGATOR, Defect
 from audits.vectors.making import MAIN, Change, Maker, Sessions, apply, flip, inside, put
 

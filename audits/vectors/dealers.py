@@ -15,13 +15,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from audits import reference
-from audits.notation import KDF, SHARING_PRIME, Message, Refused, idx, parse_cbor, seal, sign, unsigned
-from audits.reference import pair_seed_commitment, shares_commitments
-from audits.transcripts import STAGES, Envelopes, Machines, RealMachines, ReferenceMachines, Scenario, Transcript
+from audits.reference import machines as reference
+from audits.reference.machines import pair_seed_commitment, shares_commitments
+from audits.reference.notation import KDF, SHARING_PRIME, Message, Refused, idx, parse_cbor, seal, sign, unsigned
 from audits.vectors import DEALERS, FOLDER, Session, write_file
 from audits.vectors.making import MAIN, Sessions, flip
 from audits.vectors.splices import Splice
+from audits.vectors.transcripts import (
+    STAGES,
+    Envelopes,
+    Machines,
+    RealMachines,
+    ReferenceMachines,
+    Scenario,
+    Transcript,
+)
 from protocols.errors import RemoteError, RoundVoid
 
 EVERYBODY = "three-nodes-nobody-leaves"

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from audits.notation import KDF, SHARING_PRIME, C, E, H, Message, idx, parse_cbor, seal, sign, unseal
-from audits.reference import CHECKSUM_PRIME
+from audits.reference.machines import CHECKSUM_PRIME
+from audits.reference.notation import KDF, SHARING_PRIME, C, E, H, Message, idx, parse_cbor, seal, sign, unseal
 from audits.vectors import AGGREGATOR, Defect, answers, honest_message
 from audits.vectors.making import MAIN, SHORT, Change, Maker, Sessions, apply, flip, inside, put
 

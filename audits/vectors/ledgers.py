@@ -1,7 +1,7 @@
 """Vectors of a ledger's copy, as a node hands it over, and of copies with one defect that a reader refuses.
 
 `ledger.json` has the copy of node 1 of `rounds.json` after a session, its receipt and the closing. Both readers are
-`dp.ledger_copy` and `audits.reference_ledger`.
+`dp.ledger_copy` and `audits.reference.ledger`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from audits.notation import Refused, parse_cbor
-from audits.reference_ledger import J, read_copy
-from audits.reference_study import Study, filled_in
+from audits.reference.ledger import J, read_copy
+from audits.reference.notation import Refused, parse_cbor
+from audits.reference.study import Study, filled_in
 from audits.vectors import FOLDER, LEDGER, write_file
 from audits.vectors.rounds import NODE, Rounds
 from audits.vectors.splices import Splice

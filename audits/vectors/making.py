@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from audits.notation import C, Message, parse_cbor, sign, unsigned
-from audits.transcripts import Scenario
+from audits.reference.notation import C, Message, parse_cbor, sign, unsigned
 from audits.vectors import AGGREGATOR, Defect, Session, honest_message
 from audits.vectors.splices import Splice
+from audits.vectors.transcripts import Scenario
 
 MAIN = "three-nodes-one-leaves-before-masked-input"
 """Nodes 0, 1, 2; node 1 shares and sends no masked input; t = 2."""

@@ -1,13 +1,14 @@
 """Negative vectors for verifiers of receipts: what somebody with a study, its roster and a chain must not believe.
 
-`receipts.json` has a study of seven nodes (that of `audits.federation`), the receipt of its round 1, and that of round
-3, with a void round between them; in round 3 node 5 does not share and node 4 sends no masked input, so that the
-five survivors just make the quorum. The reference played both rounds; no byte of a receipt hangs on HPKE's randomness,
-so that the file can be made again to the byte. A defect is a change to the second receipt or to the sum beside it.
-Whatever its statement says, all the survivors that it names have signed it, unless the signatures are the defect.
+`receipts.json` has a study of seven nodes (that of `audits.simulator.federation`), the receipt of its round 1, and that
+of round 3, with a void round between them; in round 3 node 5 does not share and node 4 sends no masked input, so that
+the five survivors just make the quorum. The reference played both rounds; no byte of a receipt hangs on HPKE's
+randomness, so that the file can be made again to the byte. A defect is a change to the second receipt or to the sum
+beside it. Whatever its statement says, all the survivors that it names have signed it, unless the signatures are the
+defect.
 
 The real verifier is `secfed.rounds.chain.Chain`, around `protocols.receipts`; the other one
-`audits.reference_receipts`.
+`audits.reference.receipts`.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from audits.federation import LAYOUT, ROUNDS, RULES, FormulaTrainer, study_of
-from audits.notation import C, H, Message, Refused, parse_cbor, sign
-from audits.reference import Round
-from audits.reference_receipts import verify_receipt as verify_by_reference
-from audits.transcripts import ReferenceMachines, Scenario, configuration, play, scenario_from
+from audits.reference.machines import Round
+from audits.reference.notation import C, H, Message, Refused, parse_cbor, sign
+from audits.reference.receipts import verify_receipt as verify_by_reference
+from audits.simulator.federation import LAYOUT, ROUNDS, RULES, FormulaTrainer, study_of
 from audits.vectors import FOLDER, RECEIPTS, Session, round_from, round_to, write_file
 from audits.vectors.making import Change, apply, flip, inside, put
 from audits.vectors.splices import Splice
+from audits.vectors.transcripts import ReferenceMachines, Scenario, configuration, play, scenario_from
 from crypto.identity import Identity
 from protocols.errors import ProtocolError, RemoteError
 from protocols.receipts import Receipt, verify_receipt

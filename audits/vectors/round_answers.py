@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from audits import reference_end
-from audits.notation import C, Message, Refused, parse_cbor, sign
-from audits.reference_study import Study, filled_in
+from audits.reference import end as reference_end
+from audits.reference.notation import C, Message, Refused, parse_cbor, sign
+from audits.reference.study import Study, filled_in
 from audits.vectors.making import apply, flip, put
 from audits.vectors.round_world import Change, World
 from audits.vectors.rounds import NODE, BadAnswer, Rounds

@@ -10,10 +10,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from audits.notation import KDF, SHARING_PRIME, E, H, Message, idx, parse_cbor, seal, sign, unseal, unsigned
-from audits.reference_state import first_state, next_state, trained_elements
-from audits.reference_study import Study, filled_in
-from audits.transcripts import scenario_from
+from audits.reference.notation import KDF, SHARING_PRIME, E, H, Message, idx, parse_cbor, seal, sign, unseal, unsigned
+from audits.reference.state import first_state, next_state, trained_elements
+from audits.reference.study import Study, filled_in
 from audits.vectors import round_answers, round_ends
 from audits.vectors.making import apply, flip, inside
 from audits.vectors.round_world import (
@@ -32,6 +31,7 @@ from audits.vectors.round_world import (
     whole_session,
 )
 from audits.vectors.rounds import LAYOUT, NODE, SHARE, Rounds
+from audits.vectors.transcripts import scenario_from
 
 
 def make() -> Rounds:

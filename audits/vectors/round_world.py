@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from audits.notation import C, H, Message, Refused, parse_cbor, sign
-from audits.reference_state import State, next_state, trained_elements
-from audits.reference_study import Study
-from audits.transcripts import ReferenceMachines, Scenario, Transcript, play
+from audits.reference.notation import C, H, Message, Refused, parse_cbor, sign
+from audits.reference.state import State, next_state, trained_elements
+from audits.reference.study import Study
 from audits.vectors.rounds import LAYOUT, NODE, SHARE, Case, Rounds, Step, independent_node
 from audits.vectors.splices import Splice
+from audits.vectors.transcripts import ReferenceMachines, Scenario, Transcript, play
 
 SIZE = 5
 ADAPTER = (-1.0, -0.5, 0.25, 1.0)

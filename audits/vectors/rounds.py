@@ -5,7 +5,7 @@ name. A case is a list of steps for node 1: a request, perhaps with one change, 
 class of `protocols.errors` that refuses it and the party at fault. A refusal is followed by a step that shows that
 nothing has moved. Only `share` has bytes of HPKE's own making: of it the type counts.
 
-Both nodes are whole ones: `secfed.node.node.Node` with ledger and store, and `audits.reference_node.Node`, which made
+Both nodes are whole ones: `secfed.node.node.Node` with ledger and store, and `audits.reference.node.Node`, which made
 them.
 """
 
@@ -29,10 +29,11 @@ from numpy.typing import NDArray
 import dp.ledger
 import secfed.node.books
 import secfed.node.node
-from audits import reference_node, reference_study
-from audits.federation import policy_of
-from audits.notation import Message, Refused, parse_cbor
-from audits.reference_ledger import Site
+from audits.reference import node as reference_node
+from audits.reference import study as reference_study
+from audits.reference.ledger import Site
+from audits.reference.notation import Message, Refused, parse_cbor
+from audits.simulator.federation import policy_of
 from audits.vectors import AGGREGATOR, FOLDER, ROUNDS, write_file
 from audits.vectors.splices import Splice
 from crypto.identity import Identity

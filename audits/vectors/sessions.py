@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from audits.transcripts import ReferenceMachines, play, scenario_from
 from audits.vectors import Session
+from audits.vectors.transcripts import ReferenceMachines, play, scenario_from
 
 
 def record() -> dict[str, Session]:

@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from audits.notation import H, Refused
-from audits.reference_claims import Claim
-from audits.reference_ledger import Site
-from audits.reference_node import Memory, Node
-from audits.reference_state import Layout, State
-from audits.reference_study import Study, filled_in
+from audits.reference.claims import Claim
+from audits.reference.ledger import Site
+from audits.reference.node import Memory, Node
+from audits.reference.notation import H, Refused
+from audits.reference.state import Layout, State
+from audits.reference.study import Study, filled_in
 from dp.entries import hour_of
 from protocols.errors import ProtocolError
 from secfed.rounds.strategies import ModelState

@@ -14,12 +14,12 @@ import pytest
 from typer.testing import CliRunner
 
 import protocols
-from audits import cli, table
-from audits.adversaries import ATTACKS
+from audits import cli
+from audits.adversaries import ATTACKS, table
 from audits.adversaries.attack import Attack
 from audits.adversaries.trials import NOBODY, Search, Verdict, examine
-from audits.removal import is_refusal, without
-from audits.simulator import broken_nodes
+from audits.simulator.removal import is_refusal, without
+from audits.simulator.world import broken_nodes
 from protocols import errors
 from protocols.messages import FROM_AGGREGATOR
 from secfed.errors import UserError

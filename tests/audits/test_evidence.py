@@ -14,8 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from audits import cli
-from audits.evidence import Flips, all_found, as_table, by_file, evidence_files, flip_everything, planned
-from audits.resumed import ResumedVerifier, remembered
+from audits.evidence.flips import Flips, all_found, as_table, by_file, evidence_files, flip_everything, planned
+from audits.evidence.resumed import ResumedVerifier, remembered
 from dp.ledger_copy import read_copy
 from secfed.errors import UserError
 from secfed.verify.folder import verify_folder

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from audits.federation import LAYOUT, ROUNDS, Federation
-from audits.simulator import VICTIM
+from audits.simulator.federation import LAYOUT, ROUNDS, Federation
+from audits.simulator.world import VICTIM
 from protocols.errors import CohortTooSmall, MalformedMessage
 from protocols.messages import Advertise
 from secfed.rounds.channel import Standing

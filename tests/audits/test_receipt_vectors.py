@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from audits import reference_receipts
-from audits.notation import Refused
+from audits.reference import receipts as reference_receipts
+from audits.reference.notation import Refused
 from audits.vectors import FOLDER, RECEIPTS, load_sessions, receipts
 from audits.vectors.receipts import Receipts, check_honest, check_receipt, check_recorded
 from audits.vectors.splices import Splice

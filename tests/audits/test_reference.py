@@ -10,21 +10,19 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from audits import (
-    notation,
-    reference,
-    reference_claims,
-    reference_end,
-    reference_ledger,
-    reference_node,
-    reference_receipts,
-    reference_schema,
-    reference_state,
-    reference_study,
-)
-from audits.notation import C, E, Refused, parse_cbor
-from audits.transcripts import ReferenceMachines, Transcript, play, random_scenario, replay_on_real
+from audits.reference import claims as reference_claims
+from audits.reference import end as reference_end
+from audits.reference import ledger as reference_ledger
+from audits.reference import machines as reference
+from audits.reference import node as reference_node
+from audits.reference import notation
+from audits.reference import receipts as reference_receipts
+from audits.reference import schema as reference_schema
+from audits.reference import state as reference_state
+from audits.reference import study as reference_study
+from audits.reference.notation import C, E, Refused, parse_cbor
 from audits.vectors import check_random, differences
+from audits.vectors.transcripts import ReferenceMachines, Transcript, play, random_scenario, replay_on_real
 
 RANDOM_SESSIONS = 200
 BLOCK = 20

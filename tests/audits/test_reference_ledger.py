@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from audits import reference_ledger
-from audits.notation import parse_cbor
-from audits.reference_ledger import read_copy
+from audits.reference import ledger as reference_ledger
+from audits.reference.ledger import read_copy
+from audits.reference.notation import parse_cbor
 from audits.vectors import ledgers
 from audits.vectors.ledgers import Copies, check
 from protocols.wire import encode

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from audits import reference_node
-from audits.notation import C, Refused, parse_cbor, verify
+from audits.reference import node as reference_node
+from audits.reference.notation import C, Refused, parse_cbor, verify
 from protocols import sharing
 from protocols.errors import ProtocolError
 from protocols.wire import encode

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audits import reference_state
-from audits.notation import C, Refused, parse_cbor
-from audits.reference_study import Study, filled_in, model_digest
+from audits.reference import state as reference_state
+from audits.reference.notation import C, Refused, parse_cbor
+from audits.reference.study import Study, filled_in, model_digest
 from protocols import encoding
 from protocols.parameters import RoundShape
 from secfed.models.adapter import first_adapter_seed, orthonormal_rows

@@ -12,8 +12,8 @@ from unittest.mock import patch
 import pytest
 
 from audits.adversaries import weakened
-from audits.removal import is_refusal, place_of, without
-from audits.simulator import CORRUPT, VICTIM, Conversation, World
+from audits.simulator.removal import is_refusal, place_of, without
+from audits.simulator.world import CORRUPT, VICTIM, Conversation, World
 from crypto import shamir
 from crypto.identity import Identity
 from crypto.kdf import digest

@@ -8,8 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
-from audits import reference_claims, reference_end, reference_ledger, reference_node
-from audits.notation import parse_cbor
+from audits.reference import claims as reference_claims
+from audits.reference import end as reference_end
+from audits.reference import ledger as reference_ledger
+from audits.reference import node as reference_node
+from audits.reference.notation import parse_cbor
 from audits.vectors import round_answers, rounds
 from audits.vectors.rounds import Rounds, check_case
 from audits.vectors.splices import Splice

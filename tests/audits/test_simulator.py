@@ -7,9 +7,9 @@ import inspect
 import pytest
 
 from audits.adversaries import weakened
-from audits.knowledge import MASK_KEY, SELF_MASK
-from audits.removal import place_of
-from audits.simulator import CORRUPT, VICTIM, Conversation, FreshEntropy, World, broken_nodes
+from audits.simulator.knowledge import MASK_KEY, SELF_MASK
+from audits.simulator.removal import place_of
+from audits.simulator.world import CORRUPT, VICTIM, Conversation, FreshEntropy, World, broken_nodes
 from protocols.client import Client, State
 from protocols.errors import Equivocation, LocalError
 from protocols.messages import Survivors

@@ -11,7 +11,6 @@ from unittest.mock import patch
 
 import pytest
 
-from audits import removal
 from audits.adversaries import weakened
 from audits.adversaries.attack import Attack
 from audits.adversaries.dropped_signatures import DroppedSignatures
@@ -19,8 +18,9 @@ from audits.adversaries.one_signature import OneSignature
 from audits.adversaries.restored_database import RestoredLedger
 from audits.adversaries.split_survivors import SplitSurvivors
 from audits.adversaries.trials import NOBODY, Search, _none_idle, examine
-from audits.federation import Federation
-from audits.simulator import Outcome, Refusal
+from audits.simulator import removal
+from audits.simulator.federation import Federation
+from audits.simulator.world import Outcome, Refusal
 from protocols import client
 from protocols.client import Client, State
 from protocols.errors import CohortTooSmall, WrongSession

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from audits.transcripts import STAGES
 from audits.vectors import (
     FOLDER,
     Session,
@@ -25,6 +24,7 @@ from audits.vectors import (
     write,
 )
 from audits.vectors.__main__ import main
+from audits.vectors.transcripts import STAGES
 from protocols import errors
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import cbor2
 
-from audits import notation
+from audits.reference import notation
 from crypto import shamir
 from crypto.kdf import digest
 from crypto.sealing import SealingError, SealingKey, SealingPublicKey

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from audits.notation import C, H
+from audits.reference.notation import C, H
 from crypto.randomness import NoiseSecret
 from dp.patients import clipped_integers
 from protocols import encoding

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audits.notation import C, H
+from audits.reference.notation import C, H
 from secfed.rounds.strategies import ModelState, first_state, move, next_state
 from secfed.study.algorithms import Algorithm
 from secfed.study.manifest import Study

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audits.evidence import all_found, by_file, flip_everything
+from audits.evidence.flips import all_found, by_file, flip_everything
 from protocols import encoding
 from protocols.errors import WrongSession
 from secfed.aggregator.coordinator import Coordinator

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from audits.adversaries import weakened
-from audits.federation import Federation, FormulaTrainer
-from audits.simulator import VICTIM, replaced
+from audits.simulator.federation import Federation, FormulaTrainer
+from audits.simulator.world import VICTIM, replaced
 from protocols import encoding
 from protocols.errors import WrongSession
 from protocols.messages import Agreement, Cohort, Delivery, Published, Signature, Survivors

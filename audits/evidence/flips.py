@@ -5,9 +5,9 @@ every receipt and sum, the adapter's weights, every ledger. `summary.json` and t
 what they say (times, accuracy) nothing in the folder proves, so that they are not flipped here.
 
 One flip changes one bit of one byte; the bits take turns from byte to byte. Every flip is judged by the verifier's own
-code on a copy of the files (`audits.resumed` says how it gets there fast); the run's folder is only read. A flip is
-found when the verifier stops at that file, or at the folder that it is in: the digest of an adapter covers its files
-together.
+code on a copy of the files (`audits.evidence.resumed` says how it gets there fast); the run's folder is only read. A
+flip is found when the verifier stops at that file, or at the folder that it is in: the digest of an adapter covers its
+files together.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from audits.resumed import ResumedVerifier, remembered
+from audits.evidence.resumed import ResumedVerifier, remembered
 from secfed.errors import UserError
 from secfed.reports.folder import FIRST_STATE, LEDGERS, RECEIPTS, REPORT, REPORT_PAGE, STUDY, SUMMARY, SUMS
 from secfed.study.approvals import SIGNATURES

@@ -1,8 +1,9 @@
 """A study a second time: "The study" and section 3 of protocols/SPEC.md, from the file's values to a round's figures.
 
-Beside `audits.reference`, with which it goes: no code of `secfed` or `dp`, no numpy, plain integers and decimals. It
-does not refuse what no study says (that is for whoever signs one); it derives from a legal study what every party has
-to derive alike: the digest, the weights, the bound B on an element, the ring, the grid and the share of the noise.
+Beside `audits.reference.machines`, with which it goes: no code of `secfed` or `dp`, no numpy, plain integers and
+decimals. It does not refuse what no study says (that is for whoever signs one); it derives from a legal study what
+every party has to derive alike: the digest, the weights, the bound B on an element, the ring, the grid and the share of
+the noise.
 """
 
 import hashlib
@@ -15,8 +16,8 @@ from functools import cached_property
 from math import ceil, isqrt
 from typing import Any
 
-from audits.notation import C, H, Message
-from audits.reference import Round
+from audits.reference.machines import Round
+from audits.reference.notation import C, H, Message
 
 Keys = Mapping[str, tuple[Any, Any]]  # name -> its type, and what it is where the file leaves it out
 REQUIRED = object()

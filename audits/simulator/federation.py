@@ -1,9 +1,9 @@
 """Whole hospitals in the hands of a malicious aggregator: real nodes, ledgers, stores and chains; only training is a
 formula.
 
-Where `audits.simulator` has sessions, this has what lies between them: round numbers, locks, attempts, receipts and
-models. The aggregator keeps to the protocol but takes any cohort for large enough; the attack may change what it sends
-to a node, and any bytes may be sent to any node.
+Where `audits.simulator.world` has sessions, this has what lies between them: round numbers, locks, attempts, receipts
+and models. The aggregator keeps to the protocol but takes any cohort for large enough; the attack may change what it
+sends to a node, and any bytes may be sent to any node.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audits.simulator import World, node_ends
+from audits.simulator.world import World, node_ends
 from crypto.identity import Identity
 from crypto.kdf import DIGEST_BYTES, digest
 from crypto.randomness import NoiseSecret

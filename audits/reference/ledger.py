@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from audits.notation import need, sign, verify
+from audits.reference.notation import need, sign, verify
 
 KINDS_OF_A_STUDY = ("reserve", "withdraw", "run", "commit", "release", "close")
 Body = dict[str, Any]

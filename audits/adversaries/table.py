@@ -108,7 +108,9 @@ def write_html(path: Path, verdicts: Sequence[Verdict]) -> None:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    template = environment.from_string(files("audits").joinpath("attacks.html.j2").read_text(encoding="utf-8"))
+    template = environment.from_string(
+        files("audits.adversaries").joinpath("attacks.html.j2").read_text(encoding="utf-8")
+    )
     page = template.render(verdicts=verdicts, summary=closing_words(verdicts), alone=alone, what_goes=what_goes)
     try:
         path.write_text(page, encoding="utf-8")

@@ -1,4 +1,5 @@
-"""Sections 2 and 6 of protocols/SPEC.md for the second implementation (`audits.reference`): what names no stage.
+"""Sections 2 and 6 of protocols/SPEC.md for the second implementation (`audits.reference.machines`): what names no
+stage.
 
 E, H, KDF, canonical CBOR, Sign, Seal, Shamir sharing, under the names that the SPEC gives them. HKDF, CBOR and the
 sharing are written out; AES, Ed25519, ML-KEM, X25519 and HPKE come from `cryptography`. Shares no code with `crypto` or

@@ -1,4 +1,4 @@
-"""A whole node a second time: section 9 of protocols/SPEC.md around the sessions of `audits.reference`.
+"""A whole node a second time: section 9 of protocols/SPEC.md around the sessions of `audits.reference.machines`.
 
 It keeps the chain, computes the states, and knows floor, lock, echo, attempts, adoption, repetition, restore,
 complaints and claims. Like everything called `reference` it shares no code with `crypto`, `protocols`, `secfed` and
@@ -13,15 +13,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from audits import reference_claims as claims
-from audits.notation import C, H, Message, Refused, need, parse_cbor, sign
-from audits.reference import Node as Session
-from audits.reference import Round
-from audits.reference_ledger import Body, Ledger, Site
-from audits.reference_receipts import check_statement, valid_signatures, verify_receipt
-from audits.reference_schema import schema
-from audits.reference_state import Layout, State, first_state, next_state, trained_elements
-from audits.reference_study import Study
+from audits.reference import claims
+from audits.reference.ledger import Body, Ledger, Site
+from audits.reference.machines import Node as Session
+from audits.reference.machines import Round
+from audits.reference.notation import C, H, Message, Refused, need, parse_cbor, sign
+from audits.reference.receipts import check_statement, valid_signatures, verify_receipt
+from audits.reference.schema import schema
+from audits.reference.state import Layout, State, first_state, next_state, trained_elements
+from audits.reference.study import Study
 
 ATTEMPTS = 3
 ORDER = ("cohort", "delivery", "survivors", "agreement", "published")

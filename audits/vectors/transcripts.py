@@ -18,8 +18,8 @@ from unittest.mock import patch
 
 import numpy as np
 
-from audits import reference
-from audits.notation import KDF, C, E, H, Message, idx, parse_cbor, seal, seal_public, unseal
+from audits.reference import machines as reference
+from audits.reference.notation import KDF, C, E, H, Message, idx, parse_cbor, seal, seal_public, unseal
 from crypto.identity import Identity, PublicIdentity
 from crypto.kdf import encode_parts
 from crypto.sealing import SealingPublicKey

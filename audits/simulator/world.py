@@ -3,7 +3,8 @@
 The nodes are `protocols.client.Client`, unchanged. The aggregator is a `Conversation`: for every stage one method that
 takes whom to speak to and what to show them, so that an attack can show different sets to different nodes, repeat, go
 back, or send any bytes at all. Corrupt nodes are real clients in the attacker's hands ("puppets"): it may start
-several of one node and read their memory. What it learns goes to `audits.knowledge`, which really computes with it.
+several of one node and read their memory. What it learns goes to `audits.simulator.knowledge`, which really computes
+with it.
 
 Everything follows from the world's seed, but for the randomness of HPKE, on which no outcome depends.
 """
@@ -20,8 +21,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from audits.knowledge import Knowledge
-from audits.removal import place_of
+from audits.simulator.knowledge import Knowledge
+from audits.simulator.removal import place_of
 from crypto.identity import Identity
 from crypto.kdf import digest
 from crypto.prg import keystream

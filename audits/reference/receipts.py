@@ -1,15 +1,16 @@
 """A verifier of receipts a second time: the end of section 8 of protocols/SPEC.md, with the schema of section 2.
 
-Like `audits.reference`, beside which it stands, it shares no code with `protocols` and is for comparison, never for
-use. The verifier is told the digest of the state that it would compute itself: `audits.reference_state` does that.
+Like `audits.reference.machines`, beside which it stands, it shares no code with `protocols` and is for comparison,
+never for use. The verifier is told the digest of the state that it would compute itself: `audits.reference.state` does
+that.
 """
 
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from audits.notation import C, H, Message, Refused, need, parse_cbor, verify
-from audits.reference import Round
+from audits.reference.machines import Round
+from audits.reference.notation import C, H, Message, Refused, need, parse_cbor, verify
 
 DIGESTS = ("study", "predecessor", "context", "session", "old_state", "new_state", "sum_digest")
 NUMBERS = ("round_number", "quorum")

@@ -1,9 +1,9 @@
 """What an aggregator takes from a node beside the rounds, a second time: section 9 of protocols/SPEC.md."""
 
-from audits.notation import Message, need, parse_cbor, verify
-from audits.reference_ledger import Body, read_copy
-from audits.reference_schema import schema
-from audits.reference_study import Study
+from audits.reference.ledger import Body, read_copy
+from audits.reference.notation import Message, need, parse_cbor, verify
+from audits.reference.schema import schema
+from audits.reference.study import Study
 
 
 def read_attendance(study: Study, file: bytes, index: int, answer: bytes) -> bytes:

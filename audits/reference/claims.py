@@ -1,4 +1,4 @@
-"""Complaints and claims a second time: rules 8 and 9 of section 9 of protocols/SPEC.md, for `audits.reference_node`.
+"""Complaints and claims a second time: rules 8 and 9 of section 9 of protocols/SPEC.md, for `audits.reference.node`.
 
 Which fault of a peer a message shows, in the order in which the SPEC has a node look; and which claims a node takes to
 its owner.
@@ -7,7 +7,8 @@ its owner.
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from audits.notation import (
+from audits.reference.machines import Node, Round, pair_seed_commitment, shares_commitments
+from audits.reference.notation import (
     SHARING_PRIME,
     C,
     E,
@@ -22,7 +23,6 @@ from audits.notation import (
     unsigned,
     verify,
 )
-from audits.reference import Node, Round, pair_seed_commitment, shares_commitments
 
 KEY, LEDGER, ENVELOPE, SHARE, SHARE_RANGE, CHECKSUM, PAIR_SEED = range(7)
 TOLD_MAX = 10

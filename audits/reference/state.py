@@ -1,6 +1,6 @@
 """The model's state a second time: sections 4 and 8 ("The next state") of protocols/SPEC.md, one number at a time.
 
-Beside `audits.reference_study`. Python's floats are binary64 and each operator is one rounded operation; there is no
+Beside `audits.reference.study`. Python's floats are binary64 and each operator is one rounded operation; there is no
 numpy, so that none of the first implementation's array code can be wrong here in the same way. The first adapter's
 tensors are made here, too: "The study".
 """
@@ -12,8 +12,8 @@ from decimal import Context, Decimal
 from struct import pack, unpack
 from typing import Any
 
-from audits.notation import KDF, C, H, stream
-from audits.reference_study import Study
+from audits.reference.notation import KDF, C, H, stream
+from audits.reference.study import Study
 
 Layout = Sequence[tuple[str, Sequence[int]]]
 EXPONENTIAL = Context(prec=50)

@@ -1,14 +1,14 @@
 """The schema of every message that a node receives, and of those that answer across rounds: section 2 of
 protocols/SPEC.md with the tables of sections 8 and 9.
 
-For `audits.reference_node`. A checker takes a value and refuses another type, length or range than its table says.
+For `audits.reference.node`. A checker takes a value and refuses another type, length or range than its table says.
 """
 
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
-from audits.notation import need
+from audits.reference.notation import need
 
 Check = Callable[[Any], None]
 LINKS_MAX = 16

@@ -3,7 +3,7 @@
 It shares no code with `crypto` or `protocols`, so that a mistake would have to be made twice to go unseen. Section
 numbers are the SPEC's. It relies on `cryptography` for AES, Ed25519, ML-KEM, X25519 and HPKE alone; HKDF, CBOR, Shamir
 sharing and packing are written out. HPKE draws its own randomness: `Node` takes the function that seals, so that a
-transcript can record or replay the envelopes. What names no stage is in `audits.notation`.
+transcript can record or replay the envelopes. What names no stage is in `audits.reference.notation`.
 
 It covers one session: sections 2 to 8, with the checks on what parties claim; not the schema of a message, a site's own
 minima, retransmission, or the rules across rounds (9). It is for comparison, never for use: no secret is wiped.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from audits.notation import (
+from audits.reference.notation import (
     KDF,
     SHARING_PRIME,
     C,
