@@ -1,7 +1,7 @@
 """From a signed study to the figures that training gets: the one place where they change hands.
 
 A figure that is lost here is lost without a trace: half the noise trains as well, and its report looks as ever. So each
-plan is made in one expression, every field by name, and `tests/secfed/test_plans.py` computes each field from the
+plan is made in one expression, every field by name, and `tests/secfed/study/test_plans.py` computes each field from the
 study's text by itself, and looks at what reaches training.
 
 Free of torch: the ring's width and the report come from these figures, too.

@@ -35,7 +35,7 @@ from tests.audits.independent import FILE, Independent, digests, mixed
 from tests.audits.test_reference_study import STUDIES
 from tests.protocols.dealers import dealing, other_sealed_seed, other_sealed_share
 from tests.secfed.federation import Federation, FormulaTrainer, cut, make_study
-from tests.secfed.test_closings import LosingOnce, closing_cut_short
+from tests.secfed.rounds.test_closings import LosingOnce, closing_cut_short
 
 
 def away(node: int, first: int, last: int, stage: str = "advertise") -> tuple[Cut, ...]:

@@ -215,7 +215,7 @@ def test_a_server_that_declares_gigabytes_is_given_no_memory(running: Compromise
 
 
 def test_a_site_that_declares_gigabytes_is_given_no_memory(running: Compromised, careless_site: Asking) -> None:
-    """What it takes where nothing is bounded, `tests/secfed/test_flare_bounds.py` shows."""
+    """What it takes where nothing is bounded, `tests/secfed/engines/test_flare_bounds.py` shows."""
     server = running.processes.loopback.family(SERVER)[0].pid
     assert grown(careless_site, "server", server) < NOISE_MIB
 

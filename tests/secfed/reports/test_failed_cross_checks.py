@@ -16,8 +16,8 @@ from secfed.reports.privacy import build_report
 from secfed.study.account import check_noise
 from secfed.study.manifest import load_study
 from secfed.verify.folder import verify_folder
+from tests.secfed.reports.test_report_sentences import _summary, study_of, text_of
 from tests.secfed.run_folders import write_run
-from tests.secfed.test_report_sentences import _summary, study_of, text_of
 
 ACCOUNTANTS = {"rdp_epsilon": "Rényi differential privacy", "prv_epsilon": "privacy random variables"}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-UNITS = sorted((Path(__file__).parents[2] / "docs" / "systemd").glob("*.service"))
+UNITS = sorted((Path(__file__).parents[3] / "docs" / "systemd").glob("*.service"))
 
 
 def settings(unit: Path) -> dict[str, str]:

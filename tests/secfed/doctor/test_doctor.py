@@ -28,7 +28,7 @@ from secfed.node.store import NodeStore
 from secfed.study.signing import LEDGER_LABEL
 from tests.command_line import exit_code
 from tests.homes import Hospitals
-from tests.secfed.findings import failed, states
+from tests.secfed.doctor.findings import failed, states
 from tests.tls import DAY, Authority, serving
 
 

@@ -22,8 +22,8 @@ from secfed.reports.privacy import build_report
 from secfed.reports.vouchers import NOT_SAID, Statement, Voucher
 from secfed.rounds.run_facts import RunKind
 from secfed.study.manifest import Study
-from tests.secfed.test_node_study import study_of as nodes_of
-from tests.secfed.test_reports import _study, _summary
+from tests.secfed.reports.test_reports import _study, _summary
+from tests.secfed.rounds.test_node_study import study_of as nodes_of
 
 RATE, SIGMA, STEPS, DELTA = 0.06, 0.5229, 8, 1e-5
 NAMES = ("north", "south", "east", "west")

@@ -12,7 +12,8 @@ from secfed.errors import UserError
 from secfed.study import account
 from secfed.study.account import check_noise, smallest_noise
 from secfed.study.manifest import Study
-from tests.secfed import test_distributed_study, test_node_study, test_plans
+from tests.secfed.rounds import test_distributed_study, test_node_study
+from tests.secfed.study import test_plans
 
 
 def distributed(noise: float, **privacy: Any) -> Study:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from secfed.demo.workspace import DemoSettings
 from tests.secfed.federation import identities, make_study
-from tests.secfed.test_distributed_study import study_of
+from tests.secfed.rounds.test_distributed_study import study_of
 
 
 def roster(count: int, patients: int) -> list[dict[str, Any]]:

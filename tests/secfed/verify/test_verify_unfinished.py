@@ -16,7 +16,7 @@ from secfed.verify.folder import verify_folder
 from secfed.verify.unfinished import NotFinished
 from tests.command_line import exit_code
 from tests.secfed.federation import Federation
-from tests.secfed.verified import WEIGHTS, problem_in
+from tests.secfed.verify.verified import WEIGHTS, problem_in
 
 SITES = [f"hospital-{node}" for node in range(5)]
 LAST = [

@@ -14,7 +14,7 @@ from secfed.doctor.checkup import examine_aggregator
 from secfed.engines.flare.progress import RunLog
 from secfed.rounds.events import RoundClosed, RoundOpened
 from tests.homes import Hospitals
-from tests.secfed.findings import failed, states
+from tests.secfed.doctor.findings import failed, states
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from secfed.errors import UserError
 from secfed.models.data import Record
 from secfed.node.sites import _check_size
 from secfed.study.manifest import Study, band_around
-from tests.secfed.test_distributed_study import values
+from tests.secfed.rounds.test_distributed_study import values
 
 
 def study_with(nominal: int) -> Study:

@@ -22,7 +22,7 @@ from secfed.files.full_disk import Room, has_room, is_full
 from secfed.files.whole import append_line, try_lock, write_whole
 from secfed.models import model as models
 from secfed.rounds.events import Note, RoundClosed
-from tests.secfed.test_aggregation import Study, study
+from tests.secfed.aggregator.test_aggregation import Study, study
 
 __all__ = ["study"]  # the fixture
 

@@ -303,7 +303,7 @@ def test_the_smallest_noise_keeps_the_promise_of_a_node() -> None:
 
 
 def test_the_example_of_the_documentation_is_a_study_that_keeps_its_promise() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "own-study.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "own-study.md").read_text()
     (example,) = [block for block in text.split("```toml\n")[1:] if 'unit = "node"' in block]
     told = tomllib.loads(example.split("```")[0])
     assert [entry["patients"] for entry in told.pop("roster")] == [1]

@@ -22,7 +22,7 @@ from secfed.rounds.handover import Handover, HandoverRequest
 from secfed.rounds.run_facts import EMBEDDED, RunFacts
 from secfed.study.signing import LEDGER_LABEL
 from tests.secfed.federation import Federation, cut, make_study
-from tests.secfed.test_closings import cut_closing
+from tests.secfed.rounds.test_closings import cut_closing
 
 OTHER = bytes([7]) * 32
 

@@ -26,8 +26,8 @@ from secfed.rounds.strategies import first_state, mean_change, next_state, noise
 from secfed.study.manifest import Study
 from secfed.verify.folder import verify_folder
 from tests.secfed.federation import ALGORITHMS, Federation, FormulaTrainer, cut
+from tests.secfed.rounds.test_distributed_study import PRIVACY, refusal, study_of
 from tests.secfed.run_folders import write_run
-from tests.secfed.test_distributed_study import PRIVACY, refusal, study_of
 from tests.tiny import make_tiny_patients
 
 LAYOUT = FormulaTrainer.layout

@@ -246,7 +246,7 @@ def test_the_report_says_what_each_rounds_noise_came_to_and_uses_it_nowhere(repo
 
 
 def test_a_deployed_run_names_its_adversary_and_how_many_may_fail() -> None:
-    from tests.secfed.test_reports import _summary
+    from tests.secfed.reports.test_reports import _summary
 
     study = study_of(algorithm={"rounds": 4}, privacy={"noise_multiplier": 1.0})
     found = build_report(study, _summary(study, RunKind.FEDERATION))

@@ -20,7 +20,7 @@ from secfed.reports import folder as run_folder
 from secfed.reports.folder import sum_file
 from secfed.verify.evidence import read_file
 from tests.command_line import exit_code
-from tests.secfed.verified import WEIGHTS, problem_in
+from tests.secfed.verify.verified import WEIGHTS, problem_in
 
 # What is claimed about the run.
 

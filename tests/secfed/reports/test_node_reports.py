@@ -21,9 +21,9 @@ from secfed.rounds.run_facts import RunKind, against_in_short
 from secfed.study.account import event_of, noise_of
 from secfed.verify.folder import verify_folder
 from tests.secfed.federation import cut, identities, make_policy
+from tests.secfed.reports.test_reports import _summary
+from tests.secfed.rounds.test_node_study import EVERY, LOCAL, PRIVACY, roster, study_of
 from tests.secfed.run_folders import write_run
-from tests.secfed.test_node_study import EVERY, LOCAL, PRIVACY, roster, study_of
-from tests.secfed.test_reports import _summary
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from secfed.rounds.run_facts import EMBEDDED, RunFacts
 from secfed.study.manifest import load_study
 from secfed.study.signing import LEDGER_LABEL
 from tests.secfed.federation import identities, make_policy
-from tests.secfed.verified import LIMITS, problem_in
+from tests.secfed.verify.verified import LIMITS, problem_in
 
 # A node that writes a ledger of its own liking: chain and signatures are right.
 BUDGET = make_policy().budget

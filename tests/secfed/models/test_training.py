@@ -62,7 +62,7 @@ def test_with_one_local_step_a_round_the_proximal_term_would_do_nothing(
     single = LocalTraining(steps=1, learning_rate=0.05)
     one = two.model_copy(update={"algorithm": two.algorithm.model_copy(update={"local": single})})
     assert isinstance(one.algorithm, FedProx)
-    monkeypatch.setattr("tests.secfed.test_training.make_study", lambda *arguments, **changes: one)
+    monkeypatch.setattr("tests.secfed.models.test_training.make_study", lambda *arguments, **changes: one)
     assert train(base).adapter.tobytes() == plain.adapter.tobytes()
 
 

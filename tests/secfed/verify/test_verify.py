@@ -24,7 +24,7 @@ from secfed.verify.folder import verify_folder
 from secfed.verify.rounds import check_rounds, start_chain
 from tests.secfed.federation import cut, identities
 from tests.secfed.run_folders import FROZEN, write_run
-from tests.secfed.verified import LIMITS, WEIGHTS, problem_in
+from tests.secfed.verify.verified import LIMITS, WEIGHTS, problem_in
 
 
 def test_a_run_that_nobody_touched_holds(folder: Path) -> None:
