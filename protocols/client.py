@@ -1,21 +1,12 @@
 """The node's state machine: one session, one use, no sockets, clocks or files.
 
-How it works. A session is a line of states. In each the node waits for exactly one thing, and answers it once:
-
-    state        waits for           answers with       and then it is
-    NEW          Opening             Advertise          ADVERTISED
-    ADVERTISED   Cohort (U1)         Share              SHARED
-    SHARED       Delivery (U2)       (trains)           READY
-    READY        submit(vector)      MaskedInput        MASKED
-    MASKED       Survivors (U3)      Agree              AGREED
-    AGREED       Agreement           Unmask             UNMASKED    all secrets gone
-    UNMASKED     Published           (computes)         SUMMED
-    SUMMED       close(new state)    Close              CLOSED
-
-`_EXPECTS` below is that table. Bytes seen before get the same answer again, byte for byte: the network may repeat. A
-second, *different* message of a kind already answered is an aggregator that shows different nodes different things: the
-session ends (FAILED), its secrets are wiped, and the node is a dropout like any other. So does anything else that no
-honest party sends. Nothing is ever taken from a message that this node can compute itself.
+How it works. A session is a line of states: `STEPS`, at the end of this file, is that line, and the diagram of it in
+SPEC.md, section 8, is made from it (`protocols.diagram`). In each state the node waits for exactly one thing, a message
+of the aggregator or a call of the program around it, and answers it once. Bytes seen before get the same answer again,
+byte for byte: the network may repeat. A second, *different* message of a kind already answered is an aggregator that
+shows different nodes different things: the session ends (FAILED), its secrets are wiped, and the node is a dropout like
+any other. So does anything else that no honest party sends. A call out of turn ends nothing: it is refused. Nothing is
+ever taken from a message that this node can compute itself.
 
 Why one answer per kind is enough to keep inputs secret: PROTOCOL, "Agree" and "Unmask". A node signs one (U2, U3) per
 session and releases, against t signatures on exactly those sets, one kind of share per peer.
@@ -23,9 +14,8 @@ session and releases, against t signatures on exactly those sets, one kind of sh
 
 from __future__ import annotations
 
-import enum
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,22 +56,8 @@ from protocols.messages import (
 )
 from protocols.receipts import SIGNING_LABEL, Statement, statement_of
 from protocols.session import SessionConfig, check_cohort, session_id
-from protocols.wire import Message, decode, encode, message_type, most_map_bytes
-
-
-class State(enum.Enum):
-    """Where a session stands; see the table above."""
-
-    NEW = "new"
-    ADVERTISED = "advertised"
-    SHARED = "shared"
-    READY = "ready"
-    MASKED = "masked"
-    AGREED = "agreed"
-    UNMASKED = "unmasked"
-    SUMMED = "summed"
-    CLOSED = "closed"
-    FAILED = "failed"
+from protocols.steps import Called, Given, Received, State, Step, received
+from protocols.wire import decode, encode, message_type, most_map_bytes
 
 
 class Client:
@@ -165,20 +141,7 @@ class Client:
         Raises:
             LocalError: called out of turn, or the vector does not fit. Nothing was sent.
         """
-        if self.state is not State.READY:
-            raise LocalError(f"submit belongs to a session that is ready, not {self.state.value}")
-        shape = self.config.context.shape
-        words = encoding.to_ring(vector, shape, self.config.magnitude)
-        masked = MaskedSum(self._view(), words, self._checksum_key().tag(vector))
-        masked.add_self_mask(self._secrets.self_mask_seed(), self.index)
-        for peer, seed in self._pair_seeds.items():
-            masked.add_pair_mask(seed, self.index, peer)
-        packed, tag = encoding.pack(masked.vector, shape), checksum.encode_tag(masked.tag)
-        message = MaskedInput(self._session, self.index, packed, tag, b"")
-        self.state = State.MASKED
-        answer = (Send(encode(self._signed(message))),)
-        self._answers[Delivery.TYPE] = (self._answers[Delivery.TYPE][0], answer)
-        return answer[0].data
+        return self._call(_SUBMIT, vector)
 
     def close(self, new_state: bytes) -> bytes:
         """Sign the statement over the published sum and the state that this node computed from it.
@@ -192,20 +155,7 @@ class Client:
         Raises:
             LocalError: called out of turn, or with something that is no digest.
         """
-        if self.state is not State.SUMMED:
-            raise LocalError(f"close belongs to a session with a published sum, not {self.state.value}")
-        if len(new_state) != DIGEST_BYTES:
-            raise LocalError(f"a state digest has {DIGEST_BYTES} bytes, not {len(new_state)}")
-        groups = tuple(self._cohort), self.sharers, self.survivors
-        self._statement = statement_of(
-            self.config.context, self._session, groups, self._quorum, self._published, new_state
-        )
-        content = self._statement.digest()
-        self.state = State.CLOSED
-        message = Close(self._session, self.index, content, self._identity.sign(SIGNING_LABEL, content))
-        answer = (Send(encode(message)),)
-        self._answers[Published.TYPE] = (self._answers[Published.TYPE][0], answer)
-        return answer[0].data
+        return self._call(_CLOSE, new_state)
 
     @property
     def session(self) -> bytes:
@@ -235,24 +185,34 @@ class Client:
             if seen != fingerprint:
                 raise Equivocation(f"a second, different {name} message", sender=None)
             return answer
-        if self.state not in _EXPECTS:
+        step = STEPS.get(self.state)
+        if not isinstance(step, Received):
             raise OutOfOrder(f"a {name} message in state {self.state.value}", sender=None)
-        kind, handler, next_state = _EXPECTS[self.state]
-        if name != kind.TYPE:
-            raise OutOfOrder(f"a {name} message where {kind.TYPE} belongs", sender=None)
-        events = handler(self, decode(kind, data, self.config.limits, None))
-        self.state = next_state
+        if name != step.kind.TYPE:
+            raise OutOfOrder(f"a {name} message where {step.kind.TYPE} belongs", sender=None)
+        events = step.handler(self, decode(step.kind, data, self.config.limits, None))
+        self.state = step.then
         # A repeated Delivery or Published is answered with what `submit` and `close` make, and until then with nothing.
         repeatable = tuple(event for event in events if isinstance(event, Send))
         self._answers[name] = (fingerprint, repeatable)
         return events
 
+    def _call(self, step: Called[Given], given: Given) -> bytes:
+        if STEPS.get(self.state) is not step:
+            raise LocalError(f"{step.name} is called out of turn, in a session that is {self.state.value}")
+        message = step.handler(self, given)
+        self.state = step.then
+        answer = encode(message)
+        fingerprint, _ = self._answers[step.answers.TYPE]
+        self._answers[step.answers.TYPE] = (fingerprint, (Send(answer),))
+        return answer
+
     def _most_bytes(self) -> int:
         """The size of the largest message that may come now: the one waited for, or a repetition."""
-        waited_for = _EXPECTS.get(self.state)
-        kinds = [kind for kind, _, _ in _EXPECTS.values() if kind.TYPE in self._answers]
-        kinds += [] if waited_for is None else [waited_for[0]]
-        return max((most_map_bytes(kind, self.config.limits) for kind in kinds), default=0)
+        waited_for = STEPS.get(self.state)
+        messages = [step for step in STEPS.values() if isinstance(step, Received)]
+        due = [step.kind for step in messages if step is waited_for or step.kind.TYPE in self._answers]
+        return max((most_map_bytes(kind, self.config.limits) for kind in due), default=0)
 
     def _advertise(self, opening: Opening) -> tuple[ClientEvent, ...]:
         """Stage 0."""
@@ -312,6 +272,17 @@ class Client:
         self.checksum_contributions = {peer: self._received[peer].checksum for peer in self.sharers}
         return (InputWanted(self.sharers),)
 
+    def _mask(self, vector: NDArray[np.int64]) -> MaskedInput:
+        """Stage 2, with the vector."""
+        shape = self.config.context.shape
+        words = encoding.to_ring(vector, shape, self.config.magnitude)
+        masked = MaskedSum(self._view(), words, self._checksum_key().tag(vector))
+        masked.add_self_mask(self._secrets.self_mask_seed(), self.index)
+        for peer, seed in self._pair_seeds.items():
+            masked.add_pair_mask(seed, self.index, peer)
+        packed, tag = encoding.pack(masked.vector, shape), checksum.encode_tag(masked.tag)
+        return self._signed(MaskedInput(self._session, self.index, packed, tag, b""))
+
     def _agree(self, message: Survivors) -> tuple[ClientEvent, ...]:
         """Stage 3."""
         self._check_session(message.session)
@@ -348,7 +319,7 @@ class Client:
         return (answer,)
 
     def _accept_sum(self, message: Published) -> tuple[ClientEvent, ...]:
-        """Publication of the sum, and its check."""
+        """Stage 5, up to the point where the next state is needed: the sum, and its check."""
         self._check_session(message.session)
         context = self.config.context
         try:
@@ -360,6 +331,16 @@ class Client:
         self._check_sum(total, message.tag)
         self._published = message.vector
         return (SumPublished(self.survivors, total),)
+
+    def _sign_statement(self, new_state: bytes) -> Close:
+        """Stage 5, with the next state."""
+        if len(new_state) != DIGEST_BYTES:
+            raise LocalError(f"a state digest has {DIGEST_BYTES} bytes, not {len(new_state)}")
+        groups = tuple(self._cohort), self.sharers, self.survivors
+        context, packed = self.config.context, self._published
+        self._statement = statement_of(context, self._session, groups, self._quorum, packed, new_state)
+        content = self._statement.digest()
+        return Close(self._session, self.index, content, self._identity.sign(SIGNING_LABEL, content))
 
     def _check_sum(self, total: NDArray[np.int64], tag: bytes) -> None:
         expected = checksum.encode_tag(self._checksum_key().tag(total, len(self.survivors)))
@@ -389,12 +370,16 @@ class Client:
         self._pair_seeds.clear()
 
 
-_Handler = Callable[[Client, "Message"], tuple[ClientEvent, ...]]
-_EXPECTS: dict[State, tuple[type[Message], _Handler, State]] = {
-    State.NEW: (Opening, Client._advertise, State.ADVERTISED),  # type: ignore[dict-item]
-    State.ADVERTISED: (Cohort, Client._share, State.SHARED),  # type: ignore[dict-item]
-    State.SHARED: (Delivery, Client._open_envelopes, State.READY),  # type: ignore[dict-item]
-    State.MASKED: (Survivors, Client._agree, State.AGREED),  # type: ignore[dict-item]
-    State.AGREED: (Agreement, Client._unmask, State.UNMASKED),  # type: ignore[dict-item]
-    State.UNMASKED: (Published, Client._accept_sum, State.SUMMED),  # type: ignore[dict-item]
+_SUBMIT = Called("submit", Client._mask, Delivery, State.MASKED)
+_CLOSE = Called("close", Client._sign_statement, Published, State.CLOSED)
+STEPS: dict[State, Step] = {
+    State.NEW: received(Opening, Client._advertise, State.ADVERTISED),
+    State.ADVERTISED: received(Cohort, Client._share, State.SHARED),
+    State.SHARED: received(Delivery, Client._open_envelopes, State.READY),
+    State.READY: _SUBMIT,
+    State.MASKED: received(Survivors, Client._agree, State.AGREED),
+    State.AGREED: received(Agreement, Client._unmask, State.UNMASKED),
+    State.UNMASKED: received(Published, Client._accept_sum, State.SUMMED),
+    State.SUMMED: _CLOSE,
 }
+"""The line of states: in which state what moves the session on, and to where."""

@@ -11,10 +11,10 @@ from audits.adversaries.attack import Attack
 from audits.adversaries.two_cohorts import HALVES
 from audits.simulator.world import CORRUPT, Conversation, Outcome, World
 from protocols import checksum, encoding
-from protocols.client import State
 from protocols.errors import ProtocolError
 from protocols.messages import Published, Signature
 from protocols.receipts import SIGNING_LABEL, Receipt, verify_receipt
+from protocols.steps import State
 from protocols.wire import encode
 
 

@@ -24,12 +24,13 @@ from dp.ledger import Ledger
 from dp.ledger_copy import read_copy
 from protocols import client, derivations, sharing
 from protocols.checksum import ChecksumKey
-from protocols.client import Client, State
+from protocols.client import Client
 from protocols.masking import MaskedSum
 from protocols.messages import Opening
 from protocols.parameters import CohortRules, RoundShape
 from protocols.receipts import Receipt
 from protocols.session import Context
+from protocols.steps import State, received
 from protocols.wire import encode
 from secfed.node import books
 from secfed.node.node import Node
@@ -135,7 +136,7 @@ def shape_taken_from_the_header() -> Weakening:
         node._context = node.config.context.digest()
         return Client._advertise(node, opening)
 
-    believing = patch.dict(client._EXPECTS, {State.NEW: (Opening, advertise, State.ADVERTISED)})
+    believing = patch.dict(client.STEPS, {State.NEW: received(Opening, advertise, State.ADVERTISED)})
     return Weakening("length and ring are derived and never taken from the header", believing)
 
 

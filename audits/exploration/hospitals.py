@@ -31,10 +31,11 @@ from audits.simulator.federation import LAYOUT, FormulaTrainer, policy_of
 from dp.errors import AlreadyCommitted, AlreadyReleased, LedgerError
 from dp.ledger import Ledger
 from dp.sqlite_file import IN_MEMORY
-from protocols.client import Client, State
+from protocols.client import Client
 from protocols.errors import ProtocolError
 from protocols.messages import Advertise, Agree, Close
 from protocols.session import SessionConfig
+from protocols.steps import State
 from protocols.wire import Limits, decode, message_type
 from secfed.node.node import Node
 from secfed.node.parts import NodeParts

@@ -13,11 +13,12 @@ from collections.abc import Hashable, Iterator
 from audits.exploration.pool import Candidate, Member, Pool
 from audits.exploration.promises import state_after
 from audits.exploration.search import Fact, Facts, Move
-from protocols.client import Client, State
+from protocols.client import Client
 from protocols.derivations import SessionSecrets
 from protocols.errors import ProtocolError
 from protocols.events import ClientEvent, InputWanted, Send, SumPublished
 from protocols.messages import FROM_NODE, Advertise, Agree, Close, MaskedInput, Share, Unmask
+from protocols.steps import State
 from protocols.wire import Message, decode, message_type
 
 _WIPED = (State.UNMASKED, State.SUMMED, State.CLOSED, State.FAILED)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from protocols.client import Client, State
+from protocols.client import Client
 from protocols.errors import LocalError
+from protocols.steps import State
 
 _ENDED = (State.CLOSED, State.FAILED)
 

@@ -22,9 +22,10 @@ from audits.exploration.symbols import symbolic
 from crypto.identity import Identity
 from crypto.sealing import SealingError, SealingKey
 from protocols import sharing
-from protocols.client import Client, State
+from protocols.client import Client
 from protocols.errors import LocalError
 from protocols.parameters import CohortRules
+from protocols.steps import State
 
 THREE = CohortRules(roster_size=3, colluders=0, tolerated_dropouts=1, minimum=2)
 THREE_ONE_CORRUPT = CohortRules(roster_size=3, colluders=1, tolerated_dropouts=0, minimum=3)

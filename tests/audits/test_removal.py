@@ -21,6 +21,7 @@ from protocols import client, session
 from protocols.errors import BadSignature, CohortTooSmall, WrongLength
 from protocols.messages import Agreement, Signature
 from protocols.parameters import CohortRules, RoundShape
+from protocols.steps import Received, State
 from protocols.wire import Limits, Number, Source, encode
 from secfed.node.node import Node
 
@@ -191,7 +192,9 @@ def test_a_handler_in_a_table_lacks_the_line_and_keeps_its_other_checks() -> Non
     talk.agree([VICTIM], [CORRUPT])
     (too_few,) = talk.world.refusals
     assert isinstance(too_few.error, CohortTooSmall)
-    assert client._EXPECTS[client.State.AGREED][1] is client.Client._unmask
+    step = client.STEPS[State.AGREED]
+    assert isinstance(step, Received)
+    assert step.handler is client.Client._unmask
     with without([too_few.place]):
         talk = agreed()
         talk.agree([VICTIM], [CORRUPT])

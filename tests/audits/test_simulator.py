@@ -10,9 +10,10 @@ from audits.adversaries import weakened
 from audits.simulator.knowledge import MASK_KEY, SELF_MASK
 from audits.simulator.removal import place_of
 from audits.simulator.world import CORRUPT, VICTIM, Conversation, FreshEntropy, World, broken_nodes
-from protocols.client import Client, State
+from protocols.client import Client
 from protocols.errors import Equivocation, LocalError
 from protocols.messages import Survivors
+from protocols.steps import State
 from protocols.wire import encode
 
 

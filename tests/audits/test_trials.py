@@ -22,9 +22,10 @@ from audits.simulator import removal
 from audits.simulator.federation import Federation
 from audits.simulator.world import Outcome, Refusal
 from protocols import client
-from protocols.client import Client, State
+from protocols.client import Client
 from protocols.errors import CohortTooSmall, WrongSession
 from protocols.messages import Agreement
+from protocols.steps import State, received
 from tests.audits.test_removal import plant
 
 COUNTS_TWICE = """
@@ -44,7 +45,7 @@ def redundant_check(planted: ModuleType) -> Iterator[None]:
         planted.count_signers(node, message)
         return Client._unmask(node, message)
 
-    with patch.dict(client._EXPECTS, {State.AGREED: (Agreement, unmask, State.UNMASKED)}):
+    with patch.dict(client.STEPS, {State.AGREED: received(Agreement, unmask, State.UNMASKED)}):
         yield
 
 

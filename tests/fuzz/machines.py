@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from protocols.aggregator import Aggregator, Stage
-from protocols.client import Client, State
+from protocols.client import Client
 from protocols.derivations import SessionSecrets
 from protocols.errors import ProtocolError, RemoteError, RoundVoid
 from protocols.events import Accepted, Rejected, Send
 from protocols.messages import FROM_NODE
+from protocols.steps import State
 from protocols.wire import decode, encode, message_type, most_map_bytes
 from tests.fuzz.messages import SENDER
 from tests.fuzz.mutators import cbor_mutator

@@ -97,7 +97,8 @@ aggregator.decode = lambda kind, data, limits, sender: decode(kind, data, limits
     "secrets stay behind": (
         "client/masked",
         """
-from protocols.client import Client, State
+from protocols.client import Client
+from protocols.steps import State
 def planted(self):
     self.state = State.FAILED
 Client.abandon = planted

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from protocols.client import Client, State
+from protocols.client import Client
 from protocols.errors import (
     LocalError,
     ProtocolError,
     RemoteError,
 )
 from protocols.session import SessionConfig
+from protocols.steps import State
 from tests.protocols.rounds import configure
 from tests.protocols.stages import NEW_STATE, TO_NODE, Walk
 

@@ -15,11 +15,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from protocols import encoding
 from protocols.aggregator import Aggregator, Stage
-from protocols.client import Client, State
+from protocols.client import Client
 from protocols.errors import ProtocolError, RoundVoid
 from protocols.events import InputWanted, Send, SumPublished
 from protocols.messages import Agreement, Cohort, Delivery, Survivors, Unmask
 from protocols.receipts import Receipt, verify_receipt
+from protocols.steps import State
 from protocols.wire import decode, encode, message_type
 from tests.protocols.rounds import configure, identities, plain_sum, random_vectors
 from tests.protocols.stages import NEW_STATE, replaced

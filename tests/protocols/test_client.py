@@ -12,7 +12,6 @@ from crypto.identity import Identity
 from crypto.kdf import digest
 from protocols import sharing
 from protocols.aggregator import Stage
-from protocols.client import State
 from protocols.errors import (
     BadSignature,
     Equivocation,
@@ -30,6 +29,7 @@ from protocols.messages import (
     Cohort,
     Survivors,
 )
+from protocols.steps import State
 from protocols.wire import encode
 from tests.protocols.client_walks import NODE, STAGES, five, refused
 from tests.protocols.rounds import configure

@@ -10,7 +10,7 @@ import pytest
 
 from protocols import sharing
 from protocols.aggregator import Stage
-from protocols.client import Client, State
+from protocols.client import Client
 from protocols.errors import (
     BadSignature,
     CohortTooSmall,
@@ -30,6 +30,7 @@ from protocols.messages import (
     Unmask,
 )
 from protocols.parameters import CohortRules
+from protocols.steps import State
 from protocols.wire import encode, message_type
 from tests.protocols.client_walks import NODE, five, refused
 from tests.protocols.rounds import configure

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols.aggregator import Stage
-from protocols.client import State
 from protocols.errors import RoundVoid
 from protocols.parameters import CohortRules
 from protocols.receipts import verify_receipt
+from protocols.steps import State
 from tests.protocols.rounds import STUDY, Round, configure, plain_sum, random_vectors
 
 STAGES = [Stage.ADVERTISE, Stage.SHARE, Stage.MASKED_INPUT, Stage.AGREE, Stage.UNMASK]

@@ -13,11 +13,12 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from audits.adversaries.weakened import secrets_not_wiped
 from protocols.aggregator import Aggregator, Stage
-from protocols.client import _EXPECTS, Client, State
+from protocols.client import STEPS, Client
 from protocols.errors import ProtocolError
 from protocols.events import Send
 from protocols.messages import Agreement, ReleasedShare, Unmask
 from protocols.receipts import Receipt
+from protocols.steps import Received, State, received
 from protocols.wire import decode, encode, message_type
 from tests.protocols.network import Network
 from tests.protocols.stages import replaced
@@ -56,7 +57,9 @@ def another_set_is_answered() -> AbstractContextManager[object]:
     def dispatch(node: Client, data: bytes) -> Any:
         name = message_type(data, node._most_bytes(), None)
         if name in node._answers:
-            node.state = next(state for state, (kind, _, _) in _EXPECTS.items() if name == kind.TYPE)
+            node.state = next(
+                state for state, step in STEPS.items() if isinstance(step, Received) and name == step.kind.TYPE
+            )
             del node._answers[name]
         return honest(node, data)
 
@@ -68,13 +71,13 @@ def both_kinds_of_share_released() -> AbstractContextManager[object]:
     honest = Client._unmask
 
     def unmask(node: Client, message: Agreement) -> Any:
-        received = dict(node._received)
+        held = dict(node._received)
         (sent,) = honest(node, message)
         said = decode(Unmask, sent.data, node.config.limits, None)
-        everything = tuple(ReleasedShare(owner, received[owner].mask_key) for owner in node.sharers)
+        everything = tuple(ReleasedShare(owner, held[owner].mask_key) for owner in node.sharers)
         return (Send(encode(node._signed(replaced(said, mask_key_shares=everything)))),)
 
-    return patch.dict("protocols.client._EXPECTS", {State.AGREED: (Agreement, unmask, State.UNMASKED)})
+    return patch.dict(STEPS, {State.AGREED: received(Agreement, unmask, State.UNMASKED)})
 
 
 def repeated_inputs_counted_again() -> AbstractContextManager[object]:

@@ -15,9 +15,10 @@ from pydantic import ValidationError
 
 pytest.importorskip("nvflare")
 
-from protocols.client import Client, State
+from protocols.client import Client
 from protocols.errors import ProtocolError
 from protocols.messages import Cohort, Survivors
+from protocols.steps import State
 from protocols.wire import encode, message_type
 from secfed.engines.flare.worker import NodeWorker
 from secfed.node.node import Node
