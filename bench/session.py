@@ -13,12 +13,13 @@ import time
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crypto.identity import Identity
 from crypto.kdf import digest
 from protocols.aggregator import Aggregator, Stage
 from protocols.client import Client
-from protocols.events import InputWanted, Send, SumPublished
+from protocols.events import answer
 from protocols.parameters import CohortRules, RoundShape
 from protocols.session import Context, SessionConfig
 
@@ -52,6 +53,17 @@ def session_config(nodes: int, elements: int) -> tuple[SessionConfig, list[Ident
     return SessionConfig(rules, tuple(each.public for each in identities), context, 1 << 20), identities
 
 
+def _answer(client: Client, request: bytes, vector: NDArray[np.int64], survivors: int) -> bytes:
+    """What a node answers. Everybody's vector is the same, so that the sum can be checked."""
+
+    def close(total: NDArray[np.int64]) -> bytes:
+        if not np.array_equal(total, vector * survivors):
+            raise SystemExit("a wrong sum")
+        return client.close(digest("next"))
+
+    return answer(client.receive(request), lambda: client.submit(vector), close)
+
+
 def measure(nodes: int, elements: int) -> Cost:
     """Run one session and add up CPU time on both sides."""
     config, identities = session_config(nodes, elements)
@@ -71,19 +83,10 @@ def measure(nodes: int, elements: int) -> Cost:
             if index in leaving and stage is Stage.MASKED_INPUT:
                 continue
             before = time.process_time()
-            answer = b""
-            for event in clients[index].receive(request):
-                if isinstance(event, Send):
-                    answer = event.data
-                elif isinstance(event, InputWanted):
-                    answer = clients[index].submit(vector)
-                elif isinstance(event, SumPublished):
-                    if not np.array_equal(event.total, vector * (nodes - len(leaving))):
-                        raise SystemExit("a wrong sum")
-                    answer = clients[index].close(digest("next"))
+            said = _answer(clients[index], request, vector, nodes - len(leaving))
             node_seconds += time.process_time() - before
-            down, up = down + len(request), up + len(answer)
-            aggregator.receive(index, answer)
+            down, up = down + len(request), up + len(said)
+            aggregator.receive(index, said)
         if stage is Stage.CLOSE:
             aggregator.receipt()
             break

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +43,31 @@ class SumPublished:
 
 
 ClientEvent = Send | CohortSeen | InputWanted | SumPublished
+
+
+def answer(
+    events: Iterable[ClientEvent], submit: Callable[[], bytes], close: Callable[[NDArray[np.int64]], bytes]
+) -> bytes:
+    """What goes to the aggregator when a node's part is done as its session asks for it.
+
+    Args:
+        events: of one message.
+        submit: gives the masked input, from `Client.submit`.
+        close: gives the signature under the sum that it is called with, from `Client.close`.
+
+    Returns:
+        The last of what the session, `submit` or `close` made; empty where there is nothing to say.
+    """
+    said = b""
+    for event in events:
+        match event:
+            case Send(data):
+                said = data
+            case InputWanted():
+                said = submit()
+            case SumPublished(_, total):
+                said = close(total)
+    return said
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from protocols.aggregator import Aggregator, Stage
 from protocols.checksum import ChecksumKey
 from protocols.client import Client
 from protocols.derivations import SessionSecrets
-from protocols.events import InputWanted, Send
+from protocols.events import answer
 from protocols.messages import Published, Signature
 from protocols.parameters import CohortRules
 from protocols.receipts import SIGNING_LABEL, Receipt, Statement, statement_of
@@ -246,15 +246,10 @@ class Studies:
         return Sitting(sent, tuple(zip(sums, published, strict=True)))
 
     def _answer(self, client: Client, path: tuple[Signed, ...], data: bytes) -> bytes:
-        answer = b""
-        for event in client.receive(data):
-            match event:
-                case Send(sent):
-                    answer = sent
-                case InputWanted():
-                    trainer = FormulaTrainer(self.study, client.index)
-                    answer = client.submit(trainer.vector(self.chain(path).state))
-        return answer
+        trainer = FormulaTrainer(self.study, client.index)
+        return answer(
+            client.receive(data), lambda: client.submit(trainer.vector(self.chain(path).state)), lambda _: b""
+        )
 
     def _signed(self, path: tuple[Signed, ...], aggregator: Aggregator, packed: bytes) -> Signed:
         chain = self.chain(path)

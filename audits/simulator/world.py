@@ -30,7 +30,7 @@ from crypto.randomness import Entropy
 from protocols import checksum, encoding
 from protocols.client import Client
 from protocols.errors import ProtocolError
-from protocols.events import InputWanted, Send, SumPublished
+from protocols.events import answer
 from protocols.messages import (
     FROM_NODE,
     Advertise,
@@ -238,25 +238,23 @@ class Conversation:
     def send(self, node: int, data: bytes) -> Message | None:
         """Give a node any bytes. What it answers is learned; None when it says nothing or refuses."""
         client = self._client(node)
-        answer = b""
+
+        def close(total: NDArray[np.int64]) -> bytes:
+            closing = client.close(digest("next state", total.tobytes()))
+            if node not in self.world.corrupt:
+                self.world.totals[node] = total
+            return closing
+
         try:
-            for event in client.receive(self.tamper(node, data)):
-                match event:
-                    case Send(sent):
-                        answer = sent
-                    case InputWanted():
-                        answer = client.submit(self.world.vectors[node])
-                    case SumPublished(_, total):
-                        answer = client.close(digest("next state", total.tobytes()))
-                        if node not in self.world.corrupt:
-                            self.world.totals[node] = total
+            events = client.receive(self.tamper(node, data))
+            said = answer(events, lambda: client.submit(self.world.vectors[node]), close)
         except node_ends() as error:
             if node not in self.world.corrupt:
                 self.world.refuse(node, error)
             return None
         if node in self.world.corrupt:
             self.knowledge.search(client)
-        return self._learn(node, answer) if answer else None
+        return self._learn(node, said) if said else None
 
     def advertise(self, nodes: Iterable[int], **changes: Any) -> None:
         """Stage 0: open the round to these nodes, with a header in which some fields are changed."""

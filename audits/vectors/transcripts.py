@@ -24,7 +24,7 @@ from crypto.identity import Identity, PublicIdentity
 from crypto.kdf import encode_parts
 from crypto.sealing import SealingPublicKey
 from protocols import aggregator, client
-from protocols.events import InputWanted, Rejected, Send, SumPublished
+from protocols.events import Rejected, answer
 from protocols.parameters import CohortRules, RoundShape
 from protocols.session import Context, SessionConfig
 from protocols.wire import encode
@@ -185,16 +185,10 @@ class RealMachines:
         return self.aggregator.open()
 
     def answer(self, stage: str, node: int, data: bytes) -> bytes:
-        answer = b""
-        for event in self.clients[node].receive(data):
-            match event:
-                case Send(sent):
-                    answer = sent
-                case InputWanted():
-                    answer = self.clients[node].submit(np.array(self.scenario.vectors[node], dtype=np.int64))
-                case SumPublished():
-                    answer = self.clients[node].close(self.scenario.new_state)
-        return answer
+        machine, vector = self.clients[node], np.array(self.scenario.vectors[node], dtype=np.int64)
+        return answer(
+            machine.receive(data), lambda: machine.submit(vector), lambda _: machine.close(self.scenario.new_state)
+        )
 
     def advance(self, stage: str, answers: Mapping[int, bytes]) -> dict[int, bytes]:
         self.take(answers)

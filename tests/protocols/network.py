@@ -10,14 +10,16 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from numpy.typing import NDArray
 
 from protocols import encoding
 from protocols.aggregator import Aggregator, Stage
 from protocols.client import Client
 from protocols.errors import ProtocolError, RoundVoid
-from protocols.events import InputWanted, Send, SumPublished
+from protocols.events import answer
 from protocols.messages import Agreement, Cohort, Delivery, Survivors, Unmask
 from protocols.receipts import Receipt, verify_receipt
 from protocols.steps import State
@@ -161,30 +163,27 @@ class Network(RuleBasedStateMachine):
             self.aggregator.receive(letter.node, letter.data)
 
     def ask(self, node: int, data: bytes) -> None:
-        client, answer = self.clients[node], b""
+        client = self.clients[node]
+
+        def close(total: NDArray[np.int64]) -> bytes:
+            self.totals[node] = total.tolist()
+            return client.close(NEW_STATE)
+
         try:
-            for event in client.receive(data):
-                match event:
-                    case Send(sent):
-                        answer = sent
-                    case InputWanted():
-                        answer = client.submit(self.vectors[node])
-                    case SumPublished(_, total):
-                        self.totals[node] = total.tolist()
-                        answer = client.close(NEW_STATE)
+            said = answer(client.receive(data), lambda: client.submit(self.vectors[node]), close)
         except ProtocolError:
             return
-        if not answer:
+        if not said:
             return
-        self.answers[node, data].add(answer)
+        self.answers[node, data].add(said)
         self.answered[node, kind_of(data)].add(data)
-        self.said[node, kind_of(answer)].add(answer)
-        if kind_of(answer) == Unmask.TYPE:
-            unmask = decode(Unmask, answer, self.config.limits, None)
+        self.said[node, kind_of(said)].add(said)
+        if kind_of(said) == Unmask.TYPE:
+            unmask = decode(Unmask, said, self.config.limits, None)
             for kind in ("self_mask_shares", "mask_key_shares"):
                 for share in getattr(unmask, kind):
                     self.released[node, share.owner].add(kind)
-        self.travelling.append(Letter(node, True, answer))
+        self.travelling.append(Letter(node, True, said))
 
     # What a session promises.
 

@@ -13,7 +13,7 @@ from crypto.identity import Identity
 from crypto.kdf import digest
 from protocols.aggregator import Aggregator, Stage
 from protocols.client import Client
-from protocols.events import InputWanted, Rejected, Send, SumPublished
+from protocols.events import Rejected, answer
 from protocols.parameters import CohortRules, RoundShape
 from protocols.receipts import Receipt
 from protocols.session import Context, SessionConfig
@@ -98,8 +98,8 @@ class Round:
             for node, data in outgoing.items():
                 if node in self.absent.get(stage, frozenset()):
                     continue
-                answer = self._answer(clients[node], data, totals)
-                event = aggregator.receive(node, self.tamper(stage, node, answer))
+                said = self._answer(clients[node], data, totals)
+                event = aggregator.receive(node, self.tamper(stage, node, said))
                 if isinstance(event, Rejected):
                     rejected.append(event)
             if stage is Stage.CLOSE:
@@ -107,17 +107,11 @@ class Round:
             outgoing = aggregator.advance()
 
     def _answer(self, client: Client, data: bytes, totals: dict[int, NDArray[np.int64]]) -> bytes:
-        answer = b""
-        for event in client.receive(data):
-            match event:
-                case Send(sent):
-                    answer = sent
-                case InputWanted():
-                    answer = client.submit(self.vectors[client.index])
-                case SumPublished(_, total):
-                    totals[client.index] = total
-                    answer = client.close(digest("next state"))
-        return answer
+        def close(total: NDArray[np.int64]) -> bytes:
+            totals[client.index] = total
+            return client.close(digest("next state"))
+
+        return answer(client.receive(data), lambda: client.submit(self.vectors[client.index]), close)
 
 
 def plain_sum(config: SessionConfig, vectors: Mapping[int, NDArray[np.int64]], survivors: tuple[int, ...]) -> list[int]:

@@ -17,7 +17,7 @@ from protocols import sharing
 from protocols.aggregator import Aggregator, Stage
 from protocols.client import Client
 from protocols.errors import ProtocolError
-from protocols.events import Accepted, InputWanted, Rejected, Send, SumPublished
+from protocols.events import Accepted, Rejected, answer
 from protocols.messages import (
     Advertise,
     Agree,
@@ -99,17 +99,12 @@ class Walk:
     def answer(self, node: int, data: bytes) -> bytes:
         """What the node answers to these bytes, through to the end of the stage."""
         client = self.clients[node]
-        answer = b""
-        for event in client.receive(data):
-            match event:
-                case Send(sent):
-                    answer = sent
-                case InputWanted():
-                    answer = client.submit(self.vectors[node])
-                case SumPublished(_, total):
-                    self.totals[node] = total
-                    answer = client.close(NEW_STATE)
-        return answer
+
+        def close(total: NDArray[np.int64]) -> bytes:
+            self.totals[node] = total
+            return client.close(NEW_STATE)
+
+        return answer(client.receive(data), lambda: client.submit(self.vectors[node]), close)
 
     def collect(self, absent: frozenset[int] | set[int] = frozenset()) -> None:
         """Deliver `outgoing` and note the answers; the aggregator does not have them yet."""
