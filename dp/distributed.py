@@ -17,7 +17,7 @@ follow the model, one record goes through the model at a time, by plain autograd
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TypeAlias
@@ -37,6 +37,23 @@ from dp.training import per_sample_gradients, physical_batches, plain_gradients,
 
 RecordLosses: TypeAlias = Callable[[nn.Module, dict[str, Tensor], Tensor], Tensor]
 """Model, inputs and labels of some records -> the loss of each record, of shape (records,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One physical batch of records."""
+
+    inputs: dict[str, Tensor]
+    """What the model is called with, by argument name; each of shape (records, length)."""
+    labels: Tensor
+    """Of shape (records,)."""
+    weights: Tensor
+    """Of shape (records,): 1 for a record that counts, 0 for a filler."""
+
+    def on(self, device: torch.device, records: slice = slice(None)) -> Batch:
+        """Some of the records, or all, where the model is."""
+        inputs = {name: tensor[records].to(device) for name, tensor in self.inputs.items()}
+        return Batch(inputs, self.labels[records].to(device), self.weights[records].to(device))
 
 
 @dataclass(slots=True)
@@ -121,7 +138,7 @@ def record_gradients(
     with plain_gradients(model) if one_at_a_time else per_sample_gradients(model):
         for number, (index, weights) in enumerate(physical_batches(queue, plan.physical_batch, plan.batches)):
             inputs = {name: tensor[index] for name, tensor in patients.inputs.items()}
-            yield gradients(model, parameters, inputs, patients.labels[index], weights, buffer)
+            yield gradients(model, parameters, Batch(inputs, patients.labels[index], weights), buffer)
             if progress is not None:
                 progress(number + 1)
 
@@ -170,9 +187,7 @@ def flat_gradients(parameters: Sequence[tuple[str, nn.Parameter]], buffer: Tenso
 def batch_gradients(
     model: nn.Module,
     parameters: Sequence[tuple[str, nn.Parameter]],
-    inputs: Mapping[str, Tensor],
-    labels: Tensor,
-    weights: Tensor,
+    batch: Batch,
     buffer: Tensor,
     losses: RecordLosses = record_losses,
 ) -> NDArray[np.float32]:
@@ -181,9 +196,7 @@ def batch_gradients(
     Args:
         model: any whose layers Opacus can follow.
         parameters: as `trained_parameters` gives them.
-        inputs: what the model is called with, by argument name; each of shape (records, length).
-        labels: of shape (records,).
-        weights: of shape (records,): 1 for a record that counts, 0 for a filler.
+        batch: on any device.
         buffer: `gradient_buffer`'s.
         losses: of each record.
 
@@ -193,18 +206,15 @@ def batch_gradients(
     Raises:
         UnsuitableModel: a parameter has no per-sample gradient.
     """
-    device = parameters[0][1].device
-    found = losses(model, {name: tensor.to(device) for name, tensor in inputs.items()}, labels.to(device))
-    torch.autograd.backward((found * weights.to(device)).sum())
+    here = batch.on(parameters[0][1].device)
+    torch.autograd.backward((losses(model, here.inputs, here.labels) * here.weights).sum())
     return flat_gradients(parameters, buffer)
 
 
 def single_gradients(
     model: nn.Module,
     parameters: Sequence[tuple[str, nn.Parameter]],
-    inputs: Mapping[str, Tensor],
-    labels: Tensor,
-    weights: Tensor,
+    batch: Batch,
     buffer: Tensor,
     losses: RecordLosses = record_losses,
 ) -> NDArray[np.float32]:
@@ -214,11 +224,10 @@ def single_gradients(
         UnsuitableModel: the loss does not depend on a parameter.
     """
     device = parameters[0][1].device
-    for record in range(len(labels)):
-        own = {name: tensor[record : record + 1].to(device) for name, tensor in inputs.items()}
-        found = losses(model, own, labels[record : record + 1].to(device))
+    for record in range(len(batch.labels)):
+        own = batch.on(device, slice(record, record + 1))
         # Not `autograd.grad`, which reentrant checkpointing cannot do.
-        torch.autograd.backward((found * weights[record].to(device)).sum())
+        torch.autograd.backward((losses(model, own.inputs, own.labels) * own.weights).sum())
         parts = []
         for name, parameter in parameters:
             if parameter.grad is None:

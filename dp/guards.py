@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dp.clipping import ModelProblem, check_by_opacus, check_model, owns_trainable_parameters
-from dp.distributed import RecordLosses, batch_gradients, gradient_buffer, single_gradients, trained_parameters
+from dp.distributed import Batch, RecordLosses, batch_gradients, gradient_buffer, single_gradients, trained_parameters
 from dp.errors import UnsuitableModel
 from dp.sampling import Patients
 from dp.training import evaluation, per_sample_gradients, plain_gradients, record_losses
@@ -326,9 +326,9 @@ class _Step:
     ) -> NDArray[np.float32]:
         """The gradients of these rows, of which the first `counted` weigh 1 and the others 0; all by default."""
         weights = (torch.arange(len(rows)) < (len(rows) if counted is None else counted)).to(torch.float32)
-        inputs = {name: tensor[rows] for name, tensor in self._inputs.items()}
+        batch = Batch({name: tensor[rows] for name, tensor in self._inputs.items()}, self._labels[rows], weights)
         buffer = gradient_buffer(self._parameters, len(rows))
-        return by(self._model, self._parameters, inputs, self._labels[rows], weights, buffer, self._losses)
+        return by(self._model, self._parameters, batch, buffer, self._losses)
 
     def _by_name(self, flat: NDArray[np.float32]) -> list[tuple[str, NDArray[np.float32]]]:
         """A flat vector's part for each trained tensor."""

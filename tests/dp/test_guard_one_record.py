@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dp.distributed import batch_gradients, gradient_buffer, private_sum, single_gradients, trained_parameters
+from dp.distributed import Batch, batch_gradients, gradient_buffer, private_sum, single_gradients, trained_parameters
 from dp.errors import UnsuitableModel
 from dp.patients import square_sum
 from dp.training import evaluation, per_sample_gradients
@@ -170,13 +170,12 @@ def test_a_layer_that_opacus_refuses_is_trained_one_record_at_a_time_only() -> N
 
 def test_gradients_taken_by_both_paths_weigh_fillers_with_nothing(adapter: AdapterModel) -> None:
     parameters = trained_parameters(adapter.module)
-    inputs, labels = rows_of(mixed_lengths(3), range(3))
-    weights = torch.tensor([1.0, 0.0, 0.0])
+    batch = Batch(*rows_of(mixed_lengths(3), range(3)), torch.tensor([1.0, 0.0, 0.0]))
     buffer = gradient_buffer(parameters, 3)
     with evaluation(adapter.module):
-        single = single_gradients(adapter.module, parameters, inputs, labels, weights, buffer).copy()
+        single = single_gradients(adapter.module, parameters, batch, buffer).copy()
     with per_sample_gradients(adapter.module):
-        batched = batch_gradients(adapter.module, parameters, inputs, labels, weights, buffer)
+        batched = batch_gradients(adapter.module, parameters, batch, buffer)
     for found in (single, batched):
         assert found[0].any()
         assert not found[1:].any()
