@@ -16,13 +16,15 @@ from protocols.wire import encode
 Vector = NDArray[np.int64]
 
 
-class _BentSum(Attack):
+class _LastMessage(Attack):
     """An honest round, but for its last message. The aggregator colludes with no node here: integrity needs that."""
 
-    goal = "shift the model, unnoticed"
+    def show(self, node: int, total: Vector, tag: int) -> tuple[Vector, int]:
+        """What this node is shown in place of the sum and its tag: what the attacker can compute from them."""
+        raise NotImplementedError
 
-    def bend(self, total: Vector, tag: int) -> tuple[Vector, int]:
-        """Another sum, and the tag that the attacker can compute for it."""
+    def reached(self, world: World) -> bool:
+        """Whether the goal is reached, by the sums that honest nodes accepted."""
         raise NotImplementedError
 
     def run(self) -> Outcome:
@@ -33,13 +35,29 @@ class _BentSum(Attack):
         if honest is None:
             return world.outcome(False)
         shape = world.shape
-        total, tag = self.bend(encoding.from_ring(honest.vector, shape), honest.tag)
-        packed = encoding.pack(encoding.to_ring(total, shape, 1 << 62), shape)
-        message = Published(talk.knowledge.session, packed, checksum.encode_tag(tag % checksum.PRIME))
         for node in world.everyone:
+            total, tag = self.show(node, encoding.from_ring(honest.vector, shape), honest.tag)
+            packed = encoding.pack(encoding.to_ring(total, shape, 1 << 62), shape)
+            message = Published(talk.knowledge.session, packed, checksum.encode_tag(tag % checksum.PRIME))
             talk.send(node, encode(message))
+        return world.outcome(self.reached(world))
+
+
+class _BentSum(_LastMessage):
+    """Everybody is shown the same other sum."""
+
+    goal = "shift the model, unnoticed"
+
+    def bend(self, total: Vector, tag: int) -> tuple[Vector, int]:
+        """Another sum, and a tag for it."""
+        raise NotImplementedError
+
+    def show(self, node: int, total: Vector, tag: int) -> tuple[Vector, int]:
+        return self.bend(total, tag)
+
+    def reached(self, world: World) -> bool:
         accepted = [world.totals[node] for node in world.honest if node in world.totals]
-        return world.outcome(any(not world.is_sum_of(world.everyone, each) for each in accepted))
+        return any(not world.is_sum_of(world.everyone, each) for each in accepted)
 
 
 class AddedOffset(_BentSum):
@@ -81,22 +99,14 @@ class ZeroedSum(ScaledSum):
         return 0 * total, 0
 
 
-class EquivocatingSum(Attack):
+class EquivocatingSum(_LastMessage):
     """The aggregator shows half of the nodes another sum than the rest."""
 
     name = "equivocating sum"
     goal = "make honest nodes of one session accept different sums"
 
-    def run(self) -> Outcome:
-        world = World()
-        talk = Conversation(world)
-        talk.release(world.everyone)
-        honest = talk.knowledge.unmask(world.everyone)
-        if honest is None:
-            return world.outcome(False)
-        for node in world.everyone:
-            vector = honest.vector + np.uint32(node % 2)
-            packed = encoding.pack(vector, world.shape)
-            talk.send(node, encode(Published(talk.knowledge.session, packed, checksum.encode_tag(honest.tag))))
-        accepted = {digest("accepted", total.tobytes()) for total in world.totals.values()}
-        return world.outcome(len(accepted) > 1)
+    def show(self, node: int, total: Vector, tag: int) -> tuple[Vector, int]:
+        return total + node % 2, tag
+
+    def reached(self, world: World) -> bool:
+        return len({digest("accepted", total.tobytes()) for total in world.totals.values()}) > 1

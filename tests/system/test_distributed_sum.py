@@ -21,8 +21,8 @@ from secfed.demo.workspace import DemoSettings, prepare_demo
 from secfed.engines.embedded.run import execute, prepare
 from secfed.models.model import AdapterModel
 from secfed.rounds.chain import Chain
-from secfed.rounds.events import Event, Reporter
 from secfed.study.manifest import Study
+from tests.reporters import Recorder
 from tests.system.recomputed import Secrets, opened_again, published
 from tests.tiny import make_tiny_base
 
@@ -37,14 +37,6 @@ SETTINGS = DemoSettings(
     records_per_patient=3,
     physical_batch=8,
 )
-
-
-class Silent(Reporter):
-    def show(self, event: Event) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 def alone(model: AdapterModel, patients: Patients, study: Study, index: int, secret: NoiseSecret, number: int) -> Any:
@@ -68,7 +60,7 @@ def test_the_sum_is_that_of_every_patients_rounded_gradient_and_every_hospitals_
     folder = tmp_path / "workspace"
     prepare_demo(folder, base=make_tiny_base(tmp_path / "base"), settings=SETTINGS)
     secrets = Secrets(monkeypatch)
-    execute(prepare(folder / "study.toml", folder), Silent())
+    execute(prepare(folder / "study.toml", folder), Recorder())
     study, model, first, hospitals = opened_again(folder, tmp_path / "again")
     chain, at, dropped = Chain(study, model.layout, first), 0, 0
     for number in range(1, study.algorithm.rounds + 1):

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+
+from tests.system.kill_runs import run_kills
 
 
 def kills(*arguments: str) -> tuple[int, str]:
-    """Exit code and output of `python -m tests.system.kill_approvals`."""
-    command = [sys.executable, "-m", "tests.system.kill_approvals", *arguments]
-    root = Path(__file__).resolve().parents[2]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    assert done.returncode in (0, 1), done.stderr
-    assert not done.stderr, done.stderr
-    if "cannot count calls" in done.stdout:
-        pytest.skip("system calls are counted on Linux on x86-64, where processes may be traced")
-    return done.returncode, done.stdout
+    return run_kills("tests.system.kill_approvals", *arguments)
 
 
 @pytest.mark.parametrize(("kind", "stride"), [("call", "3"), ("line", "29")])

@@ -1,30 +1,18 @@
 """A hospital that is killed at any step loses no spend, sends nothing twice, and comes back.
 
-`python -m tests.system.kills` kills at every step; here, at every step of a ledger and at some of a study. It runs in a
-process of its own, for it forks, and pytest's has threads.
+`python -m tests.system.kills` kills at every step; here, at every step of a ledger and at some of a study.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
+from tests.system.kill_runs import run_kills
 from tests.system.killing import Kind
 
 
 def kills(*arguments: str) -> tuple[int, str]:
-    """Exit code and output of `python -m tests.system.kills`."""
-    command = [sys.executable, "-m", "tests.system.kills", *arguments]
-    root = Path(__file__).resolve().parents[2]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    assert done.returncode in (0, 1), done.stderr
-    assert not done.stderr, done.stderr
-    if "cannot count calls" in done.stdout:
-        pytest.skip("system calls are counted on Linux on x86-64, where processes may be traced")
-    return done.returncode, done.stdout
+    return run_kills("tests.system.kills", *arguments)
 
 
 @pytest.mark.parametrize("kind", ["line", "call"])

@@ -20,8 +20,9 @@ from protocols import encoding
 from secfed.demo.workspace import DemoSettings, prepare_demo
 from secfed.engines.embedded.run import execute, prepare
 from secfed.rounds.chain import Chain
-from secfed.rounds.events import Event, LocalStep, Note, Reporter
+from secfed.rounds.events import Event, LocalStep, Note
 from secfed.verify.folder import verify_folder
+from tests.reporters import Recorder
 from tests.system.recomputed import Secrets, opened_again, published
 from tests.tiny import make_tiny_base
 
@@ -45,17 +46,6 @@ CHANGES = (
     (r"patients = \d+", "patients = 1"),
 )
 """From the demo's study in local mode to one of five households."""
-
-
-class Recorder(Reporter):
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def show(self, event: Event) -> None:
-        self.events.append(event)
-
-    def close(self) -> None:
-        pass
 
 
 def make_households(folder: Path, base: Path) -> Path:

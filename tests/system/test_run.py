@@ -27,25 +27,15 @@ from secfed.cli.reporters import describe
 from secfed.demo.workspace import DemoSettings, prepare_demo
 from secfed.engines.embedded.run import execute, prepare
 from secfed.models.model import adapter_digest
-from secfed.rounds.events import Event, LocalStep, Note, OwnerTold, Reporter
+from secfed.rounds.events import Event, LocalStep, Note, OwnerTold
 from secfed.study.manifest import load_study
 from secfed.study.signing import APPROVAL_LABEL, LEDGER_LABEL
 from secfed.verify.folder import verify_folder
 from tests.protocols.dealers import dealing, other_sealed_share
+from tests.reporters import Recorder
 from tests.tiny import make_tiny_base
 
 SETTINGS = DemoSettings(patients=400, test_records_per_chapter=3, layers=(0, 1), max_length=12, steps=7, rank=2)
-
-
-class Recorder(Reporter):
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def show(self, event: Event) -> None:
-        self.events.append(event)
-
-    def close(self) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
