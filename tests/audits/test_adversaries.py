@@ -70,7 +70,9 @@ def text_at(place: str) -> str:
 
 
 def assert_line_raises(place: str) -> None:
-    assert re.fullmatch(r"(?:protocols|secfed|crypto)/[a-z_]+\.py:\d+", place), f"{place} is no line of the nodes' code"
+    assert re.fullmatch(r"(?:protocols|secfed|crypto)/[a-z_/]+\.py:\d+", place), (
+        f"{place} is no line of the nodes' code"
+    )
     assert text_at(place).startswith("raise ")
     assert is_refusal(place)
 
