@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from audits.adversaries import weakened
 from audits.adversaries.round_numbers import FederationAttack
-from audits.simulator.federation import FILE, ROUNDS, RULES, Federation, study_of
+from audits.simulator.federation import FILE, ROUNDS, RULES, Federation
+from audits.simulator.studies import study_of
 from audits.simulator.world import VICTIM, Outcome
 from protocols.receipts import Receipt
 from protocols.wire import encode

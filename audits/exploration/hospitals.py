@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from audits.exploration.search import Fact, Facts, Move
 from audits.exploration.sessions import copy_of
 from audits.exploration.studies import Request, Studies
-from audits.simulator.federation import LAYOUT, FormulaTrainer, policy_of
+from audits.simulator.federation import LAYOUT, FormulaTrainer
+from audits.simulator.studies import policy_of
 from dp.errors import AlreadyCommitted, AlreadyReleased, LedgerError
 from dp.ledger import Ledger
 from dp.sqlite_file import IN_MEMORY

@@ -15,7 +15,8 @@ from functools import cached_property, partial
 from typing import Any
 
 from audits.exploration.search import Fact
-from audits.simulator.federation import LAYOUT, FormulaTrainer, study_of
+from audits.simulator.federation import LAYOUT, FormulaTrainer
+from audits.simulator.studies import study_of
 from crypto.identity import Identity
 from crypto.kdf import digest
 from protocols import checksum, derivations, encoding

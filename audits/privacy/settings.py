@@ -7,7 +7,6 @@ round.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audits.simulator.studies import cohort_of, roster_of, study_from
 from crypto.identity import Identity
 from crypto.kdf import digest
 from dp.accounting import event_epsilon
@@ -164,19 +164,11 @@ def _study(setting: Setting) -> Study:
             "noise_multiplier": setting.noise_multiplier,
             "clip": setting.clip,
         },
-        "cohort": {
-            "colluders": rules.colluders,
-            "tolerated_dropouts": rules.tolerated_dropouts,
-            "minimum": rules.minimum,
-        },
-        "roster": [
-            {
-                "name": f"hospital-{node}",
-                "identity": identity_of(node).public.raw.hex(),
-                "patients": 1 if setting.mode is Mode.UPDATE else 1 + own.get(node, 9),
-            }
-            for node in range(rules.roster_size)
-        ],
+        "cohort": cohort_of(rules),
+        "roster": roster_of(
+            (identity_of(node).public.raw for node in range(rules.roster_size)),
+            (1 if setting.mode is Mode.UPDATE else 1 + own.get(node, 9) for node in range(rules.roster_size)),
+        ),
     }
     values["privacy"] |= _PRIVACY[setting.mode]
     if setting.mode is not Mode.UPDATE:
@@ -186,7 +178,7 @@ def _study(setting: Setting) -> Study:
     else:
         steps = {Mode.LOCAL: setting.steps, Mode.UPDATE: 2}[setting.mode]
         values["algorithm"]["local"] = {"steps": steps, "optimizer": "sgd", "learning_rate": _RATES[setting.mode]}
-    return Study.model_validate_json(json.dumps(values))
+    return study_from(values)
 
 
 _PRIVACY: dict[Mode, dict[str, Any]] = {

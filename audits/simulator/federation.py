@@ -8,7 +8,6 @@ sends to a node, and any bytes may be sent to any node.
 
 from __future__ import annotations
 
-import json
 import shutil
 import sqlite3
 from collections.abc import Callable, Collection, Iterable
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audits.simulator.studies import policy_of, study_of
 from audits.simulator.world import World, node_ends
 from crypto.identity import Identity
 from crypto.kdf import DIGEST_BYTES, digest
@@ -36,7 +36,6 @@ from secfed.aggregator.handover import HospitalEnd, read_handover
 from secfed.node.answers import answer_of
 from secfed.node.node import Node
 from secfed.node.parts import NodeParts
-from secfed.node.policy import Policy
 from secfed.node.store import NodeStore
 from secfed.rounds.chain import Chain
 from secfed.rounds.channel import Link, RoundOpening
@@ -47,7 +46,6 @@ from secfed.study.manifest import Study
 SIZE = 7
 RULES = CohortRules(roster_size=SIZE, colluders=1, tolerated_dropouts=2, minimum=3)
 ROUNDS = 6
-BASE_MODEL = "sha256:" + "5" * 64
 FILE = digest("federation study file")
 """Of the study's file, which every node has approved."""
 LAYOUT: Layout = (("a", (2,)), ("b", (2,)))
@@ -252,44 +250,3 @@ class Federation:
 
 def _files(index: int) -> tuple[str, str]:
     return f"ledger-{index}.sqlite", f"node-{index}.sqlite"
-
-
-def study_of(keys: list[Identity], rules: CohortRules, rounds: int, **algorithm: Any) -> Study:
-    """A study of these nodes, with one formula for a model, and with FedAvg unless `algorithm` says otherwise."""
-    values: dict[str, Any] = {
-        "name": "audited",
-        "purpose": "To be attacked",
-        "model": {"base": "model", "digest": BASE_MODEL, "max_length": 8},
-        "task": {"labels": ["no", "yes"]},
-        "lora": {"rank": 2, "alpha": 4, "targets": ["query"]},
-        "algorithm": {"rounds": rounds, "local": {"steps": 1, "learning_rate": 0.01}, **algorithm},
-        "privacy": {
-            "mode": "local",
-            "epsilon": 8.0,
-            "delta": 1e-5,
-            "noise_multiplier": 0.7,
-            "sampling_rate": 0.1,
-            "clip": 1.0,
-        },
-        "cohort": {
-            "colluders": rules.colluders,
-            "tolerated_dropouts": rules.tolerated_dropouts,
-            "minimum": rules.minimum,
-        },
-        "roster": [
-            {"name": f"hospital-{node}", "identity": key.public.raw.hex(), "patients": 100}
-            for node, key in enumerate(keys)
-        ],
-    }
-    return Study.model_validate_json(json.dumps(values))
-
-
-def policy_of(minimum: int) -> Policy:
-    """A policy that allows such a study."""
-    return Policy.model_validate(
-        {
-            "cohort": {"minimum": minimum},
-            "budget": {"population": "audited", "patients": 100, "epsilon": 8.0, "delta": 1e-5},
-            "allow": {"base_models": [BASE_MODEL]},
-        }
-    )

@@ -24,7 +24,8 @@ import numpy as np
 from audits.reference.machines import Round
 from audits.reference.notation import C, H, Message, Refused, parse_cbor, sign
 from audits.reference.receipts import verify_receipt as verify_by_reference
-from audits.simulator.federation import LAYOUT, ROUNDS, RULES, FormulaTrainer, study_of
+from audits.simulator.federation import LAYOUT, ROUNDS, RULES, FormulaTrainer
+from audits.simulator.studies import study_of
 from audits.vectors import FOLDER, RECEIPTS, Session, round_from, round_to, write_file
 from audits.vectors.making import Change, apply, flip, inside, put
 from audits.vectors.splices import Splice

@@ -27,7 +27,7 @@ from audits.vectors.round_world import (
     Other,
     World,
     bare,
-    study_values,
+    study_of_vectors,
     whole_session,
 )
 from audits.vectors.rounds import LAYOUT, NODE, SHARE, Rounds
@@ -40,7 +40,7 @@ def make() -> Rounds:
         "rounds", size=SIZE, colluders=1, dropouts=1, smallest_cohort=3, largest_element=2**20, absent={}
     )
     draws = dataclasses.replace(draws, ledger_sequences=(7, 2, 9, 11, 4))
-    study = Study(filled_in(study_values(draws.round.roster)))
+    study = Study(filled_in(study_of_vectors(draws.round.roster)))
     at = World(study, draws, first_state(study, ADAPTER), study.digest)
     for number in (1, 2, 3, 4):
         at.opening(f"opening {number}", number)

@@ -10,6 +10,7 @@ from typing import Any
 from audits.reference.notation import C, H, Message, Refused, parse_cbor, sign
 from audits.reference.state import State, next_state, trained_elements
 from audits.reference.study import Study
+from audits.simulator.studies import roster_of, study_values
 from audits.vectors.rounds import LAYOUT, NODE, SHARE, Case, Rounds, Step, independent_node
 from audits.vectors.splices import Splice
 from audits.vectors.transcripts import ReferenceMachines, Scenario, Transcript, play
@@ -72,13 +73,11 @@ GONE: Asked = ("cohort", No("LocalError", "itself"))
 """Nothing is answered by a session that has ended."""
 
 
-def study_values(identities: tuple[bytes, ...]) -> Message:
+def study_of_vectors(identities: tuple[bytes, ...]) -> Message:
+    """The values of the vectors' study, in distributed mode with a norm that adapts."""
+    roster = roster_of(identities, [100 * (node + 1) for node in range(len(identities))])
     return {
-        "name": "vectors",
-        "purpose": "Known answers across rounds",
-        "model": {"base": "model", "digest": "sha256:" + "5" * 64, "max_length": 8},
-        "task": {"labels": ["no", "yes"]},
-        "lora": {"rank": 2, "alpha": 4, "targets": ["query"]},
+        **study_values(roster, name="vectors", purpose="Known answers across rounds"),
         "algorithm": {"strategy": "fedopt-adam", "rounds": 6, "server_learning_rate": 0.05, "physical_batch": 8},
         "privacy": {
             "epsilon": 8.0,
@@ -88,11 +87,6 @@ def study_values(identities: tuple[bytes, ...]) -> Message:
             "clip": 0.5,
             "adaptive_clip": {"quantile": 0.6},
         },
-        "cohort": {"colluders": 1, "tolerated_dropouts": 1, "minimum": 3},
-        "roster": [
-            {"name": f"hospital-{node}", "identity": key.hex(), "patients": 100 * (node + 1)}
-            for node, key in enumerate(identities)
-        ],
     }
 
 

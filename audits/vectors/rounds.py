@@ -33,7 +33,7 @@ from audits.reference import node as reference_node
 from audits.reference import study as reference_study
 from audits.reference.ledger import Site
 from audits.reference.notation import Message, Refused, parse_cbor
-from audits.simulator.federation import policy_of
+from audits.simulator.studies import policy_of
 from audits.vectors import AGGREGATOR, FOLDER, ROUNDS, write_file
 from audits.vectors.splices import Splice
 from crypto.identity import Identity

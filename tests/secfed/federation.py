@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audits.simulator import studies
 from crypto.identity import Identity
 from crypto.kdf import digest
 from crypto.randomness import NoiseSecret
@@ -28,7 +28,7 @@ from secfed.study.manifest import Study
 from secfed.study.privacy import DistributedPrivacy
 
 DIMENSION = 11
-BASE_DIGEST = "sha256:" + "5" * 64
+BASE_DIGEST = studies.BASE_MODEL
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "fedavg": {"strategy": "fedavg"},
     "fedprox": {"strategy": "fedprox", "mu": 0.1},
@@ -46,34 +46,17 @@ def identities(count: int) -> list[Identity]:
 
 def study_values(count: int = 5, **changes: Any) -> dict[str, Any]:
     """A legal study of `count` nodes; `changes` are merged into its sections, and another roster takes its place."""
-    values: dict[str, Any] = {
+    keys, patients = [key.public.raw for key in identities(count)], [100 * (node + 1) for node in range(count)]
+    usual = {
         "name": "formula",
         "purpose": "A test",
-        "model": {"base": "model", "digest": BASE_DIGEST, "max_length": 8},
-        "task": {"labels": ["no", "yes"]},
-        "lora": {"rank": 2, "alpha": 4, "targets": ["query"]},
         "algorithm": {"rounds": 4, "local": {"steps": 2, "learning_rate": 0.01}},
-        "privacy": {
-            "mode": "local",
-            "epsilon": 8.0,
-            "delta": 1e-5,
-            "noise_multiplier": 0.7,
-            "sampling_rate": 0.1,
-            "clip": 1.0,
-        },
-        "cohort": {"colluders": 1, "tolerated_dropouts": 1, "minimum": 3},
-        "roster": [
-            {"name": f"hospital-{node}", "identity": key.public.raw.hex(), "patients": 100 * (node + 1)}
-            for node, key in enumerate(identities(count))
-        ],
     }
-    for section, change in changes.items():
-        values[section] = {**values[section], **change} if isinstance(change, Mapping) else change
-    return values
+    return studies.changed(studies.study_values(studies.roster_of(keys, patients), **usual), changes)
 
 
 def make_study(count: int = 5, **changes: Mapping[str, Any]) -> Study:
-    return Study.model_validate_json(json.dumps(study_values(count, **changes)))
+    return studies.study_from(study_values(count, **changes))
 
 
 def make_policy(**budget: float) -> Policy:

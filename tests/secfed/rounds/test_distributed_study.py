@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from audits.simulator.studies import changed, study_from
 from crypto.randomness import NoiseSecret
 from dp.accounting import event_epsilon
 from dp.distributed import draw_noise
@@ -43,13 +44,11 @@ def values(name: str = "fedopt-adam", **changes: Any) -> dict[str, Any]:
     found = study_values()
     found["algorithm"] = {**ALGORITHMS[name], "rounds": 40, "physical_batch": 8}
     found["privacy"] = dict(PRIVACY)
-    for section, change in changes.items():
-        found[section] = {**found[section], **change} if isinstance(change, dict) else change
-    return found
+    return changed(found, changes)
 
 
 def study_of(name: str = "fedopt-adam", **changes: Any) -> Study:
-    return Study.model_validate_json(json.dumps(values(name, **changes)))
+    return study_from(values(name, **changes))
 
 
 def refusal(**changes: Any) -> str:

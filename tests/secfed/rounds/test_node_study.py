@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import tomllib
-from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from audits.simulator.studies import changed, study_from
 from crypto.randomness import NoiseSecret
 from dp.distributed import draw_noise
 from dp.events import Relation, Unit
@@ -56,13 +56,11 @@ def values(name: str = "fedavg", **changes: Any) -> dict[str, Any]:
     found = study_values(roster=roster())
     found["algorithm"] = {**EVERY[name], "rounds": 100, "physical_batch": 8, "local": LOCAL}
     found["privacy"] = dict(PRIVACY)
-    for section, change in changes.items():
-        found[section] = {**found[section], **change} if isinstance(change, Mapping) else change
-    return found
+    return changed(found, changes)
 
 
 def study_of(name: str = "fedavg", **changes: Any) -> Study:
-    return Study.model_validate_json(json.dumps(values(name, **changes)))
+    return study_from(values(name, **changes))
 
 
 # What it may say.
