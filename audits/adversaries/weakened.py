@@ -32,10 +32,10 @@ from protocols.receipts import Receipt
 from protocols.session import Context
 from protocols.steps import State, received
 from protocols.wire import encode
+from secfed.aggregator import handover
 from secfed.node import books
 from secfed.node.node import Node
 from secfed.node.store import NodeStore
-from secfed.rounds import handover
 from secfed.rounds.chain import Chain
 from secfed.rounds.channel import RoundOpening
 
@@ -211,7 +211,7 @@ def over_when_asked() -> Weakening:
         return books.hand_over(node)
 
     rule = "a study is over when a closing has said so since the node joined a round"
-    return Weakening(rule, patch("secfed.rounds.handover.hand_over", hand_over))
+    return Weakening(rule, patch("secfed.node.answers.hand_over", hand_over))
 
 
 def over_wherever_it_is_said() -> Weakening:
@@ -223,7 +223,7 @@ def over_wherever_it_is_said() -> Weakening:
         return books.hand_over(node)
 
     rule = "a study is over where the closing names the receipt at the end of the node's chain"
-    return Weakening(rule, patch("secfed.rounds.handover.hand_over", hand_over))
+    return Weakening(rule, patch("secfed.node.answers.hand_over", hand_over))
 
 
 def copies_of_any_study() -> Weakening:
