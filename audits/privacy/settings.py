@@ -24,7 +24,6 @@ from dp.events import NoisedSums
 from protocols.parameters import CohortRules
 from secfed.study.account import event_of, noise_of
 from secfed.study.manifest import Study
-from secfed.study.privacy import LocalPrivacy
 
 FIVE = CohortRules(roster_size=5, colluders=1, tolerated_dropouts=1, minimum=4)
 """N = 5, c = 1, f = 1: the quorum is 4, of whom 3 are honest."""
@@ -128,13 +127,12 @@ class Setting:
     def canary_step(self) -> float:
         """How far one canary's clipped gradient moves its coordinate of what a node uploads, as a whole number with a
         sign: the unit of scores."""
-        study, privacy = self.study, self.study.privacy
-        if isinstance(privacy, LocalPrivacy):
-            (node,) = self.honest
+        if self.mode is Mode.LOCAL:
+            (node,), study = self.honest, self.study
             moved = _RATES[Mode.LOCAL] * self.steps * self.clip / study.expected_units([node])
-            return -moved * study.weights[node] * 2.0**privacy.fraction_bits
+            return -moved * study.weights[node] * 2.0**_FRACTION_BITS
         # A sum of gradients, or an update, which goes the other way.
-        return float(privacy.grid if self.mode is Mode.STEP else -privacy.grid)
+        return float(_GRID if self.mode is Mode.STEP else -_GRID)
 
 
 def identity_of(node: int) -> Identity:
@@ -181,10 +179,12 @@ def _study(setting: Setting) -> Study:
     return study_from(values)
 
 
+_GRID = 1 << 20
+_FRACTION_BITS = 30
 _PRIVACY: dict[Mode, dict[str, Any]] = {
-    Mode.STEP: {"mode": "distributed"},
-    Mode.UPDATE: {"mode": "distributed", "unit": "node"},
-    Mode.LOCAL: {"mode": "local", "fraction_bits": 30},
+    Mode.STEP: {"mode": "distributed", "grid": _GRID},
+    Mode.UPDATE: {"mode": "distributed", "unit": "node", "grid": _GRID},
+    Mode.LOCAL: {"mode": "local", "fraction_bits": _FRACTION_BITS},
 }
 _RATES = {Mode.UPDATE: 10.0, Mode.LOCAL: 1.0}
 """Local learning rates. In local mode the model must not move far in a round, or a canary's gradient would get shorter

@@ -72,7 +72,7 @@ class FormulaTrainer:
     def vector(self, state: ModelState) -> NDArray[np.int64]:
         """What this node contributes to a round on this state."""
         update = (state.adapter * np.float32(0.01 * (self._index + 1))).astype(np.float32)
-        return self._study.fixed_point.encode(update, self._study.weights[self._index])
+        return self._study.mechanism.upload(update, self._index)
 
 
 class _NoMinima(CohortRules):

@@ -62,5 +62,4 @@ def trainer_for(study: Study, index: int, opened: StudyModel, patients: Mapping[
 
 def progress_steps(study: Study, index: int) -> int:
     """How many steps of progress the hospital at this place reports in one round."""
-    local = study.algorithm.local
-    return local.steps if local else study.step_plan(index).batches
+    return study.mechanism.progress_steps(index)

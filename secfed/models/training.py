@@ -7,9 +7,11 @@ changes. The noise secret comes from the caller and is wiped by it.
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,24 +19,27 @@ from numpy.typing import NDArray
 from crypto.randomness import NoiseSecret
 from dp.distributed import private_sum
 from dp.errors import UnsuitableModel
-from dp.events import Unit
 from dp.guards import Verdict, check_step, made_up_patients
 from dp.node_update import private_update
 from dp.sampling import Patients, record_by_record
+from dp.step_plan import LocalPlan, NodePlan, StepPlan
 from dp.training import train_locally
 from secfed.models.adapter import first_adapter_seed
 from secfed.models.model import AdapterModel, LoraSettings, load_model
 from secfed.rounds.strategies import Layout, ModelState
 from secfed.study.base import ModelError
 from secfed.study.manifest import Study
-from secfed.study.privacy import LocalPrivacy
+from secfed.study.mechanisms.base import Plan
 
 _log = logging.getLogger(__name__)
 
 
+PlanT = TypeVar("PlanT", bound=Plan)
+
+
 @dataclass(frozen=True, slots=True)
-class _ModelTrainer:
-    """What both modes share."""
+class ModelTrainer(ABC, Generic[PlanT]):
+    """What all of them share. Each carries out the plans of one type, whatever mechanism made them."""
 
     study: Study
     """Gives all figures."""
@@ -45,7 +50,9 @@ class _ModelTrainer:
     first: ModelState
     """The first state, which follows from study and base model."""
     patients: Patients
-    """The hospital's tokenised records."""
+    """The hospital's tokenised records, by unit of privacy."""
+    one_at_a_time: bool = False
+    """Whether `check_training` asks for it; `DistributedTrainer` alone can do so."""
 
     @property
     def layout(self) -> Layout:
@@ -54,37 +61,67 @@ class _ModelTrainer:
     def first_state(self) -> ModelState:
         return self.first
 
-
-@dataclass(frozen=True, slots=True)
-class LocalTrainer(_ModelTrainer):
-    """Local mode: several private steps on one hospital's patients, then the difference in fixed point."""
-
     def contribute(
         self, state: ModelState, round_number: int, secret: NoiseSecret, progress: Callable[[int], None]
     ) -> NDArray[np.int64]:
-        """(x_local - x) times the nominal weight, in fixed point, of shape (D,). Calls `progress` after each step."""
-        study = self.study
+        """What the node uploads for this round, as whole numbers of shape (D,), and where the clipping norm adapts of
+        (D + 1,). Calls `progress` after each step of its work."""
         self.model.set_state(state.adapter)
-        plan = study.local_plan(self.index)
+        plan = self.study.mechanism.plan(self.index, state.clip)
+        trained = self.train(cast(PlanT, plan), state, round_number, secret, progress)
+        return self.study.mechanism.upload(trained, self.index)
+
+    @abstractmethod
+    def train(
+        self,
+        plan: PlanT,
+        state: ModelState,
+        round_number: int,
+        secret: NoiseSecret,
+        progress: Callable[[int], None],
+    ) -> NDArray[Any]:
+        """Carry out the plan; the model is at `state`."""
+
+    @staticmethod
+    def fits(verdict: Verdict) -> Verdict:
+        """What the guards' verdict comes to for this training."""
+        return verdict
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTrainer(ModelTrainer[LocalPlan]):
+    """Several private steps on one hospital's patients."""
+
+    def train(
+        self,
+        plan: LocalPlan,
+        state: ModelState,
+        round_number: int,
+        secret: NoiseSecret,
+        progress: Callable[[int], None],
+    ) -> NDArray[np.float32]:
+        """x_local - x, of shape (D,)."""
         train_locally(self.model.module, self.patients, plan, secret, round_number, progress)
-        update = self.model.get_state() - state.adapter
-        return study.fixed_point.encode(update, study.weights[self.index])
+        return self.model.get_state() - state.adapter
+
+    @staticmethod
+    def fits(verdict: Verdict) -> Verdict:
+        return verdict.for_batches_alone()
 
 
 @dataclass(frozen=True, slots=True)
-class DistributedTrainer(_ModelTrainer):
-    """Distributed mode: the clipped whole-number gradients of the drawn patients, and a share of the noise."""
+class DistributedTrainer(ModelTrainer[StepPlan]):
+    """The clipped whole-number gradients of the drawn units, and a share of the noise."""
 
-    one_at_a_time: bool = False
-    """Whether `check_training` asks for it."""
-
-    def contribute(
-        self, state: ModelState, round_number: int, secret: NoiseSecret, progress: Callable[[int], None]
+    def train(
+        self,
+        plan: StepPlan,
+        state: ModelState,
+        round_number: int,
+        secret: NoiseSecret,
+        progress: Callable[[int], None],
     ) -> NDArray[np.int64]:
-        """The sum of clipped gradients and noise, in steps of the grid, of shape (D,), and where the clipping norm
-        adapts of (D + 1,). Calls `progress` after each physical batch."""
-        self.model.set_state(state.adapter)
-        plan = self.study.step_plan(self.index, state.clip)
+        """The sum of clipped gradients and noise, in steps of the grid."""
         result = private_sum(
             self.model.module, self.patients, plan, secret, round_number, progress, one_at_a_time=self.one_at_a_time
         )
@@ -94,17 +131,18 @@ class DistributedTrainer(_ModelTrainer):
 
 
 @dataclass(frozen=True, slots=True)
-class NodeTrainer(_ModelTrainer):
-    """Distributed mode where the unit is a node: plain local training, its update clipped as a whole, and a share of
-    the noise."""
+class NodeTrainer(ModelTrainer[NodePlan]):
+    """Plain local training, its update clipped as a whole, and a share of the noise."""
 
-    def contribute(
-        self, state: ModelState, round_number: int, secret: NoiseSecret, progress: Callable[[int], None]
+    def train(
+        self,
+        plan: NodePlan,
+        state: ModelState,
+        round_number: int,
+        secret: NoiseSecret,
+        progress: Callable[[int], None],
     ) -> NDArray[np.int64]:
-        """The clipped update and noise, in steps of the grid, of shape (D,), and where the clipping norm adapts of
-        (D + 1,). Calls `progress` after each local step."""
-        self.model.set_state(state.adapter)
-        plan = self.study.node_plan(state.clip)
+        """The clipped update and noise, in steps of the grid."""
         result = private_update(self.model.module, self.patients, plan, secret, round_number, progress)
         if not result.finite:
             _log.warning(
@@ -113,6 +151,22 @@ class NodeTrainer(_ModelTrainer):
                 self.study.roster[self.index].name,
             )
         return result.vector
+
+    @staticmethod
+    def fits(verdict: Verdict) -> Verdict:
+        return verdict.for_whole_updates()
+
+
+TRAINERS: dict[type[Plan], type[ModelTrainer[Any]]] = {
+    LocalPlan: LocalTrainer,
+    StepPlan: DistributedTrainer,
+    NodePlan: NodeTrainer,
+}
+"""Who carries out which plans."""
+
+
+def _trainer_type(study: Study) -> type[ModelTrainer[Any]]:
+    return TRAINERS[type(study.mechanism.plan(0))]
 
 
 def check_training(study: Study, model: AdapterModel) -> Verdict:
@@ -123,11 +177,8 @@ def check_training(study: Study, model: AdapterModel) -> Verdict:
     """
     length, classes = study.model.max_length, len(study.task.labels)
     made_up = made_up_patients(length, model.vocabulary, classes, padding=model.padding or 0)
-    verdict = check_step(model.module, made_up, study.algorithm.physical_batch, model.trained)
-    if isinstance(study.privacy, LocalPrivacy):
-        verdict = verdict.for_batches_alone()
-    elif study.privacy.protects is Unit.NODE:
-        verdict = verdict.for_whole_updates()
+    found = check_step(model.module, made_up, study.algorithm.physical_batch, model.trained)
+    verdict = _trainer_type(study).fits(found)
     try:
         verdict.refuse()
     except UnsuitableModel as error:
@@ -142,21 +193,16 @@ def make_trainer(
     first: ModelState,
     patients: Patients,
     one_at_a_time: bool = False,
-) -> LocalTrainer | DistributedTrainer | NodeTrainer:
-    """The trainer of the study's mode and unit.
+) -> ModelTrainer[Any]:
+    """The trainer that carries out the study's plans.
 
     Args:
-        study, index, model, first: as `LocalTrainer`.
+        study, index, model, first: as `ModelTrainer`.
         patients: as read, whatever the unit.
         one_at_a_time: whether `check_training` asks for it; `DistributedTrainer` alone can do so.
     """
-    privacy = study.privacy
-    if isinstance(privacy, LocalPrivacy):
-        return LocalTrainer(study, index, model, first, patients)
-    if privacy.protects is Unit.NODE:
-        return NodeTrainer(study, index, model, first, patients)
-    units = record_by_record(patients) if privacy.protects is Unit.RECORD else patients
-    return DistributedTrainer(study, index, model, first, units, one_at_a_time)
+    units = record_by_record(patients) if study.mechanism.by_record else patients
+    return _trainer_type(study)(study, index, model, first, units, one_at_a_time)
 
 
 def load_study_model(study: Study, base: Path) -> tuple[AdapterModel, ModelState]:

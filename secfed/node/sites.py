@@ -17,7 +17,6 @@ from pathlib import Path
 
 from crypto.identity import Identity
 from dp.entries import epsilon_amount
-from dp.events import Unit
 from dp.ledger import Ledger, refusal
 from secfed.errors import UserError
 from secfed.models.data import Columns, Record, read_patients
@@ -93,7 +92,7 @@ def check_site(
     """
     policy.check(study, name)
     patients = read_patients(data, columns, study.task.labels, name)
-    _check_size(study, name, patients)
+    study.mechanism.check_size(name, patients)
     return Site(name, identity, policy, patients, records)
 
 
@@ -132,29 +131,6 @@ def reserve_once(study: Study, site: Site, ledger: Ledger) -> None:
         raise UserError(
             f"epsilon {reserved} is reserved for this study, and by this version's account it can spend {least}",
             "Go on with the version that it was approved with, or have a new study signed",
-        )
-
-
-def _check_size(study: Study, name: str, patients: Mapping[str, list[Record]]) -> None:
-    """The nominal number is a rounded one, not another one: what is planned for it must suffice."""
-    entry = study.roster[study.index_of(name)]
-    unit = study.privacy.protects
-    if unit is Unit.NODE:
-        return  # one unit with as many records as it has: nothing is planned by their number
-    if unit is Unit.RECORD and any(len(own) > 1 for own in patients.values()):
-        raise UserError(
-            f"the study protects single records, and {name} has patients with several: what they would spend is more "
-            "than the study says, and the budget is the patients'",
-            'Have a study with privacy.unit = "patient" signed; "record" is for data in which every record has a '
-            "patient id of its own",
-        )
-    found = len(patients) if unit is Unit.PATIENT else sum(len(own) for own in patients.values())
-    fewest, most = entry.patients_band
-    if not fewest <= found <= most:
-        raise UserError(
-            f"{name} has {found} {unit.value}s, and the study's roster says {entry.patients}: from {fewest} to {most} "
-            "would do. This is told here and to nobody else",
-            "Use the data that the study means, or have a study with another rounded number signed",
         )
 
 

@@ -18,11 +18,10 @@ from secfed.reports.promise import guarantee
 from secfed.reports.repeated import repeated_rounds
 from secfed.reports.rests_on import statements
 from secfed.reports.risk import Risk, Training, assess
-from secfed.reports.vouchers import Voucher
 from secfed.rounds.run_facts import RunKind
 from secfed.study.account import event_of, noise_of
 from secfed.study.manifest import Study
-from secfed.study.privacy import LocalPrivacy
+from secfed.study.vouchers import Voucher
 
 
 def build_report(study: Study, summary: Mapping[str, Any], others: Answers | None = None) -> dict[str, Any]:
@@ -161,15 +160,10 @@ def _noise_as_run(study: Study, rounds: Sequence[Mapping[str, Any]]) -> dict[str
 
     Known after the fact only, and in no figure: it stands here, marked so, and not on the page.
     """
-    shares = None if isinstance(study.privacy, LocalPrivacy) else study.noise_shares
-    sigma = study.privacy.noise_multiplier
     counts = [len(each["survivors"]) for each in rounds]
-    seen = [
-        sigma if shares is None else shares.seen(sigma, count, shares.colluders) if count else 0.0 for count in counts
-    ]
     return {
         "holds": "only if attendance did not depend on sums released before; no figure of this report uses it",
-        "noise_multipliers": [value if count else None for value, count in zip(seen, counts, strict=True)],
+        "noise_multipliers": [study.mechanism.noise_as_run(count) if count else None for count in counts],
     }
 
 

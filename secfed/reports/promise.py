@@ -11,21 +11,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dp.events import Relation, Unit
+from dp.events import Relation
 from secfed.files.figures import in_words, one_in, percent, rounded_up, scientific, two_digits_up
 from secfed.reports.risk import Risk
 from secfed.rounds.run_facts import RunKind
-from secfed.study.account import event_of, honest_enough
+from secfed.study.account import event_of
 from secfed.study.manifest import Study
-from secfed.study.privacy import LocalPrivacy
 
 _PUBLISHED = "anybody who sees what the study published: the adapter and the sums of all rounds"
 _DIFFERENCES = {Relation.ADD_OR_REMOVE: "add or remove", Relation.ZERO_OUT: "zero out"}
-_UNITS = {
-    Unit.PATIENT: ("one patient", "with all records that the hospital holds of that patient"),
-    Unit.RECORD: ("one record", "of whomever"),
-    Unit.NODE: ("one node", "with all its data"),
-}
 
 
 def guarantee(study: Study, risk: Risk, summary: Mapping[str, Any], kind: RunKind) -> dict[str, Any]:
@@ -37,12 +31,10 @@ def guarantee(study: Study, risk: Risk, summary: Mapping[str, Any], kind: RunKin
         summary: what `summary.json` holds.
         kind: how it ran. Where one process, or one machine, ran every party, nothing is claimed against others.
     """
-    privacy = study.privacy
-    unit, extent = _UNITS[privacy.protects]
+    privacy, (unit, extent) = study.privacy, study.mechanism.protected
     adjacency = f"{_DIFFERENCES[event_of(study).relation]} {unit}"
     held_back, nodes = summary["how_it_ran"]["held_back"], len(study.roster)
     against, note = _deployed(study, held_back) if kind is RunKind.FEDERATION else _together(study, kind)
-    without = "if one node had contributed zero in place of what its data gives" if unit == "one node" else ""
     return {
         "mode": privacy.mode,
         "epsilon_allowed": privacy.epsilon,
@@ -57,7 +49,7 @@ def guarantee(study: Study, risk: Risk, summary: Mapping[str, Any], kind: RunKin
         "nodes": nodes,
         "since_grant": since_grant(study, summary["hospitals"]),
         "sentence": (
-            f"What was published would look nearly the same {without or f'without any {unit}'}; how nearly is in the "
+            f"What was published would look nearly the same {study.mechanism.without}; how nearly is in the "
             f"table of section 1. This holds against {against}."
         ),
         "technically": (
@@ -73,7 +65,7 @@ def guarantee(study: Study, risk: Risk, summary: Mapping[str, Any], kind: RunKin
 
 def since_grant(study: Study, hospitals: Sequence[Mapping[str, Any]]) -> str:
     """What every population has been promised since its budget was granted, in all studies together."""
-    whose = "the people behind" if study.privacy.protects is Unit.NODE else "the patients of"
+    whose = study.mechanism.whose_promise
     start = f"In all studies since the budget was granted, tuning and aborted ones included, {whose}"
     spent = sorted({(each["reserved_epsilon"], each["reserved_delta"], each["studies"]) for each in hospitals})
     told = [
@@ -89,7 +81,7 @@ def since_grant(study: Study, hospitals: Sequence[Mapping[str, Any]]) -> str:
 def _outside(study: Study, risk: Risk) -> str:
     """What delta means, for one unit and for all of the study, and how steeply epsilon rises below it."""
     delta, unit = study.privacy.delta, study.privacy.protects.value
-    everybody = len(study.roster) if unit == "node" else sum(study.weights)
+    everybody = sum(study.weights)
     fewer = scientific(delta / 10)
     over_all = f"{two_digits_up(delta * everybody)} over the {everybody:,} of this study"
     cliff = f"At delta {fewer} there is no figure: the noise's own terms take more than that."
@@ -99,17 +91,12 @@ def _outside(study: Study, risk: Risk) -> str:
 
 
 def _best_test(study: Study, risk: Risk) -> str:
-    half = (
-        "If half of a group of nodes contributed what their data gives, and half zero, the best test of which did is"
-        if study.privacy.protects is Unit.NODE
-        else "If half of a group took part, the best test is"
-    )
-    return f"{half} right for at most {percent(risk.best_test)}; a coin for 50 %."
+    return f"{study.mechanism.half_of_a_group} right for at most {percent(risk.best_test)}; a coin for 50 %."
 
 
 def _weaker(study: Study, risk: Risk) -> list[str]:
     """For whom, and against whom, the figures are others."""
-    privacy, party, unit = study.privacy, study.party, _UNITS[study.privacy.protects][0]
+    party, unit = study.party, study.mechanism.protected[0]
     rows = []
     if risk.epsilon_at_hospitals:
         two, three = (rounded_up(risk.epsilon_at_hospitals[count - 1][1], 2) for count in (2, 3))
@@ -117,7 +104,7 @@ def _weaker(study: Study, risk: Risk) -> list[str]:
             f"If {unit} is at two hospitals of this study: epsilon {two}, and the best test is right for at most "
             f"{percent(risk.best_test_at_two)}; at three: epsilon {three}."
         )
-    if not isinstance(privacy, LocalPrivacy):
+    if risk.failing:  # it depends on the others at all
         more = study.cohort.colluders + 1
         against = f"{in_words(more)} {party}s work against the others, or leak their noise or leave it out"
         rows.append(f"If {against}: {_figure(risk.epsilon_of_failing(more))}.")
@@ -126,16 +113,7 @@ def _weaker(study: Study, risk: Risk) -> list[str]:
                 f"If {unit} is at two hospitals and {in_words(more)} {party}s do so: "
                 f"{_figure(risk.epsilon_at_two_one_more_failing)}."
             )
-    exchange, figure = rounded_up(risk.epsilon_replace_one, 2), rounded_up(risk.epsilon, 2)
-    if privacy.protects is Unit.NODE:
-        rows.append(
-            f"The promise of {figure} is for contributing or not; for a change of a node's data it is {exchange}."
-        )
-    else:
-        says = "what a record says" if privacy.protects is Unit.PATIENT else "what it says"
-        rows.append(
-            f"The promise of {figure} is for taking part or not; for {says} (a changed diagnosis) it is {exchange}."
-        )
+    rows.append(study.mechanism.for_a_change(rounded_up(risk.epsilon, 2), rounded_up(risk.epsilon_replace_one, 2)))
     return rows
 
 
@@ -151,29 +129,10 @@ def _together(study: Study, kind: RunKind) -> tuple[str, str]:
         )
     else:
         note = "DEMONSTRATION: all parties ran on one machine. Nothing is claimed against whoever ran it."
-    if isinstance(study.privacy, LocalPrivacy):
-        return _PUBLISHED, note
-    shares = study.noise_shares
-    return _PUBLISHED, (
-        f"{note} The figure leaves room for {in_words(shares.colluders)} of the {study.party}s to give noise away: it "
-        f"counts the noise of {in_words(shares.honest)}."
-    )
+    return _PUBLISHED, note + study.mechanism.room
 
 
 def _deployed(study: Study, held_back: int) -> tuple[str, str]:
-    durations = f"not counting what durations show: uploads were held back at {held_back} of {len(study.roster)}"
-    if isinstance(study.privacy, LocalPrivacy):
-        return (
-            "everybody outside the patient's own hospital: the public, the aggregator, and all other hospitals "
-            f"together; {durations} hospitals",
-            "Each hospital adds enough noise on its own, so that this does not depend on secure aggregation, nor on "
-            "how any other party behaves. Secure aggregation hides each hospital's update on top of it.",
-        )
-    shares, party = study.noise_shares, study.party
-    return (
-        f"the public, the aggregator and the other {party}s, as long as {honest_enough(study)}, and nobody breaks the "
-        f"cryptography; {durations} {party}s",
-        f"Every {party} adds a share of the noise, and secure aggregation publishes the noised sum alone. At least "
-        f"{shares.quorum} {party}s are in every sum; the figure counts the noise of {shares.honest} of them. What it "
-        "is when more of them fail is in the table of section 1.",
+    return study.mechanism.against(
+        f"not counting what durations show: uploads were held back at {held_back} of {len(study.roster)} {study.party}s"
     )

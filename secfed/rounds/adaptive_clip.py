@@ -16,18 +16,15 @@ from collections.abc import Sequence
 from decimal import Context, Decimal
 
 from secfed.study.manifest import Study
-from secfed.study.privacy import DistributedPrivacy, LocalPrivacy, Privacy
 
 FARTHEST = 1000.0
 """C stays within this factor of the study's, so that no run of noise carries it out of what numbers can hold."""
 _DIGITS = Context(prec=50)
 
 
-def first_clip(privacy: Privacy) -> float | None:
+def first_clip(study: Study) -> float | None:
     """C of the first step where it adapts; None where it does not."""
-    if isinstance(privacy, LocalPrivacy) or privacy.adaptive_clip is None:
-        return None
-    return privacy.clip
+    return None if study.mechanism.adaptive_clip is None else study.privacy.clip
 
 
 def next_clip(study: Study, clip: float, indicators: int, survivors: Sequence[int]) -> float:
@@ -40,16 +37,15 @@ def next_clip(study: Study, clip: float, indicators: int, survivors: Sequence[in
         survivors: U3; with them the denominator is the public q N.
 
     Raises:
-        TypeError: the study's clip does not adapt.
+        ValueError: the study's clip does not adapt.
     """
-    privacy = study.privacy
-    if not isinstance(privacy, DistributedPrivacy) or privacy.adaptive_clip is None:
-        raise TypeError("the study's clipping norm does not adapt")
-    settings = privacy.adaptive_clip
-    whole = float(privacy.indicator) * study.expected_units(survivors)
+    first, settings = study.privacy.clip, study.mechanism.adaptive_clip
+    if settings is None:
+        raise ValueError("the study's clipping norm does not adapt")
+    whole = float(study.mechanism.indicator) * study.expected_units(survivors)
     kept = min(max((float(indicators) / whole + 1.0) / 2.0, 0.0), 1.0)
     moved = clip * _exponential(settings.learning_rate * (settings.quantile - kept))
-    return min(max(moved, privacy.clip / FARTHEST), privacy.clip * FARTHEST)
+    return min(max(moved, first / FARTHEST), first * FARTHEST)
 
 
 def _exponential(value: float) -> float:

@@ -33,7 +33,7 @@ class Chain:
         self.head = study.digest
         self.round_number = 0
         self.length = 0
-        dimension = first.adapter.size + study.elements_beside_gradient
+        dimension = first.adapter.size + study.mechanism.elements_beside_gradient
         self.shape = RoundShape(dimension, study.overflow_certificate.ring_bits)
 
     def context(self, round_number: int) -> Context:

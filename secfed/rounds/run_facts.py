@@ -24,9 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from crypto.kdf import digest
-from secfed.study.account import honest_enough
 from secfed.study.manifest import Study
-from secfed.study.privacy import LocalPrivacy
 
 EMBEDDED, FLARE = "embedded", "NVIDIA FLARE"
 """Engines, as nodes sign them. The engine's name in a summary begins with one of them."""
@@ -171,6 +169,4 @@ def against_in_short(study: Study, kind: RunKind) -> str:
         return "against those who see what is published (a simulation: one process sees all data)"
     if kind is RunKind.DEMONSTRATION:
         return "against those who see what is published (a demonstration: one machine ran every party)"
-    if isinstance(study.privacy, LocalPrivacy):
-        return "against everybody outside the own hospital"
-    return f"as long as {honest_enough(study)}"
+    return study.mechanism.against_in_short

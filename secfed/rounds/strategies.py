@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crypto.kdf import digest
-from dp.events import Unit
 from protocols.wire import canonical
 from secfed.rounds.adaptive_clip import first_clip, next_clip
 from secfed.study.algorithms import (
@@ -38,7 +37,6 @@ from secfed.study.algorithms import (
     FedProx,
 )
 from secfed.study.manifest import Study
-from secfed.study.privacy import LocalPrivacy
 
 Layout: TypeAlias = Sequence[tuple[str, tuple[int, ...]]]
 """Names and shapes of the trained parameters, in the order of the flat vector."""
@@ -73,7 +71,7 @@ def first_state(study: Study, adapter: NDArray[np.float32]) -> ModelState:
         study: gives the strategy.
         adapter: the first adapter, of shape (D,).
     """
-    return ModelState(adapter, _first_moments(study.algorithm, adapter.size), first_clip(study.privacy))
+    return ModelState(adapter, _first_moments(study.algorithm, adapter.size), first_clip(study))
 
 
 def _first_moments(algorithm: Algorithm, dimension: int) -> tuple[Vector, ...]:
@@ -100,47 +98,11 @@ def next_state(study: Study, state: ModelState, total: NDArray[np.int64], surviv
         survivors: U3; the denominator follows from it, and nothing about weights is sent.
     """
     dimension = state.adapter.size
-    change = mean_change(study, total[:dimension], survivors, state.clip)
-    moved = move(study.algorithm, state, change, noise_variance(study, survivors, state.clip))
+    change = study.mechanism.mean_change(total[:dimension], survivors, state.clip)
+    moved = move(study.algorithm, state, change, study.mechanism.noise_variance(survivors, state.clip))
     if state.clip is None:
         return moved
     return replace(moved, clip=next_clip(study, state.clip, int(total[dimension]), survivors))
-
-
-def mean_change(study: Study, total: NDArray[np.int64], survivors: Sequence[int], clip: float | None = None) -> Vector:
-    """D of the formulas: the direction in which the survivors' patients want to go, of shape (D,).
-
-    In local mode the weighted mean update. In distributed mode the negative mean gradient of Abadi et al. 2016,
-    algorithm 1: C / grid times the sum, over the public q N of the survivors, never over a draw. Where the unit is a
-    node, the sum is of updates, which point where they want to go: their mean over the survivors (McMahan et al. 2018,
-    algorithm 1), all of equal weight.
-
-    Args:
-        study: gives the encoding and the nominal weights.
-        total: the published sum of gradients or updates, of shape (D,).
-        survivors: U3.
-        clip: C of the step, where it adapts; the study's by default.
-    """
-    privacy = study.privacy
-    if isinstance(privacy, LocalPrivacy):
-        return study.fixed_point.decode(total, sum(study.weights[node] for node in survivors))
-    denominator = float(privacy.gradient_grid) * study.expected_units(survivors)
-    step = (privacy.clip if clip is None else clip) / denominator
-    return total.astype(np.float64) * (step if privacy.protects is Unit.NODE else -step)
-
-
-def noise_variance(study: Study, survivors: Sequence[int], clip: float | None = None) -> float:
-    """Phi: the variance of the noise in one element of D, in distributed mode; public, and 0 in local mode.
-
-    sigma^2 C^2 |U3| / ((t - c) (q N)^2): every survivor added a share of sigma^2 C^2 / (t - c). Where the clipping norm
-    adapts, a gradient has less than the whole norm of a vector, and C / sqrt(1 - kappa^2) stands for C.
-    """
-    privacy = study.privacy
-    if isinstance(privacy, LocalPrivacy):
-        return 0.0
-    whole = (privacy.clip if clip is None else clip) * (float(privacy.grid) / float(privacy.gradient_grid))
-    deviation = privacy.noise_multiplier * whole / study.expected_units(survivors)
-    return deviation * deviation * float(len(survivors)) / float(study.noise_shares.honest)
 
 
 def move(algorithm: Algorithm, state: ModelState, change: Vector, noise: float = 0.0) -> ModelState:

@@ -10,16 +10,13 @@ import math
 from dataclasses import replace
 from decimal import ROUND_CEILING, Decimal
 
-from crypto.discrete_gaussian import SAMPLER_ERROR
 from dp import accounting
-from dp.delta_terms import OVERFLOW_PROBABILITY, DistributedNoise, LocalNoise, Noise
+from dp.delta_terms import Noise
 from dp.errors import DPError
-from dp.events import NoisedSums, Unit
-from protocols.parameters import DIMENSION_MAX
+from dp.events import NoisedSums
 from secfed.errors import UserError
-from secfed.files.figures import amount, in_words
+from secfed.files.figures import amount
 from secfed.study.manifest import Study
-from secfed.study.privacy import LocalPrivacy
 
 ACCOUNTANTS_DIFFER = 1e-4
 """Two versions of an accountant, or two processors, may differ by this part of an epsilon."""
@@ -37,27 +34,12 @@ _CURVE_POINTS = 40
 
 def event_of(study: Study) -> NoisedSums:
     """The whole study's event, at its nominal noise and for all planned steps."""
-    privacy = study.privacy
-    return NoisedSums(privacy.sampling_rate, privacy.noise_multiplier, study.steps, unit=privacy.protects)
+    return study.mechanism.event
 
 
 def noise_of(study: Study) -> Noise:
-    """How noise is made.
-
-    The dimension is the largest that the protocol has: an adapter's own is known when the model is loaded, and the
-    difference is far below anything that shows. Where the unit is a node nothing is drawn, so that no batch overflows.
-    """
-    privacy = study.privacy
-    if isinstance(privacy, LocalPrivacy):
-        return LocalNoise()
-    return DistributedNoise(
-        study.noise_shares,
-        nodes=len(study.roster),
-        dimension=DIMENSION_MAX,
-        grid=privacy.grid,
-        sampler_error=SAMPLER_ERROR,
-        overflow_probability=0.0 if privacy.protects is Unit.NODE else OVERFLOW_PROBABILITY,
-    )
+    """How noise is made."""
+    return study.mechanism.noise
 
 
 def smallest_noise(study: Study) -> float:
@@ -171,17 +153,3 @@ def epsilon_by_round(study: Study) -> tuple[float, ...]:
 
     counted = (min(rounds, stride * -(-number // stride)) for number in range(1, rounds + 1))
     return tuple(whole if count == rounds else after(count) for count in counted)
-
-
-def honest_enough(study: Study) -> str:
-    """Up to how much misconduct of others the promise of shared noise holds."""
-    count, party = study.cohort.colluders, study.party
-    if count == 1:
-        return (
-            f"no more than one {party} works against the others (alone, with another, or with the aggregator), leaks "
-            "its noise or leaves it out"
-        )
-    return (
-        f"no more than {in_words(count)} {party}s work against the others (alone, together, or with the aggregator), "
-        "leak their noise or leave it out"
-    )

@@ -11,8 +11,6 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from dp.events import Unit
-from secfed.study.privacy import LocalPrivacy, Privacy
 from secfed.study.sections import Section, refuse_without_effect
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -44,7 +42,7 @@ class _Algorithm(Section):
     @model_validator(mode="before")
     @classmethod
     def _every_key_has_an_effect(cls, values: Any) -> Any:
-        refuse_without_effect(values, cls, STRATEGIES, f"with strategy {cls.model_fields['strategy'].default}")
+        refuse_without_effect(values, cls, STRATEGIES.values(), f"with strategy {cls.model_fields['strategy'].default}")
         return values
 
 
@@ -169,39 +167,6 @@ Algorithm: TypeAlias = Annotated[
     ),
 ]
 """Any of them, chosen by `strategy`."""
-
-
-def check_fits(algorithm: Algorithm, privacy: Privacy) -> None:
-    """Refuse what has no effect in a study's mode and unit, and what is missing there.
-
-    Raises:
-        ValueError: there is such a figure, table or strategy.
-    """
-    if isinstance(privacy, LocalPrivacy):
-        if algorithm.local is None:
-            raise ValueError(
-                'with mode = "local" every hospital trains by itself: add [algorithm.local] with steps and '
-                "learning_rate"
-            )
-        if isinstance(algorithm, FedOptAdamBC):
-            raise ValueError(
-                "fedopt-adambc takes the noise of a sum of gradients out of its second moment, and in local mode there "
-                "is none: take fedopt-adam"
-            )
-    elif privacy.protects is Unit.NODE:
-        if algorithm.local is None:
-            raise ValueError(
-                'with unit = "node" every node trains by itself, and its update is clipped as a whole: add '
-                "[algorithm.local] with steps and learning_rate"
-            )
-    elif isinstance(algorithm, FedAvg | FedProx):
-        raise ValueError(
-            f"{algorithm.strategy} averages local training, and in distributed mode a round is one step of all "
-            'hospitals together: take a fedopt strategy (fedopt-sgd is plain SGD), mode = "local", or unit = "node" if '
-            "each of them is one unit of privacy"
-        )
-    elif algorithm.local is not None:
-        raise ValueError('[algorithm.local] has no effect in distributed mode, unless unit = "node"; leave it out')
 
 
 _FIGURES = ("mu", "server_learning_rate", "beta1", "beta2", "tau", "floor")

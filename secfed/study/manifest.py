@@ -8,7 +8,6 @@ signed. No network, no torch. Paths inside are relative to the file.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,22 +15,17 @@ from typing import Annotated, Any, Literal
 import cbor2
 from pydantic import Field, ValidationError, model_validator
 
-from crypto.discrete_gaussian import LARGEST_VARIANCE, SMALLEST_VARIANCE
 from crypto.identity import PublicIdentity
 from crypto.kdf import digest
 from dp.delta_limit import check_delta_for
 from dp.entries import delta_amount
-from dp.errors import OutOfRange
-from dp.events import NoiseShares, Unit
-from dp.step_plan import LocalPlan, NodePlan, StepPlan, noise_share, noise_tail
-from protocols.encoding import FixedPoint
 from protocols.errors import LocalError
-from protocols.parameters import DIMENSION_MAX, CohortRules, OverflowCertificate
+from protocols.parameters import CohortRules, OverflowCertificate
 from secfed.errors import UserError
 from secfed.files.toml import TOML_BYTES_MAX, as_json, parse_toml
-from secfed.study import plans
-from secfed.study.algorithms import Algorithm, check_fits
-from secfed.study.privacy import DistributedPrivacy, LocalPrivacy, Privacy
+from secfed.study.algorithms import Algorithm
+from secfed.study.mechanisms import Privacy, mechanism_of
+from secfed.study.mechanisms.base import Mechanism
 from secfed.study.problems import all_problems, place_and_reason
 from secfed.study.sections import Section
 
@@ -130,12 +124,12 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Study:
-        apart = (self._check_roster, self._check_sizes, lambda: check_fits(self.algorithm, self.privacy))
+        apart = (self._check_roster, self._check_sizes, lambda: self.mechanism.check_fits(self.algorithm))
         found = [problem for check in (*apart, self.cohort_rules) if (problem := _problem(check))]
         if not found:  # what is left needs figures that fit together
             found = [
                 problem
-                for check in (lambda: self.overflow_certificate.ring_bits, self._check_noise)
+                for check in (lambda: self.overflow_certificate.ring_bits, self.mechanism.check_noise)
                 if (problem := _problem(check))
             ][:1]
         if found:
@@ -151,35 +145,30 @@ class Study(Section):
 
     def _check_sizes(self) -> None:
         """Delta is below what publishing one unit in full would take, of all that the roster has."""
-        if self.privacy.protects is Unit.NODE:
-            several = next((entry for entry in self.roster if entry.patients != 1), None)
-            if several is not None:
-                raise ValueError(
-                    'with unit = "node" every node is one unit of privacy, whatever is in its data: patients is 1 for '
-                    f"each, and {several.name} has {several.patients}"
-                )
+        self.mechanism.check_roster()
         who = f"the {self.privacy.protects.value}s of the whole roster together"
         check_delta_for(delta_amount(self.privacy.delta), sum(self.weights), who)
 
-    def _check_noise(self) -> None:
-        """The sampler can draw a node's share of the noise.
+    def __copy__(self) -> Study:
+        """A copy without what was derived from the values, which `model_copy` may change."""
+        copied = super().__copy__()
+        for name in copied.__dict__.keys() - type(self).model_fields.keys():
+            del copied.__dict__[name]
+        return copied
 
-        Raises:
-            OutOfRange: it cannot.
-        """
-        if isinstance(self.privacy, LocalPrivacy):
-            return
-        variance = self.share_variance
-        if not SMALLEST_VARIANCE <= variance <= LARGEST_VARIANCE:
-            raise OutOfRange(
-                f"one node's noise has a variance of {float(variance):.3g} in steps of the grid, and the sampler draws "
-                f"from {float(SMALLEST_VARIANCE):g} to {float(LARGEST_VARIANCE):.3g}: choose another privacy.grid"
-            )
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Study:
+        """Values never change, so that a copy may share them."""
+        return self.__copy__()
 
     @cached_property
     def digest(self) -> bytes:
         """The study's 32-byte digest, over the canonical CBOR of all values."""
         return digest("study", cbor2.dumps(self.model_dump(mode="json"), canonical=True))
+
+    @cached_property
+    def mechanism(self) -> Mechanism[Any]:
+        """How the study is kept private: every figure and word that depends on its mode."""
+        return mechanism_of(self)
 
     @cached_property
     def identities(self) -> tuple[PublicIdentity, ...]:
@@ -198,13 +187,12 @@ class Study(Section):
     @property
     def party(self) -> str:
         """What people are told that a member of the roster is: a hospital, unless the unit of privacy is the node."""
-        return "node" if self.privacy.protects is Unit.NODE else "hospital"
+        return self.mechanism.party
 
     @property
     def steps_per_round(self) -> int:
         """Noised sums in one round: one in distributed mode, however many plain local steps a node makes for it."""
-        local = self.algorithm.local
-        return 1 if local is None or isinstance(self.privacy, DistributedPrivacy) else local.steps
+        return self.mechanism.steps_per_round
 
     @property
     def steps(self) -> int:
@@ -212,89 +200,15 @@ class Study(Section):
         return self.algorithm.rounds * self.steps_per_round
 
     @property
-    def fixed_point(self) -> FixedPoint:
-        """Local mode's encoding of updates.
-
-        Raises:
-            TypeError: the study is in distributed mode.
-            LocalError: floats cannot hold it.
-        """
-        privacy = self.privacy
-        if not isinstance(privacy, LocalPrivacy):
-            raise TypeError("a study in distributed mode has no fixed point: its grid is privacy.grid")
-        return FixedPoint(privacy.fraction_bits, int(privacy.bound * 2**privacy.fraction_bits))
-
-    @property
-    def noise_shares(self) -> NoiseShares:
-        """How distributed mode divides the noise: t is the fewest survivors of any legal round.
-
-        Raises:
-            OutOfRange: c is 0, or nobody honest would be left to add noise.
-        """
-        return NoiseShares(self.cohort_rules().fewest_survivors, self.cohort.colluders)
-
-    @property
-    def share_variance(self) -> Fraction:
-        """The variance of one node's share of the noise in distributed mode, in steps of the grid.
-
-        Raises:
-            TypeError: the study is in local mode.
-            OutOfRange: as `noise_shares`.
-        """
-        privacy, shares = self.privacy, self.noise_shares
-        if not isinstance(privacy, DistributedPrivacy):
-            raise TypeError("a study in local mode has no shares of noise")
-        return noise_share(privacy.exact_noise_multiplier, privacy.grid, shares.quorum, shares.colluders)
-
-    @property
-    def elements_beside_gradient(self) -> int:
-        """A node's vector is so much longer than the trained parameters: 1 where the clipping norm adapts."""
-        return int(isinstance(self.privacy, DistributedPrivacy) and self.privacy.adaptive_clip is not None)
-
-    def local_plan(self, index: int) -> LocalPlan:
-        """As `secfed.study.plans.local_plan`."""
-        return plans.local_plan(self, index)
-
-    def step_plan(self, index: int, clip: float | None = None) -> StepPlan:
-        """As `secfed.study.plans.step_plan`."""
-        return plans.step_plan(self, index, clip)
-
-    def node_plan(self, clip: float | None = None) -> NodePlan:
-        """As `secfed.study.plans.node_plan`."""
-        return plans.node_plan(self, clip)
-
-    @cached_property
-    def largest_input(self) -> int:
-        """The largest absolute value that one element of a node's input can take, without noise.
-
-        Distributed: as many patients as fit a step's batches, each a whole gradient long in one direction; one update
-        where the unit is the node.
-        """
-        if isinstance(self.privacy, LocalPrivacy):
-            return max(self.weights) * self.fixed_point.limit
-        if self.privacy.protects is Unit.NODE:
-            return self.privacy.grid
-        return max(self.step_plan(index).most_patients for index in range(len(self.roster))) * self.privacy.grid
-
-    @cached_property
-    def noise_tail(self) -> int:
-        """No element of one node's noise is larger, but with a probability of 2^-40 for the whole study. 0 in local
-        mode, where the noise is in the update before it is cut to its bound."""
-        if isinstance(self.privacy, LocalPrivacy):
-            return 0
-        draws = len(self.roster) * self.algorithm.rounds * DIMENSION_MAX
-        return noise_tail(self.share_variance, draws)
-
-    @property
     def magnitude(self) -> int:
         """The largest absolute value of an element that a node may upload."""
-        return self.largest_input + self.noise_tail
+        return self.mechanism.largest_input + self.mechanism.noise_tail
 
     @property
     def overflow_certificate(self) -> OverflowCertificate:
         """Why the sum cannot wrap, whoever takes part."""
-        size = len(self.roster)
-        return OverflowCertificate(size, self.largest_input, size * self.noise_tail)
+        size, mechanism = len(self.roster), self.mechanism
+        return OverflowCertificate(size, mechanism.largest_input, size * mechanism.noise_tail)
 
     def cohort_rules(self, site_minimum: int = 0, site_honest_minimum: int = 2) -> CohortRules:
         """The study's cohort rules, as this site's policy tightens them."""

@@ -11,10 +11,11 @@ own, so that nobody adds less for having another version of an accountant.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from fractions import Fraction
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, model_validator
 
 from dp.delta_terms import GRID
 from dp.events import Unit
@@ -22,8 +23,8 @@ from dp.step_plan import gradient_grid
 from secfed.study.sections import Section, refuse_without_effect
 
 
-class _Privacy(Section):
-    """What both modes need."""
+class PrivacyTable(Section):
+    """What every mode needs. The mechanism of a mode takes its table (`secfed.study.mechanisms`)."""
 
     mode: str
     epsilon: float = Field(gt=0, le=100)
@@ -39,8 +40,13 @@ class _Privacy(Section):
     @model_validator(mode="before")
     @classmethod
     def _every_key_has_an_effect(cls, values: Any) -> Any:
-        refuse_without_effect(values, cls, MODES, f"in {cls.model_fields['mode'].default} mode")
+        refuse_without_effect(values, cls, PrivacyTable.__subclasses__(), f"in {cls.model_fields['mode'].default} mode")
         return values
+
+    @property
+    @abstractmethod
+    def protects(self) -> Unit:
+        """Whose presence is hidden."""
 
     @property
     def exact_noise_multiplier(self) -> Fraction:
@@ -48,7 +54,7 @@ class _Privacy(Section):
         return Fraction(repr(self.noise_multiplier))
 
 
-class LocalPrivacy(_Privacy):
+class LocalPrivacy(PrivacyTable):
     """Several noised steps at each hospital, then one secure sum of updates in fixed point."""
 
     mode: Literal["local"] = "local"
@@ -79,7 +85,7 @@ class AdaptiveClip(Section):
     sqrt(1 - kappa^2)."""
 
 
-class DistributedPrivacy(_Privacy):
+class DistributedPrivacy(PrivacyTable):
     """One noised sum of all hospitals together."""
 
     mode: Literal["distributed"] = "distributed"
@@ -132,25 +138,6 @@ class DistributedPrivacy(_Privacy):
     def gradient_grid(self) -> int:
         """Steps of the grid in C."""
         return gradient_grid(self.grid, self.indicator)
-
-
-MODES: dict[str, type[_Privacy]] = {"local": LocalPrivacy, "distributed": DistributedPrivacy}
-"""Both modes by their names in a study."""
-
-
-def _mode_of(value: Any) -> str | None:
-    """The mode that a table names; `distributed` if it names none."""
-    if isinstance(value, dict):
-        name = value.get("mode", "distributed")
-        return name if isinstance(name, str) else None
-    return getattr(value, "mode", None)
-
-
-Privacy: TypeAlias = Annotated[
-    Annotated[LocalPrivacy, Tag("local")] | Annotated[DistributedPrivacy, Tag("distributed")],
-    Discriminator(_mode_of, custom_error_type="mode", custom_error_message=f"mode is one of {', '.join(MODES)}"),
-]
-"""Either of them, chosen by `mode`."""
 
 
 def describe(settings: AdaptiveClip, what: str = "gradient") -> str:

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from secfed.errors import Problems
 from secfed.study.algorithms import STRATEGIES
-from secfed.study.privacy import MODES
+from secfed.study.mechanisms import MODES
 from secfed.study.sections import WITHOUT_EFFECT
 
 _CHOICES: dict[str, Container[str]] = {"algorithm": STRATEGIES, "privacy": MODES}

@@ -5,7 +5,7 @@ Whoever signs a study should be able to take every line of it at its word.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -21,9 +21,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-def refuse_without_effect(
-    values: Any, chosen: type[BaseModel], kinds: Mapping[str, type[BaseModel]], where: str
-) -> None:
+def refuse_without_effect(values: Any, chosen: type[BaseModel], kinds: Iterable[type[BaseModel]], where: str) -> None:
     """Refuse keys that another kind of this table has, and the chosen one has not: all of them at once.
 
     Args:
@@ -35,7 +33,7 @@ def refuse_without_effect(
     Raises:
         PydanticCustomError: there is such a key.
     """
-    known = {name for kind in kinds.values() for name in kind.model_fields}
+    known = {name for kind in kinds for name in kind.model_fields}
     keys = [name for name in (values if isinstance(values, dict) else ()) if name in known - set(chosen.model_fields)]
     if keys:
         names = keys[0] if len(keys) == 1 else f"{', '.join(keys[:-1])} and {keys[-1]}"

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dp.events import Unit
 from secfed.errors import printable
 from secfed.files.figures import scientific
 from secfed.study.algorithms import describe
 from secfed.study.manifest import Study
-from secfed.study.privacy import DistributedPrivacy
-from secfed.study.privacy import describe as describe_adaptive
 
 _LABELS_SHOWN = 8
 
@@ -75,8 +72,8 @@ def how_it_is_kept(study: Study, tolerated: int) -> list[tuple[str, str]]:
     """
     size = len(study.roster)
     return [
-        ("noise", _noise(study)),
-        _work(study),
+        ("noise", study.mechanism.noise_in_short),
+        study.mechanism.work_in_short,
         (
             "cohort",
             f"{size} {study.party}s, quorum {study.cohort_rules().quorum(size)}, up to {tolerated} may drop out, "
@@ -88,34 +85,3 @@ def how_it_is_kept(study: Study, tolerated: int) -> list[tuple[str, str]]:
 def in_columns(lines: Sequence[tuple[str, str]]) -> list[str]:
     """Lines of a screen: a name, and what is said of it."""
     return [f"  {name:<{NAME_WIDTH}}{text}" for name, text in lines]
-
-
-def _noise(study: Study) -> str:
-    privacy = study.privacy
-    if not isinstance(privacy, DistributedPrivacy):
-        return f"sigma = {privacy.noise_multiplier:g} C in every local step of every hospital"
-    shares = study.noise_shares
-    return (
-        f"sigma = {privacy.noise_multiplier:g} C nominal: every {study.party} adds "
-        f"{shares.share(privacy.noise_multiplier):.3g} C, and {shares.honest} of at least {shares.quorum} are counted"
-    )
-
-
-def _work(study: Study) -> tuple[str, str]:
-    """What a round is made of, and how it is bounded."""
-    privacy = study.privacy
-    if privacy.protects is not Unit.NODE:
-        sampled = f"q = {privacy.sampling_rate:g} in each of T = {study.steps} private steps"
-        return "sampling", f"{sampled}, {_clip(study)}"
-    plan = study.node_plan()
-    local = f"{plan.steps} plain local steps of {plan.physical_batch} records by {plan.optimizer}"
-    return "a node's part", f"{local} in each of T = {study.steps} rounds, nobody is drawn, {_clip(study)}"
-
-
-def _clip(study: Study) -> str:
-    privacy = study.privacy
-    fixed = f"clip C = {privacy.clip:g}"
-    if not isinstance(privacy, DistributedPrivacy) or privacy.adaptive_clip is None:
-        return fixed
-    what = "update" if privacy.protects is Unit.NODE else "gradient"
-    return f"{fixed} at first; it {describe_adaptive(privacy.adaptive_clip, what)}"

@@ -97,13 +97,13 @@ def test_digest_bound_and_ring_are_the_same(name: str) -> None:
     study, real = both(STUDIES[name])
     assert study.digest == real.digest
     assert (study.largest_input, study.noise_tail, study.bound) == (
-        real.largest_input,
-        real.noise_tail,
+        real.mechanism.largest_input,
+        real.mechanism.noise_tail,
         real.magnitude,
     )
     of = study.round(1, study.digest, bytes(32), 11)
     assert of.ring_bits == real.overflow_certificate.ring_bits
-    assert of.dimension == 11 + real.elements_beside_gradient
+    assert of.dimension == 11 + real.mechanism.elements_beside_gradient
     assert (study.fewest_survivors, study.gradient_grid if not study.is_local else 0) == (
         real.cohort_rules().fewest_survivors,
         getattr(real.privacy, "gradient_grid", 0),

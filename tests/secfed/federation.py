@@ -99,8 +99,8 @@ class FormulaTrainer:
             # More gradients are left as they are with every round, and not the same number at every node.
             kept = [round(units * privacy.indicator * (0.1 * round_number - 0.05 * self.index))]
             gradient = np.rint(update.astype(np.float64) * privacy.grid * units)
-            return np.append(gradient, kept[: self.study.elements_beside_gradient]).astype(np.int64)
-        return self.study.fixed_point.encode(update.astype(np.float32), weight)
+            return np.append(gradient, kept[: self.study.mechanism.elements_beside_gradient]).astype(np.int64)
+        return self.study.mechanism.upload(update.astype(np.float32), self.index)
 
 
 @dataclass

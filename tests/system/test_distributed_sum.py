@@ -41,10 +41,10 @@ SETTINGS = DemoSettings(
 
 def alone(model: AdapterModel, patients: Patients, study: Study, index: int, secret: NoiseSecret, number: int) -> Any:
     """The sum of this hospital's drawn patients, each in a step of its own, with nobody else in any batch."""
-    plan = replace(study.step_plan(index), batches=1)  # one patient fits one batch, and no other patient is there
+    plan = replace(study.mechanism.plan(index), batches=1)  # one patient fits one batch, and no other patient is there
     total = np.zeros(model.dimension, dtype=np.int64)
     drawn = draw_patients(patients.rows, plan.sampling_rate, plan.most_records, secret, number)
-    assert 0 < len(drawn) <= study.step_plan(index).most_patients
+    assert 0 < len(drawn) <= study.mechanism.plan(index).most_patients
     for entry in drawn:
         batches = record_gradients(model.module, patients, [entry], plan)
         (vector,) = patient_vectors([entry], batches, model.dimension, plan.clip, plan.grid)

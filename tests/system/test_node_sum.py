@@ -84,7 +84,7 @@ def test_the_sum_is_that_of_every_nodes_clipped_update_and_noise(
         expected = np.zeros(model.dimension, dtype=np.int64)
         model.set_state(chain.state.adapter)
         for node in survivors:  # a node that is cut off before its upload has made no secret
-            round_plan = study.node_plan()
+            round_plan = study.mechanism.plan(0)
             update = local_update(model.module, homes[node], round_plan, secrets.number(at), number)
             vector = clipped_integers(update, round_plan.clip, round_plan.grid)
             assert vector is not None

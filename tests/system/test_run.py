@@ -176,7 +176,7 @@ def test_the_report_and_the_progress_are_there(ran: tuple[Path, dict[str, Any], 
     assert summary["study_digest"] in json.dumps(report)
     # As many batches as are planned for each hospital that trained: not the one cut off before, nor the one away.
     study = load_study(folder / "study.toml")
-    batches = {entry.name: study.step_plan(index).batches for index, entry in enumerate(study.roster)}
+    batches = {entry.name: study.mechanism.plan(index).batches for index, entry in enumerate(study.roster)}
     trained = [name for each in summary["rounds"] for name in each["survivors"]]
     assert sum(isinstance(event, LocalStep) for event in events) == sum(batches[name] for name in trained)
 

@@ -61,7 +61,7 @@ def named(name: str) -> Build:
 
 
 def test_a_canarys_records_have_one_coordinate_each_and_a_little_more_than_the_norm_of_the_clip() -> None:
-    patients, plan = canary_patients([3, 5], 6), SMALL.study.step_plan(1)
+    patients, plan = canary_patients([3, 5], 6), SMALL.study.mechanism.plan(1)
     drawn = draw_patients(patients.rows, 1.0, plan.most_records, NoiseSecret(), 1)
     model = canary_adapter(SMALL.canaries, RECORD_SIZES[Mode.STEP]).module
     gradients = next(record_gradients(model, patients, drawn, plan))[: sum(len(entry.rows) for entry in drawn)]
@@ -74,7 +74,7 @@ def test_a_canarys_records_have_one_coordinate_each_and_a_little_more_than_the_n
 
 
 def test_a_canary_nodes_update_is_longer_than_the_clip_and_that_of_a_node_without_one_is_zero() -> None:
-    model, plan = canary_adapter(3, RECORD_SIZES[Mode.UPDATE]).module, NODES.study.node_plan()
+    model, plan = canary_adapter(3, RECORD_SIZES[Mode.UPDATE]).module, NODES.study.mechanism.plan(0)
     moved = local_update(model, canary_node([1], 6), plan, NoiseSecret(), 1)
     assert moved.tolist() == [0, pytest.approx(-1.90, abs=0.01), 0]
     assert local_update(model, canary_node([], 6), plan, NoiseSecret(), 1).tolist() == [0, 0, 0]

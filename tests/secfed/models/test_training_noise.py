@@ -219,7 +219,7 @@ def test_a_node_takes_part_in_every_round_with_one_update_of_the_signed_norm(bas
     start = first_state(study, trainer.first_state().adapter)
     for number in range(1, ROUNDS + 1):
         trainer.model.set_state(start.adapter)
-        data, plan = trainer.patients, study.node_plan(start.clip)
+        data, plan = trainer.patients, study.mechanism.plan(0, start.clip)
         update = local_update(trainer.model.module, data, plan, secret_of(number), number)
         length = float(np.linalg.norm(update))
         assert length > CLIP

@@ -19,9 +19,9 @@ from secfed.files.figures import rounded_up
 from secfed.reports.cross_checks import Answer, Answers
 from secfed.reports.html import render_report
 from secfed.reports.privacy import build_report
-from secfed.reports.vouchers import NOT_SAID, Statement, Voucher
 from secfed.rounds.run_facts import RunKind
 from secfed.study.manifest import Study
+from secfed.study.vouchers import NOT_SAID, Statement, Voucher
 from tests.secfed.reports.test_reports import _study, _summary
 from tests.secfed.rounds.test_node_study import study_of as nodes_of
 

@@ -162,7 +162,7 @@ def test_local_mode_runs_full_batches_and_the_report_says_how_many_and_what_that
 ) -> None:
     rows = {row["symbol"]: row for row in report["parameters"]}
     study = _study()
-    assert [study.local_plan(index).batches for index in range(3)] == [1, 1, 2]
+    assert [study.mechanism.plan(index).batches for index in range(3)] == [1, 1, 2]
     assert rows["K"]["value"] == "1 to 2, by the hospital's nominal size"
     assert "always exactly this many" in rows["K"]["meaning"]
     (term,) = report["accounting"]["delta_terms"]

@@ -22,7 +22,7 @@ from secfed.models.training import make_trainer
 from secfed.reports import folder as run_folder
 from secfed.reports.html import render_report
 from secfed.rounds.adaptive_clip import FARTHEST, next_clip
-from secfed.rounds.strategies import first_state, mean_change, next_state, noise_variance
+from secfed.rounds.strategies import first_state, next_state
 from secfed.study.manifest import Study
 from secfed.verify.folder import verify_folder
 from tests.secfed.federation import ALGORITHMS, Federation, FormulaTrainer, cut
@@ -89,18 +89,20 @@ def test_what_a_step_means_follows_the_clip_and_the_noise_in_it_too() -> None:
     study = adaptive()
     length = math.isqrt(GRID**2 - KAPPA**2)
     total = np.array([length, -2 * length, 0], dtype=np.int64)  # 1 and -2 clipping norms
-    assert mean_change(study, total, (0, 2), 0.8) == pytest.approx(np.array([-1.0, 2.0, 0.0]) * 0.8 / 24, rel=1e-12)
-    fixed = noise_variance(study_of(), range(5))
-    assert noise_variance(study, range(5), 0.5) == pytest.approx(fixed / (1 - 0.1**2), rel=1e-4)
-    assert noise_variance(study, range(5), 1.0) == pytest.approx(4 * fixed / (1 - 0.1**2), rel=1e-4)
+    assert study.mechanism.mean_change(total, (0, 2), 0.8) == pytest.approx(
+        np.array([-1.0, 2.0, 0.0]) * 0.8 / 24, rel=1e-12
+    )
+    fixed = study_of().mechanism.noise_variance(range(5))
+    assert study.mechanism.noise_variance(range(5), 0.5) == pytest.approx(fixed / (1 - 0.1**2), rel=1e-4)
+    assert study.mechanism.noise_variance(range(5), 1.0) == pytest.approx(4 * fixed / (1 - 0.1**2), rel=1e-4)
 
 
 def test_every_step_is_the_same_mechanism_in_steps_of_the_grid() -> None:
     """Why a clip chosen from earlier sums is within the account: neither largest norm nor noise knows it."""
     study = adaptive()
-    plans = [study.step_plan(0, clip) for clip in (0.001, 0.5, 400.0)]
+    plans = [study.mechanism.plan(0, clip) for clip in (0.001, 0.5, 400.0)]
     assert len({dataclasses.replace(plan, clip=1.0) for plan in plans}) == 1
-    assert plans[0].noise_variance == study_of().step_plan(0).noise_variance
+    assert plans[0].noise_variance == study_of().mechanism.plan(0).noise_variance
     gradient = np.random.default_rng(2).normal(size=1000)
     for plan in plans:
         vector = clipped_integers(gradient, plan.clip, plan.grid, plan.indicator)

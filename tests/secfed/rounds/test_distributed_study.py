@@ -22,7 +22,7 @@ from secfed.errors import UserError
 from secfed.reports.html import render_report
 from secfed.reports.privacy import build_report
 from secfed.rounds.run_facts import RunKind
-from secfed.rounds.strategies import first_state, mean_change, move, next_state, noise_variance
+from secfed.rounds.strategies import first_state, move, next_state
 from secfed.study.account import check_noise, epsilon_by_round, event_of, noise_of, smallest_noise
 from secfed.study.manifest import Study
 from tests.secfed import exact
@@ -90,10 +90,10 @@ def test_all_nodes_hold_the_state_of_exact_arithmetic(name: str, tmp_path: Path)
 def test_the_change_is_the_negative_mean_gradient_over_the_public_expectation() -> None:
     study = study_of()
     total = np.array([1 << 20, -(1 << 21), 0], dtype=np.int64)  # 1 and -2 clipping norms
-    change = mean_change(study, total, (0, 2))
+    change = study.mechanism.mean_change(total, (0, 2))
     expected = np.array([-1.0, 2.0, 0.0]) * 0.5 / (0.06 * 400)
     assert change == pytest.approx(expected, rel=1e-12)
-    larger = mean_change(study, total, (0, 1, 2, 3, 4))
+    larger = study.mechanism.mean_change(total, (0, 1, 2, 3, 4))
     assert larger == pytest.approx(expected * 400 / 1500, rel=1e-12)
     state = first_state(study, np.zeros(3, dtype=np.float32))
     assert next_state(study, state, total, (0, 2)).adapter[0] < 0  # against the gradient
@@ -101,13 +101,13 @@ def test_the_change_is_the_negative_mean_gradient_over_the_public_expectation() 
 
 def test_a_step_plan_follows_from_the_study_and_the_roster() -> None:
     study = study_of(privacy={"records_per_patient": 2})
-    plan = study.step_plan(4)
+    plan = study.mechanism.plan(4)
     assert (plan.sampling_rate, plan.clip, plan.grid) == (0.06, 0.5, 1 << 20)
     assert (plan.most_records, plan.physical_batch) == (2, 8)
     assert plan.most_patients >= 550 * 0.06
     # t = 4 and c = 1: three shares are the nominal noise.
     assert plan.noise_variance * 3 == (Fraction("0.6422") * (1 << 20)) ** 2
-    assert study.step_plan(0).batches < plan.batches
+    assert study.mechanism.plan(0).batches < plan.batches
 
 
 def test_the_shares_are_sized_for_the_fewest_survivors_of_any_legal_round() -> None:
@@ -131,20 +131,20 @@ def _legal(rules: CohortRules, size: int) -> bool:
 
 def test_the_ring_holds_the_worst_sum_and_a_node_the_worst_input() -> None:
     study = study_of()
-    most = max(study.step_plan(node).most_patients for node in range(5))
-    assert study.largest_input == most << 20
+    most = max(study.mechanism.plan(node).most_patients for node in range(5))
+    assert study.mechanism.largest_input == most << 20
     certificate = study.overflow_certificate
-    assert certificate.worst_sum == 5 * (study.largest_input + study.noise_tail) < 2 ** (certificate.ring_bits - 1)
+    assert certificate.worst_sum == 5 * study.magnitude < 2 ** (certificate.ring_bits - 1)
     assert 2 ** (certificate.ring_bits - 2) <= certificate.worst_sum
-    assert study.magnitude == study.largest_input + study.noise_tail
+    assert study.magnitude == study.mechanism.largest_input + study.mechanism.noise_tail
 
 
 def test_the_noise_stays_far_below_its_tail_bound() -> None:
     study = study_of()
-    variance = study.step_plan(0).noise_variance
+    variance = study.mechanism.plan(0).noise_variance
     drawn = draw_noise(NoiseSecret(bytes), 1, 200_000, variance)
-    assert int(np.abs(drawn).max()) < study.noise_tail
-    assert study.noise_tail < 20 * float(variance) ** 0.5
+    assert int(np.abs(drawn).max()) < study.mechanism.noise_tail
+    assert study.mechanism.noise_tail < 20 * float(variance) ** 0.5
 
 
 @pytest.mark.parametrize(
@@ -279,8 +279,8 @@ def corrected(**changes: float) -> Study:
 def test_the_noise_of_a_mean_gradient_is_public_and_grows_with_the_survivors() -> None:
     study = corrected()
     # Nodes 0, 2 and 3 have 800 patients, so that q N = 10; three shares are the nominal noise: (2 * 0.5 / 10)^2.
-    assert noise_variance(study, (0, 2, 3)) == pytest.approx(0.01, rel=1e-15)
-    everybody = noise_variance(study, range(5))
+    assert study.mechanism.noise_variance((0, 2, 3)) == pytest.approx(0.01, rel=1e-15)
+    everybody = study.mechanism.noise_variance(range(5))
     assert everybody == pytest.approx((2 * 0.5 / (0.0125 * 1500)) ** 2 * 5 / 3, rel=1e-15)
 
 

@@ -27,7 +27,7 @@ from secfed.models.model import AdapterModel
 from secfed.models.training import NodeTrainer, check_training, make_trainer
 from secfed.node.keys import write_identity
 from secfed.node.sites import Site, read_site
-from secfed.rounds.strategies import ModelState, first_state, mean_change, next_state, noise_variance
+from secfed.rounds.strategies import ModelState, first_state, next_state
 from secfed.study.account import check_noise, epsilon_by_round, event_of, noise_of, smallest_noise
 from secfed.study.base import ModelError
 from secfed.study.manifest import Study
@@ -139,25 +139,21 @@ def test_a_node_has_as_many_records_as_it_has(tmp_path: Path) -> None:
 
 
 def test_the_plan_of_a_round_follows_from_the_study() -> None:
-    plan = study_of("fedprox").node_plan()
+    plan = study_of("fedprox").mechanism.plan(0)
     assert (plan.steps, plan.optimizer, plan.learning_rate, plan.physical_batch) == (6, "sgd", 0.05, 8)
     assert (plan.clip, plan.grid, plan.indicator, plan.proximal_mu) == (0.5, 1 << 20, 0, 0.1)
-    assert study_of().node_plan().proximal_mu == 0
-    assert study_of().node_plan(0.25).clip == 0.25
+    assert study_of().mechanism.plan(0).proximal_mu == 0
+    assert study_of().mechanism.plan(0, 0.25).clip == 0.25
     # t = 4 and c = 1: three shares are the nominal noise.
     assert plan.noise_variance * 3 == (Fraction(20) * (1 << 20)) ** 2
-    with pytest.raises(TypeError, match="no distributed step"):
-        study_of().step_plan(0)
-    with pytest.raises(TypeError, match="only where the unit is the node"):
-        Study.model_validate_json(json.dumps(study_values())).node_plan()
 
 
 def test_the_change_is_the_mean_update_of_the_survivors_and_goes_its_way() -> None:
     study = study_of()
     total = np.array([3 << 20, -(1 << 20), 0], dtype=np.int64)  # 3 and -1 clipping norms
-    change = mean_change(study, total, (0, 2, 3, 4))
+    change = study.mechanism.mean_change(total, (0, 2, 3, 4))
     assert change.tolist() == [3 * 0.5 / 4, -0.5 / 4, 0.0]
-    assert mean_change(study, total, range(5)) == pytest.approx(np.array([0.3, -0.1, 0.0]), rel=1e-15)
+    assert study.mechanism.mean_change(total, range(5)) == pytest.approx(np.array([0.3, -0.1, 0.0]), rel=1e-15)
     state = first_state(study, np.zeros(3, dtype=np.float32))
     assert next_state(study, state, total, (0, 2, 3, 4)).adapter.tolist() == [0.375, -0.125, 0.0]
 
@@ -165,10 +161,10 @@ def test_the_change_is_the_mean_update_of_the_survivors_and_goes_its_way() -> No
 def test_the_noise_of_a_mean_update_is_public() -> None:
     study = study_of("fedopt-adambc", privacy={"noise_multiplier": 2.0})
     # sigma^2 C^2 |U3| / ((t - c) |U3|^2) with sigma = 2, C = 1/2 and t - c = 3.
-    assert noise_variance(study, (0, 2, 3, 4)) == pytest.approx(1 / 12, rel=1e-15)
-    assert noise_variance(study, range(5)) == pytest.approx(1 / 15, rel=1e-15)
-    shares = [draw_noise(NoiseSecret(bytes), node, 50_000, study.share_variance) for node in range(4)]
-    drawn = mean_change(study, np.sum(shares, axis=0), (0, 2, 3, 4))
+    assert study.mechanism.noise_variance((0, 2, 3, 4)) == pytest.approx(1 / 12, rel=1e-15)
+    assert study.mechanism.noise_variance(range(5)) == pytest.approx(1 / 15, rel=1e-15)
+    shares = [draw_noise(NoiseSecret(bytes), node, 50_000, study.mechanism.share_variance) for node in range(4)]
+    drawn = study.mechanism.mean_change(np.sum(shares, axis=0), (0, 2, 3, 4))
     assert float(drawn.var()) == pytest.approx(1 / 12, rel=0.03)
 
 
@@ -196,18 +192,18 @@ def test_all_nodes_hold_the_state_of_exact_arithmetic(name: str, tmp_path: Path)
 
 def test_the_ring_holds_one_clipped_vector_and_noise_of_every_node() -> None:
     study = study_of()
-    assert study.largest_input == 1 << 20
-    assert study.magnitude == (1 << 20) + study.noise_tail
+    assert study.mechanism.largest_input == 1 << 20
+    assert study.magnitude == (1 << 20) + study.mechanism.noise_tail
     certificate = study.overflow_certificate
     assert certificate.worst_sum == 5 * study.magnitude < 2 ** (certificate.ring_bits - 1) <= 2 * certificate.worst_sum
 
 
 def test_where_the_clip_adapts_it_follows_the_lengths_of_updates(tmp_path: Path) -> None:
     study = study_of(algorithm={"rounds": 4}, privacy={"adaptive_clip": {"quantile": 0.5, "learning_rate": 1.0}})
-    assert study.node_plan().indicator == study.node_plan().grid // 10
+    assert study.mechanism.plan(0).indicator == study.mechanism.plan(0).grid // 10
     state = first_state(study, np.zeros(3, dtype=np.float32))
     assert state.clip == 0.5
-    all_short = np.array([0, 0, 0, 4 * study.node_plan().indicator])
+    all_short = np.array([0, 0, 0, 4 * study.mechanism.plan(0).indicator])
     assert next_state(study, state, all_short, (0, 2, 3, 4)).clip == pytest.approx(0.5 * np.exp(-0.5))
     assert next_state(study, state, -all_short, (0, 2, 3, 4)).clip == pytest.approx(0.5 * np.exp(0.5))
     federation = Federation(study, tmp_path)
@@ -233,7 +229,7 @@ def test_a_trainer_uploads_its_clipped_update_and_a_share_of_noise(base: Path) -
     assert steps == [1, 2, 3, 4, 5, 6]
     assert trainer.model.get_state().tobytes() == state.adapter.tobytes()
     assert np.abs(vector).max() <= study.magnitude
-    update = vector - draw_noise(secret, 1, vector.size, study.share_variance)
+    update = vector - draw_noise(secret, 1, vector.size, study.mechanism.share_variance)
     assert 0.99 * (1 << 40) < square_sum(update) <= 1 << 40
 
 
@@ -249,7 +245,7 @@ def test_an_owner_is_told_of_an_update_that_is_not_finite_without_a_figure(
     state = first_state(study, trainer.first_state().adapter)
     with caplog.at_level(logging.WARNING):
         vector = trainer.contribute(state, 1, secret, lambda step: None)
-    assert vector.tolist() == draw_noise(secret, 1, vector.size, study.share_variance).tolist()
+    assert vector.tolist() == draw_noise(secret, 1, vector.size, study.mechanism.share_variance).tolist()
     (told,) = [record.getMessage() for record in caplog.records if record.name.startswith("secfed")]
     assert told.startswith("the update of hospital-3 was not finite and contributed zero")
     assert not any(letter.isdigit() for letter in told.replace("hospital-3", ""))
@@ -265,7 +261,7 @@ def test_a_model_that_opacus_cannot_follow_is_trained_in_batches(base: Path) -> 
     study = study_of(algorithm={"local": {**LOCAL, "optimizer": "adam"}}, **length)
     assert check_training(study, model) == Verdict((), ())
     patients, secret = make_tiny_patients(6), NoiseSecret(bytes)
-    moved = local_update(model.module, patients, study.node_plan(), secret, 1)
+    moved = local_update(model.module, patients, study.mechanism.plan(0), secret, 1)
     assert (moved != 0).mean() > 0.9
 
 
@@ -308,6 +304,6 @@ def test_the_example_of_the_documentation_is_a_study_that_keeps_its_promise() ->
     homes = roster(200)
     study = Study.model_validate_json(json.dumps({**study_values(), **told, "roster": homes}))
     assert 7.99 < check_noise(study) <= 8.0 == study.privacy.epsilon
-    deviation = noise_variance(study, range(len(homes))) ** 0.5
+    deviation = study.mechanism.noise_variance(range(len(homes))) ** 0.5
     assert deviation == pytest.approx(0.008, abs=5e-4)
     assert deviation * 4000**0.5 == pytest.approx(study.privacy.clip, rel=0.02)

@@ -279,7 +279,7 @@ def fit(study: Study, rounds: int, local_steps: int = 4, rate: float = 0.05) -> 
             for _ in range(local_steps):
                 x -= rate * (curvatures[node] * (x - centres[node]) + mu * (x - state.adapter))
             update = (x - state.adapter).astype(np.float32)
-            total += study.fixed_point.encode(update, study.weights[node])
+            total += study.mechanism.fixed_point.encode(update, study.weights[node])
         state = next_state(study, state, total, range(nodes))
     return before, loss(state.adapter) - loss(best)
 

@@ -9,7 +9,6 @@ import pytest
 from dp.step_plan import batches_needed
 from secfed.errors import UserError
 from secfed.models.data import Record
-from secfed.node.sites import _check_size
 from secfed.study.manifest import Study, band_around
 from tests.secfed.rounds.test_distributed_study import values
 
@@ -42,9 +41,9 @@ def test_the_site_and_the_padded_batches_go_by_the_same_band(nominal: int) -> No
     fewest, most = band_around(nominal)
     name, record = study.roster[0].name, [Record("a fracture", 0)]
     for true in (fewest, most):
-        _check_size(study, name, {str(patient): record for patient in range(true)})
+        study.mechanism.check_size(name, {str(patient): record for patient in range(true)})
     for true in {fewest - 1, most + 1} - {0}:
         with pytest.raises(UserError, match=f"from {fewest} to {most} would do"):
-            _check_size(study, name, {str(patient): record for patient in range(true)})
-    plan, privacy = study.step_plan(0), study.privacy
+            study.mechanism.check_size(name, {str(patient): record for patient in range(true)})
+    plan, privacy = study.mechanism.plan(0), study.privacy
     assert plan.batches == batches_needed(most, privacy.sampling_rate, plan.most_records, plan.physical_batch)

@@ -216,7 +216,7 @@ def test_a_clip_that_has_moved_is_the_states_and_the_noise_stays_in_proportion(
 def test_the_updates_weight_and_grid_are_the_signed_ones() -> None:
     values = signed({**LOCAL_PRIVACY, "bound": 0.125, "fraction_bits": 13}, {"rounds": 1, "local": LOCAL_STEPS}, SIZES)
     study = study_from(values)
-    assert (study.fixed_point.fraction_bits, study.fixed_point.limit) == (13, 1 << 10)
+    assert (study.mechanism.fixed_point.fraction_bits, study.mechanism.fixed_point.limit) == (13, 1 << 10)
     assert study.weights == SIZES
 
 

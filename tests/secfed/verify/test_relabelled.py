@@ -17,9 +17,9 @@ from secfed.node.parts import NodeParts
 from secfed.reports import folder as run_folder
 from secfed.reports.html import write_report
 from secfed.reports.privacy import build_report
-from secfed.reports.vouchers import Voucher
 from secfed.rounds.run_facts import FLARE, RunFacts, RunKind, against_in_short, facts_here, how_it_ran
 from secfed.study.manifest import Study, load_study
+from secfed.study.vouchers import Voucher
 from secfed.verify.folder import verify_folder
 from tests.secfed.run_folders import write_run
 

@@ -12,6 +12,8 @@ from enum import StrEnum
 
 NOT_SAID = "NOT SAID"
 """Stands where a person has to vouch, and nothing signed shows that one did."""
+RANDOMNESS = "AES-256 and the operating system's random numbers are trusted"
+"""On which all noise rests."""
 
 
 class Voucher(StrEnum):
