@@ -130,6 +130,8 @@ class Aggregation:
         self._present: set[int] = set()
         self._voids = 0
         self._tried = False
+        self.records: tuple[RoundRecord, ...] = ()
+        """Every round, once all are over."""
 
     def run(self, engine: str) -> Mapping[str, Any]:
         """All rounds that were not opened yet, then the closing, the handover and the results.
@@ -164,7 +166,7 @@ class Aggregation:
         coordinator.resume(past.links, past.records)
         self._voids = sum(1 for _ in itertools.takewhile(lambda record: record.void, reversed(past.records)))
         self._gather(0)
-        records = coordinator.run()
+        self.records = records = tuple(coordinator.run())
         hospitals = self._take_over(coordinator)
         after = self._write(lambda: save_adapter(work.out, work.study, model, coordinator.chain, work.test_set))
         summary = summarise(
@@ -187,7 +189,8 @@ class Aggregation:
             (work.out / name).mkdir(parents=True, exist_ok=True)
         if not (work.out / run_folder.STUDY).exists():
             write_whole(work.out / run_folder.STUDY, work.study_file, READABLE)
-        write_first_state(work.out, work.opened.model.layout, work.opened.first)
+        if not (work.out / run_folder.FIRST_STATE).exists():
+            write_first_state(work.out, work.opened.model.layout, work.opened.first)
 
     def _open_round(self, number: int) -> None:
         """Once nodes stop on this state, no number is used up in vain: each further one takes the operator's word."""
@@ -295,7 +298,7 @@ class Aggregation:
     def _times(self) -> tuple[datetime, datetime, float]:
         """From the laying out of the run's folder, restarts included, until now."""
         now = datetime.now(UTC)
-        started = datetime.fromtimestamp((self._work.out / run_folder.STUDY).stat().st_mtime, UTC)
+        started = datetime.fromtimestamp((self._work.out / run_folder.FIRST_STATE).stat().st_mtime, UTC)
         return started, now, (now - started).total_seconds()
 
 

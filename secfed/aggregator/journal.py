@@ -46,6 +46,12 @@ class Past:
     """One for each round up to `opened`."""
 
 
+def is_begun(folder: Path) -> bool:
+    """Whether a round was ever opened in this run's folder."""
+    path = folder / JOURNAL
+    return path.exists() and path.stat().st_size > 0
+
+
 class Journal:
     """The coordinator's memory of one study, in a run's folder. Every write is on disk before the call returns."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from secfed.cli.questions import ask
+from secfed.errors import UserError
 from secfed.models.libraries import settle_libraries
 
 if TYPE_CHECKING:
@@ -24,7 +25,14 @@ StudyPath = Annotated[
         exists=False,
     ),
 ]
-OutFolder = Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder for everything the run writes.")]
+OutFolder = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        metavar="DIR",
+        help="A new folder for everything the run writes, or that of a run of this study that was cut short.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Progress as JSON lines, the summary as the last one.")]
 
 
@@ -34,7 +42,8 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask whether the privacy
 def command(study: StudyPath, out: OutFolder, yes: Yes = False, as_json: AsJson = False) -> None:
     """Run a study, all hospitals in this process: a simulation with the real protocol.
 
-    Shows the privacy plan first, on one screen, and asks whether to go on; nothing is reserved or written before.
+    Shows the privacy plan first, on one screen, and asks whether to go on; nothing is reserved or written before. A run
+    that was stopped or killed goes on with the same command.
     """
     from secfed.cli.reporters import choose_reporter
 
@@ -68,7 +77,13 @@ def run_study(
     settle_libraries()
     from secfed.engines.embedded.run import execute, prepare
 
-    result = execute(prepare(study, out), reporter, confirmed)
+    try:
+        result = execute(prepare(study, out), reporter, confirmed)
+    except KeyboardInterrupt:
+        raise UserError(
+            "the run was stopped",
+            f"What it had spent is in its ledgers. `secfed run {study} --out {out}` goes on after its last round",
+        ) from None
     reporter.close()
     if as_json:
         import json

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +170,34 @@ def whole_or_gone(folder: Path) -> Iterator[None]:
         if isinstance(error, OSError):
             raise _unwritable(folder, error) from error
         raise
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Make a folder if it is missing, and keep other processes that ask likewise out of it while this block runs.
+
+    A folder that was made here and is empty in the end goes again.
+
+    Raises:
+        UserError: another process is in it, or it cannot be made.
+    """
+    missing: list[Path] = []
+    try:
+        missing = [path for path in (folder.absolute(), *folder.absolute().parents) if not _exists(path)]
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise UserError(f"another process is at work in {folder}", "Wait until it has ended") from error
+    finally:
+        with suppress(OSError):  # not empty
+            for path in missing:
+                path.rmdir()
+        os.close(descriptor)
 
 
 def _unwritable(folder: Path, error: OSError) -> UserError:

@@ -14,12 +14,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from crypto.randomness import NoiseSecret
-from protocols.client import Client, State
+from protocols.client import Client
 from protocols.errors import BadSignature, LocalError, ProtocolError, RemoteError, WrongSession
 from protocols.events import ClientEvent, CohortSeen, InputWanted, Send, SumPublished
 from protocols.messages import Published
 from protocols.receipts import SIGNING_LABEL, Receipt, Statement, count_signers
 from protocols.session import SessionConfig
+from protocols.steps import State
 from protocols.wire import Limits, decode, encode, message_type
 from secfed.node import books
 from secfed.node.attempts import Attempts

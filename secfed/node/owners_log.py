@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from protocols.client import State
+from protocols.steps import State
 from secfed.bounded_log import BoundedFile, cut, fold_of, repeated, shape_of
 from secfed.node.pace import OWNERS_LOG, TOOK_PART
 

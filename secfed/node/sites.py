@@ -72,7 +72,8 @@ def read_site(study: Study, name: str, source: Path, records: Path, columns: Col
         )
     policy = load_policy(source / "policy.toml", name)
     site = check_site(study, name, identity, policy, source / "patients.jsonl", records, columns)
-    check_budget(study, site)
+    if not is_reserved(study, site.records / LEDGER_FILE):
+        check_budget(study, site)
     return site
 
 
@@ -132,6 +133,18 @@ def reserve_once(study: Study, site: Site, ledger: Ledger) -> None:
             f"epsilon {reserved} is reserved for this study, and by this version's account it can spend {least}",
             "Go on with the version that it was approved with, or have a new study signed",
         )
+
+
+def is_reserved(study: Study, ledger_file: Path) -> bool:
+    """Whether a ledger holds a reservation for the study. Makes no ledger, and writes nothing.
+
+    Raises:
+        LedgerError: it cannot be read.
+    """
+    if not ledger_file.exists():
+        return False
+    with Ledger(ledger_file, lambda _: b"") as ledger:
+        return ledger.reservation(study.digest) is not None
 
 
 def check_budget(study: Study, site: Site) -> None:

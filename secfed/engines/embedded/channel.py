@@ -14,11 +14,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from crypto.kdf import DIGEST_BYTES
 from dp.errors import DPError
 from protocols.aggregator import Stage
 from protocols.errors import ProtocolError
 from secfed.errors import UserError
 from secfed.files.toml import read_toml
+from secfed.node.answers import answer_of
 from secfed.node.node import Node
 from secfed.rounds.run_facts import EMBEDDED
 from secfed.study.manifest import Study, first_problem
@@ -66,16 +68,26 @@ def load_simulation(path: Path, study: Study) -> Simulation:
 class EmbeddedChannel:
     """Calls the nodes one after the other. A node that raises is silent; its owner is told why."""
 
-    def __init__(self, nodes: Sequence[Node], simulation: Simulation, tell_owner: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        simulation: Simulation,
+        tell_owner: Callable[[str, str], None],
+        study_file: bytes = bytes(DIGEST_BYTES),
+    ) -> None:
         """
         Args:
             nodes: in roster order.
             simulation: who is cut off when.
             tell_owner: gets the node's name and the reason when it refuses; the aggregator never sees it.
+            study_file: digest of the study's file (`secfed.study.approvals.study_file_digest`), which nodes sign when
+                they are asked whether they are there. Who runs rounds alone asks nobody that.
         """
         self._nodes = nodes
         self._cuts = simulation.cut
         self._tell_owner = tell_owner
+        self._study_file = study_file
+        self._approvals: dict[int, bytes] = {}
 
     def exchange(self, requests: Mapping[int, bytes], *, round_number: int, stage: str) -> Mapping[int, bytes]:
         answers = {}
@@ -84,13 +96,18 @@ class EmbeddedChannel:
             if self._is_cut(node.parts.name, round_number, stage):
                 continue
             try:
-                answer = node.handle(request)
+                answer = answer_of(node, self._approval(index), request)
             except (ProtocolError, DPError, UserError, sqlite3.Error, OSError) as error:
                 self._tell_owner(node.parts.name, str(error))
                 continue
             if answer:
                 answers[index] = answer
         return answers
+
+    def _approval(self, index: int) -> bytes:
+        if index not in self._approvals:
+            self._approvals[index] = self._nodes[index].approve(self._study_file)
+        return self._approvals[index]
 
     def _is_cut(self, name: str, round_number: int, stage: str) -> bool:
         order = [each.value for each in Stage]

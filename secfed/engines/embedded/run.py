@@ -1,47 +1,45 @@
 """One whole run of a study in the embedded engine: check everything, reserve, run the rounds, write what came of it.
 
-What a run's folder holds is in `secfed.reports.folder`; beside that, `out/sites/NAME/` is what each hospital remembers.
+What a run's folder holds is in `secfed.reports.folder`; beside that, `out/sites/NAME/` is what each site remembers.
 
-`prepare` reads and refuses; nothing is written before it has accepted everything. Then every hospital's ledger reserves
-the whole study, before any training.
+`prepare` reads and refuses; nothing is written before it has accepted everything. Then every site's ledger reserves the
+whole study, before any training. From there on the run is the aggregator's own (`secfed.aggregator.aggregation`), over
+a channel that calls the nodes: what is simulated here is what is deployed there, and it goes on after a crash likewise.
 """
 
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from dp.errors import DPError
 from dp.ledger import Ledger
-from secfed.aggregator.coordinator import Coordinator, RoundRecord
-from secfed.aggregator.handover import HospitalEnd
-from secfed.aggregator.journal import Journal
-from secfed.aggregator.results import save_adapter, write_first_state, write_results
-from secfed.aggregator.summary import summarise
+from secfed.aggregator.aggregation import Aggregation, Work
+from secfed.aggregator.coordinator import RoundRecord
+from secfed.aggregator.journal import is_begun
 from secfed.engines.embedded.channel import ENGINE, EmbeddedChannel, Simulation, load_simulation
 from secfed.errors import UserError
-from secfed.files.whole import check_writable, whole_or_gone
+from secfed.files.whole import alone_in, check_writable, whole_or_gone
 from secfed.models.data import Record, columns, read_test_set, tokenise
 from secfed.models.trainer import Trainer
 from secfed.models.trainers import StudyModel, open_study_model, progress_steps, trainer_for
-from secfed.node.books import hand_over, planned_end
+from secfed.node.books import planned_end
 from secfed.node.node import Node
 from secfed.node.parts import NodeParts
 from secfed.node.privacy_plan import privacy_plan
-from secfed.node.sites import LEDGER_FILE, STORE_FILE, Site, read_site, reserve
+from secfed.node.sites import LEDGER_FILE, STORE_FILE, Site, is_reserved, read_site, reserve_once
 from secfed.node.store import NodeStore
 from secfed.node.texts import check_texts, told
 from secfed.reports import folder as run_folder
+from secfed.rounds.deadlines import Deadlines
 from secfed.rounds.events import LocalStep, Note, OwnerTold, Reporter
 from secfed.rounds.run_facts import RunKind
 from secfed.study import account
-from secfed.study.approvals import SIGNATURES, signatures_text, study_file_digest
+from secfed.study.base import find_base
 from secfed.study.manifest import Study, load_study
 from secfed.study.text import in_columns
 
@@ -81,11 +79,8 @@ def prepare(study_path: Path, out: Path) -> Plan:
     """
     study = load_study(study_path)
     check_writable(out)
-    from secfed.study.base import find_base  # loads torch
-
+    _check_out(study, study_path, out)
     folder = study_path.parent
-    if (out / run_folder.SUMMARY).exists() or (out / run_folder.RECEIPTS).exists():
-        _refuse_second_run(study, out)
     fields = columns(study)
     sites = tuple(
         read_site(study, entry.name, folder / "sites" / entry.name, out / "sites" / entry.name, fields)
@@ -101,59 +96,60 @@ def prepare(study_path: Path, out: Path) -> Plan:
 def execute(plan: Plan, reporter: Reporter, confirmed: Callable[[], bool] = lambda: True) -> Result:
     """Show the privacy plan, and once it is confirmed run the study and write the run's folder.
 
+    Whatever ends it after its first round was opened, the same study goes on in the same folder; whatever ends it
+    before leaves nothing there.
+
     Args:
         plan: what `prepare` gave.
         reporter: is shown the plan, then the progress.
         confirmed: asked after the plan is shown; nothing is written or reserved before it says yes.
 
     Raises:
-        UserError: no step of this model is private, it cannot read a site's records, or the plan was not confirmed.
+        UserError: no step of this model is private, it cannot read a site's records, the plan was not confirmed, or
+            too few sites take part.
     """
-    started, clock = datetime.now(UTC), time.monotonic()
     study = plan.study
     opened = open_study_model(study, plan.base)
-    model, first = opened.model, opened.first
     _show_plan(plan, opened, reporter)
     if not confirmed():
         raise UserError("the plan was not confirmed", "Nothing was started and nothing is spent")
-    test_set = tokenise(plan.test_set, opened.tokenizer, study.model.max_length)
-    before = model.accuracy(test_set)
     trainers = [trainer_for(study, index, opened, site.patients) for index, site in enumerate(plan.sites)]
-    _lay_out(plan)
-    with ExitStack() as stack:
+    with alone_in(plan.out), _gone_unless_begun(plan), ExitStack() as stack:
+        _check_out(study, plan.study_path, plan.out)  # another process may have had it since
+        _lay_out(plan)
         nodes = _start_nodes(plan, trainers, stack, reporter)
-        _write_agreement(plan, nodes)
-        write_first_state(plan.out, model.layout, first)
+        work = _work(plan, opened)
         channel = EmbeddedChannel(
             nodes,
             plan.simulation,
             lambda name, reason: reporter.show(Note(f"  {name} refuses (told to its owner only): {reason}")),
+            work.file_digest,
         )
-        coordinator = Coordinator(
-            study,
-            model.layout,
-            first,
-            channel,
-            show=reporter.show,
-            keep=Journal(plan.out).keep,
-            epsilon_by_round=plan.epsilon_by_round,
-        )
-        records = tuple(coordinator.run())
-        after = save_adapter(plan.out, study, model, coordinator.chain, test_set)
-        hospitals = [_end_of(node) for node in nodes]
-        summary = summarise(
-            study,
-            plan.out,
-            records,
-            hospitals,
-            coordinator.chain,
-            epsilon_by_round=plan.epsilon_by_round,
-            accuracy=(before, after),
-            times=(started, datetime.now(UTC), time.monotonic() - clock),
-            engine=ENGINE,
-        )
-    write_results(plan.out, study, summary, hospitals)
-    return Result(summary, records)
+        aggregation = Aggregation(work, channel, reporter.show, pause=_nobody_else_comes)
+        return Result(aggregation.run(ENGINE), aggregation.records)
+
+
+def _work(plan: Plan, opened: StudyModel) -> Work:
+    """The study for the aggregator. Whoever does not answer at once is not waited for: nobody is on the way."""
+    return Work(
+        study=plan.study,
+        study_file=plan.study_path.read_bytes(),
+        opened=opened,
+        test_set=tokenise(plan.test_set, opened.tokenizer, plan.study.model.max_length),
+        epsilon_by_round=plan.epsilon_by_round,
+        out=plan.out,
+        deadlines=Deadlines(gathering_seconds=0.0, handover_seconds=0.0),
+        left_out=frozenset,
+    )
+
+
+def _nobody_else_comes(_: float) -> None:
+    """Instead of waiting: all sites are in this process, and have answered.
+
+    Raises:
+        UserError: always.
+    """
+    raise UserError("too few sites take part for a round", "Mend what they refused, see above, and run it again")
 
 
 def _show_plan(plan: Plan, opened: StudyModel, reporter: Reporter) -> None:
@@ -170,26 +166,48 @@ def _show_plan(plan: Plan, opened: StudyModel, reporter: Reporter) -> None:
     reporter.show(Note("\n".join([shown, *in_columns([("texts", told(figures))])])))
 
 
-def _refuse_second_run(study: Study, out: Path) -> None:
-    """A folder holds one run. If it was this study's, its ledgers say what is spent."""
-    ledger_files = [out / "sites" / entry.name / LEDGER_FILE for entry in study.roster]
-    if any(path.exists() for path in ledger_files):
+def _check_out(study: Study, study_path: Path, out: Path) -> None:
+    """A folder holds one run. One of this very study that has not ended goes on.
+
+    Raises:
+        UserError: the folder holds another run, or one that has ended.
+    """
+    if (out / run_folder.SUMMARY).exists():
         raise UserError(
-            f"{out} holds a run already, and its hospitals' privacy budget is spent on it",
-            "Give a new folder with --out; to go on with these hospitals, grant a budget for a new study",
+            f"{out} holds a run already, and its sites' privacy budget is spent on it",
+            "Give a new folder with --out; to go on with these sites, grant a budget for a new study",
         )
-    raise UserError(f"{out} holds another run already", "Give a new folder with --out")
+    if not is_begun(out):
+        return
+    ours = (out / run_folder.STUDY).exists() and (out / run_folder.STUDY).read_bytes() == study_path.read_bytes()
+    if not ours or not all(is_reserved(study, out / "sites" / entry.name / LEDGER_FILE) for entry in study.roster):
+        raise UserError(f"{out} holds another run already", "Give a new folder with --out")
+
+
+@contextmanager
+def _gone_unless_begun(plan: Plan) -> Iterator[None]:
+    """What this block puts into the run's folder goes again, if it ends early and no round was opened."""
+    if is_begun(plan.out):
+        yield
+        return
+    kept: BaseException | None = None
+    with whole_or_gone(plan.out):
+        try:
+            yield
+        except BaseException as error:
+            if not is_begun(plan.out):
+                raise
+            kept = error
+    if kept is not None:
+        raise kept
 
 
 def _lay_out(plan: Plan) -> None:
-    with whole_or_gone(plan.out):
-        for folder in (run_folder.RECEIPTS, run_folder.SUMS, run_folder.LEDGERS):
-            (plan.out / folder).mkdir(parents=True, exist_ok=True)
-        for site in plan.sites:
-            site.records.mkdir(parents=True, exist_ok=True, mode=0o700)
-        target = plan.out / run_folder.STUDY
-        if target.resolve() != plan.study_path.resolve():
-            shutil.copyfile(plan.study_path, target)
+    for site in plan.sites:
+        site.records.mkdir(parents=True, exist_ok=True, mode=0o700)
+    target = plan.out / run_folder.STUDY
+    if target.resolve() != plan.study_path.resolve():
+        shutil.copyfile(plan.study_path, target)
 
 
 def _reserve(plan: Plan, ledgers: list[Ledger]) -> None:
@@ -197,8 +215,10 @@ def _reserve(plan: Plan, ledgers: list[Ledger]) -> None:
     study, reserved = plan.study, []
     try:
         for site, ledger in zip(plan.sites, ledgers, strict=True):
-            reserve(study, site, ledger)
-            reserved.append(ledger)
+            held = ledger.reservation(study.digest) is not None
+            reserve_once(study, site, ledger)
+            if not held:
+                reserved.append(ledger)
     except DPError:
         for ledger in reserved:
             ledger.withdraw(study.digest)
@@ -224,21 +244,3 @@ def _start_nodes(plan: Plan, trainers: list[Trainer], stack: ExitStack, reporter
             )
         )
     return nodes
-
-
-def _write_agreement(plan: Plan, nodes: list[Node]) -> None:
-    """Who signed the study."""
-    study_file = (plan.out / run_folder.STUDY).read_bytes()
-    approvals = [node.approve(study_file_digest(study_file)) for node in nodes]
-    (plan.out / SIGNATURES).write_text(signatures_text(plan.study, study_file, approvals))
-
-
-def _end_of(node: Node) -> HospitalEnd:
-    """Where a node of this process stands. Raises UserError where the study is not closed at it."""
-    copy = hand_over(node)
-    if copy is None:
-        raise UserError(
-            f"{node.parts.name} has not closed the study, so that its ledger says nothing of how it ended",
-            "See above what it refused",
-        )
-    return HospitalEnd(node.index, copy)

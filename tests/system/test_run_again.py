@@ -1,0 +1,140 @@
+"""A run in one process that was cut short: it goes on with the same command, or it has left nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from secfed.cli import main
+from secfed.demo.workspace import DemoSettings, prepare_demo
+from secfed.files.whole import alone_in
+from secfed.verify.folder import verify_folder
+from tests.tiny import make_tiny_base
+
+PROGRAM = "from secfed.cli import main; main()"
+SETTINGS = DemoSettings(patients=400, test_records_per_chapter=3, layers=(0, 1), max_length=12, steps=5, rank=2)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "workspace"
+    prepare_demo(folder, base=make_tiny_base(tmp_path_factory.mktemp("base")), settings=SETTINGS)
+    return folder
+
+
+def command(workspace: Path, out: Path) -> list[str]:
+    return [sys.executable, "-c", PROGRAM, "run", str(workspace / "study.toml"), "--out", str(out), "--yes", "--json"]
+
+
+def cut_short(workspace: Path, out: Path, after: int, by: signal.Signals) -> tuple[int, list[dict[str, Any]]]:
+    """Run it, and send a signal once this round is over. Gives the exit status and what it had printed."""
+    events = []
+    with subprocess.Popen(command(workspace, out), stdout=subprocess.PIPE, text=True, env=os.environ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            events.append(json.loads(line))
+            if (events[-1]["event"], events[-1].get("round_number")) == ("round-closed", after):
+                process.send_signal(by)
+    return process.returncode, events
+
+
+def again(workspace: Path, out: Path) -> tuple[list[dict[str, Any]], Mapping[str, Any]]:
+    done = subprocess.run(command(workspace, out), capture_output=True, text=True, env=os.environ, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    return events, events[-1]
+
+
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_that_was_cut_short_goes_on_with_the_same_command(
+    workspace: Path, tmp_path: Path, by: signal.Signals
+) -> None:
+    out = tmp_path / "out"
+    status, before = cut_short(workspace, out, 2, by)
+    assert status == (-signal.SIGKILL if by == signal.SIGKILL else 2)
+    if by == signal.SIGINT:
+        assert before[-1]["event"] == "error"
+        assert "goes on after its last round" in before[-1]["text"]
+    assert verify_folder(out).problem is not None  # it has not ended
+    events, summary = again(workspace, out)
+    (going_on,) = [each["text"] for each in events if each["event"] == "note" and "going on" in each["text"]]
+    opened = [each["round_number"] for each in events if each["event"] == "round-opened"]
+    # The round in which it was cut short is void, or was not opened yet.
+    assert opened in ([3, 4, 5], [4, 5])
+    assert going_on == f"going on after round {opened[0] - 1} of 5"
+    assert [each["number"] for each in summary["rounds"]] == [1, 2, 3, 4, 5]
+    assert not any(each["attempt_void"] for each in summary["rounds"] if each["number"] in (1, 2, *opened))
+    assert {each["state_digest"] for each in summary["hospitals"]} == {summary["state_digest"]}
+    assert verify_folder(out).problem is None
+
+
+def test_a_folder_takes_no_other_run_while_its_own_is_unfinished(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    cut_short(workspace, out, 1, signal.SIGKILL)
+    before = sorted(path.relative_to(out) for path in out.rglob("*"))
+    shutil.copytree(workspace, other)
+    text = (other / "study.toml").read_text()
+    (other / "study.toml").write_text(text.replace('name = "icd-chapters"', 'name = "another"', 1))
+    assert_refused(command(other, out), "holds another run already", capsys)
+    assert sorted(path.relative_to(out) for path in out.rglob("*")) == before
+
+
+def test_two_processes_do_not_run_in_one_folder(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    with alone_in(out):
+        assert_refused(command(workspace, out), "another process is at work in", capsys)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_run_that_failed_before_its_first_round_leaves_nothing(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    """A disk that is full once the ledgers are to be written; and what was in the folder before stays."""
+    out = tmp_path / "out"
+    if there:
+        out.mkdir()
+        (out / "notes.txt").write_text("mine")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("secfed.engines.embedded.run.reserve_once", full)
+    assert_refused(command(workspace, out), "No space left on device", capsys)
+    assert [path.name for path in out.rglob("*")] == ["notes.txt"] if there else not out.exists()
+
+
+def test_too_few_sites_for_a_round_end_the_run_and_leave_nothing(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(5, "the disk of this site is broken")
+
+    monkeypatch.setattr("secfed.node.answers.attendance", refuse)
+    said = assert_refused(command(workspace, tmp_path / "out"), "too few sites take part for a round", capsys)
+    assert "the disk of this site is broken" in said
+    assert not (tmp_path / "out").exists()
+
+
+def assert_refused(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["secfed", *arguments[3:]])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    said = capsys.readouterr().out
+    assert ended.value.code == 2
+    assert words in said
+    return said
