@@ -189,10 +189,11 @@ def alone_in(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise _unwritable(folder, error) from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another process is at work in {folder}", "Wait until it has ended") from error
         yield
-    except BlockingIOError as error:
-        raise UserError(f"another process is at work in {folder}", "Wait until it has ended") from error
     finally:
         with suppress(OSError):  # not empty
             for path in missing:
