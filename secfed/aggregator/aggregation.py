@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from protocols.wire import encode
-from secfed.aggregator.coordinator import Coordinator, RoundRecord
+from secfed.aggregator.coordinator import Coordinator
 from secfed.aggregator.handover import HospitalEnd, read_attendance, read_handover
 from secfed.aggregator.home import AggregatorHome
 from secfed.aggregator.journal import Journal
+from secfed.aggregator.records import RoundRecord
 from secfed.aggregator.results import save_adapter, write_first_state, write_results
 from secfed.aggregator.summary import summarise
 from secfed.errors import UserError

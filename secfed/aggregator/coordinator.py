@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 
 from protocols.aggregator import Aggregator, Stage
 from protocols.errors import FaultKind, ProtocolError, RemoteError, RoundVoid
@@ -17,7 +16,8 @@ from protocols.events import Rejected
 from protocols.messages import Signature
 from protocols.receipts import Receipt, Statement, valid_signers
 from protocols.session import SessionConfig
-from protocols.wire import AnyMessage, Limits, decode, encode, message_type
+from protocols.wire import AnyMessage, Limits, Message, decode, encode, message_type
+from secfed.aggregator.records import RoundRecord, Traffic
 from secfed.rounds.chain import Chain
 from secfed.rounds.channel import (
     LINKS_MAX,
@@ -40,51 +40,9 @@ from secfed.rounds.events import (
     StageReached,
     why_absent,
 )
-from secfed.rounds.faults import Claim, FaultLog, what_it_did
+from secfed.rounds.faults import FaultLog, what_it_did
 from secfed.rounds.strategies import Layout, ModelState
 from secfed.study.manifest import Study
-
-
-@dataclass(frozen=True, slots=True)
-class RoundRecord:
-    """One round as the aggregator saw it. Node names, in roster order."""
-
-    number: int
-    void: bool
-    reason: str
-    cohort: tuple[str, ...]
-    survivors: tuple[str, ...]
-    dropped: tuple[tuple[str, str], ...]
-    """Name and the stage from which on the node was absent."""
-    quorum: int
-    seconds: float
-    bytes_up: Mapping[str, int]
-    bytes_down: Mapping[str, int]
-    sum_digest: str
-    receipt_digest: str
-    faults: tuple[Claim, ...]
-    """What nodes and aggregator claim about nodes in this round, by roster index."""
-
-    def finished_late(self, statement: Statement, study: Study) -> RoundRecord:
-        """The same round, once there is a receipt after all."""
-        return replace(
-            self,
-            void=False,
-            reason="finished later, from the signatures that the hospitals kept",
-            cohort=tuple(study.roster[node].name for node in statement.cohort),
-            survivors=tuple(study.roster[node].name for node in statement.survivors),
-            quorum=statement.quorum,
-            sum_digest=statement.sum_digest.hex(),
-            receipt_digest=statement.digest().hex(),
-        )
-
-
-@dataclass
-class _Traffic:
-    """Bytes of one round, by node index."""
-
-    up: dict[int, int] = field(default_factory=dict)
-    down: dict[int, int] = field(default_factory=dict)
 
 
 class Coordinator:
@@ -154,7 +112,7 @@ class Coordinator:
         for number in range(len(self._records) + 1, rounds + 1):
             self._show(RoundOpened(number, rounds))
             self._opens(number)
-            record = self._run_round(number)
+            record = self.run_round(number)
             self._records.append(record)
             self._closes(record)
             if record.void:
@@ -165,7 +123,8 @@ class Coordinator:
         self.close_study()
         return self._records
 
-    def _run_round(self, number: int) -> RoundRecord:
+    def run_round(self, number: int) -> RoundRecord:
+        """One round, with whoever answers. Gives what `run` writes down of it."""
         started = time.monotonic()
         aggregator = Aggregator(
             SessionConfig(
@@ -175,7 +134,7 @@ class Coordinator:
                 self.study.magnitude,
             )
         )
-        traffic = _Traffic()
+        traffic = Traffic()
         reason, receipt = "", None
         try:
             receipt = self._drive(aggregator, number, traffic)
@@ -200,7 +159,7 @@ class Coordinator:
             faults=self._faults.of_round(number),
         )
 
-    def _drive(self, aggregator: Aggregator, number: int, traffic: _Traffic) -> Receipt:
+    def _drive(self, aggregator: Aggregator, number: int, traffic: Traffic) -> Receipt:
         """Move one round from stage to stage."""
         answers: Mapping[int, bytes] = self._open_round(aggregator, number, traffic)
         if aggregator.config.context.predecessor != self.chain.head:
@@ -224,9 +183,7 @@ class Coordinator:
                 aggregator.expect_state(following.digest(self.chain.layout))
             answers = self._exchange(requests, number, aggregator.stage, traffic)
 
-    def _repeat_sum(
-        self, aggregator: Aggregator, number: int, requests: Mapping[int, bytes], traffic: _Traffic
-    ) -> None:
+    def _repeat_sum(self, aggregator: Aggregator, number: int, requests: Mapping[int, bytes], traffic: Traffic) -> None:
         """Send the sum once more to those who have not signed, if there is no receipt without them.
 
         Who has signed is locked to this round. If they are at most c, nobody may sign on their word, and should the
@@ -250,7 +207,7 @@ class Coordinator:
                 self._faults.rejected(number, event.fault)
         return reasons
 
-    def _open_round(self, aggregator: Aggregator, number: int, traffic: _Traffic) -> dict[int, bytes]:
+    def _open_round(self, aggregator: Aggregator, number: int, traffic: Traffic) -> dict[int, bytes]:
         """Send the opening with the last receipt; bring nodes that are behind up to date and ask them again.
 
         Nodes that signed for a round without a receipt offer it instead of joining; that round is finished first. Those
@@ -262,24 +219,47 @@ class Coordinator:
         faults = self._faults.for_nodes()
         requests = dict.fromkeys(range(len(self.study.roster)), encode(RoundOpening(last, opening, faults)))
         requests |= dict.fromkeys(self._left_out, encode(StudyClosing(last, faults)))
+        answers, offers = self._bring_up(
+            requests,
+            lambda asked: self._exchange(asked, number, Stage.ADVERTISE, traffic),
+            lambda node, links: StudyClosing(links) if node in self._left_out else RoundOpening(links, opening),
+        )
+        self._finish_late(offers, number)
+        return {node: answer for node, answer in answers.items() if node not in self._left_out}
+
+    def _bring_up(
+        self,
+        requests: Mapping[int, bytes],
+        exchange: Callable[[Mapping[int, bytes]], Mapping[int, bytes]],
+        header: Callable[[int, tuple[Link, ...]], Message],
+    ) -> tuple[dict[int, bytes], dict[int, Offer]]:
+        """Send headers; send nodes that are behind what they lack, and ask them again until they hold all of it.
+
+        Args:
+            requests: the first header for each node.
+            exchange: carries them.
+            header: the next one for a node, with these links.
+
+        Returns:
+            What nodes answered that are neither behind nor locked, and the offers of those that are locked to a round
+            without a receipt.
+        """
         answers: dict[int, bytes] = {}
         offers: dict[int, Offer] = {}
         self.standings = {}
         while requests:
             behind: dict[int, bytes] = {}
-            for node, answer in self._exchange(requests, number, Stage.ADVERTISE, traffic).items():
+            for node, answer in exchange(requests).items():
                 offer = self._read(Offer, node, answer)
                 missing = self._missing_links(node, answer)
                 if offer is not None:
                     offers[node] = offer
                 elif missing:
-                    header = StudyClosing(missing) if node in self._left_out else RoundOpening(missing, opening)
-                    behind[node] = encode(header)
-                elif missing is None and node not in self._left_out:
+                    behind[node] = encode(header(node, missing))
+                elif missing is None:
                     answers[node] = answer
             requests = behind
-        self._finish_late(offers, number)
-        return answers
+        return answers, offers
 
     def _finish_late(self, offers: Mapping[int, Offer], number: int) -> bool:
         """Finish a round whose closing was cut short, from the offers of those who signed, and echoes of the others.
@@ -358,7 +338,7 @@ class Coordinator:
         return tuple(links[:LINKS_MAX])
 
     def _exchange(
-        self, requests: Mapping[int, bytes], number: int, stage: Stage, traffic: _Traffic
+        self, requests: Mapping[int, bytes], number: int, stage: Stage, traffic: Traffic
     ) -> Mapping[int, bytes]:
         self._show(StageReached(number, stage.value, len(requests)))
         answers = self._channel.exchange(requests, round_number=number, stage=stage.value)
@@ -377,19 +357,11 @@ class Coordinator:
         while finished:
             last = tuple(Link(link.receipt, b"") for link in self.links[-1:])
             closing = encode(StudyClosing(last, self._faults.for_nodes()))
-            requests = dict.fromkeys(range(len(self.study.roster)), closing)
-            offers: dict[int, Offer] = {}
-            self.standings = {}
-            while requests:
-                answers = self._channel.exchange(requests, round_number=rounds, stage="closing")
-                requests = {}
-                for node, answer in answers.items():
-                    offer = self._read(Offer, node, answer)
-                    missing = self._missing_links(node, answer)
-                    if offer is not None:
-                        offers[node] = offer
-                    elif missing:
-                        requests[node] = encode(StudyClosing(missing))
+            _, offers = self._bring_up(
+                dict.fromkeys(range(len(self.study.roster)), closing),
+                lambda asked: self._channel.exchange(asked, round_number=rounds, stage="closing"),
+                lambda _, links: StudyClosing(links),
+            )
             finished = self._finish_late(offers, rounds)
 
     def _show_absent(self, aggregator: Aggregator, number: int, before: set[int], rejected: Mapping[int, str]) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 from protocols.errors import FaultKind, ProtocolError
 from protocols.receipts import Receipt
 from protocols.wire import Limits, decode, encode, most_map_bytes
-from secfed.aggregator.coordinator import RoundRecord
+from secfed.aggregator.records import RoundRecord
 from secfed.errors import UserError
 from secfed.files.figures import whole_minutes
 from secfed.files.whole import READABLE, append_line, write_whole

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dp.entries import Entry
-from secfed.aggregator.coordinator import RoundRecord
 from secfed.aggregator.handover import HospitalEnd
+from secfed.aggregator.records import RoundRecord
 from secfed.files.figures import minute_after, minute_before, whole_minutes
 from secfed.models.adapter import ADAPTER_FILES
 from secfed.reports.folder import ADAPTER

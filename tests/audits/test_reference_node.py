@@ -22,8 +22,9 @@ from audits.reference.notation import C, Refused, parse_cbor, verify
 from protocols import sharing
 from protocols.errors import ProtocolError
 from protocols.wire import encode
-from secfed.aggregator.coordinator import Coordinator, RoundRecord
+from secfed.aggregator.coordinator import Coordinator
 from secfed.aggregator.handover import read_attendance, read_handover
+from secfed.aggregator.records import RoundRecord
 from secfed.engines.embedded.channel import Cut
 from secfed.node.answers import attendance, handover
 from secfed.rounds.channel import StudyClosing
@@ -220,8 +221,8 @@ def test_the_independent_node_complains_of_the_same_fault(bent: Any, kind: int, 
         federation = mixed(make_study(), tmp_path / str(places), (), *places)
         coordinator = federation.coordinator()
         with dealing(0, sharing, "_seal", bent):
-            record = coordinator._run_round(1)
-        coordinator._run_round(2)
+            record = coordinator.run_round(1)
+        coordinator.run_round(2)
         told.append((record.void, {(claim.by, claim.accused, claim.kind) for claim in record.faults}))
     assert told[0] == told[1]
     assert (1, 0, kind) in told[0][1]
@@ -242,7 +243,7 @@ def test_a_complaint_is_repeated_and_nothing_else_is_answered_then(tmp_path: Pat
 
     node.handle = watch  # type: ignore[method-assign]
     with dealing(0, sharing, "_seal", other_sealed_share(1)):
-        federation.coordinator()._run_round(1)
+        federation.coordinator().run_round(1)
     opening, cohort, delivery = (request for request, _ in seen[:3])
     complaint = seen[2][1]
     assert parse_cbor(complaint)["type"] == "complaint"
@@ -274,11 +275,11 @@ def test_an_independent_node_that_was_put_back_waits_and_commits_what_it_forgot(
     federation = mixed(make_study(algorithm={"rounds": 6}), tmp_path, (), 4)
     coordinator, node = federation.coordinator(), federation.nodes[4]
     for number in (1, 2):
-        coordinator._run_round(number)
+        coordinator.run_round(number)
     memory = type(node.memory)(floor=2, restored=2)  # type: ignore[attr-defined]
     node.memory = memory  # type: ignore[attr-defined]
     node.restart()  # type: ignore[attr-defined]
-    third = coordinator._run_round(3)
+    third = coordinator.run_round(3)
     assert "hospital-4" in third.survivors  # the receipt of round 2 is what it waited for
     ledger = node.node.ledger  # type: ignore[attr-defined]
     assert ledger.rounds("commit") == {1, 2, 3}
@@ -288,7 +289,7 @@ def test_an_independent_node_that_was_put_back_waits_and_commits_what_it_forgot(
 def test_requests_are_parsed_as_strictly_as_sessions(tmp_path: Path) -> None:
     federation = mixed(make_study(), tmp_path, (), 0)
     coordinator = federation.coordinator()
-    coordinator._run_round(1)
+    coordinator.run_round(1)
     node = federation.nodes[0].node  # type: ignore[attr-defined]
     closing = {"type": "study-closing", "links": [], "faults": {"complaints": [], "findings": []}}
     for change in ({"links": [{}]}, {"faults": {}}, {"more": 1}, {"links": None}):
@@ -317,13 +318,13 @@ def test_attendance_is_signed_and_read_alike(tmp_path: Path) -> None:
 def test_no_independent_ledger_is_handed_over_in_mid_study_and_none_gets_a_round_after_it(tmp_path: Path) -> None:
     federation = mixed(make_study(), tmp_path, (), 0)
     coordinator, request = federation.coordinator(), encode(HandoverRequest(federation.study.digest))
-    coordinator._run_round(1)
+    coordinator.run_round(1)
     node = federation.nodes[0]
     with pytest.raises(ProtocolError, match="the study is not over"):
         node.handle(request)
-    assert "hospital-0" in coordinator._run_round(2).survivors
+    assert "hospital-0" in coordinator.run_round(2).survivors
     node.handle(encode(StudyClosing(tuple(coordinator.links))))
     assert read_handover(federation.study, 0, node.handle(request)) is not None
     node.restart()  # type: ignore[attr-defined]
-    assert "hospital-0" not in coordinator._run_round(3).survivors
+    assert "hospital-0" not in coordinator.run_round(3).survivors
     assert read_handover(federation.study, 0, node.handle(request)) is not None

@@ -16,7 +16,8 @@ from crypto.kdf import digest
 from crypto.randomness import NoiseSecret
 from dp.ledger import Ledger
 from protocols.receipts import Receipt
-from secfed.aggregator.coordinator import Coordinator, RoundRecord
+from secfed.aggregator.coordinator import Coordinator
+from secfed.aggregator.records import RoundRecord
 from secfed.engines.embedded.channel import Cut, EmbeddedChannel, Simulation
 from secfed.node.node import Node
 from secfed.node.parts import NodeParts

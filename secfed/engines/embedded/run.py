@@ -19,8 +19,8 @@ from typing import Any
 from dp.errors import DPError
 from dp.ledger import Ledger
 from secfed.aggregator.aggregation import Aggregation, Work
-from secfed.aggregator.coordinator import RoundRecord
 from secfed.aggregator.journal import is_begun
+from secfed.aggregator.records import RoundRecord
 from secfed.engines.embedded.channel import ENGINE, EmbeddedChannel, Simulation, load_simulation
 from secfed.errors import UserError
 from secfed.files.whole import alone_in, check_writable, whole_or_gone

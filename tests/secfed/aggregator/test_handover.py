@@ -40,7 +40,7 @@ def handed_over(node: Node) -> LedgerCopy:
 def after_round_one(folder: Path) -> tuple[Federation, Coordinator]:
     federation = Federation(make_study(), folder)
     coordinator = federation.coordinator()
-    coordinator._run_round(1)
+    coordinator.run_round(1)
     return federation, coordinator
 
 
@@ -61,14 +61,14 @@ def test_no_ledger_is_handed_over_before_the_study_is_closed(tmp_path: Path) -> 
 def test_a_closing_that_names_another_last_receipt_closes_nothing(tmp_path: Path) -> None:
     federation, coordinator = after_round_one(tmp_path)
     first = coordinator.links[0]
-    coordinator._run_round(2)
+    coordinator.run_round(2)
     node = federation.nodes[0]
     node.handle(opening(coordinator, 3))  # the node has adopted round 2
     for links in ((), (Link(first.receipt, b""),)):
         node.handle(encode(StudyClosing(links)))
         with pytest.raises(WrongSession, match="the study is not over here"):
             asked(node)
-    assert "hospital-0" in coordinator._run_round(4).survivors
+    assert "hospital-0" in coordinator.run_round(4).survivors
 
 
 def test_whoever_closes_a_study_to_see_a_ledger_gets_no_further_round(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_closing_alone_ends_nothing_and_a_round_that_is_joined_after_it_ends_i
     node.handle(opening(coordinator, 2))
     with pytest.raises(WrongSession, match="the study is not over here"):
         asked(node)
-    assert "hospital-0" in coordinator._run_round(3).survivors
+    assert "hospital-0" in coordinator.run_round(3).survivors
 
 
 def test_a_ledger_that_is_handed_over_in_the_middle_of_a_round_gets_no_commit_of_it(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_how_a_node_runs_is_signed_before_its_first_commit_and_when_it_changes(t
     policy = node.parts.policy.model_copy(update={"pace": PacePolicy(upload_after_seconds=0.01)})
     federation.nodes[0] = Node(node.study, replace(node.parts, policy=policy))
     for number in (2, 3):
-        coordinator._run_round(number)
+        coordinator.run_round(number)
     coordinator.close_study()
     kinds = [entry.kind for entry in handed_over(federation.nodes[0]).entries]
     assert kinds == [

@@ -14,8 +14,9 @@ from protocols import sharing
 from protocols.errors import ProtocolError
 from protocols.receipts import Receipt
 from secfed.aggregator import journal as journal_module
-from secfed.aggregator.coordinator import Coordinator, RoundRecord
+from secfed.aggregator.coordinator import Coordinator
 from secfed.aggregator.journal import Journal, Past
+from secfed.aggregator.records import RoundRecord
 from secfed.engines.embedded.channel import EmbeddedChannel, Simulation
 from secfed.errors import UserError
 from secfed.files.figures import whole_minutes

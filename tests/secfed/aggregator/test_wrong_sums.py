@@ -118,7 +118,7 @@ def stopped_federation(folder: Path) -> Federation:
     spoil(federation, another_tag)
     coordinator = federation.coordinator()
     for number in (1, 2, 3, 4):
-        coordinator._run_round(number)
+        coordinator.run_round(number)
     return federation
 
 
@@ -137,20 +137,20 @@ def test_an_owner_allows_more_on_this_state_alone_and_only_once_the_node_has_sto
     coordinator = federation.coordinator()
     with pytest.raises(ValueError, match="has not stopped"):
         allow_attempts(store, digest, 1)
-    coordinator._run_round(1)
+    coordinator.run_round(1)
     spoil(federation, another_tag, 4)
     for number in (2, 3, 4):
         assert stopped_at(store, digest) is None
-        coordinator._run_round(number)
+        coordinator.run_round(number)
     state = stopped_at(store, digest)
     assert state == coordinator.chain.state.digest(coordinator.chain.layout)
     for node in federation.nodes:
         assert allow_attempts(node.parts.store, digest, 2) == 2
-    assert coordinator._run_round(5).void
-    assert not coordinator._run_round(6).void, "the culprit has stopped bending"
+    assert coordinator.run_round(5).void
+    assert not coordinator.run_round(6).void, "the culprit has stopped bending"
     for node in federation.nodes:
         assert node.parts.store.more_attempts(digest, coordinator.chain.state.digest(coordinator.chain.layout)) == 0
-    coordinator._run_round(7)
+    coordinator.run_round(7)
     with pytest.raises(ValueError, match="has not stopped"):
         allow_attempts(store, digest, 1)
 
@@ -162,7 +162,7 @@ def test_a_node_whose_last_attempt_succeeded_has_not_stopped(tmp_path: Path, ado
     federation.cuts = (cut(0, 3, "unmask"),)
     coordinator = federation.coordinator()
     for number in (1, 2, 3):
-        coordinator._run_round(number)
+        coordinator.run_round(number)
     if adopts:
         coordinator.close_study()
     stores = [node.parts.store for node in federation.nodes]
@@ -246,7 +246,7 @@ def test_a_site_that_is_left_out_joins_nothing_and_keeps_up(tmp_path: Path) -> N
     coordinator = federation.coordinator()
     coordinator._read_left_out = lambda: frozenset({CULPRIT})
     for number in (1, 2, 3):
-        record = coordinator._run_round(number)
+        record = coordinator.run_round(number)
         assert record.survivors == ("hospital-0", "hospital-1", "hospital-2", "hospital-4")
         assert (f"hospital-{CULPRIT}", "advertise") in record.dropped
         assert federation.nodes[CULPRIT].chain.length == number - 1, "it has the receipt of the round before"
@@ -254,7 +254,7 @@ def test_a_site_that_is_left_out_joins_nothing_and_keeps_up(tmp_path: Path) -> N
     assert reasons == {"left out by the operator"}
     assert federation.trainers[CULPRIT].trained == []
     coordinator._read_left_out = frozenset
-    assert len(coordinator._run_round(4).survivors) == 5
+    assert len(coordinator.run_round(4).survivors) == 5
     coordinator.close_study()
     assert len(federation.states()) == 1
 
@@ -269,18 +269,18 @@ def test_a_site_that_is_left_out_cannot_let_itself_in(tmp_path: Path) -> None:
     opening = encode(RoundOpening((), coordinator.chain.context(1).opening()))
     handle = federation.nodes[CULPRIT].handle
     federation.nodes[CULPRIT].handle = lambda request: handle(opening)  # type: ignore[method-assign]
-    assert f"hospital-{CULPRIT}" not in coordinator._run_round(1).cohort
+    assert f"hospital-{CULPRIT}" not in coordinator.run_round(1).cohort
 
 
 def test_a_locked_site_that_is_left_out_still_offers_what_it_signed(tmp_path: Path) -> None:
     cuts = tuple(cut(node, 1, "close") for node in (0, 1, 2))
     federation = Federation(make_study(), tmp_path, cuts=cuts)
     coordinator = federation.coordinator()
-    first = coordinator._run_round(1)
+    first = coordinator.run_round(1)
     assert first.void
     coordinator._records.append(first)
     coordinator._read_left_out = lambda: frozenset({CULPRIT})
-    coordinator._run_round(2)
+    coordinator.run_round(2)
     assert coordinator.chain.round_number == 1, "two offers and echoes of the others finish it"
 
 

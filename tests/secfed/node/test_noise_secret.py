@@ -41,7 +41,7 @@ def test_a_nodes_noise_secret_is_wiped_when_training_ends_however_it_ends(tmp_pa
     coordinator = federation.coordinator()
     if fails:
         with pytest.raises(MemoryError):
-            coordinator._run_round(1)
+            coordinator.run_round(1)
     else:
         coordinator.run()
     assert len(keeping.secrets) == (1 if fails else 2)

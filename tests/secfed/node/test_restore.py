@@ -35,7 +35,7 @@ def after(tmp_path: Path, rounds: int, cuts: tuple[Cut, ...] = ()) -> tuple[Fede
     federation.nodes[NODE] = federation.start_node(NODE)
     coordinator = federation.coordinator()
     for number in range(1, rounds + 1):
-        coordinator._run_round(number)
+        coordinator.run_round(number)
     stop(federation)
     for name in names:
         shutil.copy(tmp_path / f"{name}.copy", tmp_path / name)
@@ -113,7 +113,7 @@ def test_a_node_whose_database_alone_was_restored_stops_too(tmp_path: Path) -> N
 def test_a_node_with_a_raised_floor_commits_anew_what_receipts_show_and_takes_part_again(tmp_path: Path) -> None:
     federation, coordinator = after(tmp_path, 2)
     raise_floor(federation, 2)
-    record = coordinator._run_round(3)
+    record = coordinator.run_round(3)
     assert "hospital-0" in record.survivors
     assert commits(federation) == [1, 2, 3]
     coordinator.close_study()
@@ -131,7 +131,7 @@ def test_a_void_round_at_the_raised_floor_keeps_the_node_out_until_the_others_ha
     cuts = (cut(1, 2, "share"), cut(2, 2, "share"))  # round 2 is void
     federation, coordinator = after(tmp_path, 2, cuts=cuts)
     raise_floor(federation, 2)
-    joined = [coordinator._run_round(number).cohort for number in (3, 4)]
+    joined = [coordinator.run_round(number).cohort for number in (3, 4)]
     assert ["hospital-0" in cohort for cohort in joined] == [False, True]
 
 
@@ -145,7 +145,7 @@ def test_peers_take_a_restored_node_back_because_it_commits_what_it_may_have_joi
     raise_floor(federation, 5)
     if not commits_anew:
         monkeypatch.setattr(books, "commit_forgotten", lambda study, parts: None)
-    record = coordinator._run_round(6)
+    record = coordinator.run_round(6)
     assert record.void != commits_anew
     assert commits(federation) == ([3, 5, 1, 2, 4, 6] if commits_anew else [3, 5])
 

@@ -84,7 +84,7 @@ def test_a_message_after_the_time_finds_no_session(tmp_path: Path, kind: Any) ->
     federation, clock = Federation(make_study(), tmp_path), Clock()
     node = on_clock(federation, 2, clock)
     late_at(federation, node, clock, kind)
-    record = federation.coordinator()._run_round(1)
+    record = federation.coordinator().run_round(1)
     assert record.dropped == (("hospital-2", {Cohort: "share", Survivors: "agree"}[kind]),)
     assert wiped(node._client)
     assert [name for name, text in federation.told if "session_ends_after_seconds" in text] == ["hospital-2"]
@@ -124,7 +124,7 @@ def test_the_next_round_has_its_whole_time(tmp_path: Path) -> None:
 def test_a_finished_session_needs_no_end(tmp_path: Path) -> None:
     federation, clock = Federation(make_study(), tmp_path), Clock()
     node = on_clock(federation, 0, clock)
-    federation.coordinator()._run_round(1)
+    federation.coordinator().run_round(1)
     clock.now += 2 * SECONDS
     assert node.end_overdue() is None
     assert federation.told == []
@@ -145,7 +145,7 @@ def test_training_that_takes_too_long_spends_nothing(tmp_path: Path, during: boo
         return trainer.vector(state, number)
 
     trainer.contribute = contribute  # type: ignore[method-assign]
-    record = federation.coordinator()._run_round(1)
+    record = federation.coordinator().run_round(1)
     assert record.dropped == (("hospital-2", "masked input"),)
     assert steps == ([] if during else [1])
     assert not node.parts.ledger.holds("commit", federation.study.digest, 1)

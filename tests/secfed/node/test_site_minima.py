@@ -28,7 +28,7 @@ def test_a_round_below_a_sites_own_minimum_goes_on_without_that_site(
     """Four of five are enough for the study."""
     federation = Federation(make_study(), tmp_path, cuts=(cut(4, 1, stage),))
     strict_about(federation, 0, **minima)
-    federation.coordinator()._run_round(1)
+    federation.coordinator().run_round(1)
     (refusal,) = {text for site, text in federation.refusals if site == "hospital-0"}
     assert f"{name} has 4 nodes where at least 5 are needed" in refusal
     assert {site for site, _ in federation.refusals} == {"hospital-0"}
@@ -37,5 +37,5 @@ def test_a_round_below_a_sites_own_minimum_goes_on_without_that_site(
 def test_with_everybody_there_it_takes_part(tmp_path: Path) -> None:
     federation = Federation(make_study(), tmp_path)
     strict_about(federation, 0, minimum=5)
-    record = federation.coordinator()._run_round(1)
+    record = federation.coordinator().run_round(1)
     assert "hospital-0" in record.survivors

@@ -25,7 +25,7 @@ def after_one_round(folder: Path) -> tuple[Federation, Coordinator]:
     """A federation whose node 4 was away in round 1, and so is one receipt behind."""
     federation = Federation(make_study(), folder, cuts=(cut(4, 1, "advertise"),))
     coordinator = federation.coordinator()
-    assert not coordinator._run_round(1).void
+    assert not coordinator.run_round(1).void
     return federation, coordinator
 
 
@@ -60,7 +60,7 @@ def test_a_receipt_that_follows_the_last_has_a_later_round(tmp_path: Path, numbe
     chain = federation.nodes[0].chain
     first = coordinator.links[0]
     chain.adopt(first.receipt, first.vector)
-    coordinator._run_round(2)
+    coordinator.run_round(2)
     second = coordinator.links[1]
     chain.adopt(second.receipt, second.vector)
     context = chain.context(number)
@@ -93,7 +93,7 @@ def test_an_echo_is_given_for_no_statement_that_no_receipt_could_carry(tmp_path:
     """Signatures of more than c survivors do not make up for a wrong quorum, wrong sets or a wrong place."""
     federation = Federation(make_study(), tmp_path, cuts=tuple(cut(node, 1, "close") for node in (0, 1)))
     coordinator = federation.coordinator()
-    coordinator._run_round(1)
+    coordinator.run_round(1)
     node = federation.nodes[0]
     link = offered(federation)
     statement = Statement(**{**fields_of(link.statement), **wrong})
@@ -109,7 +109,7 @@ def test_an_echo_is_given_for_no_statement_that_no_receipt_could_carry(tmp_path:
 
 def test_the_same_echo_of_the_right_statement_is_given(tmp_path: Path) -> None:
     federation = Federation(make_study(), tmp_path, cuts=tuple(cut(node, 1, "close") for node in (0, 1)))
-    federation.coordinator()._run_round(1)
+    federation.coordinator().run_round(1)
     node, right = federation.nodes[0], offered(federation)
     assert node.handle(encode(EchoRequest(right.statement, right.vector, signed(federation, right.statement, (2, 3)))))
     assert node.parts.store.locked(federation.study.digest, 1) is not None

@@ -102,7 +102,7 @@ def test_each_fault_of_a_dealer_has_its_name(
     target, name = (shamir, "share_secret") if name == "shamir" else (sharing, name)
     coordinator = federation.coordinator()
     with dealing(2, target, name, replacement):
-        record = coordinator._run_round(1)
+        record = coordinator.run_round(1)
     assert claims(record) >= {(3, 2, kind)}
     assert {(accused, found) for _, accused, found in claims(record)} == {(2, kind)}
     coordinator.close_study()
@@ -112,13 +112,13 @@ def test_each_fault_of_a_dealer_has_its_name(
 
 def test_a_ledger_that_went_back_is_named_to_every_owner(federation: Federation) -> None:
     coordinator = federation.coordinator()
-    coordinator._run_round(1)
+    coordinator.run_round(1)
     federation.nodes[3].parts.store.remember_ledger_sequences({identities(5)[0].public.raw: 1000})
-    record = coordinator._run_round(2)
+    record = coordinator.run_round(2)
     assert not record.void
     assert claims(record) == {(3, 0, FaultKind.LEDGER)}
     assert record.dropped == (("hospital-3", "share"),)
-    coordinator._run_round(3)
+    coordinator.run_round(3)
     assert told(federation, "hospital-3 says (signed) that hospital-0 showed") == once_each(
         EVERYBODY - {"hospital-0", "hospital-3"}
     )
@@ -127,7 +127,7 @@ def test_a_ledger_that_went_back_is_named_to_every_owner(federation: Federation)
 def test_a_node_whose_own_ledger_went_back_accuses_nobody(federation: Federation) -> None:
     coordinator = federation.coordinator()
     federation.nodes[3].parts.store.remember_ledger_sequences({identities(5)[3].public.raw: 1000})
-    record = coordinator._run_round(1)
+    record = coordinator.run_round(1)
     assert record.dropped == (("hospital-3", "share"),)
     assert record.faults == ()
     assert [name for name, _ in federation.refusals] == ["hospital-3"]
@@ -136,10 +136,10 @@ def test_a_node_whose_own_ledger_went_back_accuses_nobody(federation: Federation
 def test_too_many_complainers_void_the_round_and_every_owner_knows_of_whom(federation: Federation) -> None:
     coordinator = federation.coordinator()
     with dealing(0, sharing, "ReceivedShares", other_contribution()):
-        record = coordinator._run_round(1)
+        record = coordinator.run_round(1)
     assert record.void
     assert claims(record) == {(node, 0, FaultKind.CHECKSUM) for node in range(1, 5)}
-    assert not coordinator._run_round(2).void
+    assert not coordinator.run_round(2).void
     for node in range(1, 5):
         others = EVERYBODY - {"hospital-0", f"hospital-{node}"}
         assert told(federation, f"hospital-{node} says (signed) that hospital-0") == once_each(others)
@@ -174,10 +174,10 @@ def test_a_dealer_whose_shares_give_no_secret_voids_the_round_and_is_named(
 ) -> None:
     coordinator = federation.coordinator()
     with dealing(2, shamir, "share_secret", deal):
-        record = coordinator._run_round(1)
+        record = coordinator.run_round(1)
     assert record.void
     assert claims(record) == {(None, 2, FaultKind.SECRET)}
-    assert not coordinator._run_round(2).void
+    assert not coordinator.run_round(2).void
     assert told(federation, "hospital-2 dealt shares that do not give") == once_each(EVERYBODY - {"hospital-2"})
     assert told(federation, "this node dealt shares that do not give") == {"hospital-2": 1}
 
@@ -186,7 +186,7 @@ def test_a_pair_seed_that_is_not_derived_is_named_when_its_owner_drops(tmp_path:
     federation = Federation(make_study(), tmp_path, cuts=(cut(2, 1, "masked input"),))
     coordinator = federation.coordinator()
     with dealing(2, sharing, "pair_seed", other_seed(4)):
-        record = coordinator._run_round(1)
+        record = coordinator.run_round(1)
     assert record.void
     assert claims(record) == {(None, 2, FaultKind.DERIVATION)}
 
@@ -222,9 +222,9 @@ def test_an_honest_run_claims_nothing(tmp_path: Path) -> None:
 def test_the_last_rounds_faults_come_with_the_closing_header(federation: Federation) -> None:
     coordinator = federation.coordinator()
     for number in (1, 2, 3):
-        coordinator._run_round(number)
+        coordinator.run_round(number)
     with dealing(4, sharing, "_seal", other_sealed_share(1)):
-        coordinator._run_round(4)
+        coordinator.run_round(4)
     assert told(federation, "says") == {}
     coordinator.close_study()
     assert told(federation, "hospital-1 says (signed) that hospital-4") == once_each(
@@ -237,12 +237,12 @@ def test_a_node_that_was_away_is_told_when_it_is_back(tmp_path: Path) -> None:
     bend_answers(federation, 1, MaskedInput, lambda message: encode(message)[:-1])
     with dealing(4, sharing, "_seal", other_sealed_share(1)):
         coordinator = federation.coordinator()
-        coordinator._run_round(1)
-        coordinator._run_round(2)
+        coordinator.run_round(1)
+        coordinator.run_round(2)
     federation.told.clear()
-    coordinator._run_round(3)
+    coordinator.run_round(3)
     assert "hospital-0" not in {name for name, _ in federation.told}
-    coordinator._run_round(4)
+    coordinator.run_round(4)
     assert told(federation, "round 2: hospital-1 says (signed) that hospital-4") == once_each(
         EVERYBODY - {"hospital-1", "hospital-4"}
     )

@@ -105,7 +105,7 @@ def test_a_release_that_a_crash_prevented_is_made_up_for_at_the_restart(
 ) -> None:
     federation = Federation(make_study(), tmp_path)
     coordinator = federation.coordinator()
-    coordinator._run_round(1)
+    coordinator.run_round(1)
     node = federation.nodes[2]
 
     def crash(*arguments: object) -> None:
@@ -126,7 +126,7 @@ def test_a_restart_makes_up_for_no_release_of_a_round_that_the_ledger_does_not_k
     """A ledger put back from a copy: the node starts, and its peers refuse the shorter ledger."""
     federation = Federation(make_study(), tmp_path)
     coordinator = federation.coordinator()
-    coordinator._run_round(1)
+    coordinator.run_round(1)
     node = federation.nodes[2]
     opening = RoundOpening((Link(coordinator.links[0].receipt, b""),), coordinator.chain.context(2).opening())
     node.handle(encode(opening))
@@ -193,7 +193,7 @@ def cut_closing(federation: Federation, round_number: int) -> Coordinator:
     federation.cuts = closing_cut_short(round_number, 0, 1)
     coordinator = federation.coordinator()
     for number in range(1, round_number + 1):
-        coordinator._run_round(number)
+        coordinator.run_round(number)
     return coordinator
 
 
@@ -217,7 +217,7 @@ def test_a_node_without_the_lock_would_fork_the_chain(tmp_path: Path, monkeypatc
     coordinator._finish_late = lambda offers, number: False  # type: ignore[method-assign]
     federation.cuts = ()
     coordinator._channel = federation.coordinator()._channel
-    record = coordinator._run_round(3)
+    record = coordinator.run_round(3)
     assert not record.void
     statement = coordinator.links[-1].receipt.statement
     assert statement.predecessor == coordinator.links[0].receipt.digest()
@@ -341,7 +341,7 @@ def test_a_signature_that_could_not_be_written_down_never_leaves(
 
     monkeypatch.setattr(node, "handle", watch)
     coordinator = federation.coordinator()
-    record = coordinator._run_round(1)
+    record = coordinator.run_round(1)
     assert record.dropped == (("hospital-0", "close"),)
     assert federation.refusals == [("hospital-0", "database or disk is full")]
     with pytest.raises(ProtocolError):

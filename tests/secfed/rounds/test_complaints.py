@@ -34,7 +34,7 @@ def complaint_of(federation: Federation, number: int = 1) -> tuple[Coordinator, 
     coordinator = federation.coordinator()
     with dealing(4, sharing, "_seal", other_sealed_share(1)):
         for at in range(1, number + 1):
-            coordinator._run_round(at)
+            coordinator.run_round(at)
     return coordinator, coordinator._faults.for_nodes().complaints[-1]
 
 
@@ -109,7 +109,7 @@ def test_a_complaint_that_is_not_this_nodes_in_this_round_is_a_bad_answer(
     bend_answers(federation, 1, Complaint, change)
     coordinator = federation.coordinator()
     with dealing(4, sharing, "_seal", other_sealed_share(1)):
-        record = coordinator._run_round(1)
+        record = coordinator.run_round(1)
     assert claims(record) == {(None, 1, FaultKind.MALFORMED)}
     assert not record.void
 
@@ -122,7 +122,7 @@ def test_a_node_cannot_hand_in_anothers_complaint(federation: Federation) -> Non
 
     bend_answers(federation, 1, Complaint, anothers)
     with dealing(4, sharing, "_seal", other_sealed_share(1)):
-        record = federation.coordinator()._run_round(1)
+        record = federation.coordinator().run_round(1)
     assert claims(record) == {(None, 1, FaultKind.MALFORMED)}
 
 
@@ -133,7 +133,7 @@ def test_a_complaint_counts_only_where_a_peers_fault_can_show(federation: Federa
         return encode(sharing.sign(message, federation.nodes[2].parts.identity))
 
     bend_answers(federation, 2, kind, accuse)
-    record = federation.coordinator()._run_round(1)
+    record = federation.coordinator().run_round(1)
     assert not record.void
     expected = (2, 0, FaultKind.SHARE) if kind is MaskedInput else (None, 2, FaultKind.MALFORMED)
     assert claims(record) == {expected}
@@ -240,10 +240,10 @@ def test_a_complaint_of_another_study_or_of_a_round_to_come_is_dropped(federatio
 
 def test_an_old_complaint_replayed_in_a_later_round_still_says_which_round_it_is_about(federation: Federation) -> None:
     coordinator, complaint = complaint_of(federation)
-    coordinator._run_round(2)
+    coordinator.run_round(2)
     coordinator._channel = Inventing(federation, lambda _: Faults((complaint,), ()))
     before = len(federation.told)
-    record = coordinator._run_round(3)
+    record = coordinator.run_round(3)
     assert len(federation.told) == before  # known since the opening of round 2
     assert record.faults == ()
     assert len(record.survivors) == 5
@@ -322,7 +322,7 @@ def test_the_coordinator_hands_on_no_more_than_fits(tmp_path: Path) -> None:
     with dealing(4, sharing, "_seal", other_sealed_share(1)):
         coordinator = federation.coordinator()
         for number in range(1, 10):
-            assert not coordinator._run_round(number).void
+            assert not coordinator.run_round(number).void
     faults = coordinator._faults.for_nodes()
     assert [complaint.round_number for complaint in faults.complaints] == [5, 6, 7, 8, 9]
     assert told(federation, "hospital-1 says (signed) that hospital-4") == dict.fromkeys(

@@ -130,7 +130,7 @@ def test_a_node_that_is_told_another_predecessor_says_where_it_stands(tmp_path: 
 def test_a_sum_other_than_the_receipts_is_not_adopted(tmp_path: Path) -> None:
     federation = Federation(make_study(), tmp_path, cuts=(cut(4, 1, "advertise"),))
     coordinator = federation.coordinator()
-    coordinator._run_round(1)
+    coordinator.run_round(1)
     link = coordinator.links[0]
     forged = bytes([link.vector[0] ^ 1]) + link.vector[1:]
     opening = coordinator.chain.context(2).opening()
@@ -143,7 +143,7 @@ def test_a_sum_other_than_the_receipts_is_not_adopted(tmp_path: Path) -> None:
 def test_a_receipt_with_too_few_signatures_is_not_adopted(tmp_path: Path) -> None:
     federation = Federation(make_study(), tmp_path, cuts=(cut(4, 1, "advertise"),))
     coordinator = federation.coordinator()
-    coordinator._run_round(1)
+    coordinator.run_round(1)
     link = coordinator.links[0]
     thin = type(link.receipt)(link.receipt.statement, link.receipt.signatures[:3])
     opening = coordinator.chain.context(2).opening()
@@ -185,7 +185,7 @@ def test_a_node_commits_before_it_uploads(tmp_path: Path) -> None:
 
     coordinator = federation.coordinator()
     coordinator._channel = Watching()
-    coordinator._run_round(1)
+    coordinator.run_round(1)
     assert order == ["commit", "upload"]
 
 

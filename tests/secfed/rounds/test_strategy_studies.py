@@ -93,7 +93,7 @@ def test_a_study_goes_on_in_the_same_way_when_every_node_restarts_after_every_ro
     once, often = federation_with(name, tmp_path / "once"), federation_with(name, tmp_path / "often")
     expected, _ = once.run()
     coordinator = often.coordinator()
-    run_round = coordinator._run_round
+    run_round = coordinator.run_round
 
     def restart_first(number: int):  # type: ignore[no-untyped-def]
         for index, node in enumerate(often.nodes):
@@ -103,7 +103,7 @@ def test_a_study_goes_on_in_the_same_way_when_every_node_restarts_after_every_ro
         coordinator._channel._nodes = often.nodes  # type: ignore[attr-defined]
         return run_round(number)
 
-    coordinator._run_round = restart_first  # type: ignore[method-assign]
+    coordinator.run_round = restart_first  # type: ignore[method-assign]
     coordinator.run()
     assert bits(coordinator.chain.state) == bits(expected.chain.state)
     assert often.states() == once.states()
@@ -134,9 +134,9 @@ def with_one_bit_flipped(chain: Chain, moment: int) -> Chain:
 def test_a_party_with_one_other_bit_in_its_moments_joins_nothing_and_adopts_nothing(name: str, tmp_path: Path) -> None:
     federation = federation_with(name, tmp_path)
     coordinator = federation.coordinator()
-    coordinator._run_round(1)
+    coordinator.run_round(1)
     before = copy.copy(coordinator.chain)
-    coordinator._run_round(2)
+    coordinator.run_round(2)
     receipt, packed = federation.kept[1]
     for moment in range(len(before.state.moments)):
         other = with_one_bit_flipped(before, moment)
@@ -155,7 +155,7 @@ def test_a_digest_over_the_adapter_alone_would_let_models_part_unseen(
     """What the digest over moments stops: two parties in one session whose models are others a round later."""
     federation = federation_with(name, tmp_path)
     coordinator = federation.coordinator()
-    coordinator._run_round(1)
+    coordinator.run_round(1)
     chain = coordinator.chain
     other = copy.copy(chain)
     other.state = dataclasses.replace(chain.state, moments=tuple(each * 4 + 1 for each in chain.state.moments))
