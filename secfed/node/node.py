@@ -74,6 +74,7 @@ class Node:
         self._claims = NodeClaims(study, self.index, parts.identity, self.tell_owner)
         self._views = Views(study)
         self._client: Client | None = None
+        self._joined = parts.policy  # the one that the session goes by, whatever is taken up meanwhile
         self.end_named: bytes | None = None
         self._limits = Limits(len(study.roster), self.chain.shape.packed_bytes)
         self._keys = study.identities
@@ -173,10 +174,11 @@ class Node:
             self._client.abandon()
             self._views.keep(self._client)
         store.join(digest, opening.round_number, opening.state)
+        self._joined = self.parts.policy
         seen = store.ledger_sequences()
         self._client = Client(
             SessionConfig(
-                self.parts.policy.rules(self.study),
+                self._joined.rules(self.study),
                 self._keys,
                 self.chain.context(opening.round_number),
                 self.study.magnitude,
@@ -235,7 +237,7 @@ class Node:
             secret.wipe()
         hold_back(self.parts.policy.pace.upload_after_seconds, asked, self._pause, self.tell_owner)
         self._end.check(client)
-        self._consent.before_spend(self.parts.policy, self.chain.shape.packed_bytes, self.tell_owner)
+        self._consent.before_spend(self._joined, self.chain.shape.packed_bytes, self.tell_owner)
         books.commit(self.study, self.parts, round_number)
         return client.submit(vector)
 

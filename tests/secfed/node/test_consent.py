@@ -15,10 +15,12 @@ import pytest
 from numpy.typing import NDArray
 
 from crypto.randomness import NoiseSecret
+from protocols.errors import WrongSession
 from protocols.messages import Advertise
 from protocols.wire import encode, message_type
 from secfed import cli
 from secfed.errors import UserError
+from secfed.node.answers import answer_of
 from secfed.node.consent import Consent, KeepsOut
 from secfed.node.home import Home
 from secfed.node.node import Node
@@ -155,6 +157,31 @@ def test_nothing_is_spent_and_nothing_leaves_where_a_mind_changes_while_a_node_t
     assert not records[1].void
     assert not ledger.holds("commit", owner.digest, 2)
     assert ("hospital-0" in records[2].survivors) == (how == "other rules"), "its next round goes by the new rules"
+
+
+@pytest.mark.parametrize("asked", ["whether it is there", "for a round of another state"])
+def test_an_aggregator_cannot_have_a_session_go_on_under_rules_that_its_owner_changed(
+    federation: Federation, asked: str
+) -> None:
+    """In mid-round it asks what has the node take up its owner's policy: the session stays one of the old rules."""
+    owner, node = Owner(federation), federation.nodes[0]
+    stricter = make_policy()
+    stricter = stricter.model_copy(update={"cohort": stricter.cohort.model_copy(update={"minimum": 5})})
+
+    def change() -> None:
+        owner.changes(stricter)
+        if asked == "whether it is there":
+            answer_of(node, bytes(64), encode(AttendanceRequest(owner.digest)))
+            return
+        other = replace(node.chain.context(3).opening(), state=bytes(32))
+        with pytest.raises(WrongSession):
+            node.handle(encode(RoundOpening((), other)))
+
+    interrupt(federation, change, at=0)
+    _, records = federation.run()
+    assert node.parts.policy == stricter
+    assert "hospital-0" not in records[1].survivors
+    assert not node.parts.ledger.holds("commit", owner.digest, 2)
 
 
 def test_a_policy_that_changes_and_still_allows_counts_without_a_word(federation: Federation) -> None:
