@@ -87,12 +87,12 @@ class Journal:
         opened, closed = self._read_lines()
         links = {}
         limits = Limits(len(study.roster), packed_bytes)
-        for path in (self._folder / RECEIPTS).iterdir():
-            if path.suffix != ".cbor":
+        for place in (RECEIPTS, SUMS):
+            for path in (self._folder / place).glob(".*"):  # `write_whole` had begun it
                 path.unlink()
-        for path in sorted((self._folder / SUMS).iterdir()):
+        for path in sorted((self._folder / SUMS).glob("*.bin")):
             receipt_path = self._folder / RECEIPTS / f"{path.stem}.cbor"
-            if path.suffix != ".bin" or not receipt_path.exists():
+            if not receipt_path.exists():
                 path.unlink()
                 continue
             link = _read_link(receipt_path, path, limits)

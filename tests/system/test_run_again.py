@@ -90,6 +90,36 @@ def test_a_folder_takes_no_other_run_while_its_own_is_unfinished(
     assert sorted(path.relative_to(out) for path in out.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    "name", ["study.toml", "first_state.cbor", "receipts/taxi.pdf", "sums/july.bin", "adapter/mine", "report.html"]
+)
+def test_a_folder_in_which_somebody_elses_files_have_the_names_of_a_runs_is_refused(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    mine = tmp_path / "out" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    assert_refused(command(workspace, tmp_path / "out"), "is there already, and is not of a run of this study", capsys)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert mine.read_text() == "mine"
+
+
+def test_a_run_that_was_killed_before_its_first_round_goes_on_with_the_same_command(
+    workspace: Path, tmp_path: Path
+) -> None:
+    """Its ledgers hold the study already, and what it had laid out is its own."""
+    out = tmp_path / "out"
+    stop = "import os; from secfed.aggregator import journal; journal.Journal.open_round = lambda *_: os._exit(9)\n"
+    arguments = command(workspace, out)
+    arguments[2] = stop + PROGRAM
+    assert subprocess.run(arguments, capture_output=True, env=os.environ, check=False).returncode == 9
+    assert (out / "first_state.cbor").exists()
+    _, summary = again(workspace, out)
+    assert not any(each["attempt_void"] for each in summary["rounds"])
+    assert verify_folder(out).problem is None
+
+
 def test_two_processes_do_not_run_in_one_folder(
     workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ a channel that calls the nodes: what is simulated here is what is deployed there
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -39,9 +39,23 @@ from secfed.rounds.deadlines import Deadlines
 from secfed.rounds.events import LocalStep, Note, OwnerTold, Reporter
 from secfed.rounds.run_facts import RunKind
 from secfed.study import account
+from secfed.study.approvals import SIGNATURES
 from secfed.study.base import find_base
 from secfed.study.manifest import Study, load_study
 from secfed.study.text import in_columns
+
+_WRITTEN = (
+    run_folder.STUDY,
+    run_folder.FIRST_STATE,
+    run_folder.RECEIPTS,
+    run_folder.SUMS,
+    SIGNATURES,
+    run_folder.ADAPTER,
+    run_folder.LEDGERS,
+    run_folder.REPORT,
+    run_folder.REPORT_PAGE,
+)
+"""In a run's folder, beside the journal, the summary and what sites remember."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,18 +184,40 @@ def _check_out(study: Study, study_path: Path, out: Path) -> None:
     """A folder holds one run. One of this very study that has not ended goes on.
 
     Raises:
-        UserError: the folder holds another run, or one that has ended.
+        UserError: the folder holds another run, or one that has ended, or files that are no run's.
     """
     if (out / run_folder.SUMMARY).exists():
         raise UserError(
             f"{out} holds a run already, and its sites' privacy budget is spent on it",
             "Give a new folder with --out; to go on with these sites, grant a budget for a new study",
         )
+    ours = (out / run_folder.STUDY).is_file() and (out / run_folder.STUDY).read_bytes() == study_path.read_bytes()
     if not is_begun(out):
+        _check_free(out, ours)
         return
-    ours = (out / run_folder.STUDY).exists() and (out / run_folder.STUDY).read_bytes() == study_path.read_bytes()
     if not ours or not all(is_reserved(study, out / "sites" / entry.name / LEDGER_FILE) for entry in study.roster):
         raise UserError(f"{out} holds another run already", "Give a new folder with --out")
+
+
+def _check_free(out: Path, ours: bool) -> None:
+    """Where no round was opened nothing lies under the names of a run's files but what a crash before that has left.
+
+    Args:
+        out: the folder.
+        ours: its study is the one that is to be run.
+
+    Raises:
+        UserError: somebody else's file would be written over, or taken for the run's.
+    """
+    for name in _WRITTEN:
+        path = out / name
+        left = ours and name in (run_folder.STUDY, run_folder.FIRST_STATE)
+        if left or not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir())):
+            continue
+        raise UserError(
+            f"{path} is there already, and is not of a run of this study that was cut short",
+            "Give a new folder with --out; nothing was written",
+        )
 
 
 @contextmanager
@@ -205,9 +241,6 @@ def _gone_unless_begun(plan: Plan) -> Iterator[None]:
 def _lay_out(plan: Plan) -> None:
     for site in plan.sites:
         site.records.mkdir(parents=True, exist_ok=True, mode=0o700)
-    target = plan.out / run_folder.STUDY
-    if target.resolve() != plan.study_path.resolve():
-        shutil.copyfile(plan.study_path, target)
 
 
 def _reserve(plan: Plan, ledgers: list[Ledger]) -> None:
