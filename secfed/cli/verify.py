@@ -55,6 +55,6 @@ def _last_words(verdict: Verdict) -> str:
     if not verdict.missing:
         return f"BROKEN     {verdict.problem}"
     return (
-        f"NOT FINISHED  what is there holds; missing: {', '.join(verdict.missing)}. If the run was finished once, "
+        f"NOT FINISHED  what is told above holds; missing: {', '.join(verdict.missing)}. If the run was finished once, "
         "these files were taken away"
     )

@@ -226,13 +226,21 @@ class Home:
             LedgerError: it cannot be opened, or is none.
         """
         path, begun = self.path / LEDGER_FILE, bool(self.digests())
+        gone = UserError(
+            f"the ledger of {self.name} is gone from {path}, and studies were approved here",
+            "Stop, and put back its newest copy, with the ledger.sqlite-wal beside it: without them nobody "
+            "knows what was spent. Then say so with `secfed node restored` for each of the node's studies, before it runs",
+        )
         if begun and (not path.exists() or (path.is_file() and path.stat().st_size == 0)):
-            raise UserError(
-                f"the ledger of {self.name} is gone from {path}, and studies were approved here",
-                "Stop, and put back its newest copy: without it nobody knows what was spent. Then say so with "
-                "`secfed node restored` for each of the node's studies, before it runs",
-            )
-        return Ledger(path, lambda entry: self.identity.sign(LEDGER_LABEL, entry))
+            raise gone
+        ledger = Ledger(path, lambda entry: self.identity.sign(LEDGER_LABEL, entry))
+        try:
+            if begun and not ledger.sequence:  # a copy without SQLite's log, in which the entries were
+                raise gone
+        except BaseException:
+            ledger.close()
+            raise
+        return ledger
 
     def site(self, study: Study, dataset: Dataset) -> Site:
         """Read the data and check it, and the policy as it is now, against a study. The budget is not looked at.

@@ -217,6 +217,19 @@ def test_a_ledger_that_is_gone_is_not_made_anew_with_its_whole_budget(approved: 
     assert (path.read_bytes() if path.exists() else None) == left
 
 
+def test_a_copy_of_a_ledger_without_what_sqlite_kept_beside_it_is_not_taken_for_one_that_has_spent_nothing(
+    approved: Home,
+) -> None:
+    """Entries are in the log beside the file until SQLite moves them over: whoever copies the file alone has none."""
+    path = approved.path / "ledger.sqlite"
+    path.unlink()
+    Ledger(path, lambda entry: b"").close()
+    assert path.stat().st_size > 0
+    with pytest.raises(UserError, match="put back its newest copy"), approved.open_node(approved.digests()[0]):
+        pass
+    assert not Ledger(path, lambda entry: b"").entries()
+
+
 def test_a_crash_between_reserving_and_storing_is_mended_by_approving_again(
     home: Home, study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,7 +286,7 @@ def test_two_processes_do_not_run_one_study_at_once(approved: Home, study: Path)
 OPEN = """
 import os, sys
 from pathlib import Path
-from secfed.home import Home
+from secfed.node.home import Home
 home = Home.open(Path(sys.argv[1]))
 with home.open_node(bytes.fromhex(sys.argv[2])) as node:
     print("open", flush=True)
