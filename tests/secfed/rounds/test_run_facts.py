@@ -74,7 +74,7 @@ def test_an_upload_that_was_once_not_held_back_counts() -> None:
 ASKING = """
 import json, sys
 from pathlib import Path
-from secfed.run_facts import FLARE, facts_here
+from secfed.rounds.run_facts import FLARE, facts_here
 print(json.dumps(facts_here(bytes.fromhex(sys.argv[1]), FLARE, Path(sys.argv[2]), 0.5).body()))
 """
 
