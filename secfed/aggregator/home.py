@@ -3,8 +3,8 @@
     aggregator.toml              deadlines, if they are to be others than the usual ones
     models/                      base models, each in a folder of its own, found by digest
     studies/<digest>/            study.toml, and test.jsonl: the held-out records; left-out.json, if sites are left out
-    runs/<digest>/               what comes of it: a run's folder (`secfed.reports.folder`); its log and state lie
-    beside it runs/<digest>.lock           held by the one process that runs it
+    runs/<digest>/               what comes of it: a run's folder (`secfed.reports.folder`); log and state lie beside
+    runs/<digest>.lock           held by the one process that runs it
     kit.txt                      where the server's start-up kit is
     connected.json               the sites that the server has a connection open to
 

@@ -348,6 +348,17 @@ def test_a_certificate_for_another_is_not_installed(kits: Kits, theirs: Path, tm
         install(made[SITE], kits.site, now())
 
 
+def test_a_certificate_for_a_key_that_is_not_in_the_kit_is_not_installed(kits: Kits, tmp_path: Path) -> None:
+    """Of the right federation and for the right name: the site has made another key since."""
+    made = {each.name: each.path for each in renew(KitAuthority.of(kits.folder).as_provisioned(tmp_path), (), now())}
+    kit = read_kit(kits.site)
+    shutil.copyfile(read_kit(kits.folder / OTHER).key, kit.key)
+    before = kit.certificate.read_bytes()
+    with pytest.raises(UserError, match="is not the key of .*nothing was changed"):
+        install(made[SITE], kits.site, now())
+    assert kit.certificate.read_bytes() == before
+
+
 def test_a_renewal_ends_with_its_authority_and_none_comes_after(kits: Kits, tmp_path: Path) -> None:
     authority = KitAuthority.of(kits.folder)
     organiser = authority.as_provisioned(tmp_path / "federation")
