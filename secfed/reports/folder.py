@@ -3,7 +3,7 @@
     study.toml, signatures.json         what was agreed, and who signed it
     first_state.cbor                    where the model started; the first receipt names its digest
     receipts/NNNN.cbor, sums/NNNN.bin   what each round decided
-    journal.jsonl                       the coordinator's memory of its rounds (`secfed.aggregator.journal`); no evidence
+    journal.jsonl                       what the aggregator remembers (`secfed.aggregator.journal`); no evidence
     adapter/                            the trained adapter, in PEFT layout
     ledgers/NAME.jsonl                  a copy of each hospital's ledger (`dp.ledger_copy`)
     summary.json, report.json, report.html

@@ -354,7 +354,7 @@ def test_a_certificate_for_a_key_that_is_not_in_the_kit_is_not_installed(kits: K
     kit = read_kit(kits.site)
     shutil.copyfile(read_kit(kits.folder / OTHER).key, kit.key)
     before = kit.certificate.read_bytes()
-    with pytest.raises(UserError, match="is not the key of .*nothing was changed"):
+    with pytest.raises(UserError, match=r"is not the key of .*nothing was changed"):
         install(made[SITE], kits.site, now())
     assert kit.certificate.read_bytes() == before
 
