@@ -228,8 +228,8 @@ class Home:
         path, begun = self.path / LEDGER_FILE, bool(self.digests())
         gone = UserError(
             f"the ledger of {self.name} is gone from {path}, and studies were approved here",
-            "Stop, and put back its newest copy, with the ledger.sqlite-wal beside it: without them nobody "
-            "knows what was spent. Then say so with `secfed node restored` for each of the node's studies, before it runs",
+            "Stop, and put back its newest copy, with the ledger.sqlite-wal beside it: without them nobody knows "
+            "what was spent. Then say so with `secfed node restored` for each of the node's studies, before it runs",
         )
         if begun and (not path.exists() or (path.is_file() and path.stat().st_size == 0)):
             raise gone
