@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from secfed.rounds.events import Event, Reporter
+from secfed.rounds.events import Event
 
 
-class Recorder(Reporter):
+class Recorder:
     """Keeps every event, and shows none."""
 
     def __init__(self) -> None:
@@ -13,6 +13,3 @@ class Recorder(Reporter):
 
     def show(self, event: Event) -> None:
         self.events.append(event)
-
-    def close(self) -> None:
-        pass

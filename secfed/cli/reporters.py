@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from secfed.files.figures import rounded_up
 from secfed.rounds.events import (
@@ -20,6 +20,12 @@ from secfed.rounds.events import (
     RoundOpened,
     StageReached,
 )
+
+
+class Display(Reporter, Protocol):
+    """A reporter that takes down what it has put up."""
+
+    def close(self) -> None: ...
 
 
 class JsonReporter:
@@ -117,7 +123,7 @@ def describe(event: Event) -> str | None:
             return None
 
 
-def choose_reporter(as_json: bool) -> Reporter:
+def choose_reporter(as_json: bool) -> Display:
     """JSON lines if asked for, a live display on a terminal, plain lines elsewhere."""
     if as_json:
         return JsonReporter()

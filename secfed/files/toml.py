@@ -60,6 +60,37 @@ def toml_text(value: str) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
+def toml_file(values: Mapping[str, Any]) -> str:
+    """A whole file: keys first, then each table, then each list of tables, in the order in which they come.
+
+    Args:
+        values: what JSON has, but `null`; keys are bare ones.
+    """
+    lines = _keys(values)
+    for name, value in values.items():
+        for table in value if _is_tables(value) else [value] if isinstance(value, Mapping) else []:
+            lines += ["", f"[[{name}]]" if _is_tables(value) else f"[{name}]", *_keys(table)]
+            for inner, deeper in table.items():
+                if isinstance(deeper, Mapping):
+                    lines += ["", f"[{name}.{inner}]", *_keys(deeper)]
+    return "\n".join(lines) + "\n"
+
+
+def _keys(table: Mapping[str, Any]) -> list[str]:
+    plain = ((key, value) for key, value in table.items() if not isinstance(value, Mapping) and not _is_tables(value))
+    return [f"{key} = {_value(value)}" for key, value in plain]
+
+
+def _is_tables(value: Any) -> bool:
+    return isinstance(value, list | tuple) and any(isinstance(each, Mapping) for each in value)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    return toml_text(value) if isinstance(value, str) else json.dumps(value)
+
+
 def as_json(values: Mapping[str, Any], path: Path) -> str:
     """The same table as JSON, whose types are checked strictly: it has no dates, and no infinities.
 

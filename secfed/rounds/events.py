@@ -114,7 +114,6 @@ class RoundFailed(Event):
 
 
 class Reporter(Protocol):
-    """Shows events."""
+    """Whatever shows events: any object that has this method."""
 
     def show(self, event: Event) -> None: ...
-    def close(self) -> None: ...

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -18,7 +17,7 @@ from secfed.files.whole import check_file, write_whole
 from secfed.study.account import smallest_noise
 from secfed.study.base import base_digest
 from secfed.study.base_files import check_base_files
-from secfed.study.draft_figures import Known, figures
+from secfed.study.draft_figures import Known, StudyFigures, figures
 from secfed.study.manifest import RosterEntry, Study, first_problem
 
 _MADE_UP = tuple(f"{number:064x}" for number in range(1, 1001))
@@ -40,13 +39,8 @@ def write_draft(path: Path, name: str, base: Path | None, known: Known | None = 
         UserError: the name is none, the folder no base model, no study fits what is known, or the file exists or
             cannot be written.
     """
-    _checked(name, "0" * 64, 1)
-    known = known or Known()
-    if not (ROSTER_MIN <= known.sites <= ROSTER_MAX and known.patients >= known.sites):
-        raise UserError(
-            f"no study has {known.sites} sites with {known.patients} patients together",
-            f"Give --sites from {ROSTER_MIN} to {ROSTER_MAX}, and --patients of all of them together",
-        )
+    roster_entry(name, "0" * 64, 1)
+    known = checked_known(known or Known())
     if path.exists():
         raise _exists(path)
     check_file(path)
@@ -60,6 +54,20 @@ def write_draft(path: Path, name: str, base: Path | None, known: Known | None = 
         raise UserError(f"{path} cannot be written ({error.strerror})", "Give another file with --out") from error
 
 
+def checked_known(known: Known) -> Known:
+    """The same, if there can be a study of so many.
+
+    Raises:
+        UserError: there cannot.
+    """
+    if not (ROSTER_MIN <= known.sites <= ROSTER_MAX and known.patients >= known.sites):
+        raise UserError(
+            f"no study has {known.sites} sites with {known.patients} patients together",
+            f"Give --sites from {ROSTER_MIN} to {ROSTER_MAX}, and --patients of all of them together",
+        )
+    return known
+
+
 def _exists(path: Path) -> UserError:
     return UserError(f"{path} exists already", "Give another file with --out")
 
@@ -71,39 +79,58 @@ def _draft(path: Path, name: str, base: Path | None, known: Known) -> str:
         check_base_files(base)
         called = folder.relative_to(own).as_posix() if folder.is_relative_to(own) else folder.name
     settings = figures(known, base)
-    values: dict[str, Any] = {"study_name": name, "base": called, "settings": settings, "known": known}
-    noise = _smallest_noise(path, values, known)
+    each = known.patients // known.sites
+    roster = [
+        RosterEntry(name=f"site-{number}", identity=identity, patients=each)
+        for number, identity in enumerate(_MADE_UP[: known.sites], start=1)
+    ]  # as many sites as there will be: so the draft's noise keeps its epsilon, too
     return render(
         "secfed.study",
         "study.toml.j2",
         draft=True,
+        study_name=name,
         purpose="",
+        base=called,
         digest=digest,
         labels=[],
-        noise_multiplier=noise,
+        settings=settings,
+        known=known,
+        noise_multiplier=smallest_noise(drawn_up(settings, name, called, digest or f"sha256:{'0' * 64}", roster)),
         hospitals=[],
-        **values,
     )
 
 
-def _smallest_noise(path: Path, values: Mapping[str, Any], known: Known) -> float:
-    """What keeps the draft's epsilon, on a roster of as many sites as there will be: so the draft is valid, too."""
-    each = known.patients // known.sites
-    tried = render(
+def drawn_up(settings: StudyFigures, name: str, base: str, digest: str, roster: Sequence[RosterEntry]) -> Study:
+    """A study with these figures, whose labels are still to be named, and whose noise is.
+
+    Args:
+        settings: its figures.
+        name: its name.
+        base, digest: as `secfed.study.manifest.ModelSection` has them.
+        roster: who takes part.
+
+    Raises:
+        UserError: they do not fit together.
+    """
+    text = render(
         "secfed.study",
         "study.toml.j2",
         draft=False,
+        study_name=name,
         purpose="",
-        digest=f"sha256:{'0' * 64}",
+        base=base,
+        digest=digest,
         labels=["no", "yes"],
+        settings=settings,
         noise_multiplier=1.0,
-        hospitals=[
-            {"name": f"site-{number}", "identity": identity, "nominal": each}
-            for number, identity in enumerate(_MADE_UP[: known.sites], start=1)
-        ],
-        **values,
+        hospitals=[{"name": entry.name, "identity": entry.identity, "nominal": entry.patients} for entry in roster],
     )
-    return smallest_noise(Study.model_validate_json(as_json(parse_toml(tried.encode(), path), path)))
+    try:
+        return Study.model_validate_json(as_json(parse_toml(text.encode(), Path(name)), Path(name)))
+    except ValidationError as error:
+        raise UserError(
+            f"no study fits that: {first_problem(error)}", "Mend what it says, or give other figures"
+        ) from error
 
 
 def add_to_roster(path: Path, name: str, identity: str, patients: int) -> PublicIdentity:
@@ -119,7 +146,7 @@ def add_to_roster(path: Path, name: str, identity: str, patients: int) -> Public
     Raises:
         UserError: the entry is none, is on the roster already, or the file cannot be added to.
     """
-    entry = _checked(name, identity, patients)
+    entry = roster_entry(name, identity, patients)
     try:
         with path.open("rb") as file:
             data = file.read(TOML_BYTES_MAX + 1)
@@ -156,7 +183,12 @@ def add_to_roster(path: Path, name: str, identity: str, patients: int) -> Public
     return PublicIdentity(bytes.fromhex(identity))
 
 
-def _checked(name: str, identity: str, patients: int) -> RosterEntry:
+def roster_entry(name: str, identity: str, patients: int) -> RosterEntry:
+    """One entry of a roster.
+
+    Raises:
+        UserError: it is none.
+    """
     try:
         return RosterEntry(name=name, identity=identity, patients=patients)
     except ValidationError as error:

@@ -149,16 +149,23 @@ class Study(Section):
         who = f"the {self.privacy.protects.value}s of the whole roster together"
         check_delta_for(delta_amount(self.privacy.delta), sum(self.weights), who)
 
-    def __copy__(self) -> Study:
-        """A copy without what was derived from the values, which `model_copy` may change."""
-        copied = super().__copy__()
-        for name in copied.__dict__.keys() - type(self).model_fields.keys():
-            del copied.__dict__[name]
-        return copied
+    def changed(self, **changes: Any) -> Study:
+        """This study with other values, checked as a whole, with the smallest noise that keeps its promise.
 
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Study:
-        """Values never change, so that a copy may share them."""
-        return self.__copy__()
+        `study.changed(privacy={"epsilon": 3})` changes one key of a table, `roster=[...]` a whole list, and `None`
+        leaves a key out, so that its default holds. Where `strategy` or `mode` changes, keys that the new kind of table
+        does not have are dropped. The noise stays as it is where nothing changes that it depends on, and where the
+        change itself gives a `noise_multiplier`: `secfed.prepare` refuses one that is too small.
+
+        Args:
+            changes: by table or key: what is other than in this study.
+
+        Raises:
+            UserError: with everything that is wrong, or that no noise keeps the promise.
+        """
+        from secfed.study.changes import changed  # stands on this module
+
+        return changed(self, changes)
 
     @cached_property
     def digest(self) -> bytes:

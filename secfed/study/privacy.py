@@ -124,6 +124,11 @@ class DistributedPrivacy(PrivacyTable):
             raise ValueError(f"a grid of {self.grid} steps is too coarse for an indicator of its own")
         return self
 
+    def written(self) -> dict[str, Any]:
+        """Without the keys whose values the unit fixes, and which therefore have no effect in a file."""
+        fixed = {"patient": (), "record": ("records_per_patient",), "node": ("records_per_patient", "sampling_rate")}
+        return {name: value for name, value in super().written().items() if name not in fixed[self.unit]}
+
     @property
     def protects(self) -> Unit:
         """Whose presence is hidden."""

@@ -5,8 +5,8 @@ Whoever signs a study should be able to take every line of it at its word.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
@@ -19,6 +19,21 @@ class Section(BaseModel):
     """A table of which there is one kind. Values are of the very type that is asked for, and never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    def written(self) -> dict[str, Any]:
+        """The values as a file has them, by key, tables as they are: without those that are absent."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy. With other values it is checked as if it had been read: pydantic's own takes whatever it is given.
+
+        Raises:
+            ValidationError: the values are none of this table, or do not fit together.
+        """
+        if update is None:
+            return super().model_copy(deep=deep)
+        return type(self).model_validate({**self.written(), **update})
 
 
 def refuse_without_effect(values: Any, chosen: type[BaseModel], kinds: Iterable[type[BaseModel]], where: str) -> None:

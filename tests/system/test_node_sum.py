@@ -6,7 +6,6 @@ Nodes, protocol, ledgers and model are the real ones. Tests alone know the noise
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,8 @@ from secfed.demo.workspace import DemoSettings, prepare_demo
 from secfed.engines.embedded.run import execute, prepare
 from secfed.rounds.chain import Chain
 from secfed.rounds.events import Event, LocalStep, Note
+from secfed.study.changes import write_study
+from secfed.study.manifest import load_study
 from secfed.verify.folder import verify_folder
 from tests.reporters import Recorder
 from tests.system.recomputed import Secrets, opened_again, published
@@ -37,26 +38,17 @@ SETTINGS = DemoSettings(
     rank=2,
     physical_batch=8,
 )
-NOISE = 6.0
-CHANGES = (
-    (r'mode = "local"', 'mode = "distributed"\nunit = "node"'),
-    (r"(sampling_rate|bound|fraction_bits) = .*\n", ""),
-    (r"noise_multiplier = .*", f"noise_multiplier = {NOISE}"),
-    (r"clip = .*", "clip = 0.05"),
-    (r"patients = \d+", "patients = 1"),
-)
+PRIVACY = {"mode": "distributed", "unit": "node", "sampling_rate": None, "noise_multiplier": 6.0, "clip": 0.05}
 """From the demo's study in local mode to one of five households."""
 
 
 def make_households(folder: Path, base: Path) -> Path:
     """A workspace of five nodes with uneven data, one unit of privacy each."""
-    study = prepare_demo(folder, base=base, settings=SETTINGS)
-    text = study.read_text()
-    for pattern, replacement in CHANGES:
-        text, count = re.subn(pattern, replacement, text)
-        assert count, pattern
-    study.write_text(text)
-    return study
+    path = prepare_demo(folder, base=base, settings=SETTINGS)
+    study = load_study(path)
+    roster = [entry.model_copy(update={"patients": 1}) for entry in study.roster]
+    write_study(study.changed(privacy=PRIVACY, roster=roster), path)
+    return path
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from secfed.demo.workspace import DemoSettings, prepare_demo
 from secfed.engines.embedded.run import execute, prepare
 from secfed.models.model import adapter_digest
 from secfed.rounds.events import Event, LocalStep, Note, OwnerTold
+from secfed.study.changes import write_study
 from secfed.study.manifest import load_study
 from secfed.study.signing import APPROVAL_LABEL, LEDGER_LABEL
 from secfed.verify.folder import verify_folder
@@ -250,7 +250,8 @@ def test_a_run_of_another_strategy_says_so_ends_with_one_model_and_verifies(
     mode: Any = "local" if "local" in figures else "distributed"
     settings = replace(SETTINGS, mode=mode, steps=12 if mode == "local" else 6, local_steps=2)
     prepare_demo(folder, base=make_tiny_base(tmp_path_factory.mktemp("base")), settings=settings)
-    _rewrite_algorithm(folder / "study.toml", {**figures, "rounds": 6, "physical_batch": 32})
+    study = load_study(folder / "study.toml").changed(algorithm={**figures, "rounds": 6})
+    write_study(study, folder / "study.toml")
     recorder = Recorder()
     summary = execute(prepare(folder / "study.toml", folder.parent / "out"), recorder).summary
     plan = [event.text for event in recorder.events if isinstance(event, Note) and "privacy plan" in event.text]
@@ -264,12 +265,3 @@ def test_a_run_of_another_strategy_says_so_ends_with_one_model_and_verifies(
     assert {each["state_digest"] for each in summary["hospitals"]} == {summary["state_digest"]}
     assert [len(each["survivors"]) for each in summary["rounds"]] == [5, 5, 4, 5, 5, 4]
     assert verify_folder(folder.parent / "out").problem is None
-
-
-def _rewrite_algorithm(study: Path, figures: dict[str, Any]) -> None:
-    """Put another [algorithm] table into a study's file."""
-    local = figures.get("local", {})
-    lines = [f"{name} = {json.dumps(value)}" for name, value in figures.items() if name != "local"]
-    lines += [f"local.{name} = {json.dumps(value)}" for name, value in local.items()]
-    table = "\n".join(["[algorithm]", *lines, "", "[privacy]"])
-    study.write_text(re.sub(r"\[algorithm\].*?\[privacy\]", table, study.read_text(), flags=re.DOTALL))

@@ -90,8 +90,7 @@ def test_every_mechanism_answers_whatever_it_is_asked(name: str) -> None:
 def test_a_changed_copy_is_kept_private_by_its_own_figures() -> None:
     study = study_of("patients")
     before = study.digest, study.mechanism.share_variance
-    privacy = study.privacy.model_copy(update={"noise_multiplier": 2 * study.privacy.noise_multiplier})
-    changed = study.model_copy(update={"privacy": privacy})
+    changed = study.changed(privacy={"noise_multiplier": 2 * study.privacy.noise_multiplier})
     assert changed.mechanism.study is changed
     assert changed.mechanism.share_variance == 4 * before[1]
     assert changed.digest != before[0] == study.digest

@@ -1,0 +1,123 @@
+"""The folder that a simulation starts from, made of records in memory: study, base model, sites, test set.
+
+It is laid out as docs/own-study.md has it, and `prepare` reads it as it reads any other. Identity keys are fresh, and
+each site's policy allows the study and grants what it promises.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from crypto.identity import Identity
+from secfed.errors import UserError
+from secfed.files.templates import render
+from secfed.files.whole import whole_or_gone
+from secfed.node.keys import write_identity
+from secfed.study.base import base_digest
+from secfed.study.base_files import BASE_FILES, check_base_files
+from secfed.study.changes import calibrated, names_noise, with_changes, write_study
+from secfed.study.draft import checked_known, drawn_up, roster_entry
+from secfed.study.draft_figures import Known, figures
+from secfed.study.manifest import Study
+
+TextRecord: TypeAlias = tuple[str, str, str]
+"""A patient's id, a text, and its label."""
+
+
+def make_workspace(
+    folder: Path,
+    *,
+    base: Path,
+    labels: Sequence[str],
+    sites: Mapping[str, Iterable[TextRecord]],
+    test: Iterable[TextRecord],
+    name: str = "study",
+    mode: Literal["distributed", "local"] = "distributed",
+    **changes: Any,
+) -> Path:
+    """Make the folder of a study that can be run in one process. Takes seconds: its noise is calibrated.
+
+    The figures are those that `secfed study init` would begin with, for so many sites and patients.
+
+    Args:
+        folder: a new one.
+        base: the base model's folder, which is copied.
+        labels: the classes, in order.
+        sites: by name, the records of each site: small letters, digits and hyphens.
+        test: the held-out records on which accuracy is measured.
+        name: the study's.
+        mode: how its promise is kept.
+        changes: other figures, as `Study.changed` takes them.
+
+    Returns:
+        The study's file. Each site's policy grants the epsilon that the study promises.
+
+    Raises:
+        UserError: the folder is not empty, the base model is none, or no study fits what was given. Nothing is left
+            behind.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is not empty", "Choose a new folder for the workspace")
+    check_base_files(base)
+    records = {site: list(own) for site, own in sites.items()}
+    identities = {site: Identity.generate() for site in records}
+    study = _study(name, mode, base, labels, records, identities)
+    study = with_changes(study, changes)
+    study = study if names_noise(changes) else calibrated(study)
+    with whole_or_gone(folder):
+        copy_base(base, folder / "model", BASE_FILES)
+        for site in records:
+            write_site(folder, study, site, identities[site], records[site])
+        write_records(folder / "test.jsonl", test)
+        write_study(study, folder / "study.toml")
+    return folder / "study.toml"
+
+
+def _study(
+    name: str,
+    mode: Literal["distributed", "local"],
+    base: Path,
+    labels: Sequence[str],
+    records: Mapping[str, Sequence[TextRecord]],
+    identities: Mapping[str, Identity],
+) -> Study:
+    """The study with a draft's figures for these sites, before its noise is known."""
+    counts = {site: len({patient for patient, *_ in own}) for site, own in records.items()}
+    known = checked_known(Known(len(records), sum(counts.values()), mode))
+    roster = [roster_entry(site, identities[site].public.raw.hex(), rounded(count)) for site, count in counts.items()]
+    study = drawn_up(figures(known, base), name, "model", base_digest(base), roster)
+    return with_changes(study, {"task": {"labels": labels}})
+
+
+def rounded(patients: int) -> int:
+    """A roster's number for so many patients: the next ten, or 5 for a handful."""
+    return max(5, round(patients / 10) * 10)
+
+
+def copy_base(base: Path, folder: Path, names: Sequence[str]) -> None:
+    """Copy the files of a base model that such names match into a new folder."""
+    folder.mkdir(parents=True)
+    for pattern in names:
+        for path in base.glob(pattern):
+            shutil.copyfile(path, folder / path.name)
+
+
+def write_site(folder: Path, study: Study, name: str, identity: Identity, records: Iterable[TextRecord]) -> None:
+    """What one site of a simulation brings: its key, a policy that allows just this study, and its records."""
+    site = folder / "sites" / name
+    site.mkdir(parents=True, mode=0o700)
+    write_identity(site / "identity.key", identity)
+    entry = study.roster[study.index_of(name)]
+    (site / "policy.toml").write_text(render("secfed.engines.embedded", "policy.toml.j2", study=study, entry=entry))
+    write_records(site / "patients.jsonl", records)
+
+
+def write_records(path: Path, records: Iterable[TextRecord]) -> None:
+    """Records as JSON lines."""
+    with path.open("w", encoding="utf-8") as file:
+        for patient, text, label in records:
+            file.write(json.dumps({"patient": patient, "text": text, "label": label}) + "\n")
