@@ -30,7 +30,7 @@ with tempfile.TemporaryDirectory() as scratch:
         test=toy.records("held-out", 300),
         labels=list(toy.WORDS),  # the loss: cross-entropy over these
         mode="local",  # the process: private steps at each site, then an average under masks
-        algorithm={"rounds": 4, "physical_batch": 300, "local": {"steps": 5, "learning_rate": 0.1}},
+        algorithm={"rounds": 3, "physical_batch": 300, "local": {"steps": 5, "learning_rate": 0.03}},
         privacy={"epsilon": 8, "sampling_rate": 1},
     )
     run = Path(scratch, "run")

@@ -1,7 +1,6 @@
 """A model and records small enough for an example: both are made up here, so that nothing is fetched and seconds do.
 
-The task is to tell from a short note which part of the body it is about. Every word of a note hints at its label, and
-half of the words at none.
+The task is to tell from a short note which part of the body it is about. Most words of a note hint at its label.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ def tiny_base(folder: Path) -> Path:
     logging.disable_progress_bar()
     set_seed(1)
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    shape = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=16, initializer_range=0.1, **sizes)
+    shape = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=16, initializer_range=0.15, **sizes)
     BertModel(shape).save_pretrained(folder)
     return folder
 
@@ -48,7 +47,7 @@ def records(owner: str, patients: int) -> list[tuple[str, str, str]]:
     notes = []
     for number in range(patients):
         label = labels[made_up.randrange(len(labels))]
-        words = [*made_up.sample(WORDS[label], 3), *made_up.sample(OTHERS, 3)]
+        words = [*made_up.sample(WORDS[label], 5), *made_up.sample(OTHERS, 2)]
         made_up.shuffle(words)
         notes.append((f"{owner}-{number:04d}", " ".join(words), label))
     return notes
