@@ -102,12 +102,12 @@ def copy_base(base: Path, folder: Path, names: Sequence[str]) -> None:
     """Copy the files of a base model that such names match into a new folder."""
     folder.mkdir(parents=True)
     for pattern in names:
-        for path in base.glob(pattern):
+        for path in filter(Path.is_file, base.glob(pattern)):
             shutil.copyfile(path, folder / path.name)
 
 
 def write_site(folder: Path, study: Study, name: str, identity: Identity, records: Iterable[TextRecord]) -> None:
-    """What one site of a simulation brings: its key, a policy that allows just this study, and its records."""
+    """What one site of a simulation brings: its key, a policy with a budget for this study, and its records."""
     site = folder / "sites" / name
     site.mkdir(parents=True, mode=0o700)
     write_identity(site / "identity.key", identity)
