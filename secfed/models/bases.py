@@ -61,6 +61,7 @@ def load_base(base: Path, labels: Sequence[str]) -> tuple[nn.Module, list[str]]:
             "Use a model that transformers knows, without a head for other labels",
         ) from error
     missing = sorted(report["missing_keys"])
+    _check_whole(base, model, missing)
     _order_head(base, model, missing, _own_labels(config), labels)
     return model, missing
 
@@ -139,6 +140,23 @@ def _check_config(base: Path, config: dict[str, Any]) -> None:
     if config.get("model_type") == "xlnet":
         raise ModelError(
             f"the model in {base} is an XLNet, which classifies by the last position, and that is padding", _ANOTHER
+        )
+
+
+def _check_whole(base: Path, model: nn.Module, missing: Sequence[str]) -> None:
+    """Refuse weights that lack a part of the model itself: it would start from small random numbers, at every site.
+
+    A head is new where a base is published without one, and so is a pooler, which models for filling in gaps lack.
+
+    Raises:
+        ModelError: with the first of them.
+    """
+    lost = [name for name in missing if name.startswith(f"{model.base_model_prefix}.") and "pooler" not in name]
+    if lost:
+        more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
+        raise ModelError(
+            f"the weights in {base} lack {lost[0]}{more}, which the model's config.json asks for",
+            "Fetch the model's folder again from where it is published, and pin its digest",
         )
 
 

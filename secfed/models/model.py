@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from dp.sampling import Patients
 from secfed.files.whole import READABLE, write_whole
 from secfed.models.adapter import ADAPTER_FILES, loading_arguments, orthonormal_rows, uniform
 from secfed.models.bases import check_length, load_base, parts_to_save, quiet
+from secfed.models.data import encode
 from secfed.study.base import ModelError, base_digest, files_digest
 
 HEAD_SCALE = 2.0**-5
@@ -38,6 +40,9 @@ HEAD_SCALE = 2.0**-5
 _TOKENS_MIN = 0.9
 """Of a model's embeddings, those that its tokenizer uses at least: the others round their number up for speed."""
 _PREDICT_BATCH = 128
+_STRANGE = "fever \u2603 \U0001f9ec"
+"""Characters that few vocabularies have."""
+_LAYER = re.compile(r"\.([0-9]+)\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,14 @@ def load_tokenizer(base: Path, vocabulary: int) -> Any:
             "read texts as unknown tokens",
             "Copy the model's own tokenizer files into its folder, and have a study with the new digest signed",
         )
+    try:
+        list(encode([_STRANGE], tokenizer, 8))
+    except Exception as error:  # its library has one type for all of them
+        raise ModelError(
+            f"the tokenizer in {base} fails at a text with a character that it does not know ({type(error).__name__})",
+            "Name its token for unknown text (unk_token) as its vocabulary has it, and have a study with the new "
+            "digest signed",
+        ) from error
     return tokenizer
 
 
@@ -266,12 +279,25 @@ def load_model(base: Path, labels: Sequence[str], lora: LoraSettings, seed: byte
             f"no layer of the base model matches lora.targets = {list(lora.targets)}",
             "Name endings of its linear layers, and layers that it has",
         ) from error
+    _check_layers(module, lora)
     _initialise_lora(module, lora, seed)
     for part in module.modules():
         if isinstance(part, nn.Dropout):
             part.p = 0.0
     module.eval()
     return AdapterModel(module, lora, labels)
+
+
+def _check_layers(module: nn.Module, lora: LoraSettings) -> None:
+    """Refuse layers that get no adapter: PEFT passes over those that the model does not have."""
+    adapted = [name for name, _ in module.named_parameters() if ".lora_A." in name]
+    reached = {int(number) for name in adapted for number in _LAYER.findall(name)}
+    lost = sorted(set(lora.layers or ()) - reached)
+    if lost:
+        raise ModelError(
+            f"lora.layers names layers that get no adapter: {', '.join(map(str, lost))}",
+            "Name layers that the base model has, counted from 0",
+        )
 
 
 def _initialise_lora(module: nn.Module, lora: LoraSettings, seed: bytes) -> None:

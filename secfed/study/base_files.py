@@ -30,6 +30,8 @@ BASE_FILES = (
 )
 """The files of a base model that decide what it computes. Others, such as a README, may change freely."""
 _POINTERS = (b"version https://git-lfs", b"/annex/objects/", b"../.git/annex/")
+_LABELS_MAX = 1 << 16
+"""Classes that a config may count: a library makes a name for each, before anybody asks how many the study has."""
 _JSON_BYTES_MAX = 1 << 28
 """A tokenizer's file may hold some ten million bytes."""
 _FETCH = "Fetch the model's folder again from where it is published, and pin its digest"
@@ -48,6 +50,11 @@ def check_base_files(folder: Path) -> dict[str, Any]:
     Raises:
         BrokenBase: a file is a pointer, cut off, or in another form than its name says; or the weights are quantised.
     """
+    if (folder / "adapter_config.json").exists():  # the library would load the model that it names, in place of this one
+        raise BrokenBase(
+            f"{folder} holds an adapter of a model (adapter_config.json), and not a base model alone",
+            "Name the folder of the model that it was trained on; or merge the adapter into it, and pin that digest",
+        )
     found = sorted({path for pattern in BASE_FILES for path in folder.glob(pattern) if path.is_file()})
     for path in found:
         _refuse_pointer(path)
@@ -117,6 +124,9 @@ def _check_config(folder: Path, config: dict[str, Any]) -> None:
         )
     if not isinstance(config.get("model_type"), str):
         raise BrokenBase(f"{folder / 'config.json'} names no model_type", _FETCH)
+    classes = config.get("num_labels", 0)
+    if not isinstance(classes, int) or classes > _LABELS_MAX:
+        raise BrokenBase(f"{folder / 'config.json'} counts classes that no model has (num_labels)", _FETCH)
 
 
 @contextmanager
