@@ -17,11 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from protocols.errors import ProtocolError
 from protocols.wire import encode
 from secfed.aggregator.coordinator import Coordinator
 from secfed.aggregator.handover import HospitalEnd, read_attendance, read_handover
 from secfed.aggregator.home import AggregatorHome
-from secfed.aggregator.journal import Journal
+from secfed.aggregator.journal import Journal, Past
 from secfed.aggregator.records import RoundRecord
 from secfed.aggregator.results import save_adapter, write_first_state, write_results
 from secfed.aggregator.summary import summarise
@@ -164,7 +165,7 @@ class Aggregation:
         past = self._journal.read(work.study, work.packed_bytes)
         if past.opened:
             self._show(Note(f"going on after round {past.opened} of {work.study.algorithm.rounds}"))
-        coordinator.resume(past.links, past.records)
+        self._resume(coordinator, past)
         self._voids = sum(1 for _ in itertools.takewhile(lambda record: record.void, reversed(past.records)))
         self._gather(0)
         self.records = records = tuple(coordinator.run())
@@ -183,6 +184,15 @@ class Aggregation:
         )
         self._write(lambda: write_results(work.out, work.study, summary, hospitals))
         return summary
+
+    def _resume(self, coordinator: Coordinator, past: Past) -> None:
+        try:
+            coordinator.resume(past.links, past.records)
+        except ProtocolError as error:
+            raise UserError(
+                f"a receipt or a sum in {self._work.out} is not what was written there ({error})",
+                "Put this folder back from a copy; the hospitals have every receipt, too",
+            ) from error
 
     def _lay_out(self) -> None:
         work = self._work

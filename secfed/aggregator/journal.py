@@ -12,7 +12,7 @@ nodes that signed for it offer it again. A round that was opened and has no endi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,9 +47,9 @@ class Past:
 
 
 def is_begun(folder: Path) -> bool:
-    """Whether a round was ever opened in this run's folder."""
+    """Whether a round was ever opened in this run's folder, by its journal or by a receipt without one."""
     path = folder / JOURNAL
-    return path.exists() and path.stat().st_size > 0
+    return (path.exists() and path.stat().st_size > 0) or any((folder / RECEIPTS).glob("*.cbor"))
 
 
 class Journal:
@@ -82,9 +82,10 @@ class Journal:
             packed_bytes: the size of a sum.
 
         Raises:
-            UserError: a file does not hold what this class writes into it.
+            UserError: a file does not hold what this class writes into it, or is gone.
         """
         opened, closed = self._read_lines()
+        self._check_complete(closed.values())
         links = {}
         limits = Limits(len(study.roster), packed_bytes)
         for place in (RECEIPTS, SUMS):
@@ -102,6 +103,16 @@ class Journal:
             _record_of(number, closed.get(number), links.get(number), study) for number in range(1, opened + 1)
         )
         return Past(opened, tuple(links[number] for number in sorted(links)), records)
+
+    def _check_complete(self, closed: Iterable[RoundRecord]) -> None:
+        """A round is noted as finished once its sum and its receipt are on disk: the nodes build on both."""
+        for record in closed:
+            for name in () if record.void else (sum_file(record.number), receipt_file(record.number)):
+                if not (self._folder / name).exists():
+                    raise UserError(
+                        f"{self._folder / name} is gone: {JOURNAL} tells of it, and every later round builds on it",
+                        "Put this folder back from a copy; the hospitals have every receipt, too",
+                    )
 
     def _append(self, line: Mapping[str, Any]) -> None:
         append_line(self._folder / JOURNAL, json.dumps(line))

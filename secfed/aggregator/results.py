@@ -48,15 +48,19 @@ def save_adapter(out: Path, study: Study, model: AdapterModel, chain: Chain, tes
 
 
 def write_results(out: Path, study: Study, summary: Mapping[str, Any], hospitals: Sequence[HospitalEnd]) -> None:
-    """Write what every hospital handed over of its ledger, the summary, and the report that is made from it."""
+    """Write what every hospital handed over of its ledger, the report, and the summary that it is made from.
+
+    The summary comes last: a folder with one has ended, and nobody writes a report into it any more.
+    """
     from secfed.reports.html import write_report
     from secfed.reports.privacy import build_report
 
     for hospital in hospitals:
         name = study.roster[hospital.index].name
         write_whole(out / run_folder.ledger_file(name), write_copy(hospital.copy), READABLE)
-    write_whole(out / run_folder.SUMMARY, json_text(summary).encode(), READABLE)
     write_report(out, build_report(study, summary))
+    _settle_times(out, summary)
+    write_whole(out / run_folder.SUMMARY, json_text(summary).encode(), READABLE)
     _settle_times(out, summary)
 
 

@@ -31,6 +31,14 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def begun(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The workspace, and the folder of a run of it that was cut short after its second round."""
+    out = tmp_path_factory.mktemp("begun") / "out"
+    cut_short(workspace, out, 2, signal.SIGKILL)
+    return workspace, out
+
+
 def command(workspace: Path, out: Path) -> list[str]:
     return [sys.executable, "-c", PROGRAM, "run", str(workspace / "study.toml"), "--out", str(out), "--yes", "--json"]
 
@@ -118,6 +126,64 @@ def test_a_run_that_was_killed_before_its_first_round_goes_on_with_the_same_comm
     _, summary = again(workspace, out)
     assert not any(each["attempt_void"] for each in summary["rounds"])
     assert verify_folder(out).problem is None
+
+
+@pytest.mark.parametrize("lost", ["report", "times"])
+def test_a_run_that_was_stopped_before_its_report_was_whole_writes_it(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], lost: str
+) -> None:
+    out = tmp_path / "out"
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        where = {"report": "secfed.reports.html.write_report", "times": "secfed.aggregator.results._settle_times"}
+        patch.setattr(where[lost], stop)
+        assert_refused(command(workspace, out), "the run was stopped", capsys)
+    assert verify_folder(out).problem is not None
+    again(workspace, out)
+    assert verify_folder(out).problem is None
+
+
+@pytest.mark.parametrize(
+    ("gone", "words"),
+    [
+        (["sites/{name}/ledger.sqlite*"], "would forget what this study has spent"),
+        (["sites/{name}/node.sqlite*"], "would forget which rounds it has joined"),
+        (["journal.jsonl", "sites/*/ledger.sqlite*"], "would forget what this study has spent"),
+        (["journal.jsonl", "sites/*/*.sqlite*"], "would forget what this study has spent"),
+        (["journal.jsonl", "receipts/*", "sums/*", "sites/*/ledger.sqlite*"], "would forget what this study has spent"),
+        (["receipts/*"], "0001.cbor is gone"),
+        (["sums/0001.bin"], "0001.bin is gone"),
+    ],
+)
+def test_a_run_whose_memory_is_gone_does_not_go_on(
+    begun: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], gone: list[str], words: str
+) -> None:
+    """The budget would be granted a second time, or every further round would fail."""
+    (workspace, before), out = begun, tmp_path / "out"
+    shutil.copytree(before, out)
+    for pattern in gone:
+        for path in out.glob(pattern.format(name="harbour-clinic")):
+            path.unlink()
+    left = files_in(out)
+    assert_refused(command(workspace, out), words, capsys)
+    assert files_in(out) == left
+
+
+def files_in(folder: Path) -> list[Path]:
+    """But for what SQLite keeps beside a database, and clears away."""
+    return sorted(path for path in folder.rglob("*") if not path.name.endswith(("-shm", "-wal")))
+
+
+def test_a_run_whose_sum_was_changed_does_not_go_on(
+    begun: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workspace, before), out = begun, tmp_path / "out"
+    shutil.copytree(before, out)
+    (out / "sums" / "0001.bin").write_bytes(b"no sum")
+    assert_refused(command(workspace, out), "is not what was written there", capsys)
 
 
 def test_two_processes_do_not_run_in_one_folder(

@@ -184,19 +184,33 @@ def _check_out(study: Study, study_path: Path, out: Path) -> None:
     """A folder holds one run. One of this very study that has not ended goes on.
 
     Raises:
-        UserError: the folder holds another run, or one that has ended, or files that are no run's.
+        UserError: the folder holds another run, or one that has ended, or files that are no run's, or its sites have
+            lost what they remember.
     """
     if (out / run_folder.SUMMARY).exists():
         raise UserError(
             f"{out} holds a run already, and its sites' privacy budget is spent on it",
             "Give a new folder with --out; to go on with these sites, grant a budget for a new study",
         )
+    begun, folders = is_begun(out), [out / "sites" / entry.name for entry in study.roster]
     ours = (out / run_folder.STUDY).is_file() and (out / run_folder.STUDY).read_bytes() == study_path.read_bytes()
-    if not is_begun(out):
+    if not begun and not any((folder / STORE_FILE).exists() for folder in folders):
         _check_free(out, ours)
         return
-    if not ours or not all(is_reserved(study, out / "sites" / entry.name / LEDGER_FILE) for entry in study.roster):
+    if not ours:
         raise UserError(f"{out} holds another run already", "Give a new folder with --out")
+    for folder in folders:  # every ledger has its reservation before any site has a store, and both before a round
+        if not is_reserved(study, folder / LEDGER_FILE):
+            raise _forgotten(folder / LEDGER_FILE, folder.name, "what this study has spent")
+        if begun and not (folder / STORE_FILE).exists():
+            raise _forgotten(folder / STORE_FILE, folder.name, "which rounds it has joined")
+
+
+def _forgotten(path: Path, name: str, what: str) -> UserError:
+    return UserError(
+        f"{path} is gone, or knows nothing of this study, whose run began here: {name} would forget {what}",
+        "Put the run's folder back from a copy; without one this run cannot go on",
+    )
 
 
 def _check_free(out: Path, ours: bool) -> None:
