@@ -46,13 +46,28 @@ def parse_toml(data: bytes, path: Path) -> dict[str, Any]:
     if len(data) > TOML_BYTES_MAX:
         raise UserError(f"the file {path} is larger than 1 MiB", "Check that it is the right file")
     try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not TOML: it is not in UTF-8 (byte {error.start + 1})", "Save it as plain text in UTF-8"
+        ) from error
+    if text.startswith("\ufeff"):
+        raise UserError(
+            f"{path} is not TOML: it begins with a byte order mark", "Save it as plain text in UTF-8, without a mark"
+        )
+    try:
         if _LONG_NAME.search(data):
             raise ValueError(f"a dotted name of more than {_PARTS_MAX} parts")
-        return tomllib.loads(data.decode())
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not TOML: {error}", "Mend that place and run the command again") from error
     except RecursionError as error:
         raise UserError(f"{path} is not TOML: nested too deeply", "Write it without nested lists") from error
-    except ValueError as error:  # a number of thousands of digits is no TOMLDecodeError
-        raise UserError(f"{path} is not TOML: {error}", "Mend that place and run the command again") from error
+    except ValueError as error:  # a number of thousands of digits, a day that no month has
+        raise UserError(
+            f"{path} is not TOML: a number or a date in it is none, or a name has more than {_PARTS_MAX} parts",
+            "Mend that place and run the command again",
+        ) from error
 
 
 def toml_text(value: str) -> str:
@@ -101,5 +116,18 @@ def as_json(values: Mapping[str, Any], path: Path) -> str:
         return json.dumps(values, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise UserError(
-            f"{path} holds a value that has no meaning there ({error})", "Use text, numbers, lists and tables only"
+            f"{path} holds a value that has no meaning there{_where(values)}",
+            "Use text, finite numbers, lists and tables only",
         ) from error
+
+
+def _where(values: Mapping[str, Any]) -> str:
+    """Which keys at the top, or in a table there, have such a value."""
+    found = []
+    for name, value in values.items():
+        for key, each in value.items() if isinstance(value, Mapping) else ((None, value),):
+            try:
+                json.dumps(each, allow_nan=False)
+            except (TypeError, ValueError, RecursionError):
+                found.append(f"{name}.{key}" if key is not None else name)
+    return f": {', '.join(found)}" if found else ""

@@ -90,7 +90,9 @@ def survey(path: Path, columns: Columns) -> Survey:
     return Survey(len(counts), sum(counts.values()), max(counts.values()), tuple(sorted(labels)))
 
 
-def read_patients(path: Path, columns: Columns, labels: Sequence[str], owner: str) -> dict[str, list[Record]]:
+def read_patients(
+    path: Path, columns: Columns, labels: Sequence[str], owner: str, advice: str = "Point it at this hospital's records"
+) -> dict[str, list[Record]]:
     """One hospital's records, grouped by patient, in the order of the file.
 
     Args:
@@ -98,6 +100,7 @@ def read_patients(path: Path, columns: Columns, labels: Sequence[str], owner: st
         columns: the fields that every record has; other fields are ignored.
         labels: the study's labels.
         owner: whose file it is, for the error's text.
+        advice: what to do where it holds no record.
 
     Raises:
         DataError: the file cannot be read, holds no record, or a line is not what the study describes.
@@ -110,13 +113,15 @@ def read_patients(path: Path, columns: Columns, labels: Sequence[str], owner: st
         spellings.check(patient, path, number)
         patients.setdefault(patient, []).append(record)
     if not patients:
-        raise DataError(f"{owner} has no patients: {path} holds no record", "Point it at this hospital's records")
+        raise DataError(f"{owner} has no patients: {path} holds no record", advice)
     return patients
 
 
 def read_test_set(path: Path, columns: Columns, labels: Sequence[str]) -> dict[str, list[Record]]:
     """The held-out records on which accuracy is measured; same format and errors as `read_patients`."""
-    return read_patients(path, columns, labels, "the test set")
+    return read_patients(
+        path, columns, labels, "the test set", "Point it at held-out records, public or synthetic ones: no patients'"
+    )
 
 
 def tokenise(patients: Mapping[str, Sequence[Record]], tokenizer: Any, max_length: int) -> Patients:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from dp.budgets import Grant
 from protocols.errors import ParameterError
@@ -20,22 +20,19 @@ from secfed.errors import Problems, UserError
 from secfed.files.toml import TOML_BYTES_MAX, as_json, parse_toml
 from secfed.study.manifest import HexDigest, Study, TaskSection
 from secfed.study.problems import all_problems
+from secfed.study.sections import Section
 
 _IdentityKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CohortPolicy(_Section):
+class CohortPolicy(Section):
     """The smallest rounds that this site takes part in."""
 
     minimum: int = Field(ge=2)
     honest_minimum: int = Field(default=HONEST_MIN, ge=HONEST_MIN)
 
 
-class BudgetPolicy(_Section):
+class BudgetPolicy(Section):
     """What one population of patients may spend, over all studies: see `dp.budgets.Grant`."""
 
     population: str
@@ -57,7 +54,7 @@ class BudgetPolicy(_Section):
         return Grant(self.population, self.patients, self.epsilon, self.delta, self.disjoint)
 
 
-class AllowPolicy(_Section):
+class AllowPolicy(Section):
     """What may be done here, and with whom. An empty list allows nothing; one that is absent, where it may be, any."""
 
     base_models: tuple[HexDigest, ...]
@@ -69,7 +66,7 @@ class AllowPolicy(_Section):
     """Public identities that may be on a roster, this site's own included. Names do not count."""
 
 
-class PacePolicy(_Section):
+class PacePolicy(Section):
     """When this site's uploads leave, so that nobody outside can tell how long its training took; and how long a round
     may last here."""
 
@@ -90,7 +87,7 @@ class PacePolicy(_Section):
         return self
 
 
-class TextsPolicy(_Section):
+class TextsPolicy(Section):
     """How badly a base model may read this site's records: a study on what it cannot read spends for nothing."""
 
     unknown_at_most: float = Field(default=0.1, ge=0, le=1)
@@ -101,7 +98,7 @@ class TextsPolicy(_Section):
     """Of the records: those longer than the study's max_length. No limit by default: a note's beginning may do."""
 
 
-class Policy(_Section):
+class Policy(Section):
     """One site's policy, for the population that a study is trained on."""
 
     cohort: CohortPolicy
@@ -185,7 +182,7 @@ class Policy(_Section):
             )
 
 
-class PolicyFile(_Section):
+class PolicyFile(Section):
     """What a policy's file says: as `Policy`, with a budget for each population of patients, or none yet."""
 
     cohort: CohortPolicy
@@ -198,7 +195,7 @@ class PolicyFile(_Section):
     @field_validator("budget", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
-        return [value] if isinstance(value, dict) else value
+        return (value,) if isinstance(value, dict) else tuple(value) if isinstance(value, list) else value
 
     @model_validator(mode="after")
     def _each_population_once(self) -> PolicyFile:

@@ -50,9 +50,7 @@ def check_base_files(folder: Path) -> dict[str, Any]:
     Raises:
         BrokenBase: a file is a pointer, cut off, or in another form than its name says; or the weights are quantised.
     """
-    if (
-        folder / "adapter_config.json"
-    ).exists():  # the library would load what it names instead
+    if (folder / "adapter_config.json").exists():  # the library would load what it names instead
         raise BrokenBase(
             f"{folder} holds an adapter of a model (adapter_config.json), and not a base model alone",
             "Name the folder of the model that it was trained on; or merge the adapter into it, and pin that digest",

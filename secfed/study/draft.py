@@ -18,7 +18,7 @@ from secfed.study.account import smallest_noise
 from secfed.study.base import base_digest
 from secfed.study.base_files import check_base_files
 from secfed.study.draft_figures import Known, StudyFigures, figures
-from secfed.study.manifest import RosterEntry, Study, first_problem
+from secfed.study.manifest import PATIENTS_MAX, RosterEntry, Study, first_problem
 
 _MADE_UP = tuple(f"{number:064x}" for number in range(1, 1001))
 """Identities of nobody: figures can be tried on a roster before there is one."""
@@ -64,6 +64,11 @@ def checked_known(known: Known) -> Known:
         raise UserError(
             f"no study has {known.sites} sites with {known.patients} patients together",
             f"Give --sites from {ROSTER_MIN} to {ROSTER_MAX}, and --patients of all of them together",
+        )
+    if known.patients // known.sites > PATIENTS_MAX:
+        raise UserError(
+            f"{known.patients} patients at {known.sites} sites are more than {PATIENTS_MAX} at each",
+            "Give --patients of all sites together, roughly",
         )
     return known
 

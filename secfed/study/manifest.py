@@ -31,6 +31,8 @@ from secfed.study.sections import Section
 
 HexDigest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+PATIENTS_MAX = 10_000_000
+"""Of one organisation."""
 _GIVE_MIN = 5
 """Of a nominal number, in patients: so that rounding to the next ten always fits."""
 
@@ -97,7 +99,7 @@ class RosterEntry(Section):
     name: Name
     identity: str = Field(pattern=r"^[0-9a-f]{64}$")
     """Its Ed25519 public key, checked out of band."""
-    patients: int = Field(ge=1, le=10_000_000)
+    patients: int = Field(ge=1, le=PATIENTS_MAX)
     """Nominal number of patients, or of records where the unit is one: a rounded constant; 1 where the unit is the
     node. Weights and sampling denominators come from here, never from data; nothing about true counts is ever sent."""
 

@@ -46,6 +46,13 @@ def test_a_draft_is_refused_for_what_is_to_be_filled_in_and_loads_once_it_is(dra
     assert check_noise(study) <= study.privacy.epsilon
 
 
+def test_a_draft_for_more_patients_than_any_site_can_have_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    with pytest.raises(UserError, match="more than 10000000 at each"):
+        write_draft(path, "my-study", None, Known(3, 3 * 10_000_001))
+    assert not path.exists()
+
+
 def filled_in(path: Path, sites: int, patients: int) -> Study:
     """The draft with a roster of so many sites that have so many patients together."""
     fill(path, "labels = [\n", 'labels = [\n  "no",\n  "yes",\n')
