@@ -18,6 +18,7 @@ from crypto.kdf import DIGEST_BYTES
 from dp.errors import DPError
 from protocols.aggregator import Stage
 from protocols.errors import ProtocolError
+from secfed.aggregator.aggregation import GATHERING, HANDOVER
 from secfed.errors import UserError
 from secfed.files.toml import read_toml
 from secfed.node.answers import answer_of
@@ -96,7 +97,8 @@ class EmbeddedChannel:
             if self._is_cut(node.parts.name, round_number, stage):
                 continue
             try:
-                answer = answer_of(node, self._approval(index), request)
+                approval = self._approval(index) if stage in (GATHERING, HANDOVER) else b""
+                answer = answer_of(node, approval, request)
             except (ProtocolError, DPError, UserError, sqlite3.Error, OSError) as error:
                 self._tell_owner(node.parts.name, str(error))
                 continue

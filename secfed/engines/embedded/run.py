@@ -187,13 +187,16 @@ def _check_out(study: Study, study_path: Path, out: Path) -> None:
         UserError: the folder holds another run, or one that has ended, or files that are no run's, or its sites have
             lost what they remember.
     """
-    if (out / run_folder.SUMMARY).exists():
+    folders = [out / "sites" / entry.name for entry in study.roster]
+    if (out / run_folder.SUMMARY).exists() and any((folder / LEDGER_FILE).exists() for folder in folders):
         raise UserError(
             f"{out} holds a run already, and its sites' privacy budget is spent on it",
             "Give a new folder with --out; to go on with these sites, grant a budget for a new study",
         )
-    begun, folders = is_begun(out), [out / "sites" / entry.name for entry in study.roster]
+    begun = is_begun(out)
     ours = (out / run_folder.STUDY).is_file() and (out / run_folder.STUDY).read_bytes() == study_path.read_bytes()
+    if (out / run_folder.SUMMARY).exists():
+        raise UserError(f"{out} holds another run already", "Give a new folder with --out")
     if not begun and not any((folder / STORE_FILE).exists() for folder in folders):
         _check_free(out, ours)
         return

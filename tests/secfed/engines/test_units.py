@@ -30,8 +30,10 @@ def test_a_program_that_is_started_by_hand_leaves_no_image_of_its_memory_either(
     pytest.importorskip("nvflare")
     script = (
         "import sys; from pathlib import Path\n"
-        "from secfed.engines.flare import kits, processes\n"
+        "from secfed.engines.flare import kit_watch, kits, processes\n"
         "kits.narrow = lambda kit: None\n"
+        "kit_watch.begin = lambda *_: None\n"
+        "processes.is_server = lambda kit: False\n"
         "show = 'import resource; print(resource.getrlimit(resource.RLIMIT_CORE))'\n"
         "processes.command = lambda kit: [sys.executable, '-c', show]\n"
         "processes.environment = lambda kit, home: {}\n"

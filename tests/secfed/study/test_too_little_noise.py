@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from secfed.errors import UserError
 from secfed.study import account
 from secfed.study.account import check_noise, smallest_noise
 from secfed.study.manifest import Study
+from tests.secfed.refusals import noise_named
 from tests.secfed.rounds import test_distributed_study, test_node_study
 from tests.secfed.study import test_plans
 
@@ -39,12 +39,6 @@ def nodes(noise: float) -> Study:
 MAKERS = [distributed, small_delta, local, nodes]
 
 
-def named_in(error: UserError) -> float:
-    found = re.search(r"Set privacy.noise_multiplier to ([0-9.]+) or more", str(error))
-    assert found is not None, str(error)
-    return float(found[1])
-
-
 @pytest.mark.parametrize("make", MAKERS)
 def test_enough_noise_is_named_without_an_account_wherever_there_is_surely_too_little(
     monkeypatch: pytest.MonkeyPatch, make: Any
@@ -57,7 +51,7 @@ def test_enough_noise_is_named_without_an_account_wherever_there_is_surely_too_l
         for part in (0.07, 0.5, 0.9, 0.95, 0.98):
             with pytest.raises(UserError, match="is too little for that") as refused:
                 check_noise(make(max(0.0625, part * smallest)))
-            said.append(named_in(refused.value))
+            said.append(noise_named(refused.value))
     assert len(set(said)) == 1
     enough = make(said[0])
     assert check_noise(enough) <= enough.privacy.epsilon
@@ -80,7 +74,7 @@ def test_noise_that_is_a_little_short_takes_one_account_and_no_search(
         with pytest.raises(UserError, match="gives ") as refused:
             check_noise(make(0.997 * smallest))
     assert len(accounts) == 1
-    enough = make(named_in(refused.value))
+    enough = make(noise_named(refused.value))
     assert check_noise(enough) <= enough.privacy.epsilon
 
 
@@ -91,7 +85,7 @@ def test_a_study_that_hides_nothing_is_refused_without_an_account_of_it() -> Non
     )
     with pytest.raises(UserError, match=r"over 100000 steps at a sampling rate of 0\.5 it takes about") as refused:
         check_noise(study)
-    assert named_in(refused.value) > 1
+    assert noise_named(refused.value) > 1
 
 
 def test_where_no_noise_is_enough_none_is_named() -> None:
