@@ -13,6 +13,7 @@ Several rounds, each over canaries of its own, say more than one long vector doe
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -155,17 +156,19 @@ def _node(setting: Setting, trainer: _CanaryTrainer, folder: Path) -> Node:
     """A node of the audited study, with its budget granted and the study reserved."""
     study, index = setting.study, trainer.index
     key, entry = identity_of(index), study.roster[index]
-    policy = Policy.model_validate(
-        {
-            "cohort": {"minimum": setting.rules.minimum},
-            "budget": {
-                "population": _POPULATION,
-                "patients": entry.patients,
-                "epsilon": study.privacy.epsilon,
-                "delta": study.privacy.delta,
-            },
-            "allow": {"base_models": [BASE_MODEL]},
-        }
+    policy = Policy.model_validate_json(
+        json.dumps(
+            {
+                "cohort": {"minimum": setting.rules.minimum},
+                "budget": {
+                    "population": _POPULATION,
+                    "patients": entry.patients,
+                    "epsilon": study.privacy.epsilon,
+                    "delta": study.privacy.delta,
+                },
+                "allow": {"base_models": [BASE_MODEL]},
+            }
+        )
     )
     ledger = Ledger(folder / f"ledger-{index}.sqlite", lambda content: key.sign("ledger entry", content))
     ledger.grant(policy.budget.grant)

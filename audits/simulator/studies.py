@@ -83,10 +83,12 @@ def cohort_of(rules: CohortRules) -> dict[str, Any]:
 
 def policy_of(minimum: int) -> Policy:
     """A policy that allows such a study."""
-    return Policy.model_validate(
-        {
-            "cohort": {"minimum": minimum},
-            "budget": {"population": "audited", "patients": 100, "epsilon": 8.0, "delta": 1e-5},
-            "allow": {"base_models": [BASE_MODEL]},
-        }
+    return Policy.model_validate_json(
+        json.dumps(
+            {
+                "cohort": {"minimum": minimum},
+                "budget": {"population": "audited", "patients": 100, "epsilon": 8.0, "delta": 1e-5},
+                "allow": {"base_models": [BASE_MODEL]},
+            }
+        )
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,12 +62,14 @@ def make_study(count: int = 5, **changes: Mapping[str, Any]) -> Study:
 
 
 def make_policy(**budget: float) -> Policy:
-    return Policy.model_validate(
-        {
-            "cohort": {"minimum": 3},
-            "budget": {"population": "test", "patients": 10_000, "epsilon": 8.0, "delta": 1e-5, **budget},
-            "allow": {"base_models": [BASE_DIGEST]},
-        }
+    return Policy.model_validate_json(
+        json.dumps(
+            {
+                "cohort": {"minimum": 3},
+                "budget": {"population": "test", "patients": 10_000, "epsilon": 8.0, "delta": 1e-5, **budget},
+                "allow": {"base_models": [BASE_DIGEST]},
+            }
+        )
     )
 
 
