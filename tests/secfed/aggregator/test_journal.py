@@ -213,9 +213,12 @@ def test_a_line_that_was_cut_short_is_dropped_and_the_next_one_is_whole(tmp_path
 
 
 def test_a_sum_without_its_receipt_is_removed(tmp_path: Path) -> None:
+    """As a crash between the two leaves it: the round is not noted as finished, either."""
     federation = federation_in(tmp_path)
     start(federation, tmp_path)[0].run()
     (tmp_path / receipt_file(3)).unlink()
+    journal = tmp_path / JOURNAL
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:-1]))
     assert len(past_of(federation, tmp_path).links) == 2
     assert not (tmp_path / sum_file(3)).exists()
 
