@@ -103,6 +103,8 @@ def signs_first(play: Play) -> None:
     """What approving must not be: the signature is stored before the budget is reserved."""
     home = Home.open(play.home)
     candidate = play.candidate(home)
+    with home.open_ledger() as ledger:  # a home with an approval and an empty ledger would be refused for that alone
+        ledger.grant(candidate.site.policy.budget.grant)
     approval = sign_study(home.identity, "hospital-0", candidate.file, datetime.now(UTC))
     home.keep(candidate.file, approval, "letters", candidate.data_digest)
     approve_later = Home.keep
