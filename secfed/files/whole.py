@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -94,6 +95,11 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def open_to_others(mode: int) -> bool:
+    """Whether anybody but its owner may use a file or a folder of this mode."""
+    return bool(mode & (stat.S_IRWXG | stat.S_IRWXO))
 
 
 def check_writable(folder: Path) -> None:

@@ -33,7 +33,7 @@ from pydantic import Field, ValidationError
 from crypto.identity import Identity
 from dp.ledger import Ledger
 from secfed.errors import UserError
-from secfed.files.whole import json_text, sync_folder, try_lock, write_whole
+from secfed.files.whole import json_text, open_to_others, sync_folder, try_lock, write_whole
 from secfed.models.data import columns
 from secfed.node.consent import Consent
 from secfed.node.data_watch import DataWatch
@@ -112,7 +112,7 @@ class Home:
                 f"there is no node in {path} ({error.strerror})",
                 "Set one up with `secfed node init NAME`, or name another folder with --home",
             ) from error
-        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        if open_to_others(mode):
             raise UserError(
                 f"the node's folder {path} can be used by others than its owner (mode {stat.S_IMODE(mode):04o})",
                 f"Run `chmod 700 {path}`",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from crypto.identity import Identity
 from secfed.errors import UserError
+from secfed.files.whole import open_to_others
 
 _KEY_FILE_BYTES = 65
 _KEY_PATTERN = re.compile(rb"[0-9a-f]{64}\n?")
@@ -56,7 +57,7 @@ def read_identity(path: Path) -> Identity:
             f"the identity key {path} cannot be read ({error.strerror})",
             "Check the site's folder: the key is made once, when the organisation is enrolled",
         ) from error
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if open_to_others(mode):
         raise UserError(
             f"the identity key {path} can be used by others than its owner (mode {stat.S_IMODE(mode):04o})",
             f"Run `chmod 600 {path}`, and enrol a new key if somebody may have read this one",

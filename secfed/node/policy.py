@@ -7,19 +7,19 @@ patients may spend; what else it says narrows that further. A file that cannot b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dp.budgets import Grant
 from protocols.errors import ParameterError
 from protocols.parameters import HONEST_MIN, CohortRules
 from secfed.errors import Problems, UserError
-from secfed.files.toml import TOML_BYTES_MAX, as_json, parse_toml
+from secfed.files.toml import TOML_BYTES_MAX
 from secfed.study.manifest import HexDigest, Study, TaskSection
-from secfed.study.problems import all_problems
+from secfed.study.problems import read_table
 from secfed.study.sections import Section
 
 _IdentityKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -252,12 +252,4 @@ def load_policy_file(path: Path, site: str) -> PolicyFile:
             f"the policy of {site} cannot be read: {path} ({error.strerror})",
             "Every site needs a policy.toml; copy one from the demo and adapt it",
         ) from error
-    values = parse_toml(data, path)
-
-    def read(table: Mapping[str, Any]) -> PolicyFile:
-        return PolicyFile.model_validate_json(as_json(table, path))
-
-    try:
-        return read(values)
-    except ValidationError as error:
-        raise all_problems(path, data, values, error, read) from error
+    return read_table(PolicyFile, path, data)

@@ -7,7 +7,7 @@ signed. No network, no torch. Paths inside are relative to the file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,11 +22,11 @@ from dp.entries import delta_amount
 from protocols.errors import LocalError
 from protocols.parameters import CohortRules, OverflowCertificate
 from secfed.errors import UserError
-from secfed.files.toml import TOML_BYTES_MAX, as_json, parse_toml
+from secfed.files.toml import TOML_BYTES_MAX
 from secfed.study.algorithms import Algorithm
 from secfed.study.mechanisms import Privacy, mechanism_of
 from secfed.study.mechanisms.base import Mechanism
-from secfed.study.problems import all_problems, place_and_reason
+from secfed.study.problems import place_and_reason, read_table
 from secfed.study.sections import Section
 
 HexDigest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -266,15 +266,7 @@ def read_study_file(path: Path) -> tuple[Study, bytes]:
             f"the study file {path} cannot be read ({error.strerror})",
             "Give the path of a study.toml; `secfed study init` writes one to start from",
         ) from error
-    values = parse_toml(data, path)
-
-    def read(table: Mapping[str, Any]) -> Study:
-        return Study.model_validate_json(as_json(table, path))
-
-    try:
-        return read(values), data
-    except ValidationError as error:
-        raise all_problems(path, data, values, error, read) from error
+    return read_table(Study, path, data), data
 
 
 def first_problem(error: ValidationError) -> str:

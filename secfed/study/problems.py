@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from secfed.errors import Problems
+from secfed.files.toml import as_json, parse_toml
 from secfed.study.algorithms import STRATEGIES
 from secfed.study.mechanisms import MODES
 from secfed.study.sections import WITHOUT_EFFECT
@@ -22,6 +23,7 @@ _KEY = re.compile(r"\s*([A-Za-z0-9_-]+(?:\s*\.\s*[A-Za-z0-9_-]+)*)\s*=")
 _PASSES_MAX = 3
 
 Place = tuple[str | int, ...]
+AnyTable = TypeVar("AnyTable", bound=BaseModel)
 
 
 def place_and_reason(problem: ErrorDetails) -> tuple[Place, str]:
@@ -31,6 +33,28 @@ def place_and_reason(problem: ErrorDetails) -> tuple[Place, str]:
         place = (place[0], *place[2:])  # pydantic adds what was chosen; the file has no such table
     unknown = problem["type"] == "extra_forbidden"
     return place, "this key is unknown" if unknown else problem["msg"].removeprefix("Value error, ")
+
+
+def read_table(kind: type[AnyTable], path: Path, data: bytes) -> AnyTable:
+    """What a TOML file of a person's says, checked.
+
+    Args:
+        kind: what it is to be.
+        path: the file, for errors.
+        data: its bytes, or one more than a file may have.
+
+    Raises:
+        UserError: it is no TOML, or not of that kind: with everything that is wrong, each with its line.
+    """
+    values = parse_toml(data, path)
+
+    def read(table: Mapping[str, Any]) -> AnyTable:
+        return kind.model_validate_json(as_json(table, path))
+
+    try:
+        return read(values)
+    except ValidationError as error:
+        raise all_problems(path, data, values, error, read) from error
 
 
 def all_problems(

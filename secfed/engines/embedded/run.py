@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dp.errors import DPError
 from dp.ledger import Ledger
 from secfed.aggregator.aggregation import Aggregation, Work
 from secfed.aggregator.journal import is_begun
@@ -39,9 +38,9 @@ from secfed.rounds.deadlines import Deadlines
 from secfed.rounds.events import LocalStep, Note, OwnerTold, Reporter
 from secfed.rounds.run_facts import RunKind
 from secfed.study import account
-from secfed.study.approvals import SIGNATURES
+from secfed.study.approvals import SIGNATURES, StudyFile
 from secfed.study.base import find_base
-from secfed.study.manifest import Study, load_study
+from secfed.study.manifest import Study
 from secfed.study.text import in_columns
 
 _WRITTEN = (
@@ -62,8 +61,8 @@ _WRITTEN = (
 class Plan:
     """A run that has been checked and not yet begun."""
 
-    study: Study
-    study_path: Path
+    file: StudyFile
+    """The study, and the very bytes that were read: what is changed meanwhile is not run."""
     out: Path
     base: Path
     sites: tuple[Site, ...]
@@ -71,6 +70,11 @@ class Plan:
     simulation: Simulation
     epsilon_by_round: tuple[float, ...]
     """Nominal epsilon after each round."""
+
+    @property
+    def study(self) -> Study:
+        """What is run."""
+        return self.file.study
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +95,10 @@ def prepare(study_path: Path, out: Path) -> Plan:
     Raises:
         UserError, DPError: with what is wrong and the next step.
     """
-    study = load_study(study_path)
+    file = StudyFile.read(study_path)
+    study = file.study
     check_writable(out)
-    _check_out(study, study_path, out)
+    _check_out(file, out)
     folder = study_path.parent
     fields = columns(study)
     sites = tuple(
@@ -104,7 +109,7 @@ def prepare(study_path: Path, out: Path) -> Plan:
     base = find_base(study, folder)
     simulation = load_simulation(folder / "simulation.toml", study)
     account.check_noise(study)
-    return Plan(study, study_path, out, base, sites, test_set, simulation, account.epsilon_by_round(study))
+    return Plan(file, out, base, sites, test_set, simulation, account.epsilon_by_round(study))
 
 
 def execute(plan: Plan, reporter: Reporter, confirmed: Callable[[], bool] = lambda: True) -> Result:
@@ -129,7 +134,7 @@ def execute(plan: Plan, reporter: Reporter, confirmed: Callable[[], bool] = lamb
         raise UserError("the plan was not confirmed", "Nothing was started and nothing is spent")
     trainers = [trainer_for(study, index, opened, site.patients) for index, site in enumerate(plan.sites)]
     with alone_in(plan.out), _gone_unless_begun(plan), ExitStack() as stack:
-        _check_out(study, plan.study_path, plan.out)  # another process may have had it since
+        _check_out(plan.file, plan.out)  # another process may have had it since
         _lay_out(plan)
         nodes = _start_nodes(plan, trainers, stack, reporter)
         work = _work(plan, opened)
@@ -147,7 +152,7 @@ def _work(plan: Plan, opened: StudyModel) -> Work:
     """The study for the aggregator. Whoever does not answer at once is not waited for: nobody is on the way."""
     return Work(
         study=plan.study,
-        study_file=plan.study_path.read_bytes(),
+        study_file=plan.file.data,
         opened=opened,
         test_set=tokenise(plan.test_set, opened.tokenizer, plan.study.model.max_length),
         epsilon_by_round=plan.epsilon_by_round,
@@ -180,30 +185,31 @@ def _show_plan(plan: Plan, opened: StudyModel, reporter: Reporter) -> None:
     reporter.show(Note("\n".join([shown, *in_columns([("texts", told(figures))])])))
 
 
-def _check_out(study: Study, study_path: Path, out: Path) -> None:
+def _check_out(file: StudyFile, out: Path) -> None:
     """A folder holds one run. One of this very study that has not ended goes on.
 
     Raises:
         UserError: the folder holds another run, or one that has ended, or files that are no run's, or its sites have
             lost what they remember.
     """
-    folders = [out / "sites" / entry.name for entry in study.roster]
-    if (out / run_folder.SUMMARY).exists() and any((folder / LEDGER_FILE).exists() for folder in folders):
+    another = UserError(f"{out} holds another run already", "Give a new folder with --out")
+    folders = [out / "sites" / entry.name for entry in file.study.roster]
+    if (out / run_folder.SUMMARY).exists():
+        if not any((folder / LEDGER_FILE).exists() for folder in folders):
+            raise another
         raise UserError(
             f"{out} holds a run already, and its sites' privacy budget is spent on it",
             "Give a new folder with --out; to go on with these sites, grant a budget for a new study",
         )
     begun = is_begun(out)
-    ours = (out / run_folder.STUDY).is_file() and (out / run_folder.STUDY).read_bytes() == study_path.read_bytes()
-    if (out / run_folder.SUMMARY).exists():
-        raise UserError(f"{out} holds another run already", "Give a new folder with --out")
+    ours = (out / run_folder.STUDY).is_file() and (out / run_folder.STUDY).read_bytes() == file.data
     if not begun and not any((folder / STORE_FILE).exists() for folder in folders):
         _check_free(out, ours)
         return
     if not ours:
-        raise UserError(f"{out} holds another run already", "Give a new folder with --out")
+        raise another
     for folder in folders:  # every ledger has its reservation before any site has a store, and both before a round
-        if not is_reserved(study, folder / LEDGER_FILE):
+        if not is_reserved(file.study, folder / LEDGER_FILE):
             raise _forgotten(folder / LEDGER_FILE, folder.name, "what this study has spent")
         if begun and not (folder / STORE_FILE).exists():
             raise _forgotten(folder / STORE_FILE, folder.name, "which rounds it has joined")
@@ -269,7 +275,7 @@ def _reserve(plan: Plan, ledgers: list[Ledger]) -> None:
             reserve_once(study, site, ledger)
             if not held:
                 reserved.append(ledger)
-    except DPError:
+    except BaseException:
         for ledger in reserved:
             ledger.withdraw(study.digest)
         raise

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 
 from secfed.errors import UserError
-from secfed.files.whole import write_whole
+from secfed.files.whole import open_to_others, write_whole
 from secfed.findings import Finding, NotChecked, Warned, look
 
 SOON = timedelta(days=30)
@@ -141,17 +141,13 @@ def names_of(certificate: x509.Certificate) -> set[str]:
 
 
 def _key(kit: Kit, now: datetime) -> str:
-    if open_to_others(kit.key):
+    mode = kit.key.stat().st_mode
+    if open_to_others(mode):
         raise UserError(
-            f"the private key {kit.key} can be read by others (mode {stat.S_IMODE(kit.key.stat().st_mode):04o})",
+            f"the private key {kit.key} can be read by others (mode {stat.S_IMODE(mode):04o})",
             f"Run `chmod 600 {kit.key}`, and tell the federation's organiser if somebody may have read it",
         )
     return "its owner's alone to read"
-
-
-def open_to_others(path: Path) -> bool:
-    """Whether anybody but its owner may use a file."""
-    return bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
 
 
 def _fits(kit: Kit, now: datetime) -> str:

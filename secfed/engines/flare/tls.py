@@ -18,6 +18,7 @@ from pathlib import Path
 
 from secfed.engines.flare.proxy import ask, ignored, proxy_for
 from secfed.errors import UserError
+from secfed.files.whole import open_to_others
 
 _CONNECT_SECONDS = 10.0
 _ANSWER_SECONDS = 3.0
@@ -128,7 +129,7 @@ def _context(server: Server) -> ssl.SSLContext:
         return context
     try:
         mode = server.key.stat().st_mode
-        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        if open_to_others(mode):
             raise UserError(
                 f"the TLS key {server.key} can be used by others than its owner (mode {stat.S_IMODE(mode):04o})",
                 f"Run `chmod 600 {server.key}`, and get a new one if somebody may have read it",
