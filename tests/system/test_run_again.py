@@ -14,9 +14,15 @@ from typing import Any
 
 import pytest
 
+from dp.ledger import Ledger
 from secfed.cli import main
 from secfed.demo.workspace import DemoSettings, prepare_demo
+from secfed.engines.embedded.run import execute, prepare
+from secfed.errors import UserError
 from secfed.files.whole import alone_in
+from secfed.node.sites import LEDGER_FILE, Site, is_reserved, reserve_once
+from secfed.rounds.events import Event
+from secfed.study.manifest import Study
 from secfed.verify.folder import verify_folder
 from tests.tiny import make_tiny_base
 
@@ -225,6 +231,62 @@ def test_too_few_sites_for_a_round_end_the_run_and_leave_nothing(
     said = assert_refused(command(workspace, tmp_path / "out"), "too few sites take part for a round", capsys)
     assert "the disk of this site is broken" in said
     assert not (tmp_path / "out").exists()
+
+
+class Silent:
+    def show(self, event: Event) -> None:
+        """Nothing."""
+
+
+def test_a_study_that_is_edited_while_its_plan_is_confirmed_is_run_and_kept_as_it_was(
+    workspace: Path, tmp_path: Path
+) -> None:
+    mine, out = tmp_path / "mine", tmp_path / "out"
+    shutil.copytree(workspace, mine)
+    before = (mine / "study.toml").read_bytes()
+
+    def confirmed() -> bool:
+        (mine / "study.toml").write_bytes(before.replace(b'name = "icd-chapters"', b'name = "another"'))
+        return True
+
+    execute(prepare(mine / "study.toml", out), Silent(), confirmed)
+    assert (out / "study.toml").read_bytes() == before
+    assert verify_folder(out).problem is None
+
+
+def test_a_folder_that_somebody_has_used_since_it_was_looked_at_is_refused(workspace: Path, tmp_path: Path) -> None:
+    plan = prepare(workspace / "study.toml", tmp_path / "out")
+    (tmp_path / "out" / "receipts").mkdir(parents=True)
+    (tmp_path / "out" / "receipts" / "0001.cbor").write_bytes(b"another's")
+    with pytest.raises(UserError, match="another run"):
+        execute(plan, Silent())
+    assert (tmp_path / "out" / "receipts" / "0001.cbor").read_bytes() == b"another's"
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), UserError("no", "Next step"), KeyboardInterrupt]
+)
+def test_a_reservation_that_fails_at_one_site_is_withdrawn_at_those_before_it(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """In the study's own folder, where what the sites remember lies beside their keys and stays."""
+    mine, seen = tmp_path / "mine", 0
+    shutil.copytree(workspace, mine)
+    plan = prepare(mine / "study.toml", mine)
+
+    def third_fails(study: Study, site: Site, ledger: Ledger) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == 3:
+            raise error
+        reserve_once(study, site, ledger)
+
+    monkeypatch.setattr("secfed.engines.embedded.run.reserve_once", third_fails)
+    with pytest.raises((UserError, KeyboardInterrupt)):
+        execute(plan, Silent())
+    for site in plan.sites:
+        if (site.records / LEDGER_FILE).exists():
+            assert not is_reserved(plan.study, site.records / LEDGER_FILE), site.name
 
 
 def assert_refused(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> str:
