@@ -68,6 +68,22 @@ def test_a_node_away_for_rounds_catches_up_from_receipts_and_sums(tmp_path: Path
     assert federation.trainers[4].trained == [1, 4]
 
 
+def test_a_node_that_never_gets_any_further_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says to every header that it stands at the beginning, whatever it was sent."""
+    federation = Federation(make_study(), tmp_path)
+    stuck, asked = federation.nodes[4], itertools.count(1)
+    behind = encode(Standing(4, 0, stuck.chain.state.digest(stuck.chain.layout)))
+
+    def handle(request: bytes) -> bytes:
+        assert next(asked) < 100, "it is asked without end"
+        return behind
+
+    monkeypatch.setattr(stuck, "handle", handle)
+    _, records = federation.run()
+    assert [record.void for record in records] == [False] * 4
+    assert not any("hospital-4" in record.survivors for record in records)
+
+
 def test_a_node_away_in_the_last_round_still_gets_the_final_model(tmp_path: Path) -> None:
     federation = Federation(make_study(), tmp_path, cuts=(cut(4, 4, "advertise"),))
     federation.run()
