@@ -19,8 +19,7 @@ from crypto.identity import Identity
 from dp.ledger import Ledger
 from secfed.doctor.checkup import examine_node
 from secfed.doctor.machine import Machine
-from secfed.engines.flare.tls import Server, parse_address
-from secfed.errors import UserError
+from secfed.engines.flare.tls import Server
 from secfed.findings import Finding
 from secfed.node.home import Home
 from secfed.node.status import node_status
@@ -371,12 +370,6 @@ def test_a_ca_that_is_none_is_named(home: Home, authority: Authority, tmp_path: 
         found = connect(home, Server("127.0.0.1", 1, path))["server"]
         assert "holds no certificate" in found.text
         assert "--ca" in found.fix
-
-
-@pytest.mark.parametrize("text", ["host", "host:", ":80", "host:0", "host:65536", "host:x", "host:\u0664"])
-def test_what_is_no_address_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match="no address"):
-        parse_address(text)
 
 
 def test_the_command_ends_with_0_where_all_is_well_and_with_1_where_something_is_not(

@@ -18,7 +18,6 @@ from cryptography import x509
 
 from secfed.doctor.checkup import examine_aggregator, examine_node
 from secfed.engines.flare import processes
-from secfed.engines.flare.clocks import Clocks
 from secfed.engines.flare.jobs import connect
 from secfed.engines.flare.kit_check import KIT_FILE, certificate_of, check_start, read_kit, remembered
 from secfed.engines.flare.kit_watch import KitWatch
@@ -390,19 +389,3 @@ def test_the_commands_of_a_renewal(
     assert f"secfed node run {kits.site}" in capsys.readouterr().out
     assert exit_code(monkeypatch, "federation", "install", certificate, "--kit", kits.other) == 2
     assert f"is for {SITE}" in capsys.readouterr().err
-
-
-def test_a_clock_that_is_off_is_told_once(tmp_path: Path) -> None:
-    told: list[str] = []
-    clocks, ours = Clocks(told.append), now()
-    for theirs in (None, ours, ours - timedelta(minutes=4)):
-        clocks.compare(theirs, ours)
-    assert told == []
-    for _ in range(3):
-        clocks.compare(ours - timedelta(hours=1), ours)
-    assert [line.split(":")[0] for line in told] == ["this machine's clock is 60 minutes ahead of the aggregator's"]
-    clocks.compare(None, ours)
-    clocks.compare(ours, ours)
-    clocks.compare(ours + DAY, ours)
-    assert "agree again" in told[1]
-    assert "24 hours behind the aggregator's" in told[2]
