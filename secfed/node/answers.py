@@ -1,19 +1,13 @@
 """A node's answer to any request of the coordinator, whatever carries it.
 
-Who is asked and refuses answers with silence; why, only its owner is told. That is the caller's part.
+Both engines call `answer_of`. A node that refuses raises; the engine then sends nothing, and tells the owner why.
 """
 
 from __future__ import annotations
 
 from dp.ledger_copy import write_copy
 from protocols.errors import WrongSession
-from protocols.wire import (
-    Limits,
-    decode,
-    encode,
-    message_type,
-    most_map_bytes,
-)
+from protocols.wire import Limits, decode, encode, message_type, most_map_bytes
 from secfed.node.books import hand_over
 from secfed.node.consent import KeepsOut
 from secfed.node.node import Node
@@ -21,8 +15,6 @@ from secfed.rounds.channel import most_request_bytes
 from secfed.rounds.handover import Attendance, AttendanceRequest, Handover, HandoverRequest, limits_of
 
 _NO_LIMITS = Limits(0, 0)
-
-
 _SMALL_BYTES = max(most_map_bytes(kind, _NO_LIMITS) for kind in (AttendanceRequest, HandoverRequest))
 """Of the two requests that are not the node's own."""
 
@@ -53,6 +45,7 @@ def answer_of(node: Node, approval: bytes, request: bytes) -> bytes:
 
 
 def most_bytes(node: Node) -> int:
+    """The most bytes that a request to this node has; a longer one is none."""
     return max(_SMALL_BYTES, most_request_bytes(Limits(len(node.study.roster), node.chain.shape.packed_bytes)))
 
 

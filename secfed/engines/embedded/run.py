@@ -267,7 +267,10 @@ def _lay_out(plan: Plan) -> None:
 
 
 def _reserve(plan: Plan, ledgers: list[Ledger]) -> None:
-    """Grant what each policy grants, and reserve the whole study at every hospital, before any training: or at none."""
+    """Grant what each policy grants, and reserve the whole study at every site before any training, or at none.
+
+    Where a run goes on, its sites hold their reservations already.
+    """
     study, reserved = plan.study, []
     try:
         for site, ledger in zip(plan.sites, ledgers, strict=True):
