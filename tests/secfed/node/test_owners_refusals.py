@@ -24,6 +24,7 @@ from secfed.node.privacy_plan import privacy_plan
 from secfed.node.sites import LEDGER_FILE, Site, read_site, reserve
 from secfed.rounds.run_facts import RunKind
 from secfed.study.account import check_noise, price
+from secfed.study.approvals import StudyFile
 from secfed.study.manifest import Study
 from tests.secfed.federation import BASE_DIGEST, Federation, identities, make_policy, make_study
 
@@ -168,7 +169,7 @@ def plan_of(study: Study, folder: Path, epsilons: tuple[float, ...]) -> Plan:
         records = folder / f"site-{index}"
         records.mkdir(exist_ok=True)
         sites.append(Site(f"hospital-{index}", identities(5)[index], make_policy(epsilon=granted), {}, records))
-    return Plan(study, folder, folder, folder, tuple(sites), {}, Simulation(), (8.0,))
+    return Plan(StudyFile(study, b""), folder, folder, tuple(sites), {}, Simulation(), (8.0,))
 
 
 def test_where_one_hospital_refuses_at_the_last_moment_nothing_is_spent_at_the_others(tmp_path: Path) -> None:
