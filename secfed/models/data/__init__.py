@@ -1,0 +1,32 @@
+"""Patients and their records: read from a hospital's files, checked strictly, turned into tensors of fixed shape.
+
+    a file -> rows.py (and a module for each format) -> records.py -> patients.py -> tokens.py -> tensors
+
+Nothing about a record depends on other records: labels, vocabulary and length come from the study.
+"""
+
+from secfed.models.data.faults import BadRow, DataError
+from secfed.models.data.jsonl import LINE_BYTES_MAX
+from secfed.models.data.patients import Survey, read_patients, read_test_set, survey
+from secfed.models.data.records import Columns, Record, columns, record_of, text_of
+from secfed.models.data.rows import Row, read_rows
+from secfed.models.data.tokens import encode, tokenise
+
+__all__ = [
+    "LINE_BYTES_MAX",
+    "BadRow",
+    "Columns",
+    "DataError",
+    "Record",
+    "Row",
+    "Survey",
+    "columns",
+    "encode",
+    "read_patients",
+    "read_rows",
+    "read_test_set",
+    "record_of",
+    "survey",
+    "text_of",
+    "tokenise",
+]

@@ -1,0 +1,50 @@
+"""JSON lines: one JSON object a line, in UTF-8. Blank lines are passed over."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, BinaryIO
+
+from secfed.models.data.faults import BadRow
+from secfed.models.data.rows import Row, Rows
+
+LINE_BYTES_MAX = 1 << 20
+"""A longer line is refused: a record is one note, not a file without line breaks."""
+
+
+def rows(file: BinaryIO) -> Rows:
+    """The objects of a file that is open for reading; a bad line comes as a `BadRow`."""
+    number = 0
+    while line := file.readline(LINE_BYTES_MAX + 1):
+        number += 1
+        place = f"line {number}"
+        if len(line) > LINE_BYTES_MAX:
+            yield BadRow(place, "is longer than 1 MiB", "Write one record a line, as JSON lines")
+            while line and not line.endswith(b"\n"):
+                line = file.readline(LINE_BYTES_MAX)
+        elif line.strip():
+            yield _row(place, line)
+
+
+def _row(place: str, line: bytes) -> Row | BadRow:
+    # No error of json's is kept: it carries the line itself, and tracebacks get passed on.
+    try:
+        values = json.loads(line, object_pairs_hook=_each_once)
+    except _Repeated:
+        return BadRow(place, "has a key twice", "Write every key once: nobody knows which value is meant")
+    except (ValueError, RecursionError):
+        return BadRow(place, "is not JSON", "Write one JSON object a line, in UTF-8")
+    if not isinstance(values, dict):
+        return BadRow(place, "is not a JSON object", "Write one JSON object a line")
+    return Row(place, values)
+
+
+class _Repeated(Exception):
+    """A JSON object has a key twice."""
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise _Repeated
+    return values

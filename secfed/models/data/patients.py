@@ -1,0 +1,109 @@
+"""Patients and their records: the rows of a file, checked strictly, and grouped by patient.
+
+Several records a patient; the study names the columns and lists the labels. All bad rows are told at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from secfed.models.data.faults import BadRow, DataError, Faults
+from secfed.models.data.records import Columns, Record, record_of, text_of
+from secfed.models.data.rows import Row, read_rows
+from secfed.models.data.spellings import Spellings
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What is in a data file, for its owner's eyes."""
+
+    patients: int
+    records: int
+    most_records: int
+    """Of one patient."""
+    labels: tuple[str, ...]
+    """All that occur, sorted."""
+
+
+def survey(path: Path, columns: Columns) -> Survey:
+    """Read a whole data file as `read_patients` does, before there is a study that lists its labels.
+
+    Raises:
+        DataError: the file cannot be read, holds no record, or rows are no records.
+    """
+    counts: dict[str, int] = {}
+    labels: set[str] = set()
+
+    def texts(row: Row) -> str:
+        text_of(row, columns.text)
+        return text_of(row, columns.label)
+
+    for patient, label in checked(path, columns.patient, texts):
+        counts[patient] = counts.get(patient, 0) + 1
+        labels.add(label)
+    if not counts:
+        raise DataError(f"{path} holds no record", "Point it at a file with one JSON object a line")
+    return Survey(len(counts), sum(counts.values()), max(counts.values()), tuple(sorted(labels)))
+
+
+def read_patients(
+    path: Path, columns: Columns, labels: Sequence[str], owner: str, advice: str = "Point it at this hospital's records"
+) -> dict[str, list[Record]]:
+    """One hospital's records, grouped by patient, in the order of the file.
+
+    Args:
+        path: a data file.
+        columns: the fields that every record has; other fields are ignored.
+        labels: the study's labels.
+        owner: whose file it is, for the error's text.
+        advice: what to do where it holds no record.
+
+    Raises:
+        DataError: the file cannot be read, holds no record, or rows are not what the study describes.
+    """
+    index_of = {label: index for index, label in enumerate(labels)}
+    patients: dict[str, list[Record]] = {}
+    for patient, record in checked(path, columns.patient, lambda row: record_of(row, columns, index_of)):
+        patients.setdefault(patient, []).append(record)
+    if not patients:
+        raise DataError(f"{owner} has no patients: {path} holds no record", advice)
+    return patients
+
+
+def read_test_set(path: Path, columns: Columns, labels: Sequence[str]) -> dict[str, list[Record]]:
+    """The held-out records on which accuracy is measured; same format and errors as `read_patients`."""
+    return read_patients(
+        path, columns, labels, "the test set", "Point it at held-out records, public or synthetic ones: no patients'"
+    )
+
+
+def checked(path: Path, patient_column: str, make: Callable[[Row], Made]) -> Iterator[tuple[str, Made]]:
+    """Every row's patient, and what is made of the row. After the last row all bad ones are told at once.
+
+    Args:
+        path: a data file.
+        patient_column: says whose row it is.
+        make: makes something of a row, or raises BadRow.
+
+    Raises:
+        DataError: the file cannot be read, or rows are bad. Whatever came before is not to be used then.
+    """
+    spellings, faults = Spellings(patient_column), Faults(path)
+    for row in read_rows(path):
+        if isinstance(row, BadRow):
+            faults.add(row)
+            continue
+        try:
+            patient = text_of(row, patient_column)
+            made = make(row)
+            spellings.check(patient, row.place)
+        except BadRow as bad:
+            faults.add(bad)
+            continue
+        yield patient, made
+    faults.check()
