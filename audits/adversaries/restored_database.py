@@ -161,7 +161,7 @@ def _hides_spend(federation: Federation, node: int, number: int) -> bool:
 
 def _shifted(federation: Federation, data: bytes) -> bytes:
     """The published sum, one step higher, under the tag that the colluder's key gives; other messages as they are."""
-    shape, client = federation.chain.shape, federation.nodes[CORRUPT]._client
+    shape, client = federation.chain.shape, federation.nodes[CORRUPT]._session.client
     limits = federation.limits
     if client is None or message_type(data, most_map_bytes(RoundOpening, limits), None) != Published.TYPE:
         return data

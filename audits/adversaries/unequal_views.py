@@ -129,7 +129,7 @@ def _learn(
 ) -> AnyMessage | None:
     """What the node answers, learned; with all that the corrupt node holds then. None if it refuses."""
     answer = federation.send(node, encode(request))
-    client = federation.nodes[node]._client
+    client = federation.nodes[node]._session.client
     if node == CORRUPT and client is not None:
         learned.search(client)
     if not answer:

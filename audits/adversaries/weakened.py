@@ -33,8 +33,10 @@ from protocols.session import Context
 from protocols.steps import State, received
 from protocols.wire import encode
 from secfed.aggregator import handover
-from secfed.node import books
+from secfed.node import books, locks, restored
 from secfed.node.node import Node
+from secfed.node.parts import NodeParts
+from secfed.node.session import Session
 from secfed.node.store import NodeStore
 from secfed.rounds.chain import Chain
 from secfed.rounds.channel import RoundOpening
@@ -158,7 +160,7 @@ def openings_past_the_lock() -> Weakening:
     honest = Node._open_round
 
     def open_round(node: Node, message: RoundOpening) -> bytes:
-        with patch.object(Node, "_unfinished", _nothing):
+        with patch.object(locks, "unfinished", _nothing):
             return honest(node, message)
 
     rule = "a node that signed a round offers it, and joins no other"
@@ -178,14 +180,14 @@ def restores_not_announced() -> Weakening:
 
 def forgotten_spend_not_committed() -> Weakening:
     """A node that adopts a receipt of a round which its ledger does not know leaves the ledger as it is."""
-    honest = Node._check_spend
+    honest = restored.check_spend
 
-    def check_spend(node: Node, number: int) -> None:
+    def check_spend(parts: NodeParts, chain: Chain, number: int) -> None:
         with patch.object(Ledger, "commit", _nothing):
-            honest(node, number)
+            honest(parts, chain, number)
 
     rule = "a round that the ledger has forgotten is committed anew"
-    return Weakening(rule, patch.object(Node, "_check_spend", check_spend))
+    return Weakening(rule, patch.object(restored, "check_spend", check_spend))
 
 
 def unchecked_signatures(*labels: str) -> Weakening:
@@ -237,7 +239,7 @@ def copies_of_any_study() -> Weakening:
 
 def no_lock() -> Weakening:
     """A node forgets what it signed until it has a receipt."""
-    return Weakening("a node keeps to what it signed", patch.object(Node, "_unfinished", _nothing))
+    return Weakening("a node keeps to what it signed", patch.object(locks, "unfinished", _nothing))
 
 
 def floor_forgotten() -> Weakening:
@@ -254,16 +256,8 @@ def floor_forgotten() -> Weakening:
 
 def sessions_outlive_adoption() -> Weakening:
     """A node's open session goes on when the node adopts a receipt."""
-    honest = Node._adopt
-
-    def adopt(node: Node, links: Any) -> None:
-        session, node._client = node._client, None
-        try:
-            honest(node, links)
-        finally:
-            node._client = session
-
-    return Weakening("a session ends when a receipt is adopted", patch.object(Node, "_adopt", adopt))
+    outlives = patch.object(Session, "end_unless_on", _nothing)
+    return Weakening("a session ends when a receipt is adopted", outlives)
 
 
 def signers_not_counted(quorum: int) -> Weakening:
@@ -274,7 +268,7 @@ def signers_not_counted(quorum: int) -> Weakening:
 
 def echoes_not_counted(signers: int) -> Weakening:
     """A node co-signs whatever it is shown, as if enough survivors had signed it."""
-    enough = patch("secfed.node.node.count_signers", lambda statement, signatures, roster: signers)
+    enough = patch("secfed.node.echo.count_signers", lambda statement, signatures, roster: signers)
     return Weakening("an echo needs more than c signatures", enough)
 
 

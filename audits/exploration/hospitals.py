@@ -150,7 +150,7 @@ class StudyNode:
     def _after(self, state: int, messages: tuple[bytes, ...]) -> int:
         """The local state after these messages; the same one if they have changed nothing."""
         node = self._scratch.pop(state, None) or self._copy(self._nodes[state])
-        before, session, answer = _marks(node), node._client, b""
+        before, session, answer = _marks(node), node._session.client, b""
         try:
             for message in messages:
                 answer = node.handle(message)
@@ -158,8 +158,8 @@ class StudyNode:
             self.refused[type(error).__name__] += 1
             answer = b""
         said = [*self._said(node, answer), *self._parted(node), *self._strayed(node, answer)]
-        if node._client is not session and node._client is not None:
-            said.append(self._joined(node._client, self._facts[state]))
+        if node._session.client is not session and node._session.client is not None:
+            said.append(self._joined(node._session.client, self._facts[state]))
         facts = self._facts[state] | self._names.bits(said)
         if _marks(node) != before:
             return self._state_of(node, facts | self._names.bits(self._parted(self._restarted(node))))
@@ -177,9 +177,9 @@ class StudyNode:
 
     def _copy(self, node: Node) -> Node:
         twin = self._restarted(node)
-        twin.chain = copy.copy(node.chain)
-        twin._client = None if node._client is None else copy_of(node._client)
-        twin._end.begin()  # time does not pass here: no session ends by itself
+        twin._replica.chain = copy.copy(node.chain)
+        twin._session.client = None if node._session.client is None else copy_of(node._session.client)
+        twin._session.end.begin()  # time does not pass here: no session ends by itself
         return twin
 
     def _joined(self, client: Client, facts: int) -> Fact:
@@ -190,7 +190,7 @@ class StudyNode:
 
     def _strayed(self, node: Node, answer: bytes) -> Iterator[Fact]:
         """A fact that must not be: training on, or signing about, another state than the session's."""
-        client, trainer = node._client, cast(_WatchedTrainer, node.parts.trainer)
+        client, trainer = node._session.client, cast(_WatchedTrainer, node.parts.trainer)
         trained_on, trainer.trained_on = trainer.trained_on, None
         if client is not None and trained_on not in (None, client.config.context.state):
             yield "strayed", self.index, "trained on"
@@ -209,7 +209,7 @@ class StudyNode:
 
     def _in_session(self, node: Node) -> Iterator[Request]:
         """What may come in the session that the node is in."""
-        client = node._client
+        client = node._session.client
         if client is None or client.state not in _LIVE:
             return
         context = client.config.context
@@ -225,7 +225,7 @@ class StudyNode:
         if not answer:
             return
         name = message_type(answer, _MOST_BYTES, None)
-        client = cast(Client, node._client)
+        client = cast(Client, node._session.client)
         if name == Advertise.TYPE:
             yield "joined", self.index, client.config.context.digest()
         elif name == Agree.TYPE:
@@ -252,9 +252,9 @@ class StudyNode:
 
     def _state_of(self, node: Node, facts: int) -> int:
         """The number of this local state; a new one the first time."""
-        client = node._client
+        client = node._session.client
         if client is not None and client.state not in _LIVE:
-            node._client = client = None  # it answers nothing new any more
+            node._session.client = client = None  # it answers nothing new any more
         key = (
             facts,
             _rows(node.parts.store),
@@ -278,7 +278,7 @@ def explored_entropy(studies: Studies) -> AbstractContextManager[object]:
     def client(config: SessionConfig, index: int, *arguments: Any, **rest: Any) -> Client:
         return Client(config, index, *arguments, entropy=studies.entropy(index, config.context.digest()), **rest)
 
-    return patch("secfed.node.node.Client", client)
+    return patch("secfed.node.session.Client", client)
 
 
 def _ledger(node: Node) -> _RoundLedger:
@@ -287,7 +287,7 @@ def _ledger(node: Node) -> _RoundLedger:
 
 def _marks(node: Node) -> _Key:
     """What differs from before if a request has done anything to the node."""
-    client = node._client
+    client = node._session.client
     session = None if client is None else (id(client), client.state, len(client._answers))
     return node.parts.store._database.total_changes, node.chain.length, _ledger(node).entries, session
 

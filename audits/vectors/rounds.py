@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 import dp.ledger
 import secfed.node.books
 import secfed.node.node
+import secfed.node.session
 from audits.reference import node as reference_node
 from audits.reference import study as reference_study
 from audits.reference.ledger import Site
@@ -156,7 +157,7 @@ def _drawn_as_recorded(rounds: Rounds) -> Iterator[None]:
     ids = SimpleNamespace(urandom=lambda size: next(numbers).to_bytes(size, "big"))
     facts = RunFacts(**rounds.ledger["facts"])
     with (
-        patch.object(secfed.node.node, "Client", partial(Client, entropy=partial(_exactly, rounds.root))),
+        patch.object(secfed.node.session, "Client", partial(Client, entropy=partial(_exactly, rounds.root))),
         patch.object(dp.ledger, "os", ids),
         patch.object(secfed.node.books, "facts_here", lambda *_: facts),
     ):

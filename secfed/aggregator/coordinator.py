@@ -16,7 +16,7 @@ from protocols.events import Rejected
 from protocols.messages import Signature
 from protocols.receipts import Receipt, Statement, valid_signers
 from protocols.session import SessionConfig
-from protocols.wire import AnyMessage, Limits, Message, decode, encode, message_type
+from protocols.wire import AnyMessage, Message, decode, encode, message_type
 from secfed.aggregator.records import RoundRecord, Traffic
 from secfed.rounds.chain import Chain
 from secfed.rounds.channel import (
@@ -88,7 +88,7 @@ class Coordinator:
         self._read_left_out = left_out
         self._left_out: frozenset[int] = frozenset()
         self._epsilon_by_round = epsilon_by_round
-        self._limits = Limits(len(study.roster), self.chain.shape.packed_bytes)
+        self._limits = self.chain.limits
         self._faults = FaultLog(study, self._limits)
 
     def resume(self, links: Sequence[Link], records: Sequence[RoundRecord]) -> None:

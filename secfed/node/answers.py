@@ -46,7 +46,7 @@ def answer_of(node: Node, approval: bytes, request: bytes) -> bytes:
 
 def most_bytes(node: Node) -> int:
     """The most bytes that a request to this node has; a longer one is none."""
-    return max(_SMALL_BYTES, most_request_bytes(Limits(len(node.study.roster), node.chain.shape.packed_bytes)))
+    return max(_SMALL_BYTES, most_request_bytes(node.chain.limits))
 
 
 def attendance(node: Node, approval: bytes, request: bytes) -> bytes:

@@ -10,6 +10,7 @@ that can still get one. It does so in memory: a node that starts again has nothi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from protocols.client import Client
@@ -30,12 +31,14 @@ class _Shown:
 class Views:
     """What one node was shown of the rounds that its chain has not passed."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, tell_owner: Callable[[str], None]) -> None:
         """
         Args:
             study: gives the names.
+            tell_owner: shows a line to the owner.
         """
         self._study = study
+        self._tell_owner = tell_owner
         self._earlier: dict[int, _Shown] = {}
 
     def keep(self, client: Client) -> None:
@@ -49,16 +52,22 @@ class Views:
         }
         self._earlier[client.config.context.round_number] = ended
 
-    def difference(self, client: Client | None, statement: Statement) -> str | None:
-        """How a statement differs from what this node saw of the same round, for its owner.
+    def compare(self, client: Client | None, statement: Statement) -> bool:
+        """Whether a statement says what this node saw of the same round. Its owner is told of a difference.
 
         Args:
             client: the node's last session; None if it has had none since it started.
             statement: what a receipt, or a request to co-sign, says of a round.
 
         Returns:
-            A line; None where both agree as far as the node got, or where it saw nothing of that round.
+            Also true where both agree as far as the node got, or where it saw nothing of that round.
         """
+        difference = self._difference(client, statement)
+        if difference is not None:
+            self._tell_owner(difference)
+        return difference is None
+
+    def _difference(self, client: Client | None, statement: Statement) -> str | None:
         number = statement.round_number
         is_last = client is not None and client.config.context.round_number == number
         shown = _shown(client) if client is not None and is_last else self._earlier.get(number)

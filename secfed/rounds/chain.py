@@ -12,6 +12,7 @@ from protocols.errors import NotCanonical, WrongSession
 from protocols.parameters import RoundShape
 from protocols.receipts import Receipt, Statement, check_statement, sum_digest, verify_receipt
 from protocols.session import Context
+from protocols.wire import Limits
 from secfed.rounds.strategies import Layout, ModelState, first_state, next_state
 from secfed.study.manifest import Study
 
@@ -35,6 +36,8 @@ class Chain:
         self.length = 0
         dimension = first.adapter.size + study.mechanism.elements_beside_gradient
         self.shape = RoundShape(dimension, study.overflow_certificate.ring_bits)
+        self.limits = Limits(len(study.roster), self.shape.packed_bytes)
+        """Of the messages about this study."""
 
     def context(self, round_number: int) -> Context:
         """What a round with this number, on top of this chain, is bound to."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from protocols import encoding
 from protocols.errors import ProtocolError
 from protocols.receipts import Receipt, sum_digest, valid_signers, verify_receipt
-from protocols.wire import Limits, decode, most_map_bytes
+from protocols.wire import decode, most_map_bytes
 from secfed.reports.folder import FIRST_STATE, RECEIPTS, SUMS, read_first_state, receipt_file, sum_file
 from secfed.rounds.chain import Chain
 from secfed.study.manifest import Study
@@ -125,7 +125,7 @@ def check_round(folder: Path, chain: Chain, number: int) -> Receipt:
 def _read_receipt(folder: Path, chain: Chain, number: int) -> Receipt:
     """A receipt whose form, place in the chain and signatures hold, all of them."""
     study, place = chain.study, receipt_file(number)
-    limits = Limits(len(study.roster), chain.shape.packed_bytes)
+    limits = chain.limits
     data = read_file(folder, place, most_map_bytes(Receipt, limits))
     receipt = decode(Receipt, data, limits, None)
     if receipt.statement.round_number != number:

@@ -17,13 +17,14 @@ from audits.simulator.world import CORRUPT, VICTIM, Conversation, World
 from crypto import shamir
 from crypto.identity import Identity
 from crypto.kdf import digest
-from protocols import client, session
+from protocols import client, receipts, session
 from protocols.errors import BadSignature, CohortTooSmall, WrongLength
 from protocols.messages import Agreement, Signature
 from protocols.parameters import CohortRules, RoundShape
 from protocols.steps import Received, State
 from protocols.wire import Limits, Number, Source, encode
-from secfed.node.node import Node
+from secfed.node import echo, locks, node, restored
+from secfed.node import session as node_session
 
 PLANTED = """
 from contextlib import contextmanager
@@ -250,7 +251,7 @@ def test_a_weakening_calls_the_function_without_the_line() -> None:
 
 def raise_lines() -> Iterator[str]:
     """Every `raise` of the node and of its session."""
-    for module in (client, sys.modules[Node.__module__], session, sys.modules["protocols.receipts"]):
+    for module in (client, node, echo, locks, restored, node_session, session, receipts):
         name = module.__name__.replace(".", "/")
         lines = Path(str(module.__file__)).read_text().splitlines()
         yield from (f"{name}.py:{at}" for at, text in enumerate(lines, 1) if text.strip().startswith("raise "))

@@ -16,7 +16,6 @@ from audits.reference.notation import parse_cbor
 from audits.vectors import round_answers, rounds
 from audits.vectors.rounds import Rounds, check_case
 from audits.vectors.splices import Splice
-from secfed.node.node import Node
 from secfed.rounds.faults import NodeClaims
 
 
@@ -78,19 +77,19 @@ def test_both_readers_take_the_honest_answers_and_a_reader_that_takes_others_is_
 
 WITHOUT: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
     "stopping at an empty sum": (
-        lambda patch: patch.setattr(Node, "_kept_sum", lambda *_: b""),
+        lambda patch: patch.setattr("secfed.node.locks.kept_sum", lambda *_: b""),
         "the last link without its sum",
     ),
     "the lock": (
-        lambda patch: patch.setattr(Node, "_unfinished", lambda _: None),
+        lambda patch: patch.setattr("secfed.node.locks.unfinished", lambda *_: None),
         "locked: an offer to an older opening",
     ),
     "the restored node's waiting": (
-        lambda patch: patch.setattr(Node, "_check_restored", lambda _: None),
+        lambda patch: patch.setattr("secfed.node.restored.check_restored", lambda *_: None),
         "a node that was put back signs nothing",
     ),
     "the comparison with what was shown": (
-        lambda patch: patch.setattr("secfed.node.views.Views.difference", lambda *_: None),
+        lambda patch: patch.setattr("secfed.node.views.Views.compare", lambda *_: True),
         "an echo of a session other than its own",
     ),
     "the end of a study for good": (

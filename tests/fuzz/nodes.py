@@ -7,6 +7,7 @@ its store in memory.
 
 from __future__ import annotations
 
+import copy
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -55,7 +56,7 @@ class Moment:
     def of(cls, node: Node) -> Moment:
         return cls(
             node,
-            None if node._client is None else copied(node._client),
+            None if node._session.client is None else copied(node._session.client),
             dict(vars(node.chain)),
             _image(node.parts.ledger._connection),
             _image(node.parts.store._database),
@@ -76,10 +77,12 @@ class Moment:
         )
         study, identity = self.node.study, self.node.parts.identity
         twin._claims = NodeClaims(study, self.node.index, identity, lambda text: None)
-        twin.chain = object.__new__(Chain)
+        twin._replica = copy.copy(self.node._replica)
+        twin._replica.chain = object.__new__(Chain)
         for name, value in self.chain.items():
             setattr(twin.chain, name, value)
-        twin._client = None if self.client is None else copied(self.client)
+        twin._session = copy.copy(self.node._session)
+        twin._session.client = None if self.client is None else copied(self.client)
         return twin
 
 
@@ -144,7 +147,7 @@ class Recorded:
         self.moments = channel.moments
         self.messages = list(dict.fromkeys(channel.messages))
         self.messages += [encode(link.receipt) for link in coordinator.links]
-        self.limits = federation.nodes[_NODE]._limits
+        self.limits = federation.nodes[_NODE].chain.limits
         faults = _faults(federation)
         self.messages.append(encode(faults.complaints[0]))
         for kind in (RoundOpening, StudyClosing):

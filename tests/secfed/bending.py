@@ -21,7 +21,7 @@ def bend_answers(federation: Federation, node: int, kind: Any, change: Callable[
 
     def bent(request: bytes) -> bytes:
         answer = handle(request)
-        limits = federation.nodes[node]._limits
+        limits = federation.nodes[node].chain.limits
         if answer and message_type(answer, 1 << 20, node) == kind.TYPE and next(left) > 0:
             return change(decode(kind, answer, limits, node))
         return answer

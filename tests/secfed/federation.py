@@ -139,8 +139,12 @@ class Federation:
         return Node(
             self.study,
             NodeParts(name, key, make_policy(), ledger, store, self.trainers[index]),
-            tell_owner=lambda name, text: self.told.append((name, text)),
+            tell_owner=self.keep_told,
         )
+
+    def keep_told(self, name: str, text: str) -> None:
+        """Tells a node's owner."""
+        self.told.append((name, text))
 
     def coordinator(self) -> Coordinator:
         channel = EmbeddedChannel(

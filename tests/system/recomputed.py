@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import dp.distributed
-import secfed.node.node
+import secfed.node.contribution
 from crypto.kdf import derive
 from crypto.randomness import NoiseSecret
 from dp.sampling import Patients
 from protocols.receipts import Receipt
-from protocols.wire import Limits, decode
+from protocols.wire import decode
 from secfed.engines.embedded.run import prepare
 from secfed.models.data import columns, read_patients, tokenise
 from secfed.models.model import AdapterModel, load_tokenizer
@@ -39,7 +39,7 @@ class Secrets:
             return self.noises[-1]
 
         monkeypatch.setattr(where, "draw_noise", recorded)
-        monkeypatch.setattr(secfed.node.node, "NoiseSecret", self.make)
+        monkeypatch.setattr(secfed.node.contribution, "NoiseSecret", self.make)
 
     def make(self) -> NoiseSecret:
         self.made += 1
@@ -68,6 +68,6 @@ def opened_again(folder: Path, out: Path) -> tuple[Study, AdapterModel, ModelSta
 
 def published(folder: Path, chain: Chain, number: int) -> tuple[Receipt, bytes]:
     """A round's receipt, and its packed sum."""
-    limits = Limits(len(chain.study.roster), chain.shape.packed_bytes)
+    limits = chain.limits
     receipt = decode(Receipt, (folder / receipt_file(number)).read_bytes(), limits, None)
     return receipt, (folder / sum_file(number)).read_bytes()

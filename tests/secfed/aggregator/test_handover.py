@@ -112,7 +112,7 @@ def test_a_ledger_that_is_handed_over_in_the_middle_of_a_round_gets_no_commit_of
     federation, coordinator = after_round_one(tmp_path)
     node = federation.nodes[0]
     node.handle(opening(coordinator, 2))
-    session = node._client
+    session = node._session.client
     assert session is not None
     node.handle(encode(StudyClosing(tuple(coordinator.links))))
     assert [entry.body["round"] for entry in handed_over(node).entries if entry.kind == "commit"] == [1]

@@ -86,7 +86,7 @@ def test_what_only_the_aggregator_can_have_done_is_still_its_fault(tmp_path: Pat
 
     def unpadded(request: bytes) -> bytes:
         if message_type(request, 1 << 20, None) == Published.TYPE:
-            message = decode(Published, request, node._limits, None)
+            message = decode(Published, request, node.chain.limits, None)
             request = encode(Published(bytes(32), message.vector, message.tag))
         return handle(request)
 

@@ -50,7 +50,7 @@ class Sites:
         spoiled = answers.get(self.spoils) if stage == "masked input" else None
         if spoiled:
             node = self.nodes[self.spoils][0]
-            message = decode(MaskedInput, spoiled, node._limits, self.spoils)
+            message = decode(MaskedInput, spoiled, node.chain.limits, self.spoils)
             changed = MaskedInput(**{**fields_of(message), **another_tag(message)})
             answers[self.spoils] = encode(sharing.sign(changed, node.parts.identity))
         return {index: answer for index, answer in answers.items() if answer}

@@ -46,13 +46,14 @@ class Owner:
         node = federation.nodes[0]
         self.digest, self.store = federation.study.digest, node.parts.store
         self.changes(self.policy)
-        node._consent = Consent(
+        consent = Consent(
             federation.folder,
             self.file,
             unchanged=lambda: None,
             paused=partial(self.store.paused, self.digest),
             allows=self._allows,
         )
+        federation.nodes[0] = Node(federation.study, node.parts, tell_owner=federation.keep_told, consent=consent)
 
     def _allows(self) -> Policy:
         self.policy.check(self.federation.study, "hospital-0")

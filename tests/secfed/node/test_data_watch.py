@@ -81,7 +81,7 @@ def test_a_round_is_not_joined_on_data_that_changed(home: Home, node: Node) -> N
     withdraw_patient(home)
     with pytest.raises(DataChanged, match="secfed node data accept letters"):
         node.handle(opening(node))
-    assert node._client is None
+    assert node._session.client is None
     assert node.parts.store.floor(node.study.digest) == 0
     assert not node.parts.ledger.holds("commit", node.study.digest, 1)
 

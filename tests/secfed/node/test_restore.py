@@ -177,7 +177,7 @@ def test_a_node_with_a_raised_floor_co_signs_nothing_that_it_may_have_signed(tmp
             node.handle(request)
         assert node.parts.store.locked(federation.study.digest) is None
     else:
-        assert decode(Offer, node.handle(request), node._limits, NODE).statement == link.receipt.statement
+        assert decode(Offer, node.handle(request), node.chain.limits, NODE).statement == link.receipt.statement
 
 
 def test_after_a_receipt_of_the_raised_floor_a_node_is_like_any_other(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_message_after_the_time_finds_no_session(tmp_path: Path, kind: Any) ->
     late_at(federation, node, clock, kind)
     record = federation.coordinator().run_round(1)
     assert record.dropped == (("hospital-2", {Cohort: "share", Survivors: "agree"}[kind]),)
-    assert wiped(node._client)
+    assert wiped(node._session.client)
     assert [name for name, text in federation.told if "session_ends_after_seconds" in text] == ["hospital-2"]
 
 
@@ -95,7 +95,7 @@ def test_the_secrets_go_without_any_message(tmp_path: Path) -> None:
     node = on_clock(federation, 0, clock)
     assert node.end_overdue() is None, "no session is open"
     node.handle(opening_of(federation))
-    client = node._client
+    client = node._session.client
     assert node.end_overdue() == SECONDS
     clock.now += SECONDS - 1
     assert node.end_overdue() == 1
@@ -149,7 +149,7 @@ def test_training_that_takes_too_long_spends_nothing(tmp_path: Path, during: boo
     assert record.dropped == (("hospital-2", "masked input"),)
     assert steps == ([] if during else [1])
     assert not node.parts.ledger.holds("commit", federation.study.digest, 1)
-    assert wiped(node._client)
+    assert wiped(node._session.client)
 
 
 def test_uploads_are_not_held_back_beyond_the_end() -> None:
@@ -169,7 +169,7 @@ def test_a_worker_ends_a_session_that_nothing_more_comes_for(tmp_path: Path) -> 
         federation.nodes[0] = federation.start_node(0)  # its databases belong to the worker's thread
         node = on_clock(federation, 0, time.monotonic, session_ends_after_seconds=0.3)
         node.tell_owner = lambda text: None
-        node._end._tell_owner = lambda text: ended.set()
+        node._session.end._tell_owner = lambda text: ended.set()
         opened.append(node)
         yield node
 
@@ -179,7 +179,7 @@ def test_a_worker_ends_a_session_that_nothing_more_comes_for(tmp_path: Path) -> 
         while not worker.most_request_bytes:
             time.sleep(0.01)
         assert worker.ask(request)
-        client = opened[0]._client
+        client = opened[0]._session.client
         assert not wiped(client)
         assert ended.wait(30)
         assert wiped(client)

@@ -33,7 +33,7 @@ def told(federation: Federation) -> dict[int, list[str]]:
     """What each node tells its owner."""
     lines: dict[int, list[str]] = {node: [] for node in federation.everyone}
     for index, node in enumerate(federation.nodes):
-        node.tell_owner = lines[index].append
+        node._session._views._tell_owner = lines[index].append
     return lines
 
 
@@ -164,7 +164,7 @@ def test_rounds_on_an_older_receipt_are_forgotten(federation: Federation) -> Non
     node = federation.nodes[VICTIM]
     for number in (3, 4):
         assert federation.open(VICTIM, federation.config(number).context.opening()) is not None
-    assert list(node._views._earlier) == [3]
+    assert list(node._session._views._earlier) == [3]
 
 
 def lost(node: int, kind: type[Message]) -> Callable[[int, bytes], bytes]:

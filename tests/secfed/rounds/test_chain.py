@@ -121,4 +121,4 @@ def offered(federation: Federation) -> Any:
     from secfed.rounds.channel import Offer
 
     node = federation.nodes[2]
-    return decode(Offer, node.parts.store.locked(federation.study.digest, 1) or b"", node._limits, 2)
+    return decode(Offer, node.parts.store.locked(federation.study.digest, 1) or b"", node.chain.limits, 2)

@@ -14,6 +14,7 @@ from protocols.receipts import SIGNING_LABEL, Receipt, Statement
 from protocols.wire import decode, encode, fields_of, message_type
 from secfed.aggregator.coordinator import Coordinator
 from secfed.engines.embedded.channel import Cut
+from secfed.node import locks
 from secfed.node.node import Node
 from secfed.rounds.channel import EchoRequest, Link, Offer, RoundOpening, StudyClosing
 from tests.secfed.federation import Federation, cut, make_study
@@ -47,8 +48,8 @@ def join_round_three(node: Node, coordinator: Coordinator) -> Client:
     """Open round 3 on the receipt of round 1 to a node that has not signed round 2. Its session."""
     opening = RoundOpening((Link(coordinator.links[0].receipt, b""),), coordinator.chain.context(3).opening())
     assert message_type(node.handle(encode(opening)), 1 << 20, 0) == "advertise"
-    assert node._client is not None
-    return node._client
+    assert node._session.client is not None
+    return node._session.client
 
 
 class LosingOnce:
@@ -143,7 +144,7 @@ def test_a_session_ends_when_what_it_asks_for_fails(tmp_path: Path, monkeypatch:
     coordinator = federation.coordinator()
     node = federation.nodes[0]
     opening = encode(RoundOpening((), coordinator.chain.context(1).opening()))
-    entries = tuple(decode(Advertise, each.handle(opening), each._limits, None) for each in federation.nodes)
+    entries = tuple(decode(Advertise, each.handle(opening), each.chain.limits, None) for each in federation.nodes)
     cohort = encode(Cohort(entries))
 
     def full(*arguments: object) -> None:
@@ -178,7 +179,7 @@ def test_an_offer_by_a_node_that_is_no_survivor_spoils_no_receipt(tmp_path: Path
         offer = signer.parts.store.locked(federation.study.digest)
         if offer is None or message_type(request, 1 << 20, None) != RoundOpening.TYPE:
             return handle(request)
-        seen = decode(Offer, offer, signer._limits, None)
+        seen = decode(Offer, offer, signer.chain.limits, None)
         signature = liar.parts.identity.sign(SIGNING_LABEL, seen.statement.digest())
         return encode(Offer(**{**fields_of(seen), "sender": 0, "signature": signature}))
 
@@ -202,16 +203,16 @@ def test_a_locked_node_joins_nothing_on_an_older_predecessor(tmp_path: Path) -> 
     coordinator = cut_closing(federation, 2)
     opening = RoundOpening((Link(coordinator.links[0].receipt, b""),), coordinator.chain.context(3).opening())
     node = federation.nodes[4]
-    offer = decode(Offer, node.handle(encode(opening)), node._limits, 4)
+    offer = decode(Offer, node.handle(encode(opening)), node.chain.limits, 4)
     assert offer.statement.round_number == 2
     assert node.parts.store.floor(federation.study.digest) == 2
     restarted = federation.start_node(4)
-    assert decode(Offer, restarted.handle(encode(opening)), node._limits, 4) == offer
+    assert decode(Offer, restarted.handle(encode(opening)), node.chain.limits, 4) == offer
 
 
 def test_a_node_without_the_lock_would_fork_the_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The attack that the lock stops: withhold round 2, run round 3 on round 1, then show both receipts."""
-    monkeypatch.setattr(Node, "_unfinished", lambda node: None)
+    monkeypatch.setattr(locks, "unfinished", lambda parts, chain: None)
     federation = Federation(make_study(), tmp_path)
     coordinator = cut_closing(federation, 2)
     coordinator._finish_late = lambda offers, number: False  # type: ignore[method-assign]
@@ -222,7 +223,7 @@ def test_a_node_without_the_lock_would_fork_the_chain(tmp_path: Path, monkeypatc
     statement = coordinator.links[-1].receipt.statement
     assert statement.predecessor == coordinator.links[0].receipt.digest()
     signed = [
-        decode(Offer, node.parts.store.locked(federation.study.digest, 2) or b"", node._limits, None)
+        decode(Offer, node.parts.store.locked(federation.study.digest, 2) or b"", node.chain.limits, None)
         for node in federation.nodes[2:]
     ]
     assert len(signed) == 3  # and three of them had signed round 2 on the same predecessor
@@ -232,7 +233,7 @@ def echo_request(federation: Federation, coordinator: Coordinator, signers: tupl
     nodes = federation.nodes
     offers = {
         node: decode(
-            Offer, nodes[node].parts.store.locked(federation.study.digest, 2) or b"", nodes[node]._limits, node
+            Offer, nodes[node].parts.store.locked(federation.study.digest, 2) or b"", nodes[node].chain.limits, node
         )
         for node in signers
     }
@@ -258,7 +259,9 @@ def test_a_node_signs_one_statement_for_a_round(tmp_path: Path) -> None:
     honest = echo_request(federation, coordinator, (2, 3, 4))
     other = Statement(**{**fields_of(honest.statement), "new_state": bytes(32)})
     node = federation.nodes[2]
-    answer = decode(Offer, node.handle(encode(EchoRequest(other, honest.vector, honest.signatures))), node._limits, 2)
+    answer = decode(
+        Offer, node.handle(encode(EchoRequest(other, honest.vector, honest.signatures))), node.chain.limits, 2
+    )
     assert answer.statement == honest.statement
 
 
@@ -279,9 +282,9 @@ def test_after_an_echo_the_open_session_of_that_round_is_gone(tmp_path: Path) ->
     federation = Federation(make_study(), tmp_path)
     coordinator = cut_closing(federation, 2)
     node = federation.nodes[0]
-    assert node._client is not None
-    live = node._client
-    node._adopt((Link(coordinator.links[0].receipt, b""),))
+    assert node._session.client is not None
+    live = node._session.client
+    node._catch_up((Link(coordinator.links[0].receipt, b""),))
     node.handle(encode(echo_request(federation, coordinator, (2, 3, 4))))
     with pytest.raises(LocalError, match="failed"):
         live.receive(b"")

@@ -147,7 +147,7 @@ class Inventing:
 
     def __init__(self, federation: Federation, invent: Callable[[int], Faults]) -> None:
         self._honest = federation.coordinator()._channel
-        self._limits = federation.nodes[0]._limits
+        self._limits = federation.nodes[0].chain.limits
         self._invent = invent
 
     def exchange(self, requests: Mapping[int, bytes], *, round_number: int, stage: str) -> Mapping[int, bytes]:

@@ -138,7 +138,7 @@ def test_a_node_that_is_told_another_predecessor_says_where_it_stands(tmp_path: 
     opening = opening_of(federation, 1)
     other = Opening(**{**fields_of(opening.opening), "predecessor": bytes(32)})
     node = federation.nodes[1]
-    answer = decode(Standing, node.handle(encode(RoundOpening((), other))), node._limits, 1)
+    answer = decode(Standing, node.handle(encode(RoundOpening((), other))), node.chain.limits, 1)
     assert (answer.sender, answer.round_number) == (1, 0)
     assert node.parts.store.floor(federation.study.digest) == 0
 
