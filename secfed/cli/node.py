@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from secfed.cli.options import TextEncoding
+
 if TYPE_CHECKING:
     from secfed.node.approve import Candidate
     from secfed.node.home import Approved, Home
@@ -115,6 +117,7 @@ def add(
     label_column: Annotated[
         str, typer.Option("--label-column", metavar="NAME", help="A field with a label.")
     ] = "label",
+    encoding: TextEncoding = "utf-8",
     home: HomeFolder = None,
     as_json: AsJson = False,
 ) -> None:
@@ -129,7 +132,7 @@ def add(
     columns = Columns(patient_column, text_column, label_column)
     called = file.stem if name is None else name
     budget = NewBudget(patients, epsilon, delta, disjoint)
-    opened, seen = register(_open(home), file, called, population, columns, budget)
+    opened, seen = register(_open(home), file, called, population, columns, budget, encoding)
     if as_json:
         found = {"patients": seen.patients, "records": seen.records, "labels": list(seen.labels)}
         _print({"name": called, "population": population, **found, "most_records": seen.most_records})

@@ -137,7 +137,7 @@ def _inside(home: Home, own: list[tuple[str, datetime]]) -> list[Finding]:
 
 def _data(dataset: Dataset) -> str:
     column = dataset.patient_column  # what else a record has is a study's matter
-    seen = survey(Path(dataset.file), Columns(column, column, column))
+    seen = survey(Path(dataset.file), Columns(column, column, column), dataset.encoding)
     return f"{seen.patients} patients with {seen.records} records"
 
 

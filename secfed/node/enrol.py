@@ -14,7 +14,7 @@ from crypto.identity import Identity
 from secfed.errors import UserError
 from secfed.files.toml import TOML_BYTES_MAX, parse_toml, toml_text
 from secfed.files.whole import write_whole
-from secfed.models.data import Columns, Survey, survey
+from secfed.models.data import Columns, Encoding, Survey, survey
 from secfed.node.home import KEY, MODELS, NODE, POLICY, STUDIES, Home
 from secfed.node.keys import write_identity
 from secfed.node.policy import BudgetPolicy, PolicyFile
@@ -72,17 +72,24 @@ def make_home(path: Path, name: str) -> Home:
 
 
 def register(
-    home: Home, file: Path, name: str, population: str, columns: Columns, budget: NewBudget
+    home: Home,
+    file: Path,
+    name: str,
+    population: str,
+    columns: Columns,
+    budget: NewBudget,
+    encoding: Encoding = "utf-8",
 ) -> tuple[Home, Survey]:
     """Register a data file, and the budget of its population where the policy has none.
 
     Args:
         home: the node's.
-        file: JSON lines.
+        file: JSON lines, CSV or Parquet.
         name: what the owner calls the file.
         population: whose records these are.
         columns: the fields of a record; only which of them names the patient is kept.
         budget: for a population that is new here.
+        encoding: of a file of text.
 
     Returns:
         The home as it is now, and what is in the file, for the owner's eyes.
@@ -90,8 +97,8 @@ def register(
     Raises:
         UserError: the file cannot be read as records, or does not fit the population; nothing is written.
     """
-    seen = survey(file, columns)
-    node = _with_dataset(home.node, file, name, population, columns)
+    seen = survey(file, columns, encoding)
+    node = _with_dataset(home.node, file, name, population, columns, encoding)
     policy = home.policy()
     held = policy.budget_of(population)
     agreed = held or _agreed(population, budget)
@@ -112,13 +119,16 @@ def register(
     return Home.open(home.path), seen
 
 
-def _with_dataset(node: NodeFile, file: Path, name: str, population: str, columns: Columns) -> NodeFile:
+def _with_dataset(
+    node: NodeFile, file: Path, name: str, population: str, columns: Columns, encoding: Encoding
+) -> NodeFile:
     try:
         new = Dataset(
             name=name,
             file=str(file.absolute()),
             population=population,
             patient_column=columns.patient,
+            encoding=encoding,
         )
         return NodeFile(name=node.name, data=(*node.data, new))
     except ValidationError as error:

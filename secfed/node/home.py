@@ -256,7 +256,8 @@ class Home:
                 f"{dataset.patient_column} that does",
                 "Have a study signed whose task.patient_column names the patients of this hospital",
             )
-        return check_site(study, name, self.identity, policy, Path(dataset.file), self.path, columns(study))
+        file, encoding = Path(dataset.file), dataset.encoding
+        return check_site(study, name, self.identity, policy, file, self.path, columns(study), encoding)
 
     def approved_site(self, kept: Approved) -> tuple[Site, DataWatch]:
         """As `site`, for a study that was approved, and on the very file that it was approved with.

@@ -15,6 +15,7 @@ from dp.entries import is_label
 from secfed.errors import UserError
 from secfed.files.toml import as_json, read_toml, toml_text
 from secfed.files.whole import write_whole
+from secfed.models.data import Encoding
 from secfed.study.manifest import Name, first_problem
 from secfed.study.sections import Section
 
@@ -31,11 +32,13 @@ class Dataset(Section):
     name: Name
     """What its owner calls it here. It never leaves the node."""
     file: str = Field(min_length=1, max_length=4096)
-    """Absolute path of JSON lines."""
+    """Absolute path of JSON lines, CSV or Parquet."""
     population: str
     """Whose budget pays; a `[[budget]]` of the policy."""
     patient_column: str = Field(min_length=1, max_length=500)
     """The field that says whose record it is."""
+    encoding: Encoding = "utf-8"
+    """Of a file of text."""
 
     @model_validator(mode="after")
     def _is_one(self) -> Dataset:
@@ -80,7 +83,7 @@ class NodeFile(Section):
         """The file's text."""
         tables = [f"name = {toml_text(self.name)}\n"]
         for each in self.data:
-            lines = [f"{key} = {toml_text(value)}" for key, value in each.model_dump().items()]
+            lines = [f"{key} = {toml_text(value)}" for key, value in each.model_dump(exclude_defaults=True).items()]
             tables.append("\n".join(["\n[[data]]", *lines]) + "\n")
         return _HEAD + "".join(tables)
 

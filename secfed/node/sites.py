@@ -19,7 +19,7 @@ from crypto.identity import Identity
 from dp.entries import epsilon_amount
 from dp.ledger import Ledger, refusal
 from secfed.errors import UserError
-from secfed.models.data import Columns, Record, read_patients
+from secfed.models.data import Columns, Encoding, Record, read_patients
 from secfed.node.keys import read_identity
 from secfed.node.policy import Policy, load_policy
 from secfed.study.account import check_noise, least_price, price
@@ -78,7 +78,14 @@ def read_site(study: Study, name: str, source: Path, records: Path, columns: Col
 
 
 def check_site(
-    study: Study, name: str, identity: Identity, policy: Policy, data: Path, records: Path, columns: Columns
+    study: Study,
+    name: str,
+    identity: Identity,
+    policy: Policy,
+    data: Path,
+    records: Path,
+    columns: Columns,
+    encoding: Encoding = "utf-8",
 ) -> Site:
     """Check policy and data against the study; the budget is a question of its own.
 
@@ -86,13 +93,14 @@ def check_site(
         study, name, records, columns: as `read_site`.
         identity: the key that the roster pins for this name.
         policy: of the population whose records these are.
-        data: its JSON lines.
+        data: its records.
+        encoding: of that file.
 
     Raises:
         UserError: the policy does not allow the study, or the data is not what it describes.
     """
     policy.check(study, name)
-    patients = read_patients(data, columns, study.task.labels, name)
+    patients = read_patients(data, columns, study.task.labels, name, encoding=encoding)
     study.mechanism.check_size(name, patients)
     return Site(name, identity, policy, patients, records)
 

@@ -9,14 +9,16 @@ from secfed.models.data.faults import BadRow, DataError
 from secfed.models.data.jsonl import LINE_BYTES_MAX
 from secfed.models.data.patients import Survey, read_patients, read_test_set, survey
 from secfed.models.data.records import Columns, Record, columns, record_of, text_of
-from secfed.models.data.rows import Row, read_rows
+from secfed.models.data.rows import ENCODINGS, Encoding, Row, read_rows
 from secfed.models.data.tokens import encode, tokenise
 
 __all__ = [
+    "ENCODINGS",
     "LINE_BYTES_MAX",
     "BadRow",
     "Columns",
     "DataError",
+    "Encoding",
     "Record",
     "Row",
     "Survey",

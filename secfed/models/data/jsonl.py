@@ -1,4 +1,4 @@
-"""JSON lines: one JSON object a line, in UTF-8. Blank lines are passed over."""
+"""JSON lines: one JSON object a line. Blank lines are passed over."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 from typing import Any, BinaryIO
 
 from secfed.models.data.faults import BadRow
-from secfed.models.data.rows import Row, Rows
+from secfed.models.data.rows import Encoding, Row, Rows, decoded, not_in
 
 LINE_BYTES_MAX = 1 << 20
 """A longer line is refused: a record is one note, not a file without line breaks."""
 
 
-def rows(file: BinaryIO) -> Rows:
+def rows(file: BinaryIO, encoding: Encoding = "utf-8") -> Rows:
     """The objects of a file that is open for reading; a bad line comes as a `BadRow`."""
     number = 0
     while line := file.readline(LINE_BYTES_MAX + 1):
@@ -21,15 +21,18 @@ def rows(file: BinaryIO) -> Rows:
         if len(line) > LINE_BYTES_MAX:
             yield BadRow(place, "is longer than 1 MiB", "Write one record a line, as JSON lines")
             while line and not line.endswith(b"\n"):
-                line = file.readline(LINE_BYTES_MAX)
+                line = file.readline(LINE_BYTES_MAX)  # the rest of it, a piece at a time
         elif line.strip():
-            yield _row(place, line)
+            yield _row(place, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, encoding)
 
 
-def _row(place: str, line: bytes) -> Row | BadRow:
+def _row(place: str, line: bytes, encoding: Encoding) -> Row | BadRow:
+    text = decoded(line, encoding)
+    if text is None:
+        return not_in(place, encoding)
     # No error of json's is kept: it carries the line itself, and tracebacks get passed on.
     try:
-        values = json.loads(line, object_pairs_hook=_each_once)
+        values = json.loads(text, object_pairs_hook=_each_once)
     except _Repeated:
         return BadRow(place, "has a key twice", "Write every key once: nobody knows which value is meant")
     except (ValueError, RecursionError):

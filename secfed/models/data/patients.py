@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from secfed.models.data.faults import BadRow, DataError, Faults
 from secfed.models.data.records import Columns, Record, record_of, text_of
-from secfed.models.data.rows import Row, read_rows
+from secfed.models.data.rows import Encoding, Row, read_rows
 from secfed.models.data.spellings import Spellings
 
 Made = TypeVar("Made")
@@ -30,7 +30,7 @@ class Survey:
     """All that occur, sorted."""
 
 
-def survey(path: Path, columns: Columns) -> Survey:
+def survey(path: Path, columns: Columns, encoding: Encoding = "utf-8") -> Survey:
     """Read a whole data file as `read_patients` does, before there is a study that lists its labels.
 
     Raises:
@@ -43,7 +43,7 @@ def survey(path: Path, columns: Columns) -> Survey:
         text_of(row, columns.text)
         return text_of(row, columns.label)
 
-    for patient, label in checked(path, columns.patient, texts):
+    for patient, label in checked(path, columns.needed, texts, encoding):
         counts[patient] = counts.get(patient, 0) + 1
         labels.add(label)
     if not counts:
@@ -52,23 +52,29 @@ def survey(path: Path, columns: Columns) -> Survey:
 
 
 def read_patients(
-    path: Path, columns: Columns, labels: Sequence[str], owner: str, advice: str = "Point it at this hospital's records"
+    path: Path,
+    columns: Columns,
+    labels: Sequence[str],
+    owner: str,
+    advice: str = "Point it at this hospital's records",
+    encoding: Encoding = "utf-8",
 ) -> dict[str, list[Record]]:
     """One hospital's records, grouped by patient, in the order of the file.
 
     Args:
-        path: a data file.
+        path: JSON lines, CSV or Parquet.
         columns: the fields that every record has; other fields are ignored.
         labels: the study's labels.
         owner: whose file it is, for the error's text.
         advice: what to do where it holds no record.
+        encoding: of a file of text.
 
     Raises:
         DataError: the file cannot be read, holds no record, or rows are not what the study describes.
     """
     index_of = {label: index for index, label in enumerate(labels)}
     patients: dict[str, list[Record]] = {}
-    for patient, record in checked(path, columns.patient, lambda row: record_of(row, columns, index_of)):
+    for patient, record in checked(path, columns.needed, lambda row: record_of(row, columns, index_of), encoding):
         patients.setdefault(patient, []).append(record)
     if not patients:
         raise DataError(f"{owner} has no patients: {path} holds no record", advice)
@@ -82,24 +88,27 @@ def read_test_set(path: Path, columns: Columns, labels: Sequence[str]) -> dict[s
     )
 
 
-def checked(path: Path, patient_column: str, make: Callable[[Row], Made]) -> Iterator[tuple[str, Made]]:
+def checked(
+    path: Path, needed: Sequence[str], make: Callable[[Row], Made], encoding: Encoding = "utf-8"
+) -> Iterator[tuple[str, Made]]:
     """Every row's patient, and what is made of the row. After the last row all bad ones are told at once.
 
     Args:
         path: a data file.
-        patient_column: says whose row it is.
+        needed: the columns that are read; the first of them says whose row it is.
         make: makes something of a row, or raises BadRow.
+        encoding: of a file of text.
 
     Raises:
         DataError: the file cannot be read, or rows are bad. Whatever came before is not to be used then.
     """
-    spellings, faults = Spellings(patient_column), Faults(path)
-    for row in read_rows(path):
+    spellings, faults = Spellings(needed[0]), Faults(path)
+    for row in read_rows(path, needed, encoding):
         if isinstance(row, BadRow):
             faults.add(row)
             continue
         try:
-            patient = text_of(row, patient_column)
+            patient = text_of(row, needed[0])
             made = make(row)
             spellings.check(patient, row.place)
         except BadRow as bad:

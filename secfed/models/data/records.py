@@ -25,6 +25,11 @@ class Columns:
     text: str
     label: str
 
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """All of them, each once, the patient's first."""
+        return tuple(dict.fromkeys((self.patient, self.text, self.label)))
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -69,7 +74,11 @@ def text_of(row: Row, column: str) -> str:
         raise BadRow(row.place, f'has no column "{column}"', "Name the columns in the study as in the file")
     value = row.values[column]
     if not isinstance(value, str) or not value.strip():
-        raise BadRow(row.place, f'has no text in column "{column}"', "Write it as text between quotation marks")
+        raise BadRow(
+            row.place,
+            f'has no text in column "{column}"',
+            "Fill it in, or leave the record out; in JSON lines, text stands between quotation marks",
+        )
     if _HALF_CHARACTER.search(value):
         raise BadRow(
             row.place,
