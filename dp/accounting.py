@@ -261,6 +261,9 @@ def calibrate(
 
             about = estimated_noise(target_epsilon, delta, sampling_rate, steps)
             start = min(max(round(about * NOISE_UNITS), _FEWEST_UNITS), _MOST_UNITS)
+            # A coarser grid errs high: what meets the target on it does so on the fine one, which would take minutes.
+            if start == _FEWEST_UNITS and meets(start, TABLE_DISCRETIZATION):
+                raise _OutOfBounds(_NEXT_TO_NONE)
             units = _smallest(partial(meets, discretization=DISCRETIZATION), start=start, stride=max(1, start // 4000))
         else:
             # All terms shrink as the noise grows: refused here, before a coarse grid is drowned in noise.
@@ -280,6 +283,9 @@ class _OutOfBounds(Exception):
     pass
 
 
+_NEXT_TO_NONE = "below 1/16, which is next to no noise"
+
+
 def _smallest(meets: Callable[[int], bool], start: int, stride: int) -> int:
     """The smallest number of units that meets a condition which holds from some number on.
 
@@ -289,7 +295,7 @@ def _smallest(meets: Callable[[int], bool], start: int, stride: int) -> int:
     if meets(start):
         while meets(low := max(high - stride, _FEWEST_UNITS)):
             if low == _FEWEST_UNITS:
-                raise _OutOfBounds("below 1/16, which is next to no noise")
+                raise _OutOfBounds(_NEXT_TO_NONE)
             high, stride = low, 2 * stride
     else:
         while not meets(high := low + stride):
@@ -343,12 +349,9 @@ def _one_step_loss(event: NoisedSums, relation: Relation, discretization: float)
     if event.draws > 1:
         if relation is not Relation.ADD_OR_REMOVE:
             raise OutOfRange("a patient at several hospitals is accounted for as added or removed, not as replaced")
-        return privacy_loss_distribution.from_mixture_gaussian_mechanism(
-            event.noise_multiplier,
-            list(range(event.draws + 1)),
-            event.draw_chances(),
-            value_discretization_interval=discretization,
-        )
+        from dp.mixtures import mixture_loss
+
+        return mixture_loss(event.noise_multiplier, range(event.draws + 1), event.draw_chances(), discretization)
     relations = {
         Relation.ADD_OR_REMOVE: NeighboringRelation.ADD_OR_REMOVE_ONE,
         Relation.ZERO_OUT: NeighboringRelation.REPLACE_SPECIAL,
