@@ -50,10 +50,24 @@ def command(workspace: Path, out: Path) -> list[str]:
     return [sys.executable, "-c", PROGRAM, "run", str(workspace / "study.toml"), "--out", str(out), "--yes", "--json"]
 
 
+WAIT = """
+import time
+from secfed.aggregator import journal
+noted = journal.Journal.open_round
+def wait_in(self, number):
+    noted(self, number)
+    if number > {after}:
+        time.sleep(600)
+journal.Journal.open_round = wait_in
+"""
+"""Has a run wait in the next round, as long as the signal may take: otherwise it may be over before that comes."""
+
+
 def cut_short(workspace: Path, out: Path, after: int, by: signal.Signals) -> tuple[int, list[dict[str, Any]]]:
     """Run it, and send a signal once this round is over. Gives the exit status and what it had printed."""
-    events = []
-    with subprocess.Popen(command(workspace, out), stdout=subprocess.PIPE, text=True, env=os.environ) as process:
+    events, arguments = [], command(workspace, out)
+    arguments[2] = WAIT.format(after=after) + PROGRAM
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             events.append(json.loads(line))
@@ -83,9 +97,9 @@ def test_a_run_that_was_cut_short_goes_on_with_the_same_command(
     events, summary = again(workspace, out)
     (going_on,) = [each["text"] for each in events if each["event"] == "note" and "going on" in each["text"]]
     opened = [each["round_number"] for each in events if each["event"] == "round-opened"]
-    # The round in which it was cut short is void, or was not opened yet; it may have done more before the signal came.
+    # The round in which it was cut short is void, or was not opened yet.
     assert opened == list(range(opened[0], ROUNDS + 1))
-    assert opened[0] >= 3
+    assert opened[0] in (3, 4)
     assert going_on == f"going on after round {opened[0] - 1} of {ROUNDS}"
     assert [each["number"] for each in summary["rounds"]] == list(range(1, ROUNDS + 1))
     assert not any(each["attempt_void"] for each in summary["rounds"] if each["number"] in (1, 2, *opened))
