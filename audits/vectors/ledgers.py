@@ -21,7 +21,7 @@ from audits.vectors.splices import Splice
 from crypto.identity import PublicIdentity
 from dp import ledger_copy
 from dp.errors import LedgerCorrupt
-from secfed.study.signing import LEDGER_LABEL
+from secfed.study.signing import entry_check
 
 NOTHING = Splice(0, 0, "")
 Lines = list[bytes]
@@ -44,7 +44,7 @@ def check(copies: Copies, name: str | None = None) -> list[str]:
     key, found = PublicIdentity(copies.identity), []
     takes = {"the real reader": True, "the reference": True}
     try:
-        ledger_copy.read_copy(data, copies.study, lambda text, signature: key.verifies(signature, LEDGER_LABEL, text))
+        ledger_copy.read_copy(data, copies.study, entry_check(key))
     except LedgerCorrupt:
         takes["the real reader"] = False
     try:

@@ -12,7 +12,7 @@ from protocols.wire import AnyMessage, decode
 from secfed.rounds.handover import Attendance, Handover, limits_of
 from secfed.rounds.run_facts import RunFacts
 from secfed.study.manifest import Study
-from secfed.study.signing import APPROVAL_LABEL, LEDGER_LABEL
+from secfed.study.signing import APPROVAL_LABEL, entry_check
 
 if TYPE_CHECKING:
     pass
@@ -72,8 +72,7 @@ def read_handover(study: Study, node: int, answer: bytes) -> HospitalEnd | None:
 
 
 def _copy(study: Study, node: int, data: bytes) -> LedgerCopy:
-    identity = study.identities[node]
-    return read_copy(data, study.digest, lambda message, signature: identity.verifies(signature, LEDGER_LABEL, message))
+    return read_copy(data, study.digest, entry_check(study.identities[node]))
 
 
 def _read(kind: type[AnyMessage], study: Study, node: int, answer: bytes) -> AnyMessage | None:

@@ -33,7 +33,7 @@ from secfed.node.sites import LEDGER_FILE, STORE_FILE, reserve_once
 from secfed.node.store import open_store
 from secfed.study.approvals import SIGNATURES
 from secfed.study.manifest import Study, load_study
-from secfed.study.signing import LEDGER_LABEL
+from secfed.study.signing import entry_check
 
 _SEE_LEDGER = "See to the ledger; where the budget was changed in policy.toml, put back what was granted"
 _NOTHING_YET = "there is none yet: it is made when the first study is approved"
@@ -162,7 +162,7 @@ def _ledger(home: Home, into: list[Entry]) -> str:
     except AnotherFormat as error:
         raise UserError(error.what, error.step) from error
     with opened as ledger:
-        ledger.verify(lambda entry, signature: home.identity.public.verifies(signature, LEDGER_LABEL, entry))
+        ledger.verify(entry_check(home.identity.public))
         into += ledger.entries()
     fault = first_fault(into, whole=True)
     if fault is not None:

@@ -27,7 +27,7 @@ from secfed.study import account
 from secfed.study.approvals import StudyFile, sign_study
 from secfed.study.diff import differences
 from secfed.study.manifest import Study
-from secfed.study.signing import LEDGER_LABEL
+from secfed.study.signing import entry_check
 from secfed.study.text import in_columns, study_text
 
 
@@ -157,7 +157,7 @@ def approve(home: Home, candidate: Candidate, now: datetime) -> Approved:
             "Look at the study again; nothing is signed",
         )
     with home.open_ledger() as ledger:
-        ledger.verify(lambda entry, signature: home.identity.public.verifies(signature, LEDGER_LABEL, entry))
+        ledger.verify(entry_check(home.identity.public))
         reserve_once(candidate.file.study, candidate.site, ledger)
     approval = sign_study(home.identity, candidate.site.name, candidate.file, now)
     try:

@@ -49,7 +49,7 @@ from secfed.rounds.run_facts import EMBEDDED
 from secfed.study.approvals import Approval, StudyFile, approval_text, read_approval
 from secfed.study.manifest import Name, Study
 from secfed.study.sections import Section
-from secfed.study.signing import LEDGER_LABEL
+from secfed.study.signing import entry_check, entry_signer
 
 VARIABLE = "SECFED_HOME"
 KEY, POLICY, NODE, MODELS, STUDIES = "identity.key", "policy.toml", "node.toml", "models", "studies"
@@ -233,7 +233,7 @@ class Home:
         )
         if begun and (not path.exists() or (path.is_file() and path.stat().st_size == 0)):
             raise gone
-        ledger = Ledger(path, lambda entry: self.identity.sign(LEDGER_LABEL, entry))
+        ledger = Ledger(path, entry_signer(self.identity))
         try:
             if begun and not ledger.sequence:  # a copy without SQLite's log, in which the entries were
                 raise gone
@@ -306,7 +306,7 @@ class Home:
         kept = self.stored(digest)
         study, index = kept.study, self.index_in(kept.study)
         with _alone(kept.folder / LOCK), self.open_ledger() as ledger:
-            ledger.verify(lambda entry, signature: self.identity.public.verifies(signature, LEDGER_LABEL, entry))
+            ledger.verify(entry_check(self.identity.public))
             site, watch = self.approved_site(kept)
             if ledger.reservation(digest) is None:
                 check_budget(study, site)

@@ -24,7 +24,7 @@ from secfed.node.keys import read_identity
 from secfed.node.policy import Policy, load_policy
 from secfed.study.account import check_noise, least_price, price
 from secfed.study.manifest import Study
-from secfed.study.signing import LEDGER_LABEL
+from secfed.study.signing import entry_signer
 
 LEDGER_FILE = "ledger.sqlite"
 STORE_FILE = "node.sqlite"
@@ -43,7 +43,7 @@ class Site:
 
     def open_ledger(self) -> Ledger:
         """This hospital's ledger, made on first use."""
-        return Ledger(self.records / LEDGER_FILE, lambda entry: self.identity.sign(LEDGER_LABEL, entry))
+        return Ledger(self.records / LEDGER_FILE, entry_signer(self.identity))
 
 
 def read_site(study: Study, name: str, source: Path, records: Path, columns: Columns) -> Site:

@@ -25,7 +25,7 @@ from secfed.reports.folder import LEDGERS, STUDY, ledger_file, receipt_file
 from secfed.rounds.run_facts import EMBEDDED, FLARE, RunFacts
 from secfed.study.account import ACCOUNTANTS_DIFFER, figure_of_record, least_price
 from secfed.study.manifest import Study
-from secfed.study.signing import LEDGER_LABEL
+from secfed.study.signing import entry_check
 from secfed.verify.evidence import Broken, file_names, read_file
 from secfed.verify.rounds import History
 
@@ -67,7 +67,7 @@ def check_ledger(folder: Path, study: Study, node: int, history: History) -> Acc
         copy = read_copy(
             read_file(folder, place),
             study.digest,
-            lambda message, signature: identity.verifies(signature, LEDGER_LABEL, message),
+            entry_check(identity),
         )
     except LedgerCorrupt as error:
         raise Broken(place, str(error)) from error

@@ -28,7 +28,7 @@ from secfed.node.settings import NodeFile, read_node_file, write_node_file
 from secfed.reports import folder as run_folder
 from secfed.study.approvals import SIGNATURES, StudyFile, approval_text, read_approval, sign_study
 from secfed.study.manifest import Study, load_study
-from secfed.study.signing import LEDGER_LABEL
+from secfed.study.signing import LEDGER_LABEL, entry_check
 from secfed.verify.adapter import check_adapter
 from secfed.verify.approval import check_approval
 from secfed.verify.claims import check_summary
@@ -207,9 +207,7 @@ def _ledger_copy(run: RunFolder, key: Identity) -> Target:
 
     def check(data: bytes) -> None:
         try:
-            copy = read_copy(
-                data, study, lambda message, signature: key.public.verifies(signature, LEDGER_LABEL, message)
-            )
+            copy = read_copy(data, study, entry_check(key.public))
         except LedgerCorrupt as error:
             check_text(error)
             return

@@ -29,7 +29,7 @@ from secfed.models.model import adapter_digest
 from secfed.rounds.events import Event, LocalStep, Note, OwnerTold
 from secfed.study.changes import write_study
 from secfed.study.manifest import load_study
-from secfed.study.signing import APPROVAL_LABEL, LEDGER_LABEL
+from secfed.study.signing import APPROVAL_LABEL, entry_check
 from secfed.verify.folder import verify_folder
 from tests.protocols.dealers import dealing, other_sealed_share
 from tests.reporters import Recorder
@@ -132,7 +132,7 @@ def test_the_ledgers_hold_every_round_and_verify(ran: tuple[Path, dict[str, Any]
         lines = read_copy(
             (folder / "ledgers" / f"{each['name']}.jsonl").read_bytes(),
             study.digest,
-            lambda message, signature, identity=identity: identity.verifies(signature, LEDGER_LABEL, message),
+            entry_check(identity),
         ).lines
         assert (len(lines), lines[-1].digest.hex()) == (each["ledger_sequence"], each["ledger_head"])
 

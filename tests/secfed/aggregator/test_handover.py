@@ -20,7 +20,7 @@ from secfed.node.policy import PacePolicy
 from secfed.rounds.channel import Link, RoundOpening, StudyClosing
 from secfed.rounds.handover import Handover, HandoverRequest
 from secfed.rounds.run_facts import EMBEDDED, RunFacts
-from secfed.study.signing import LEDGER_LABEL
+from secfed.study.signing import entry_signer
 from tests.secfed.federation import Federation, cut, make_study
 from tests.secfed.rounds.test_closings import cut_closing
 
@@ -199,7 +199,7 @@ def test_a_ledger_that_says_no_more_than_that_the_study_is_over_is_none(tmp_path
     """Neither without what was reserved for it, nor without how it ran."""
     node = Federation(make_study(), tmp_path).nodes[0]
     study, budget = node.study, node.parts.policy.budget
-    with Ledger(tmp_path / "own.sqlite", lambda entry: node.parts.identity.sign(LEDGER_LABEL, entry)) as ledger:
+    with Ledger(tmp_path / "own.sqlite", entry_signer(node.parts.identity)) as ledger:
         ledger.grant(budget.grant)
         ledger.reserve(budget.population, study.digest, 8, 1e-5, study.algorithm.rounds)
         ledger.close_study(study.digest, 0, bytes(32))
@@ -207,7 +207,7 @@ def test_a_ledger_that_says_no_more_than_that_the_study_is_over_is_none(tmp_path
         if not paid:
             body = {"kind": "close", **{k: v for k, v in entries[-1].body.items() if k not in ("id", "time")}}
     if not paid:
-        with Ledger(tmp_path / "free.sqlite", lambda entry: node.parts.identity.sign(LEDGER_LABEL, entry)) as ledger:
+        with Ledger(tmp_path / "free.sqlite", entry_signer(node.parts.identity)) as ledger:
             ledger.grant(budget.grant)
             ledger.run(study.digest, RunFacts(EMBEDDED, "1" * 64, "2" * 64, "", 0).body())
             ledger._append(ledger.entries(), {**body, "lines": 2})

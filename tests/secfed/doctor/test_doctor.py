@@ -24,7 +24,7 @@ from secfed.findings import Finding
 from secfed.node.home import Home
 from secfed.node.status import node_status
 from secfed.node.store import NodeStore
-from secfed.study.signing import LEDGER_LABEL
+from secfed.study.signing import entry_signer
 from tests.command_line import exit_code
 from tests.homes import Hospitals
 from tests.secfed.doctor.findings import failed, states
@@ -112,7 +112,7 @@ def changed_ledger(home: Home) -> None:
 def another_signature(home: Home) -> None:
     (home.path / "ledger.sqlite").unlink()
     stranger = Identity(bytes(32))
-    with Ledger(home.path / "ledger.sqlite", lambda entry: stranger.sign(LEDGER_LABEL, entry)) as ledger:
+    with Ledger(home.path / "ledger.sqlite", entry_signer(stranger)) as ledger:
         ledger.grant(home.policy().budget[0].grant)
 
 
@@ -131,7 +131,7 @@ def less_reserved(home: Home) -> None:
     study = home.stored(home.digests()[0]).study
     path = home.path / "ledger.sqlite"
     path.unlink()
-    with Ledger(path, lambda entry: home.identity.sign(LEDGER_LABEL, entry)) as ledger:
+    with Ledger(path, entry_signer(home.identity)) as ledger:
         grant = home.policy().budget[0].grant
         ledger.grant(grant)
         ledger.reserve(grant.population, study.digest, "7.9", study.privacy.delta, study.algorithm.rounds)

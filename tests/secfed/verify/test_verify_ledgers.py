@@ -23,7 +23,7 @@ from protocols.wire import decode
 from secfed.reports.folder import SUMMARY, ledger_file, receipt_file
 from secfed.rounds.run_facts import EMBEDDED, RunFacts
 from secfed.study.manifest import load_study
-from secfed.study.signing import LEDGER_LABEL
+from secfed.study.signing import entry_check, entry_signer
 from tests.secfed.federation import identities, make_policy
 from tests.secfed.verify.verified import LIMITS, problem_in
 
@@ -55,7 +55,7 @@ def rewritten(folder: Path, tmp_path: Path, story: Callable[[Any, bytes], None],
     study = load_study(folder / "study.toml").digest
     path = tmp_path / "forged.sqlite"
     path.unlink(missing_ok=True)
-    with Ledger(path, lambda entry: key.sign(LEDGER_LABEL, entry)) as ledger:
+    with Ledger(path, entry_signer(key)) as ledger:
         story(ledger, study)
         if not ledger.is_closed(study):
             ledger.close_study(study, 4, bytes.fromhex(json.loads((folder / SUMMARY).read_text())["state_digest"]))
@@ -261,7 +261,7 @@ def paid(ledger: Any, study: bytes, receipts: dict[int, bytes]) -> None:
 
 def test_a_population_is_told_in_totals_and_no_other_study_or_population_is_shown(tmp_path: Path, folder: Path) -> None:
     key, study = identities(5)[1], load_study(folder / "study.toml").digest
-    with Ledger(tmp_path / "ledger.sqlite", lambda entry: key.sign(LEDGER_LABEL, entry)) as ledger:
+    with Ledger(tmp_path / "ledger.sqlite", entry_signer(key)) as ledger:
         paid(ledger, study, receipts_of(folder))
         ledger.close_study(study, 4, bytes(32))
         ledger.reserve(BUDGET.population, bytes([10]) * 32, ".25", "1e-6", 4)  # afterwards: no part of it
@@ -270,7 +270,7 @@ def test_a_population_is_told_in_totals_and_no_other_study_or_population_is_show
     data = write_copy(copy)
     for hidden in (OTHER_STUDY.hex(), (bytes([8]) * 32).hex(), "adults", "1.5", "withdraw"):
         assert hidden not in data.decode()
-    read = read_copy(data, study, lambda message, signature: key.public.verifies(signature, LEDGER_LABEL, message))
+    read = read_copy(data, study, entry_check(key.public))
     assert read == copy
     assert (len(read.lines), len(read.entries)) == (17, 11)
     assert read.totals.body() == {
