@@ -11,24 +11,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from protocols.aggregator import Aggregator, Stage
-from protocols.errors import FaultKind, ProtocolError, RemoteError, RoundVoid
+from protocols.errors import FaultKind, RoundVoid
 from protocols.events import Rejected
-from protocols.messages import Signature
-from protocols.receipts import Receipt, Statement, valid_signers
+from protocols.receipts import Receipt
 from protocols.session import SessionConfig
-from protocols.wire import AnyMessage, Message, decode, encode, message_type
+from protocols.wire import encode
+from secfed.aggregator.catch_up import CatchUp
+from secfed.aggregator.late_round import late_link
 from secfed.aggregator.records import RoundRecord, Traffic
 from secfed.rounds.chain import Chain
 from secfed.rounds.channel import (
-    LINKS_MAX,
     Channel,
-    EchoRequest,
     Link,
     Offer,
     RoundOpening,
-    Standing,
     StudyClosing,
-    most_answer_bytes,
 )
 from secfed.rounds.events import (
     Event,
@@ -78,7 +75,6 @@ class Coordinator:
         self.study = study
         self.chain = Chain(study, layout, first)
         self.links: list[Link] = []
-        self.standings: dict[int, Standing] = {}
         self._records: list[RoundRecord] = []
         self._channel = channel
         self._show = show
@@ -88,8 +84,8 @@ class Coordinator:
         self._read_left_out = left_out
         self._left_out: frozenset[int] = frozenset()
         self._epsilon_by_round = epsilon_by_round
-        self._limits = self.chain.limits
-        self._faults = FaultLog(study, self._limits)
+        self._catch_up = CatchUp(self.chain.limits)
+        self._faults = FaultLog(study, self.chain.limits)
 
     def resume(self, links: Sequence[Link], records: Sequence[RoundRecord]) -> None:
         """Go on where a coordinator was that stopped.
@@ -142,7 +138,7 @@ class Coordinator:
             reason = str(error)
             self._faults.void(number, error)
         if receipt is not None:
-            self._adopt(receipt, aggregator.packed_sum)
+            self._adopt(Link(receipt, aggregator.packed_sum))
         return RoundRecord(
             number=number,
             void=receipt is None,
@@ -219,123 +215,36 @@ class Coordinator:
         faults = self._faults.for_nodes()
         requests = dict.fromkeys(range(len(self.study.roster)), encode(RoundOpening(last, opening, faults)))
         requests |= dict.fromkeys(self._left_out, encode(StudyClosing(last, faults)))
-        answers, offers = self._bring_up(
+        answers, offers = self._catch_up.bring_up(
             requests,
+            self.links,
             lambda asked: self._exchange(asked, number, Stage.ADVERTISE, traffic),
             lambda node, links: StudyClosing(links) if node in self._left_out else RoundOpening(links, opening),
         )
         self._finish_late(offers, number)
         return {node: answer for node, answer in answers.items() if node not in self._left_out}
 
-    def _bring_up(
-        self,
-        requests: Mapping[int, bytes],
-        exchange: Callable[[Mapping[int, bytes]], Mapping[int, bytes]],
-        header: Callable[[int, tuple[Link, ...]], Message],
-    ) -> tuple[dict[int, bytes], dict[int, Offer]]:
-        """Send headers; send nodes that are behind what they lack, and ask them again until they hold all of it.
-
-        Args:
-            requests: the first header for each node.
-            exchange: carries them.
-            header: the next one for a node, with these links.
-
-        Returns:
-            What nodes answered that are neither behind nor locked, and the offers of those that are locked to a round
-            without a receipt.
-        """
-        answers: dict[int, bytes] = {}
-        offers: dict[int, Offer] = {}
-        self.standings = {}
-        while requests:
-            behind: dict[int, bytes] = {}
-            for node, answer in exchange(requests).items():
-                offer = self._read(Offer, node, answer)
-                missing = self._missing_links(node, answer)
-                if offer is not None:
-                    offers[node] = offer
-                elif missing:
-                    behind[node] = encode(header(node, missing))
-                elif missing is None:
-                    answers[node] = answer
-            requests = behind
-        return answers, offers
-
     def _finish_late(self, offers: Mapping[int, Offer], number: int) -> bool:
-        """Finish a round whose closing was cut short, from the offers of those who signed, and echoes of the others.
-
-        Returns:
-            Whether a receipt was made.
-        """
-        groups: dict[bytes, dict[int, Offer]] = {}
-        for node, offer in offers.items():
-            is_survivor = node in offer.statement.survivors  # or its signature would spoil the receipt
-            if is_survivor and valid_signers(offer.statement, {node: offer.signature}, self.study.identities):
-                groups.setdefault(offer.statement.digest(), {})[node] = offer
-        for group in groups.values():
-            statement, packed = next((offer.statement, offer.vector) for offer in group.values())
-            try:
-                self.chain.check_next(statement, packed)
-            except RemoteError:
-                continue
-            if len(group) > self.study.cohort.colluders:
-                group.update(self._echoes(statement, packed, group, number))
-            if len(group) >= statement.quorum:
-                self._adopt(Receipt(statement, _signatures(group)), packed)
-                self._mark_finished(statement)
-                number = statement.round_number
-                self._show(Note(f"round {number:>3}: finished late, from the signatures that the hospitals kept"))
-                return True
-        return False
-
-    def _echoes(self, statement: Statement, packed: bytes, group: Mapping[int, Offer], number: int) -> dict[int, Offer]:
-        """Ask the survivors that have not signed to sign, too."""
-        request = encode(EchoRequest(statement, packed, _signatures(group)))
-        asked = {node: request for node in statement.survivors if node not in group}
-        echoes = {}
-        for node, answer in self._channel.exchange(asked, round_number=number, stage="echo").items():
-            offer = self._read(Offer, node, answer)
-            if (
-                offer is not None
-                and offer.statement == statement
-                and valid_signers(statement, {node: offer.signature}, self.study.identities)
-            ):
-                echoes[node] = offer
-        return echoes
-
-    def _mark_finished(self, statement: Statement) -> None:
-        """Correct the record of a round that was called void when it ended."""
+        """Finish a round whose closing was cut short. Gives whether a receipt was made."""
+        link = late_link(
+            offers, self.chain, lambda asked: self._channel.exchange(asked, round_number=number, stage="echo")
+        )
+        if link is None:
+            return False
+        self._adopt(link)
+        statement = link.receipt.statement
         for at, record in enumerate(self._records):
-            if record.number == statement.round_number:
+            if record.number == statement.round_number:  # it was called void when it ended
                 self._records[at] = record.finished_late(statement, self.study)
                 self._closes(self._records[at])
+        late = f"round {statement.round_number:>3}: finished late, from the signatures that the hospitals kept"
+        self._show(Note(late))
+        return True
 
-    def _adopt(self, receipt: Receipt, packed: bytes) -> None:
-        self.chain.adopt(receipt, packed)
-        self.links.append(Link(receipt, packed))
-        self._keep(receipt, packed)
-
-    def _read(self, kind: type[AnyMessage], node: int, answer: bytes) -> AnyMessage | None:
-        """The answer, if it is a message of this kind and names its sender rightly."""
-        try:
-            if message_type(answer, most_answer_bytes(self._limits), node) != kind.TYPE:
-                return None
-            message = decode(kind, answer, self._limits, node)
-        except ProtocolError:
-            return None  # the aggregator's machine rejects it with the reason
-        return message if getattr(message, "sender", None) == node else None
-
-    def _missing_links(self, node: int, answer: bytes) -> tuple[Link, ...] | None:
-        """The links after the node's last one if it says that it is behind; None if it advertised; () to give up."""
-        standing = self._read(Standing, node, answer)
-        if standing is None:
-            return None
-        earlier = self.standings.get(node)
-        self.standings[node] = standing
-        if earlier is not None and earlier.round_number >= standing.round_number:
-            return ()  # it did not move with the links it got: asking again would not end
-        links = [link for link in self.links if link.receipt.statement.round_number > standing.round_number]
-        return tuple(links[:LINKS_MAX])
+    def _adopt(self, link: Link) -> None:
+        self.chain.adopt(link.receipt, link.vector)
+        self.links.append(link)
+        self._keep(link.receipt, link.vector)
 
     def _exchange(
         self, requests: Mapping[int, bytes], number: int, stage: Stage, traffic: Traffic
@@ -357,8 +266,9 @@ class Coordinator:
         while finished:
             last = tuple(Link(link.receipt, b"") for link in self.links[-1:])
             closing = encode(StudyClosing(last, self._faults.for_nodes()))
-            _, offers = self._bring_up(
+            _, offers = self._catch_up.bring_up(
                 dict.fromkeys(range(len(self.study.roster)), closing),
+                self.links,
                 lambda asked: self._channel.exchange(asked, round_number=rounds, stage="closing"),
                 lambda _, links: StudyClosing(links),
             )
@@ -367,7 +277,7 @@ class Coordinator:
     def _show_absent(self, aggregator: Aggregator, number: int, before: set[int], rejected: Mapping[int, str]) -> None:
         for node, stage in sorted(aggregator.absent.items()):
             if node not in before:
-                reason = why_absent(node in self._left_out, self.standings.get(node), self.chain.round_number)
+                reason = why_absent(node in self._left_out, self._catch_up.standings.get(node), self.chain.round_number)
                 self._show(NodeAbsent(number, self._name(node), stage.value, rejected.get(node, reason)))
 
     def _name(self, node: int) -> str:
@@ -375,7 +285,3 @@ class Coordinator:
 
     def _names(self, nodes: tuple[int, ...]) -> tuple[str, ...]:
         return tuple(self._name(node) for node in nodes)
-
-
-def _signatures(group: Mapping[int, Offer]) -> tuple[Signature, ...]:
-    return tuple(Signature(node, group[node].signature) for node in sorted(group))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from dp.errors import LedgerCorrupt
 from dp.ledger_copy import LedgerCopy, read_copy
@@ -13,9 +12,6 @@ from secfed.rounds.handover import Attendance, Handover, limits_of
 from secfed.rounds.run_facts import RunFacts
 from secfed.study.manifest import Study
 from secfed.study.signing import APPROVAL_LABEL, entry_check
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
