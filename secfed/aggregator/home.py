@@ -20,15 +20,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from secfed.aggregator.left_out import read_left_out, write_left_out
 from secfed.errors import UserError
-from secfed.files.toml import as_json, read_toml
 from secfed.files.whole import READABLE, try_lock, write_whole
 from secfed.reports.folder import STUDY
 from secfed.rounds.deadlines import Deadlines
-from secfed.study.manifest import Study, first_problem, load_study
+from secfed.study.manifest import Study, load_study
+from secfed.study.problems import read_table_file
 from secfed.study.sections import Section
 
 VARIABLE = "SECFED_AGGREGATOR"
@@ -59,12 +57,7 @@ class AggregatorHome:
         path = self.path / SETTINGS
         if not path.exists():
             return Deadlines()
-        try:
-            return _Settings.model_validate_json(as_json(read_toml(path), path)).deadlines
-        except OSError as error:
-            raise UserError(f"{path} cannot be read ({error.strerror})", "Check its permissions") from error
-        except ValidationError as error:
-            raise UserError(f"{path}: {first_problem(error)}", "Mend it there; nothing was started") from error
+        return read_table_file(_Settings, path, "Check its permissions").deadlines
 
     @property
     def models(self) -> Path:

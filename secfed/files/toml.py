@@ -22,17 +22,6 @@ _LONG_NAME = re.compile(rb"(?<![A-Za-z0-9_-])(?:" + _PART + rb"\.[ \t]*+){%d}" %
 """A dotted name of more parts than any of our tables lies deep; 500,000 parts take the parser an hour."""
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """The table in a file.
-
-    Raises:
-        OSError: the file cannot be read.
-        UserError: it is larger than 1 MiB, or no TOML that can be read here.
-    """
-    with path.open("rb") as file:
-        return parse_toml(file.read(TOML_BYTES_MAX + 1), path)
-
-
 def parse_toml(data: bytes, path: Path) -> dict[str, Any]:
     """The table in a file's bytes.
 
@@ -41,7 +30,7 @@ def parse_toml(data: bytes, path: Path) -> dict[str, Any]:
         path: where they are from, for the error's text.
 
     Raises:
-        UserError: as `read_toml`.
+        UserError: they are more than 1 MiB, or no TOML that can be read here.
     """
     if len(data) > TOML_BYTES_MAX:
         raise UserError(f"the file {path} is larger than 1 MiB", "Check that it is the right file")

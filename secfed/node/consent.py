@@ -14,6 +14,7 @@ from typing import Final
 
 from dp.errors import DPError
 from secfed.errors import UserError
+from secfed.files.reading import read_at_most
 from secfed.files.toml import TOML_BYTES_MAX
 from secfed.node.policy import Policy
 
@@ -129,10 +130,9 @@ class Consent:
     def _policy_now(self) -> Policy:
         """Reads the file each time, and checks what it says where that has changed."""
         try:
-            with self._file.open("rb") as file:
-                text = file.read(TOML_BYTES_MAX + 1)
-        except OSError as error:
-            raise KeepsOut(f"{self._file} cannot be read ({error.strerror})", "Put it back") from error
+            text = read_at_most(self._file, TOML_BYTES_MAX, "", "Put it back")
+        except UserError as error:
+            raise KeepsOut(error.what, error.next_step) from error
         if self._policy is None or text != self._text:
             try:
                 policy = self._allows()

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from dp.entries import is_label
 from secfed.errors import UserError
-from secfed.files.toml import as_json, read_toml, toml_text
+from secfed.files.toml import toml_text
 from secfed.files.whole import write_whole
 from secfed.models.data import Encoding
-from secfed.study.manifest import Name, first_problem
+from secfed.study.manifest import Name
+from secfed.study.problems import read_table_file
 from secfed.study.sections import Section
 
 _HEAD = """\
@@ -90,16 +91,7 @@ class NodeFile(Section):
 
 def read_node_file(path: Path) -> NodeFile:
     """Read `node.toml`. Raises UserError when it is missing, or not one."""
-    try:
-        values = read_toml(path)
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror})", "Restore it, or set the node up with `secfed node init`"
-        ) from error
-    try:
-        return NodeFile.model_validate_json(as_json(values, path))
-    except ValidationError as error:
-        raise UserError(f"{path}: {first_problem(error)}", "Mend it there; nothing was started") from error
+    return read_table_file(NodeFile, path, "Restore it, or set the node up with `secfed node init`")
 
 
 def write_node_file(path: Path, node: NodeFile) -> None:

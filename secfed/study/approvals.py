@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError
 
 from crypto.identity import Identity, PublicIdentity
 from secfed.errors import UserError
+from secfed.files.reading import read_at_most
 from secfed.files.whole import json_text
 from secfed.study.manifest import Name, Study, first_problem, read_study_file
 from secfed.study.sections import Section
@@ -82,14 +83,8 @@ def read_approval(path: Path) -> Approval:
     Raises:
         UserError: the file cannot be read, or is no approval.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(_FILE_BYTES_MAX + 1)
-    except OSError as error:
-        raise UserError(
-            f"the approval {path} cannot be read ({error.strerror})",
-            "Give the approval.json that `secfed node approve` wrote at a hospital",
-        ) from error
+    step = "Give the approval.json that `secfed node approve` wrote at a hospital"
+    data = read_at_most(path, _FILE_BYTES_MAX, "the approval", step)
     next_step = "Ask that hospital for the approval.json that `secfed node approve` wrote"
     if len(data) > _FILE_BYTES_MAX:
         raise UserError(f"{path} is no approval: it is longer than any is", next_step)

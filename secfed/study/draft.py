@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from crypto.identity import PublicIdentity
 from protocols.parameters import ROSTER_MAX, ROSTER_MIN
 from secfed.errors import UserError
+from secfed.files.reading import read_at_most
 from secfed.files.templates import render
 from secfed.files.toml import TOML_BYTES_MAX, as_json, parse_toml
 from secfed.files.whole import check_file, write_whole
@@ -152,13 +153,7 @@ def add_to_roster(path: Path, name: str, identity: str, patients: int) -> Public
         UserError: the entry is none, is on the roster already, or the file cannot be added to.
     """
     entry = roster_entry(name, identity, patients)
-    try:
-        with path.open("rb") as file:
-            data = file.read(TOML_BYTES_MAX + 1)
-    except OSError as error:
-        raise UserError(
-            f"the study file {path} cannot be read ({error.strerror})", "Draw one up with `secfed study init NAME`"
-        ) from error
+    data = read_at_most(path, TOML_BYTES_MAX, "the study file", "Draw one up with `secfed study init NAME`")
     values = parse_toml(data, path)
     if not values:
         raise UserError(f"{path} is no study: nothing stands in it", "Draw one up with `secfed study init NAME`")

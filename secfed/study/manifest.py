@@ -21,7 +21,7 @@ from dp.delta_limit import check_delta_for
 from dp.entries import delta_amount
 from protocols.errors import LocalError
 from protocols.parameters import CohortRules, OverflowCertificate
-from secfed.errors import UserError
+from secfed.files.reading import read_at_most
 from secfed.files.toml import TOML_BYTES_MAX
 from secfed.study.algorithms import Algorithm
 from secfed.study.mechanisms import Privacy, mechanism_of
@@ -258,14 +258,8 @@ def load_study(path: Path) -> Study:
 
 def read_study_file(path: Path) -> tuple[Study, bytes]:
     """As `load_study`, with the very bytes that it was read from: people read and sign those, comments included."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(TOML_BYTES_MAX + 1)
-    except OSError as error:
-        raise UserError(
-            f"the study file {path} cannot be read ({error.strerror})",
-            "Give the path of a study.toml; `secfed study init` writes one to start from",
-        ) from error
+    step = "Give the path of a study.toml; `secfed study init` writes one to start from"
+    data = read_at_most(path, TOML_BYTES_MAX, "the study file", step)
     return read_table(Study, path, data), data
 
 

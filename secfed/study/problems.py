@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from secfed.errors import Problems
-from secfed.files.toml import as_json, parse_toml
+from secfed.files.reading import read_at_most
+from secfed.files.toml import TOML_BYTES_MAX, as_json, parse_toml
 from secfed.study.algorithms import STRATEGIES
 from secfed.study.mechanisms import MODES
 from secfed.study.sections import WITHOUT_EFFECT
@@ -55,6 +56,17 @@ def read_table(kind: type[AnyTable], path: Path, data: bytes) -> AnyTable:
         return read(values)
     except ValidationError as error:
         raise all_problems(path, data, values, error, read) from error
+
+
+def read_table_file(kind: type[AnyTable], path: Path, next_step: str) -> AnyTable:
+    """As `read_table`, from the file.
+
+    Args:
+        kind: what it is to be.
+        path: the file.
+        next_step: what helps if it cannot be read.
+    """
+    return read_table(kind, path, read_at_most(path, TOML_BYTES_MAX, "", next_step))
 
 
 def all_problems(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from crypto.kdf import DIGEST_BYTES
 from dp.errors import DPError
@@ -20,11 +20,11 @@ from protocols.aggregator import Stage
 from protocols.errors import ProtocolError
 from secfed.aggregator.aggregation import GATHERING, HANDOVER
 from secfed.errors import UserError
-from secfed.files.toml import read_toml
 from secfed.node.answers import answer_of
 from secfed.node.node import Node
 from secfed.rounds.run_facts import EMBEDDED
-from secfed.study.manifest import Study, first_problem
+from secfed.study.manifest import Study
+from secfed.study.problems import read_table_file
 
 ENGINE = f"{EMBEDDED} (simulation: all hospitals in one process)"
 StageName = Annotated[str, Field(pattern="^(" + "|".join(stage.value for stage in Stage) + ")$")]
@@ -53,12 +53,7 @@ def load_simulation(path: Path, study: Study) -> Simulation:
     """Read `simulation.toml`; nothing is simulated when it does not exist. Raises UserError when it is wrong."""
     if not path.exists():
         return Simulation()
-    try:
-        simulation = Simulation.model_validate(read_toml(path))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})", "Check its permissions") from error
-    except ValidationError as error:
-        raise UserError(f"{path}: {first_problem(error)}", "Mend it there; nothing was started") from error
+    simulation = read_table_file(Simulation, path, "Check its permissions")
     names = {entry.name for entry in study.roster}
     for cut in simulation.cut:
         if cut.node not in names:

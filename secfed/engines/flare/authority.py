@@ -26,6 +26,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from secfed.errors import UserError
+from secfed.files.reading import read_at_most
 from secfed.files.whole import check_new, json_text, whole_or_gone
 from secfed.models.libraries import how_to_add
 from secfed.study.manifest import Name, first_problem
@@ -73,13 +74,9 @@ class Participant:
 
 def read_profile(path: Path) -> Profile:
     """Read `federation.json`. Raises UserError when it is none."""
+    data = read_at_most(path, _SIZE_MAX, "", "Ask the federation's organiser for it, or give its path")
     try:
-        with path.open("rb") as file:
-            return Profile.model_validate_json(file.read(_SIZE_MAX))
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror})", "Ask the federation's organiser for it, or give its path"
-        ) from error
+        return Profile.model_validate_json(data)
     except ValidationError as error:
         raise UserError(f"{path}: {first_problem(error)}", "Ask the federation's organiser for it again") from error
 

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 
 from secfed.errors import UserError
+from secfed.files.reading import read_at_most
 from secfed.files.whole import open_to_others, write_whole
 from secfed.findings import Finding, NotChecked, Warned, look
 
@@ -115,11 +116,7 @@ def _named(role: Role, values: Any) -> tuple[Any, tuple[Any, Any]]:
 
 def certificate_of(path: Path, step: str = _OWN_FILES) -> x509.Certificate:
     """Read a certificate. Raises UserError, with this next step, when the file has none."""
-    try:
-        with path.open("rb") as file:
-            return parse_certificate(file.read(_SIZE_MAX), path, step)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})", step) from error
+    return parse_certificate(read_at_most(path, _SIZE_MAX, "", step), path, step)
 
 
 def parse_certificate(data: bytes, path: Path, step: str) -> x509.Certificate:

@@ -190,7 +190,7 @@ FAULTS: list[tuple[Callable[[Home], None], str, str, str]] = [
     (no_key, "identity key", "cannot be read", "made once"),
     (open_home, "home folder", "mode 0755", "chmod 700"),
     (broken_policy, "policy", "cohort.minimum", "Mend it in that file"),
-    (broken_node_file, "node.toml", "name", "Mend it there"),
+    (broken_node_file, "node.toml", "name", "Mend it in that file"),
     (no_data, "data letters", "cannot be read", "Check the path"),
     (torn_data, "data letters", "is not JSON", "Write one JSON object a line"),
     (fewer_patients, "study", "is not as it was when the study was approved", "secfed node data accept letters"),
