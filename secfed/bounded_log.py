@@ -1,9 +1,9 @@
-"""Logs that nobody can fill a disk with: bounded in size and in rate, whatever the cause. They end nothing.
+"""Logs bounded in size and rate, so that nobody can fill a disk with them. A log that fails stops no work.
 
-What a server sends costs it nothing, and every refusal is a line: one junk byte a time makes gigabytes a day. So lines
-of one kind are let through in a burst, then one in a while; those between are counted, and the count stands at the next
-("... repeated 1,204 times"). The first line of a kind is never among them. Files are turned over at a size, and a few
-old ones kept. A log that cannot be written, on a full disk as elsewhere, is left out: no work ends for it.
+Messages cost a server nothing, and every refusal writes a line: junk messages of one byte could make gigabytes a day.
+So lines of one kind pass in a burst, then one at intervals; the lines between are counted, and the next line that
+passes shows the count ("... repeated 1,204 times"). The first line of a kind always passes. Files rotate at a maximum
+size, and a few old ones are kept. A log that cannot be written, for example on a full disk, is skipped.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 FILE_BYTES, FILES_KEPT = 4 << 20, 4
-"""Of one log: the file that is written to and the old ones, together at most `FILES_KEPT` times `FILE_BYTES`."""
+"""Files of one log, including the current one: together at most `FILES_KEPT` times `FILE_BYTES`."""
 LINE_CHARACTERS = 4_000
-"""Longer ones, in which a peer's words may be repeated, are cut."""
+"""Longer lines, which may repeat a peer's words, are cut."""
 BURST, SECONDS_EACH = 200, 10.0
-"""Lines of one kind at once, and the time after which one more may be written."""
+"""Lines of one kind in a burst, and the seconds until one more may be written."""
 KINDS_MAX = 500
-"""That are told apart. Beyond them lines share a kind by where they come from, until others have been quiet."""
+"""The most kinds told apart. Beyond that, lines share a kind by origin until other kinds have gone quiet."""
 _LOCK_SECONDS = 2.0
 _QUOTED, _DIGIT = re.compile(r"'[^']*'|\"[^\"]*\"|\([^)]*\)"), re.compile(r"\d")
 _SHAPE_CHARACTERS = 80
 
 
 def shape_of(text: str) -> str:
-    """What lines of one kind have in common: their beginning without numbers, quotations and brackets."""
+    """The kind of a line: its beginning without numbers, quotations and brackets."""
     words = _QUOTED.sub("", text[: 10 * _SHAPE_CHARACTERS]).split()
     return " ".join(word for word in words if not _DIGIT.search(word))[:_SHAPE_CHARACTERS]
 
 
 def cut(text: str) -> str:
-    """A line of at most `LINE_CHARACTERS`, and how much is missing."""
+    """A line cut to `LINE_CHARACTERS`, with a note of how much is missing."""
     if len(text) <= LINE_CHARACTERS:
         return text
     return f"{text[:LINE_CHARACTERS]} ... ({len(text) - LINE_CHARACTERS:,} characters more)"
@@ -49,7 +49,7 @@ def cut(text: str) -> str:
 
 @dataclass(slots=True)
 class _Kind:
-    """Lines of one kind: how many may be written at once, since when, and how many were not."""
+    """Lines of one kind: how many more may be written now, since when, and how many were held back."""
 
     left: float
     since: float
@@ -58,7 +58,7 @@ class _Kind:
 
 @dataclass(slots=True)
 class Fold:
-    """Decides which lines are written. For several threads."""
+    """Decides which lines are written. Thread-safe."""
 
     burst: int = BURST
     seconds_each: float = SECONDS_EACH
@@ -68,14 +68,14 @@ class Fold:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def admit(self, kind: Hashable, instead: Hashable = None) -> int | None:
-        """Whether a line is to be written.
+        """Decide whether to write a line.
 
         Args:
-            kind: which lines are like it.
-            instead: its kind where too many are told apart already; there have to be few of these.
+            kind: the line's kind.
+            instead: the kind to use if too many kinds are known already; there must be few of these.
 
         Returns:
-            How many lines like it were not written since the last that was; None where this one is not, either.
+            How many lines of its kind were held back since the last one written; None if this one is held back, too.
         """
         now = self.clock()
         with self._lock:
@@ -97,26 +97,26 @@ class Fold:
             return before
 
     def _forget_the_quiet(self, now: float) -> None:
-        """A kind that has its whole burst again need not be remembered."""
+        """Forget kinds whose burst is full again."""
         quiet = self.burst * self.seconds_each
         self._kinds = {kind: each for kind, each in self._kinds.items() if now - each.since < quiet}
 
 
 def repeated(count: int) -> str:
-    """What is put behind a line for those before it that were not written."""
+    """The note after a line about the lines held back before it."""
     return f" ... repeated {count:,} times" if count else ""
 
 
 class BoundedFile:
-    """Appends lines to a file that several processes may share, turns it over at a size; raises nothing for that."""
+    """Appends lines to a file that several processes may share, and rotates it at a maximum size. Never raises."""
 
     def __init__(self, path: Path, most_bytes: int = FILE_BYTES, kept: int = FILES_KEPT, mode: int = 0o600) -> None:
         """
         Args:
-            path: the file; older ones are beside it, as `NAME.1` and so on.
-            most_bytes: of each.
-            kept: how many there are, with the one that is written to.
-            mode: who may read them.
+            path: the file; older files lie beside it as `NAME.1` and so on.
+            most_bytes: the size limit of each file.
+            kept: the number of files, including the current one.
+            mode: permissions of the files.
         """
         self.path = path
         self._most_bytes = most_bytes
@@ -124,7 +124,7 @@ class BoundedFile:
         self._mode = mode
 
     def append(self, line: str) -> bool:
-        """Write a line, cut if it is too long. False where that could not be done."""
+        """Write a line, cut if it is too long. Returns False if it could not be written."""
         data = f"{cut(line)}\n".encode(errors="replace")
         try:
             with contextlib.ExitStack() as stack:
@@ -135,12 +135,12 @@ class BoundedFile:
                     descriptor = self._open()
                     stack.callback(os.close, descriptor)
                 _write_whole_line(descriptor, data)
-        except (OSError, ValueError):  # a path with a zero byte is a ValueError
+        except (OSError, ValueError):  # ValueError: a path with a zero byte
             return False
         return True
 
     def _open(self) -> int:
-        """The file as it is now, locked: another process may have turned it over meanwhile."""
+        """The current file, locked: another process may have rotated it meanwhile."""
         while True:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, self._mode)
             try:
@@ -159,14 +159,14 @@ class BoundedFile:
             with contextlib.suppress(FileNotFoundError):
                 before.replace(self._numbered(number))
         with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()  # it is there where no older one is kept
+            self.path.unlink()  # exists if no older file is kept
 
     def _numbered(self, number: int) -> Path:
         return self.path.with_name(f"{self.path.name}.{number}") if number else self.path
 
 
 def _lock(descriptor: int) -> None:
-    """Lock it, and wait for another process no longer than `_LOCK_SECONDS`: one that is stopped must not stop this."""
+    """Lock the file. Waits at most `_LOCK_SECONDS`, so that a stopped process with the lock cannot stop this one."""
     until = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
@@ -179,7 +179,7 @@ def _lock(descriptor: int) -> None:
 
 
 def _write_whole_line(descriptor: int, data: bytes) -> None:
-    """Append to a locked file; a disk that is full in the middle of a line gets none of it."""
+    """Append to a locked file. If the disk fills up in the middle of a line, nothing of the line stays."""
     before = os.fstat(descriptor).st_size
     if os.write(descriptor, data) < len(data):
         os.ftruncate(descriptor, before)
@@ -187,14 +187,14 @@ def _write_whole_line(descriptor: int, data: bytes) -> None:
 
 
 class _Folded(logging.Handler):
-    """A handler of Python's logging that folds. Lines of one kind come from one place in the code, and look alike."""
+    """A logging handler that folds repeated lines. Lines of one kind come from one place in the code and look alike."""
 
     def __init__(self, fold: Fold | None = None) -> None:
         super().__init__()
         self._fold = fold or Fold()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record, or count it. Never raises."""
+        """Write a record or count it. Never raises."""
         try:
             place = record.name, record.pathname, record.lineno
             folded = self._fold.admit((*place, shape_of(str(record.msg))), place)
@@ -204,12 +204,12 @@ class _Folded(logging.Handler):
             pass
 
     def put(self, text: str) -> None:
-        """Write text of one line or several."""
+        """Write text of one or more lines."""
         raise NotImplementedError
 
 
 class FileLog(_Folded):
-    """A log in a file, as FLARE's configuration of its logs names it."""
+    """A log in a file, named in FLARE's log configuration."""
 
     def __init__(self, filename: str, fold: Fold | None = None) -> None:
         """
@@ -226,26 +226,26 @@ class FileLog(_Folded):
 
 
 class ConsoleLog(_Folded):
-    """A log on standard output. Its size is bounded by whoever keeps it: journald, under systemd."""
+    """A log on standard output. Its reader bounds its size: journald, under systemd."""
 
     def put(self, text: str) -> None:
-        """Print it."""
+        """Print the text."""
         print(text, file=sys.stdout, flush=True)
 
 
 class LineStream:
-    """What a program takes for an open file, and writes whole lines to; for those that cannot be given a handler."""
+    """A file-like object for programs that write whole lines and accept no logging handler."""
 
     def __init__(self, path: Path, kind: Callable[[str], Hashable]) -> None:
         """
         Args:
             path: the file.
-            kind: which lines are alike.
+            kind: returns a line's kind.
         """
         self._file, self._kind, self._fold = BoundedFile(path), kind, Fold()
 
     def write(self, text: str) -> int:
-        """Append a line, or count it."""
+        """Append a line or count it."""
         line = text.rstrip("\n")
         folded = self._fold.admit(self._kind(line))
         if folded is not None:
@@ -253,10 +253,10 @@ class LineStream:
         return len(text)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Does nothing: no line is buffered."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing: no file stays open."""
 
 
 _FOLDS: dict[Path, Fold] = {}
@@ -264,8 +264,8 @@ _FOLDS_LOCK = threading.Lock()
 
 
 def fold_of(path: Path) -> Fold:
-    """The one that all of this process share for a file."""
-    with contextlib.suppress(OSError):  # there is no absolute path where the working folder is gone
+    """The folding shared by all logs of this process on the same file."""
+    with contextlib.suppress(OSError):  # a deleted working folder has no absolute path
         path = path.absolute()
     with _FOLDS_LOCK:
         return _FOLDS.setdefault(path, Fold())

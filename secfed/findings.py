@@ -1,4 +1,4 @@
-"""What a check-up finds: one line for each thing that was looked at, and what to do where it is not well."""
+"""The findings of a check-up: one line per check, with the fix for each problem."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from secfed.errors import UserError, printable
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     check: str
-    """What was looked at, in a word or two."""
+    """What was checked, in a word or two."""
     state: Literal["ok", "warning", "failed", "not checked"]
     text: str
     """What was found, or why it could not be checked."""
     fix: str = ""
-    """What to do about it; empty where it is well."""
+    """The fix; empty if all is well."""
 
 
 class NotChecked(Exception):
-    """It cannot be told whether this is well; the text says why, and `fix` how it could."""
+    """The check could not run. The text says why; `fix` says how to make it possible."""
 
     def __init__(self, text: str, fix: str = "") -> None:
         super().__init__(text)
@@ -32,7 +32,7 @@ class NotChecked(Exception):
 
 
 class Warned(Exception):
-    """It works, and should be otherwise; the text says why, and `fix` how."""
+    """It works but should be changed. The text says why; `fix` says how."""
 
     def __init__(self, text: str, fix: str) -> None:
         super().__init__(text)
@@ -44,8 +44,8 @@ def look(check: str, at: Callable[[], str], fix: str = "") -> Finding:
 
     Args:
         check: its name.
-        at: says what is well, or raises what is not.
-        fix: what to do about an error that does not say so itself.
+        at: returns what is well, or raises what is not.
+        fix: the fix for errors that name none.
     """
     try:
         return Finding(check, "ok", printable(at()))

@@ -1,1 +1,1 @@
-"""What is not well at a node or at the aggregator, looked at one by one, each with its fix."""
+"""Checks a node or an aggregator for everything that a round needs; each problem comes with its fix."""

@@ -1,6 +1,6 @@
-"""A check-up of a node or an aggregator: everything that a round needs, looked at one by one, each with its fix.
+"""A check-up of a node or an aggregator: checks everything that a round needs; each problem comes with its fix.
 
-It changes nothing. What it finds in the data is for the node's owner, on the node's own screen; it is sent nowhere.
+It changes nothing. What it finds in the data appears only on the node's own screen, for its owner, and is sent nowhere.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from secfed.study.approvals import SIGNATURES
 from secfed.study.manifest import Study, load_study
 from secfed.study.signing import entry_check
 
-_SEE_LEDGER = "See to the ledger; where the budget was changed in policy.toml, put back what was granted"
-_NOTHING_YET = "there is none yet: it is made when the first study is approved"
+_SEE_LEDGER = "Check the ledger. If the budget in policy.toml was changed, restore the granted values"
+_NOTHING_YET = "no ledger yet; approving the first study makes it"
 
 
 def examine_node(
     path: Path, server: Server | None, machine: Machine | None = None, kit: Path | None = None
 ) -> tuple[Finding, ...]:
-    """Look at a node's home.
+    """Check a node's home.
 
     Args:
         path: the home.
-        server: where the node connects to, if that is to be tried.
-        machine: what it runs on.
-        kit: its start-up kit; by default the one that it was last started with.
+        server: the server to try to connect to, if any.
+        machine: the machine that it runs on.
+        kit: the start-up kit; by default the one used last.
     """
     machine = machine or Machine()
     findings = [*check_machine(machine, path), look("home folder", lambda: _folder(path, private=True))]
@@ -69,10 +69,10 @@ def examine_node(
 def examine_aggregator(
     path: Path, server: Server | None, machine: Machine | None = None, kit: Path | None = None
 ) -> tuple[Finding, ...]:
-    """Look at an aggregator's folder: `studies/<digest>/study.toml`, the base models that they name, and its kit.
+    """Check an aggregator's folder: `studies/<digest>/study.toml`, the base models that these name, and the kit.
 
     Args:
-        path, server, machine, kit: as `examine_node`.
+        path, server, machine, kit: as for `examine_node`.
     """
     machine = machine or Machine()
     findings = [*check_machine(machine, path), look("folder", lambda: _folder(path, private=False))]
@@ -81,7 +81,7 @@ def examine_aggregator(
         findings.append(look(f"study {folder.name[:16]}", partial(_studied, folder)))
         findings.append(look(f"base of {folder.name[:16]}", partial(_based, folder, path / MODELS)))
     if not folders:
-        findings.append(Finding("studies", "not checked", "no study is there yet"))
+        findings.append(Finding("studies", "not checked", "no study yet"))
     findings += examine_runs(path)
     findings += examine_kit(kit or remembered(path), "server", None, machine.now(), server.host if server else None)
     tls, time = _server(server, machine.now())
@@ -93,20 +93,21 @@ def _folder(path: Path, private: bool) -> str:
         status = path.stat()
     except OSError as error:
         raise UserError(
-            f"{path} cannot be read ({error.strerror})", "Name the right folder, or set a node up: `secfed node init`"
+            f"{path} cannot be read ({error.strerror})",
+            "Name the right folder, or set up a node with `secfed node init`",
         ) from error
-    mode, forbidden = stat.S_IMODE(status.st_mode), 0o077 if private else 0o022
+    mode = stat.S_IMODE(status.st_mode)
+    verb, forbidden = ("use", 0o077) if private else ("write", 0o022)
     if status.st_uid != os.geteuid():
         raise UserError(f"{path} belongs to another user", "Run this as the user that the service runs as")
     if mode & forbidden:
-        what = "used" if private else "written"
         raise UserError(
-            f"{path} can be {what} by others than its owner (mode {mode:04o})",
+            f"users other than its owner can {verb} {path} (mode {mode:04o})",
             f"Run `chmod {'700' if private else 'go-w'} {path}`",
         )
     if not os.access(path, os.W_OK | os.X_OK):
         raise UserError(f"{path} cannot be written", f"Run `chmod u+rwx {path}`")
-    return f"{path} is its owner's alone to {'use' if private else 'write'}"
+    return f"only its owner can {verb} {path}"
 
 
 def _told_policy(policy: PolicyFile) -> str:
@@ -115,12 +116,14 @@ def _told_policy(policy: PolicyFile) -> str:
 
 
 def _inside(home: Home, own: list[tuple[str, datetime]]) -> list[Finding]:
-    """What can be looked at once key, name and policy are there. Adds what was written last to `own`."""
+    """Checks that need key, name and policy. Adds the last written entry to `own`."""
     findings = [look(f"data {each.name}", partial(_data, each)) for each in home.node.data]
     if not home.node.data:
-        findings.append(Finding("data", "not checked", "none is registered yet", "`secfed node data add FILE`"))
+        findings.append(Finding("data", "not checked", "no data file is registered yet", "`secfed node data add FILE`"))
     entries: list[Entry] = []
-    findings.append(look("ledger", lambda: _ledger(home, entries), "Stop, and restore the ledger's newest copy"))
+    findings.append(
+        look("ledger", lambda: _ledger(home, entries), "Stop the node and restore the ledger's newest copy")
+    )
     findings.append(look("pace", lambda: _pace(home)))
     findings.append(look("store", lambda: _store(home, entries)))
     own += [("the ledger's last entry", hour_from(entry.time)) for entry in entries[-1:]]
@@ -136,7 +139,7 @@ def _inside(home: Home, own: list[tuple[str, datetime]]) -> list[Finding]:
 
 
 def _data(dataset: Dataset) -> str:
-    column = dataset.patient_column  # what else a record has is a study's matter
+    column = dataset.patient_column  # other fields depend on the study
     seen = survey(Path(dataset.file), Columns(column, column, column), dataset.encoding)
     return f"{seen.patients} patients with {seen.records} records"
 
@@ -146,15 +149,15 @@ def _pace(home: Home) -> str:
     problem = warning(home.path, seconds)
     if problem is not None:
         raise Warned(*problem)
-    return f"uploads are held back until {seconds:g} s after a round asked for them"
+    return f"uploads are held back until {seconds:g} s after the round's request"
 
 
 def _ledger(home: Home, into: list[Entry]) -> str:
     if not (home.path / LEDGER_FILE).exists():
         if home.digests():
             raise UserError(
-                f"the ledger of {home.name} is gone, and studies were approved here",
-                "Stop, and put back its newest copy: without it nobody knows what was spent",
+                f"the ledger of {home.name} is missing, although studies were approved here",
+                "Stop the node and restore the newest copy: only the ledger records what was spent",
             )
         return _NOTHING_YET
     try:
@@ -167,10 +170,10 @@ def _ledger(home: Home, into: list[Entry]) -> str:
     fault = first_fault(into, whole=True)
     if fault is not None:
         raise UserError(
-            f"entry {fault[0].sequence} of the ledger {fault[1]}, and this node's own key signed it",
-            "Stop, keep the file as evidence, and find out who can use this node's key",
+            f"entry {fault[0].sequence} of the ledger {fault[1]}, although this node's own key signed it",
+            "Stop the node, keep the file as evidence, and find out who can use this node's key",
         )
-    return f"{len(into)} entries in one chain, each signed by this node, and each one that a ledger takes"
+    return f"{len(into)} entries in one chain, each valid and signed by this node"
 
 
 def _store(home: Home, entries: Sequence[Entry]) -> str:
@@ -182,43 +185,45 @@ def _store(home: Home, entries: Sequence[Entry]) -> str:
     if not path.exists():
         if committed:
             raise UserError(
-                f"{path} is gone, and rounds were committed",
-                "Put back its newest copy, and say so with `secfed node restored`",
+                f"{path} is missing, although rounds were committed",
+                "Restore its newest copy and record that with `secfed node restored`",
             )
-        return "there is none yet: it is made when the first study runs"
+        return "no store yet; running the first study makes it"
     with open_store(path) as store:
         store.check()
         behind = [name for name, number in committed.items() if store.floor(bytes.fromhex(name)) < number]
     if behind:
         raise UserError(
-            f"{path} is older than the ledger: it has forgotten rounds of study {behind[0][:16]} that were committed",
-            "Ask the other sites for the highest round R that they have seen, and run `secfed node restored "
+            f"{path} is older than the ledger: it lacks committed rounds of study {behind[0][:16]}",
+            "Ask the other sites for the highest round R that they have seen. Then run `secfed node restored "
             f"{behind[0][:16]} --highest-round R`",
         )
     return "readable, and not older than the ledger"
 
 
 def _study(home: Home, digest: bytes, kept: list[Approved]) -> str:
-    """An approval holds, policy and data still fit the study, and what is reserved is all that it can spend."""
+    """Check that the approval is valid, policy and data still fit, and the reservation covers all that the study can
+    spend.
+    """
     stored = home.stored(digest)
     kept.append(stored)
     site, _ = home.approved_site(stored)
     if not (home.path / LEDGER_FILE).exists():
-        raise NotChecked("there is no ledger to compare it with")
+        raise NotChecked("there is no ledger to compare the study with")
     with home.open_ledger() as ledger:
         if ledger.reservation(digest) is None:
             raise UserError(
-                f"{stored.study.name} is approved and has no budget reserved, or was withdrawn",
-                "Approve it again; a study that was withdrawn does not come back",
+                f"{stored.study.name} is approved, but no budget is reserved for it, or it was withdrawn",
+                "Approve it again. A withdrawn study cannot come back",
             )
-        reserve_once(stored.study, site, ledger)  # it is reserved: this only checks that the policy still says so
+        reserve_once(stored.study, site, ledger)  # already reserved: this only checks that the policy still agrees
     since = paused_since(home, digest)
     if since:
         raise Warned(
-            f"{stored.study.name}: approved, and paused by its owner since {since}: the node takes no part in it",
-            f"`secfed node resume {digest.hex()[:16]}` lets it take part again",
+            f"{stored.study.name}: approved, but paused by its owner since {since}: the node takes no part in it",
+            f"To take part again, run `secfed node resume {digest.hex()[:16]}`",
         )
-    return f"{stored.study.name}: approved, allowed by the policy, and its data is there"
+    return f"{stored.study.name}: approved, allowed by the policy, and its data file is unchanged"
 
 
 def _base(study: Study, models: Path) -> str:
@@ -228,7 +233,7 @@ def _base(study: Study, models: Path) -> str:
 
 
 def _budget(home: Home) -> str:
-    """What is left, or that studies which were paid for still have rounds to go."""
+    """Whether budget is left, or studies already paid for still have rounds to run."""
     from secfed.node.status import node_status
 
     status = node_status(home)
@@ -240,8 +245,8 @@ def _budget(home: Home) -> str:
     ]
     if spent and done:
         raise UserError(
-            f"nothing is left of the budget of {spent[0]}, and every study that it paid for is over",
-            "No further study can be trained on these patients; what was spent does not come back",
+            f"the budget of {spent[0]} is spent, and every study that it paid for is over",
+            "No further study can train on these patients; spent budget does not come back",
         )
     return ", ".join(
         f"epsilon {each['left']:g} of {each['granted']:g} left to {each['population']}" for each in status["budgets"]
@@ -250,7 +255,7 @@ def _budget(home: Home) -> str:
 
 def _server(server: Server | None, now: datetime) -> tuple[Finding, datetime | None]:
     if server is None:
-        return Finding("server", "not checked", "no server was named", "Give --server HOST:PORT and --ca FILE"), None
+        return Finding("server", "not checked", "no server given", "Give --server HOST:PORT and --ca FILE"), None
     times: list[datetime | None] = [None]
 
     def connect() -> str:
@@ -266,8 +271,8 @@ def _studied(folder: Path) -> str:
     study = load_study(folder / "study.toml")
     if study.digest.hex() != folder.name:
         raise UserError(
-            f"the study in {folder} is another one: its digest is {study.digest.hex()}",
-            "Put it in a folder with its own digest for a name, as the hospitals signed it",
+            f"the study in {folder} has another digest than its folder's name: {study.digest.hex()}",
+            "Put it into a folder named by the digest that the sites signed",
         )
     if (folder / SIGNATURES).exists():
         from secfed.verify.approval import check_approval
@@ -277,9 +282,9 @@ def _studied(folder: Path) -> str:
             check_approval(folder)
         except Broken as problem:
             raise UserError(
-                f"{folder}: {problem}", "Gather the hospitals' approvals anew with `secfed study sign`"
+                f"{folder}: {problem}", "Collect the sites' approvals again with `secfed study sign`"
             ) from problem
-        return f"{study.name}, signed by all {len(study.roster)} hospitals"
+        return f"{study.name}, signed by all {len(study.roster)} sites"
     return unsigned(AggregatorHome(folder.parent.parent), study.digest, study.name)
 
 

@@ -1,6 +1,6 @@
-"""The machine that a node or an aggregator runs on: Python, libraries, disk, clock. For `secfed doctor`.
+"""Checks of the machine that a node or an aggregator runs on: Python, libraries, disk, clock. For `secfed doctor`.
 
-What the machine says of itself is a parameter, so that a test can plant every fault.
+The machine's facts are a parameter, so that a test can plant every fault.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from secfed.errors import UserError
 from secfed.findings import Finding, NotChecked, look
 
 FREE_BYTES_MIN = 2 << 30
-"""Less free disk than this is refused: a ledger, a store with every round's sum, and logs must never run full."""
+"""Less free disk space than this fails: ledger, store (with every round's sum) and logs must never fill the disk."""
 SKEW_MAX = timedelta(seconds=60)
-"""A clock that is further off than this fails: certificates and the ledger's times rest on it."""
+"""A larger clock difference than this fails: certificates and the ledger's times depend on the clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What is asked of the machine."""
+    """The facts about a machine."""
 
     python: str = platform.python_version()
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -37,7 +37,7 @@ class Machine:
 
 
 def check_machine(machine: Machine, folder: Path) -> list[Finding]:
-    """Python, libraries, and the disk of a folder."""
+    """Check Python, the libraries, and the disk of a folder."""
     return [
         look("python", lambda: _python(machine)),
         look("libraries", lambda: _libraries(machine)),
@@ -49,14 +49,14 @@ def _python(machine: Machine) -> str:
     wanted = metadata("secfed")["Requires-Python"] or ""
     if machine.python not in SpecifierSet(wanted):
         raise UserError(
-            f"this is Python {machine.python}, and secfed needs {wanted}",
-            "Install secfed anew in an environment of a Python that fits",
+            f"this is Python {machine.python}, but secfed needs {wanted}",
+            "Reinstall secfed in an environment with a matching Python",
         )
     return machine.python
 
 
 def _libraries(machine: Machine) -> str:
-    """Every requirement of the installed secfed, without those of extras."""
+    """Check every requirement of the installed secfed, except those of extras."""
     found, wrong = 0, []
     for text in requires("secfed") or ():
         requirement = Requirement(text)
@@ -72,48 +72,51 @@ def _libraries(machine: Machine) -> str:
     if wrong:
         names = " ".join(f"'{each.split(' ')[0]}'" for each in wrong)
         raise UserError(f"secfed needs {', '.join(wrong)}", f"Run `python -m pip install {names}`")
-    return f"{found} libraries are as secfed needs them"
+    return f"all {found} libraries have the required versions"
 
 
 def _disk(machine: Machine, folder: Path) -> str:
     free = machine.free_bytes(folder)
-    text = f"{free / 2**30:.1f} GiB are free for {folder}"
+    text = f"{free / 2**30:.1f} GiB free for {folder}"
     if free < FREE_BYTES_MIN:
         raise UserError(
-            f"only {text}", f"Make room: a node that cannot write stops; {FREE_BYTES_MIN >> 30} GiB should be free"
+            f"only {text}",
+            f"Free some space: a node that cannot write stops. {FREE_BYTES_MIN >> 30} GiB should be free",
         )
     return text
 
 
 def check_clock(machine: Machine, server: datetime | None, own: Sequence[tuple[str, datetime]]) -> Finding:
-    """Compare this clock with the server's, or at least with what was written here before.
+    """Compare this clock with the server's, or at least with the time of the last entry written here.
 
     Args:
         machine: has the clock.
-        server: what the server's clock said just now, if it says so at all.
-        own: what was written here last, and when by the clock of that time.
+        server: the server's clock just now, if the server reports it.
+        own: the last entry written here, and its time.
     """
     return look("clock", lambda: _clock(machine.now(), server, own))
 
 
 def _clock(now: datetime, server: datetime | None, own: Sequence[tuple[str, datetime]]) -> str:
-    set_it = "Set this machine's clock, and keep it right with NTP"
+    set_it = "Set this machine's clock and keep it in sync with NTP"
     what, latest = max(own, key=lambda each: each[1], default=("", now))
     if latest - now > SKEW_MAX:
         raise UserError(
-            f"this clock says {_moment(now)}, and {what} was written here at {_moment(latest)}: it is behind now, or "
-            "was ahead then",
+            f"this clock says {_moment(now)}, but {what} was written here at {_moment(latest)}: the clock is behind "
+            "now, or was ahead then",
             set_it,
         )
     if server is None:
-        so_far = f"; it is not behind {what} of {_moment(latest)}" if own else ""
+        so_far = f"; it is not earlier than {what} of {_moment(latest)}" if own else ""
         raise NotChecked(
-            f"no other clock to compare with{so_far}", "Compare it by hand, or with `timedatectl`; NTP keeps it right"
+            f"there is no other clock to compare with{so_far}",
+            "Compare it by hand or with `timedatectl`; NTP keeps it in sync",
         )
     skew = abs(now - server)
     if skew > SKEW_MAX:
         raise UserError(
-            f"this clock says {_moment(now)}, and the server's {_moment(server)}: {skew.total_seconds():.0f} s apart",
+            f"this clock says {_moment(now)}, the server's says {_moment(server)}: they are "
+            f"{skew.total_seconds():.0f} s apart",
             set_it + ", or the server's",
         )
     return f"within {skew.total_seconds() + 1:.0f} s of the server's"

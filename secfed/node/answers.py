@@ -1,6 +1,7 @@
-"""A node's answer to any request of the coordinator, whatever carries it.
+"""Answers any request of the coordinator, whichever engine carries it.
 
-Both engines call `answer_of`. A node that refuses raises; the engine then sends nothing, and tells the owner why.
+Both engines call `answer_of`. It raises when the node refuses: the engine then sends nothing, and only the node's owner
+learns why.
 """
 
 from __future__ import annotations
@@ -16,26 +17,26 @@ from secfed.rounds.handover import Attendance, AttendanceRequest, Handover, Hand
 
 _NO_LIMITS = Limits(0, 0)
 _SMALL_BYTES = max(most_map_bytes(kind, _NO_LIMITS) for kind in (AttendanceRequest, HandoverRequest))
-"""Of the two requests that are not the node's own."""
+"""Limits for the two requests that this module parses itself."""
 
 
 def answer_of(node: Node, approval: bytes, request: bytes) -> bytes:
-    """A node's answer to any request of the coordinator.
+    """Answer any request of the coordinator. Args:
 
     Args:
         node: the node.
         approval: its signature under the study.
-        request: what came.
+        request: the bytes as received.
 
     Raises:
-        ProtocolError, DPError, UserError: the node takes no part; for its owner only.
+        ProtocolError, DPError, UserError: the node refuses; the text is for its owner only.
     """
     if len(request) <= _SMALL_BYTES:
         kind = message_type(request, _SMALL_BYTES, None)
         if kind == AttendanceRequest.TYPE:
             try:
-                if node.end_named is None:  # the study is over else: nothing is joined, and the approval is handed over
-                    node.check_ready()  # who cannot take part is not there
+                if node.end_named is None:  # the study is over: hand over the approval
+                    node.check_ready()  # a node that cannot take part does not report as present
             except KeepsOut:
                 return node.standing()
             return attendance(node, approval, request)
@@ -45,15 +46,15 @@ def answer_of(node: Node, approval: bytes, request: bytes) -> bytes:
 
 
 def most_bytes(node: Node) -> int:
-    """The most bytes that a request to this node has; a longer one is none."""
+    """The largest valid request to this node, in bytes."""
     return max(_SMALL_BYTES, most_request_bytes(node.chain.limits))
 
 
 def attendance(node: Node, approval: bytes, request: bytes) -> bytes:
-    """A node's answer to an `AttendanceRequest`.
+    """Answer an `AttendanceRequest`.
 
     Raises:
-        ProtocolError: the request is none, or about another study.
+        ProtocolError: the request is malformed or about another study.
     """
     asked = decode(AttendanceRequest, request, limits_of(node.study), None)
     _check_study(node, asked.study)
@@ -61,18 +62,18 @@ def attendance(node: Node, approval: bytes, request: bytes) -> bytes:
 
 
 def handover(node: Node, request: bytes) -> bytes:
-    """A node's answer to a `HandoverRequest`.
+    """Answer a `HandoverRequest`.
 
     Raises:
-        ProtocolError: the request is none, or about another study, or the study is not over at this node.
+        ProtocolError: the request is malformed or about another study, or the study is not over at this node.
     """
     asked = decode(HandoverRequest, request, limits_of(node.study), None)
     _check_study(node, asked.study)
     copy = hand_over(node)
     if copy is None:
         raise WrongSession(
-            "the ledger was asked for, and the study is not over here: the aggregator has not said that it is over, "
-            "or named a last receipt that this node does not hold",
+            "the aggregator asked for the ledger, but the study is not over here: it has not announced the end, or "
+            "it named a last receipt that this node does not hold",
             sender=None,
             field="type",
         )
@@ -81,4 +82,4 @@ def handover(node: Node, request: bytes) -> bytes:
 
 def _check_study(node: Node, study: bytes) -> None:
     if study != node.study.digest:
-        raise WrongSession("a request about another study than this node's", sender=None, field="study")
+        raise WrongSession("the request is about a different study from this node's", sender=None, field="study")

@@ -1,9 +1,9 @@
-"""A node's owner looks at a study and approves it, or withdraws what was approved.
+"""What a node's owner does with a study: inspect it, approve it, withdraw the approval.
 
-Everything that can be checked is checked before the question.
+All checks run before the owner is asked.
 
-Approving reserves the study's whole budget in the ledger, then signs, then stores. A crash in between leaves the budget
-reserved and nothing signed; approving again goes on from there.
+Approving reserves the study's whole budget in the ledger, then signs, then stores. After a crash in between, the budget
+is reserved but nothing is stored; approving again continues from there.
 """
 
 from __future__ import annotations
@@ -33,34 +33,34 @@ from secfed.study.text import in_columns, study_text
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A study that this node could take part in, as far as can be known before it starts."""
+    """A study that passed every check that a node can make before the study starts."""
 
     file: StudyFile
     index: int
     dataset: Dataset
     data_digest: str
-    """Of the data file, as it was read."""
+    """SHA-256 of the data file, as it was read."""
     site: Site
     model: str
-    """What is trained, in a line."""
+    """One line: what is trained."""
     texts: TextFigures
-    """How well that model reads the data."""
+    """How well the base model's tokenizer reads the data."""
     epsilon: float
-    """What it costs, by this node's own accountant."""
+    """The study's cost, from this node's own accountant."""
     last: Approved | None
     """The last study that was approved here."""
 
 
 def examine(home: Home, path: Path, data: str | None) -> Candidate:
-    """Check a study as the node will when it runs it. Writes nothing.
+    """Check a study exactly as the node will when it runs it. Writes nothing.
 
     Args:
-        home: the node's.
-        path: the study's file.
-        data: which of the node's data files it would train on; the only one by default.
+        home: the node's home.
+        path: the study file.
+        data: the name of the data file to train on; may be omitted if the node has only one.
 
     Raises:
-        UserError, DPError: what forbids it, and the next step.
+        UserError, DPError: the study cannot be approved; the text says why and gives the next step.
     """
     from secfed.models.trainers import open_study_model
     from secfed.study.base import find_base_among  # loads torch
@@ -71,7 +71,7 @@ def examine(home: Home, path: Path, data: str | None) -> Candidate:
     digest = data_digest(Path(dataset.file))
     watch = DataWatch(Path(dataset.file), digest, dataset.name)
     site = home.site(study, dataset)
-    watch.check()  # or what is shown is not what is approved
+    watch.check()  # otherwise the owner would approve something other than what was shown
     if not _holds_reservation(home, study):
         check_budget(study, site)
     epsilon = account.check_noise(study)
@@ -81,10 +81,10 @@ def examine(home: Home, path: Path, data: str | None) -> Candidate:
 
 
 def earlier_approval(home: Home, path: Path) -> Approved | None:
-    """The approval of this study, if it was given before.
+    """The approval of this study, if it was approved before.
 
     Raises:
-        UserError: the same values were approved with another text around them, or what is stored is not what was
+        UserError: the same values were approved in a file with different text, or the stored study is not what was
             approved.
     """
     file = StudyFile.read(path)
@@ -93,30 +93,32 @@ def earlier_approval(home: Home, path: Path) -> Approved | None:
     kept = home.stored(file.study.digest)
     if kept.file.data != file.data:
         raise UserError(
-            f"a study with the same values and another text was approved here on {kept.approval.approved}",
-            f"Use that text, which is what was signed: {kept.folder / 'study.toml'}",
+            f"this node approved the same values in a different file text on {kept.approval.approved}",
+            f"Use the text that was signed: {kept.folder / 'study.toml'}",
         )
     return kept
 
 
 def last_approved(home: Home) -> Approved | None:
-    """The study that was approved last, of those whose approval still holds."""
+    """The most recently approved study whose approval is still valid."""
     kept = []
     for digest in home.digests():
         try:
             kept.append(home.stored(digest))
         except UserError:
-            continue  # `secfed doctor` and `secfed node status` say so
+            continue  # `secfed doctor` and `secfed node status` report it
     return max(kept, key=lambda each: datetime.fromisoformat(each.approval.approved), default=None)
 
 
 def approval_screen(candidate: Candidate) -> str:
-    """What the owner is shown: the study, the data, the cost, and what is new."""
+    """What the owner sees before approving: the study, the data, the cost, and the difference from the last approved
+    study.
+    """
     study, site, dataset = candidate.file.study, candidate.site, candidate.dataset
     records = sum(len(own) for own in site.patients.values())
     data = (
         f"{dataset.name} ({dataset.file}): {len(site.patients)} patients with {records} records, of "
-        f"{dataset.population}. This is shown here and to nobody else"
+        f"{dataset.population}. These counts are shown only here"
     )
     parts = [
         study_text(study, candidate.index),
@@ -132,29 +134,29 @@ def _told_pace(site: Site) -> str:
     seconds = site.policy.pace.upload_after_seconds
     problem = warning(site.records, seconds)
     if problem is None:
-        return f"every upload is held back until {seconds:g} s after a round asked for it"
+        return f"every upload is held back until {seconds:g} s after the round's request"
     return f"WARNING: {problem[0]}. {problem[1]}"
 
 
 def _what_is_new(last: Approved | None, study: Study) -> str:
     if last is None:
-        return "no study was approved here before"
+        return "this is the first study approved here"
     name, day = last.study.name, last.approval.approved[:10]
     lines = [f"  {line}" for line in differences(last.study, study)]
-    return "\n".join([f"different from {name}, approved here on {day}:", *lines])
+    return "\n".join([f"changes since {name}, approved here on {day}:", *lines])
 
 
 def approve(home: Home, candidate: Candidate, now: datetime) -> Approved:
     """Reserve the budget, sign, store.
 
     Raises:
-        UserError: the data was changed since it was shown, or the store cannot be written.
-        DPError: the ledger refuses after all.
+        UserError: the data changed after it was shown, or the store cannot be written.
+        DPError: the ledger refuses the reservation.
     """
     if data_digest(Path(candidate.dataset.file)) != candidate.data_digest:
         raise UserError(
-            f"{candidate.dataset.file} was changed after it was shown here",
-            "Look at the study again; nothing is signed",
+            f"{candidate.dataset.file} has changed since it was shown here",
+            "Nothing was signed. Inspect the study again",
         )
     with home.open_ledger() as ledger:
         ledger.verify(entry_check(home.identity.public))
@@ -165,19 +167,19 @@ def approve(home: Home, candidate: Candidate, now: datetime) -> Approved:
     except OSError as error:
         raise UserError(
             f"the approval cannot be stored in {home.path} ({error.strerror})",
-            "Its budget is reserved; make room on the disk and approve it again",
+            "The budget is reserved. Free some disk space and approve the study again",
         ) from error
     return home.stored(candidate.file.study.digest)
 
 
 def withdraw(home: Home, digest: bytes) -> str:
-    """Give back the budget of a study that has not begun, for good: it cannot be approved again.
+    """Release the budget of a study that has not begun. This is final: the study cannot be approved again.
 
     Returns:
-        The epsilon that was given back.
+        The epsilon that was released.
 
     Raises:
-        DPError: it has begun, or holds no reservation.
+        DPError: the study has begun, or holds no reservation.
     """
     with home.open_ledger() as ledger:
         held = ledger.reservation(digest)
@@ -186,31 +188,32 @@ def withdraw(home: Home, digest: bytes) -> str:
 
 
 def raise_floor(home: Home, digest: bytes, round_number: int) -> None:
-    """Note that this home was put back from a copy: the node is held to all rounds up to this one.
+    """Record that this home was restored from a copy: the node counts as having joined every round up to this one.
 
     Raises:
-        UserError: the node itself knows of a later round.
+        UserError: the node's own records show a later round.
     """
     try:
         with open_store(home.path / STORE_FILE) as store:
             store.raise_floor(digest, round_number)
     except ValueError as error:
         raise UserError(
-            str(error), "Ask every other site for the highest round that it has seen, and give that"
+            str(error), "Ask every other site for the highest round that it has seen, and give the highest of these"
         ) from error
 
 
 def allow_more_attempts(home: Home, digest: bytes, more: int) -> int:
-    """Let the node join more rounds on the state at which it has stopped. Gives how many are allowed on it so far.
+    """Let the node join more rounds on the state at which it stopped. Returns how many extra rounds are allowed on that
+    state in total.
 
     Raises:
-        UserError: it has not stopped, or that is more than may be allowed.
+        UserError: the node has not stopped, or the number is above what an owner may allow.
     """
     try:
         with open_store(home.path / STORE_FILE) as store:
             return allow_attempts(store, digest, more)
     except ValueError as error:
-        raise UserError(str(error), "Look at `secfed node status`; docs/wrong-sums.md says how to go on") from error
+        raise UserError(str(error), "Run `secfed node status`; docs/wrong-sums.md says how to continue") from error
 
 
 def _holds_reservation(home: Home, study: Study) -> bool:

@@ -1,8 +1,9 @@
-"""Whether a node's owner still wants it in a study: asked before each round, and once more before each spend.
+"""Checks that the node's owner still wants to take part in a study: before each round, and again before each spend.
 
-A study runs for days, and its owner may change a mind meanwhile: tighten the policy, pause the study, or leave no room
-on the disk. The node then joins no round, follows the chain, and takes part again by itself once the reason is gone.
-What was spent stays spent. The owner is told why, once; the aggregator hears where the node stands, and no reason.
+A study runs for days. Meanwhile the owner may tighten the policy or pause the study, or the disk may fill up. The node
+then joins no round but still follows the chain, and takes part again on its own once the reason is gone. What was spent
+stays spent. The owner is told the reason once; the aggregator learns the node's position in the chain, never the
+reason.
 """
 
 from __future__ import annotations
@@ -19,31 +20,31 @@ from secfed.files.toml import TOML_BYTES_MAX
 from secfed.node.policy import Policy
 
 ROOM_BYTES: Final = 1 << 20
-"""That a round needs on the disk beside its sum: entries of the ledger, receipts, logs."""
+"""Disk space that a round needs beside its sum: ledger entries, receipts, logs."""
 _SUMS_KEPT: Final = 4
-"""A round's sum is written down when it is signed and when its receipt comes, each time to SQLite's log first."""
+"""A round's sum is written when it is signed and again when its receipt arrives, each time to SQLite's log first."""
 
 
 class KeepsOut(UserError):
-    """The node takes part in no round for now: its owner's matter. It follows the chain meanwhile."""
+    """The node joins no round for now, for a reason that only its owner learns. It still follows the chain."""
 
 
 class Agreed:
-    """Consent to everything, in the place of a `Consent`: a run in one process is over sooner than a mind changes."""
+    """Always consents: for a run in one process, which ends before its owner would change anything."""
 
     def before_round(self, policy: Policy, packed_bytes: int, tell_owner: Callable[[str], None]) -> Policy:
-        """The policy stays as it is."""
+        """Returns the policy unchanged."""
         return policy
 
     def before_spend(self, joined: Policy, packed_bytes: int, tell_owner: Callable[[str], None]) -> None:
-        """Nothing is against it."""
+        """Never objects."""
 
 
 AGREED: Final = Agreed()
 
 
 class Consent:
-    """Looks at all that may keep one node out of one study for a while."""
+    """Checks everything that can temporarily keep a node out of a study."""
 
     def __init__(
         self,
@@ -56,10 +57,10 @@ class Consent:
     ) -> None:
         """
         Args:
-            home: the folder whose disk the node writes to.
-            policy: the policy's file.
-            unchanged: raises DataChanged where the data is not as it was approved.
-            paused: since when the owner has paused the study; empty if not.
+            home: a folder on the disk that the node writes to.
+            policy: the policy file.
+            unchanged: raises DataChanged if the data file differs from the approved one.
+            paused: when the owner paused the study; empty if it is not paused.
             allows: reads the policy and checks it against study and ledger; raises UserError or DPError.
         """
         self._home = home
@@ -72,29 +73,29 @@ class Consent:
         self._reason = ""
 
     def before_round(self, _: Policy, packed_bytes: int, tell_owner: Callable[[str], None]) -> Policy:
-        """The policy as it is now, if the node may join a round.
+        """The current policy, if the node may join a round.
 
         Args:
-            _: the policy that it went by so far.
+            _: the policy used so far.
             packed_bytes: the size of a round's sum.
-            tell_owner: gets a line when the node begins to keep out, and when it takes part again.
+            tell_owner: called with a line when the node stops taking part, and when it takes part again.
 
         Raises:
-            DataChanged: the data is another; the node has to be opened anew.
-            KeepsOut: its owner has been told why.
+            DataChanged: the data file has changed; the node must be reopened.
+            KeepsOut: the node may not join; its owner was told why.
         """
         self._unchanged()
         return self._checked(packed_bytes, tell_owner)
 
     def before_spend(self, joined: Policy, packed_bytes: int, tell_owner: Callable[[str], None]) -> None:
-        """As `before_round`, for a round that was joined under this policy. Its data was looked at then, and read.
+        """Like `before_round`, for a round joined under this policy; the data was checked when the round was joined.
 
         Raises:
-            KeepsOut: also where the policy has other cohort rules by now: this round was joined under the old ones.
+            KeepsOut: also if the policy's cohort rules have changed, because this round was joined under the old ones.
         """
         policy = self._checked(packed_bytes, tell_owner)
         if policy.cohort != joined.cohort:
-            raise KeepsOut("the policy's cohort rules have changed in mid-round", "The next round goes by the new ones")
+            raise KeepsOut("the policy's cohort rules changed during the round", "The next round uses the new rules")
 
     def _checked(self, packed_bytes: int, tell_owner: Callable[[str], None]) -> Policy:
         try:
@@ -104,7 +105,7 @@ class Consent:
         except KeepsOut as error:
             if error.what != self._reason:
                 self._reason = error.what
-                tell_owner(f"the node keeps out of the study's rounds, and what was spent stays spent: {error}")
+                tell_owner(f"the node takes no part in the study's rounds for now; what was spent stays spent: {error}")
             raise
         if self._reason:
             self._reason = ""
@@ -114,23 +115,28 @@ class Consent:
     def _check_pause(self) -> None:
         since = self._paused()
         if since:
-            raise KeepsOut(f"its owner has paused the study, on {since}", "`secfed node resume DIGEST` ends that")
+            raise KeepsOut(
+                f"its owner paused the study on {since}", "To end the pause, run `secfed node resume DIGEST`"
+            )
 
     def _check_room(self, needed: int) -> None:
         try:
             free = shutil.disk_usage(self._home).free
         except OSError as error:
-            raise KeepsOut(f"the disk of {self._home} cannot be looked at ({error.strerror})", "Mend it") from error
+            raise KeepsOut(
+                f"the free space of the disk of {self._home} cannot be read ({error.strerror})",
+                "Check that the disk is mounted and readable",
+            ) from error
         if free < needed:
             raise KeepsOut(
                 f"the disk of {self._home} is nearly full, and a round needs {needed / (1 << 20):.0f} MiB",
-                "Make room there; the node then goes on by itself",
+                "Free some space there; the node then continues on its own",
             )
 
     def _policy_now(self) -> Policy:
-        """Reads the file each time, and checks what it says where that has changed."""
+        """Reads the policy file each time; checks it again only if its content changed."""
         try:
-            text = read_at_most(self._file, TOML_BYTES_MAX, "", "Put it back")
+            text = read_at_most(self._file, TOML_BYTES_MAX, "", "Restore the file")
         except UserError as error:
             raise KeepsOut(error.what, error.next_step) from error
         if self._policy is None or text != self._text:
@@ -139,6 +145,6 @@ class Consent:
             except UserError as error:
                 raise KeepsOut(error.what, error.next_step) from error
             except DPError as error:
-                raise KeepsOut(f"the ledger does not go with the policy: {error}", "Look at `secfed doctor`") from error
+                raise KeepsOut(f"the ledger and the policy do not agree: {error}", "Run `secfed doctor`") from error
             self._text, self._policy = text, policy
         return self._policy

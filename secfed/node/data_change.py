@@ -1,4 +1,4 @@
-"""A node's owner says that a data file was changed on purpose: the studies on it go on with the file as it is now."""
+"""`secfed node data accept`: the owner confirms an intended change to a data file, and its studies continue with it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from secfed.node.home import Home
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What became of one study that trains on the file."""
+    """The outcome for one study that trains on the file."""
 
     study: str
     digest: bytes
     problem: str
-    """Why it does not go on with the file as it is now; empty if it does."""
+    """Why the study cannot continue with the changed file; empty if it can."""
 
 
 def accept_data(home: Home, name: str) -> list[Accepted]:
-    """Let every approved study that trains on a data file go on with it as it is now, if it still fits the study.
+    """Let every approved study that trains on a data file continue with the current file, if the file still fits the
+    study.
 
     Raises:
-        UserError: no data is called so, the file cannot be read, or it is being written just now.
+        UserError: no data file has this name, the file cannot be read, or another program is writing it.
     """
     dataset = home.node.dataset(name)
     digest, found = data_digest(Path(dataset.file)), []
@@ -32,7 +33,7 @@ def accept_data(home: Home, name: str) -> list[Accepted]:
         try:
             kept = home.stored(study)
         except UserError:
-            continue  # `secfed doctor` and `secfed node status` say so
+            continue  # `secfed doctor` and `secfed node status` report it
         if kept.data != name:
             continue
         try:
@@ -42,7 +43,9 @@ def accept_data(home: Home, name: str) -> list[Accepted]:
             continue
         found.append(Accepted(kept.study.name, study, ""))
     if data_digest(Path(dataset.file)) != digest:
-        raise UserError(f"{dataset.file} was written while it was read", "Run it again once the file is complete")
+        raise UserError(
+            f"{dataset.file} changed while it was being read", "Run the command again once the file is complete"
+        )
     for each in found:
         if not each.problem:
             home.choose(each.digest, name, digest)

@@ -1,4 +1,4 @@
-"""A hospital gets a node: its home with a key and a policy that allows nothing, and then its data."""
+"""Sets up a site's node: first a home with a key and a policy that allows nothing, then its data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from secfed.study.manifest import band_around, first_problem
 
 @dataclass(frozen=True, slots=True)
 class NewBudget:
-    """What the owner says about a population that has no budget yet."""
+    """The budget that the owner sets for a population that has none yet."""
 
     patients: int | None
     epsilon: float | None
@@ -33,24 +33,24 @@ class NewBudget:
 
 
 def make_home(path: Path, name: str) -> Home:
-    """Make a node's home with a fresh identity: whole, or not at all.
+    """Make a node's home with a fresh identity. On failure nothing is left behind.
 
     Args:
-        path: the new folder; an empty one may be there.
-        name: what the node is called.
+        path: the new folder; it may exist if it is empty.
+        name: the node's name.
 
     Raises:
-        UserError: there is something, the name is none, or the folder cannot be written.
+        UserError: the folder is not empty, the name is invalid, or the folder cannot be written.
     """
     try:
         node = NodeFile(name=name)
     except ValidationError as error:
         raise UserError(
-            f"{name} is no name for a node", "Use small letters, digits and hyphens, as in harbour-clinic"
+            f"{name} is not a valid name for a node", "Use small letters, digits and hyphens, as in harbour-clinic"
         ) from error
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(
-            f"{path} exists and is not empty", "Give a new folder with --home; a node's key is made once and kept"
+            f"{path} exists and is not empty", "Name a new folder with --home; a node's key is made once and kept"
         )
     beside = None
     try:
@@ -66,7 +66,8 @@ def make_home(path: Path, name: str) -> Home:
         if beside is not None:
             shutil.rmtree(beside, ignore_errors=True)
         raise UserError(
-            f"the node's folder {path} cannot be made ({error.strerror})", "Check the folder above it, or take another"
+            f"the node's folder {path} cannot be made ({error.strerror})",
+            "Check the parent folder's permissions, or choose another folder",
         ) from error
     return Home.open(path)
 
@@ -80,19 +81,19 @@ def register(
     budget: NewBudget,
     encoding: Encoding = "utf-8",
 ) -> tuple[Home, Survey]:
-    """Register a data file, and the budget of its population where the policy has none.
+    """Register a data file, and its population's budget if the policy has none.
 
     Args:
-        home: the node's.
+        home: the node's home.
         file: JSON lines, CSV or Parquet.
-        name: what the owner calls the file.
+        name: the owner's name for the file.
         population: whose records these are.
-        columns: the fields of a record; only which of them names the patient is kept.
-        budget: for a population that is new here.
-        encoding: of a file of text.
+        columns: the fields of a record; only the patient column is stored.
+        budget: for a population that has no budget here yet.
+        encoding: the encoding of a text file.
 
     Returns:
-        The home as it is now, and what is in the file, for the owner's eyes.
+        The updated home, and what the file holds, for the owner only.
 
     Raises:
         UserError: the file cannot be read as records, or does not fit the population; nothing is written.
@@ -106,16 +107,18 @@ def register(
         _refuse_other(held, budget)
     if seen.patients > band_around(agreed.patients)[1]:
         raise UserError(
-            f"{file} holds {seen.patients} patients, and the budget of {population} is for {agreed.patients}. This is "
-            "told here and to nobody else",
-            "Say how many patients the population has, rounded, with --patients; delta may be at most 1/(10 N)",
+            f"{file} holds {seen.patients} patients, but the budget of {population} is for {agreed.patients}. This "
+            "count is shown only here",
+            "Give the population's size, rounded, with --patients N; delta may be at most 1/(10 N)",
         )
     try:
         if held is None:
             _append_budget(home.path / POLICY, policy, agreed)
         write_node_file(home.path / NODE, node)
     except OSError as error:
-        raise UserError(f"{home.path} cannot be written ({error.strerror})", "Check its disk") from error
+        raise UserError(
+            f"{home.path} cannot be written ({error.strerror})", "Check its permissions and its disk"
+        ) from error
     return Home.open(home.path), seen
 
 
@@ -133,7 +136,7 @@ def _with_dataset(
         return NodeFile(name=node.name, data=(*node.data, new))
     except ValidationError as error:
         raise UserError(
-            f"this data cannot be registered: {first_problem(error)}", "Give another --name or --population"
+            f"the data file cannot be registered: {first_problem(error)}", "Give another --name or --population"
         ) from error
 
 
@@ -141,7 +144,7 @@ def _agreed(population: str, new: NewBudget) -> BudgetPolicy:
     if new.patients is None or new.epsilon is None or new.delta is None:
         raise UserError(
             f"the population {population} has no budget in policy.toml yet",
-            "Say what it may spend, once and for all: give --patients, --epsilon and --delta",
+            "Set its lifetime budget with --patients, --epsilon and --delta",
         )
     try:
         return BudgetPolicy(
@@ -152,27 +155,26 @@ def _agreed(population: str, new: NewBudget) -> BudgetPolicy:
             disjoint=new.disjoint,
         )
     except ValidationError as error:
-        raise UserError(
-            f"this is no budget: {first_problem(error)}", "Give other figures; nothing was written"
-        ) from error
+        raise UserError(f"invalid budget: {first_problem(error)}", "Nothing was written. Give other values") from error
 
 
 def _refuse_other(held: BudgetPolicy, new: NewBudget) -> None:
-    """Figures that are given again must be those that the policy has."""
+    """Values that are given again must match the policy."""
     for name in ("patients", "epsilon", "delta"):
         if getattr(new, name) not in (None, getattr(held, name)):
             raise UserError(
-                f"the policy gives {held.population} a {name} of {getattr(held, name):g} already",
-                f"Leave --{name} out; before anything is granted, the owner can change it in policy.toml",
+                f"the policy already gives {held.population} a {name} of {getattr(held, name):g}",
+                f"Omit --{name}; until the first grant, the owner can change the value in policy.toml",
             )
 
 
 def _append_budget(path: Path, policy: PolicyFile, budget: BudgetPolicy) -> None:
-    """Add a table to the policy's end; every comment in it stays."""
+    """Append a table to the policy; all comments stay."""
     if policy.budget and not budget.disjoint:
         raise UserError(
-            f"this node has a budget for {policy.budget[0].population} already, and {budget.population} is another",
-            "Name the same population if a patient may be in both; if none is, attest it with --disjoint TEXT",
+            f"this node already has a budget for {policy.budget[0].population}, and {budget.population} is a "
+            "different population",
+            "If a patient may be in both, use the same population. If none can be, say why with --disjoint TEXT",
         )
     lines = [
         f"population = {toml_text(budget.population)}",
@@ -187,7 +189,8 @@ def _append_budget(path: Path, policy: PolicyFile, budget: BudgetPolicy) -> None
         parse_toml(data[: TOML_BYTES_MAX + 1], path)
     except UserError as error:
         raise UserError(
-            f"the budget of {budget.population} cannot be added to {path}, which has its budget in another form",
+            f"the budget of {budget.population} cannot be added to {path}, because its budget is written in "
+            "another form",
             "Write [[budget]] there instead of [budget], and run the command again",
         ) from error
     write_whole(path, data)

@@ -1,18 +1,18 @@
-"""A node's home: the folder that its hospital controls, with all that the node is and remembers.
+"""A node's home: the folder, under the site's control, that holds everything the node is and remembers.
 
-    identity.key                 the hospital's signing key
+    identity.key                 the site's signing key
     policy.toml                  what its owner allows
     node.toml                    its name and its data files
-    models/                      base models, each in a folder of its own, found by digest
-    studies/<digest>/            one for each study that its owner approved: study.toml, approval.json, choice.json
-    ledger.sqlite, node.sqlite   what is spent, and what was joined and signed
-    kit.txt                      where the start-up kit is that it was last run with
+    models/                      base models, each in its own folder, found by digest
+    studies/<digest>/            one per approved study: study.toml, approval.json, choice.json
+    ledger.sqlite, node.sqlite   what was spent, and what was joined and signed
+    kit.txt                      the path of the start-up kit used last
 
-A node runs what is in its own `studies/`, and nothing else: whoever asks it to run something gives a digest. A study
-counts as approved if this node's own signature over its values and its file verifies; so a file that was changed, or
-put there by somebody else, approves nothing.
+A node runs only what is in its own `studies/`: a request to run names a study by its digest. A study counts as approved
+only if this node's own signature over its values and its file verifies. A file that was changed, or put there by
+somebody else, is therefore not approved.
 
-Everything here can be done again after a crash at any moment: what is reserved stays reserved, once.
+After a crash at any moment, everything here can be repeated: a reservation is kept and never made twice.
 """
 
 from __future__ import annotations
@@ -58,18 +58,18 @@ _CHOICE_BYTES_MAX = 4096
 
 
 def default_home() -> Path:
-    """Where a node's home is if nobody says otherwise: the variable SECFED_HOME, or ~/.secfed."""
+    """The default home of a node: the environment variable SECFED_HOME, or ~/.secfed."""
     named = os.environ.get(VARIABLE)
     return Path(named) if named else Path.home() / ".secfed"
 
 
 class _Choice(Section):
-    """What the owner chose for a study. It stays here: the approval beside it is handed on."""
+    """What the owner chose for a study. This stays at the node; the approval beside it is handed on."""
 
     format: Literal[1] = 1
     data: Name
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    """Of the file, as the owner saw it."""
+    """SHA-256 of the study file, as the owner saw it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +79,9 @@ class Approved:
     file: StudyFile
     approval: Approval
     data: str
-    """The data file that it trains on, by its name in `node.toml`."""
+    """The data file to train on, by its name in `node.toml`."""
     data_digest: str
-    """Of that file, as its owner approved it."""
+    """SHA-256 of that file, as its owner approved it."""
     folder: Path
 
     @property
@@ -100,21 +100,21 @@ class Home:
 
     @classmethod
     def open(cls, path: Path) -> Home:
-        """Open a home and check that it is its owner's alone.
+        """Open a home and check that only its owner can use it.
 
         Raises:
-            UserError: there is none, others can use it, or a file in it is missing or wrong.
+            UserError: the home is missing, others can use it, or a file in it is missing or wrong.
         """
         try:
             mode = path.stat().st_mode
         except OSError as error:
             raise UserError(
                 f"there is no node in {path} ({error.strerror})",
-                "Set one up with `secfed node init NAME`, or name another folder with --home",
+                "Set a node up with `secfed node init NAME`, or name another folder with --home",
             ) from error
         if open_to_others(mode):
             raise UserError(
-                f"the node's folder {path} can be used by others than its owner (mode {stat.S_IMODE(mode):04o})",
+                f"the node's folder {path} is open to users other than its owner (mode {stat.S_IMODE(mode):04o})",
                 f"Run `chmod 700 {path}`",
             )
         home = cls(path, read_identity(path / KEY), read_node_file(path / NODE))
@@ -123,18 +123,18 @@ class Home:
 
     @property
     def name(self) -> str:
-        """What this node is called."""
+        """This node's name."""
         return self.node.name
 
     def policy(self) -> PolicyFile:
-        """What its owner allows, as the file says now. Raises UserError when it says nothing that can be read."""
+        """The policy, read from its file now. Raises UserError if the file cannot be read as a policy."""
         return load_policy_file(self.path / POLICY, self.name)
 
     def index_in(self, study: Study) -> int:
         """This node's place in a study's roster, by its key.
 
         Raises:
-            UserError: it has none.
+            UserError: the node is not on the roster.
         """
         own = self.identity.public.raw.hex()
         for index, entry in enumerate(study.roster):
@@ -142,64 +142,64 @@ class Home:
                 return index
         raise UserError(
             f"the key of this node, {self.name}, is not on the roster of {study.name}",
-            f"Have a study drawn up with this identity on its roster: {own}",
+            f"Ask the study's author to put this identity on the roster: {own}",
         )
 
     def study_folder(self, digest: bytes) -> Path:
-        """Where a study is kept once it is approved."""
+        """The folder of an approved study."""
         return self.path / STUDIES / digest.hex()
 
     def stored(self, digest: bytes) -> Approved:
         """A study that this node's owner approved.
 
         Raises:
-            UserError: the store has no such study, or what it has is not what was approved.
+            UserError: the study is not stored, or the stored files are not what was approved.
         """
         folder = self.study_folder(digest)
         if not folder.is_dir():
             raise UserError(
                 f"no study {digest.hex()[:16]} is approved at {self.name}",
-                "If its owner agrees to it, have it approved with `secfed node approve STUDY`",
+                "If its owner agrees, approve it with `secfed node approve STUDY`",
             )
         file, approval = StudyFile.read(folder / STUDY), read_approval(folder / APPROVAL)
         if file.study.digest != digest or not approval.holds(file.study, file.data, self.identity.public):
             raise UserError(
-                f"what is kept in {folder} is not what was approved here",
-                f"Move {folder} away as evidence, and have the study approved anew if its owner agrees to it",
+                f"the files in {folder} are not what was approved here",
+                f"Move {folder} away as evidence. If its owner agrees, approve the study again",
             )
         choice = _read_choice(folder / CHOICE)
         return Approved(file, approval, choice.data, choice.sha256, folder)
 
     def approval(self, digest: bytes) -> bytes:
-        """This node's signature under an approved study. Raises UserError where it is none."""
+        """This node's signature under an approved study. Raises UserError if it does not verify."""
         return bytes.fromhex(self.stored(digest).approval.signature)
 
     def digests(self) -> tuple[bytes, ...]:
-        """Of all studies in the store, whether they are still what was approved or not."""
+        """The digests of all stored studies, whether or not they are still what was approved."""
         folder = self.path / STUDIES
         names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
         return tuple(bytes.fromhex(name) for name in names if len(name) == 64 and set(name) <= set("0123456789abcdef"))
 
     def digest_of(self, beginning: str) -> bytes:
-        """The study in the store whose digest begins so, in hexadecimal digits.
+        """The stored study whose digest begins with these hexadecimal digits.
 
         Raises:
-            UserError: there is none, or there are several.
+            UserError: no study matches, or several do.
         """
         found = [digest for digest in self.digests() if digest.hex().startswith(beginning)] if beginning else []
         if len(found) != 1:
             raise UserError(
                 f"{len(found)} studies of {self.name} have a digest that begins with {beginning}",
-                "Give more of it; `secfed node status --json` lists them whole",
+                "Give more digits; `secfed node status --json` lists the full digests",
             )
         return found[0]
 
     def keep(self, file: StudyFile, approval: Approval, data: str, data_digest: str) -> Path:
-        """Put an approved study into the store, whole or not at all. Gives its folder.
+        """Put an approved study into the store, whole or not at all. Returns its folder.
 
         Args:
             file, approval: what was approved.
-            data: the name of the data that it trains on.
+            data: the name of the data file that it trains on.
             data_digest: of that file.
 
         Raises:
@@ -215,27 +215,29 @@ class Home:
         return target
 
     def choose(self, digest: bytes, data: str, data_digest: str) -> None:
-        """Have an approved study train on this data, as the file is now. Raises OSError when it cannot be written."""
+        """Let an approved study train on this data file as it is now. Raises OSError if it cannot be written."""
         write_whole(self.study_folder(digest) / CHOICE, _choice_text(data, data_digest))
 
     def open_ledger(self) -> Ledger:
         """This node's ledger, made on first use.
 
         Raises:
-            UserError: it is gone, or empty, and studies were approved here: a new one would spend their budget again.
-            LedgerError: it cannot be opened, or is none.
+            UserError: studies were approved here, but the ledger is missing or empty: a new one would spend their
+                budget again.
+            LedgerError: the ledger cannot be opened, or the file is not a ledger.
         """
         path, begun = self.path / LEDGER_FILE, bool(self.digests())
         gone = UserError(
-            f"the ledger of {self.name} is gone from {path}, and studies were approved here",
-            "Stop, and put back its newest copy, with the ledger.sqlite-wal beside it: without them nobody knows "
-            "what was spent. Then say so with `secfed node restored` for each of the node's studies, before it runs",
+            f"the ledger of {self.name} is missing from {path}, although studies were approved here",
+            "Stop the node. Restore the newest copy together with ledger.sqlite-wal: only they record what was "
+            "spent. Then, before the node runs, record the restore with `secfed node restored` for each of its "
+            "studies",
         )
         if begun and (not path.exists() or (path.is_file() and path.stat().st_size == 0)):
             raise gone
         ledger = Ledger(path, entry_signer(self.identity))
         try:
-            if begun and not ledger.sequence:  # a copy without SQLite's log, in which the entries were
+            if begun and not ledger.sequence:  # a copy without SQLite's log, which held the entries
                 raise gone
         except BaseException:
             ledger.close()
@@ -243,36 +245,36 @@ class Home:
         return ledger
 
     def site(self, study: Study, dataset: Dataset) -> Site:
-        """Read the data and check it, and the policy as it is now, against a study. The budget is not looked at.
+        """Read the data, and check it and the current policy against a study. Does not check the budget.
 
         Raises:
-            UserError: something does not fit.
+            UserError: the data or the policy does not fit the study.
         """
         name = study.roster[self.index_in(study)].name
         policy = load_policy(self.path / POLICY, name, dataset.population)
         if study.task.patient_column != dataset.patient_column:
             raise UserError(
-                f"the study takes a patient for what {study.task.patient_column} says, and in {dataset.name} it is "
-                f"{dataset.patient_column} that does",
-                "Have a study signed whose task.patient_column names the patients of this hospital",
+                f"the study identifies patients by {study.task.patient_column}, but {dataset.name} identifies them by "
+                f"{dataset.patient_column}",
+                "Ask for a study whose task.patient_column matches this site's",
             )
         file, encoding = Path(dataset.file), dataset.encoding
         return check_site(study, name, self.identity, policy, file, self.path, columns(study), encoding)
 
     def approved_site(self, kept: Approved) -> tuple[Site, DataWatch]:
-        """As `site`, for a study that was approved, and on the very file that it was approved with.
+        """Like `site`, for an approved study, on exactly the data file that was approved.
 
         Returns:
-            The site, and what looks whether the file has changed since.
+            The site, and a watch that detects later changes to the data file.
 
         Raises:
-            UserError: something does not fit, or the file is another one.
+            UserError: the data or the policy does not fit the study, or the file differs from the approved one.
         """
         dataset = self.node.dataset(kept.data)
         watch = DataWatch(Path(dataset.file), kept.data_digest, dataset.name)
         watch.check()
         site = self.site(kept.study, dataset)
-        watch.check()  # or what was read is neither the one nor the other
+        watch.check()  # otherwise the records read may mix old and new content
         return site, watch
 
     @contextmanager
@@ -287,16 +289,16 @@ class Home:
     ) -> Iterator[Node]:
         """The node, ready for an approved study: its data read, its model loaded, its budget reserved.
 
-        It can be opened again after whatever ended the last one: a study that holds its reservation keeps it.
+        It can be opened again however the last run ended: a study keeps the reservation that it holds.
 
         Args:
             digest: the study's.
-            engine: what carries its messages (`secfed.rounds.run_facts`), as the node signs it.
-            on_step, tell_owner, pause: as `secfed.node.node.Node` has them.
+            engine: the engine's name (`secfed.rounds.run_facts`), as the node signs it.
+            on_step, tell_owner, pause: as for `secfed.node.node.Node`.
 
         Raises:
             UserError: the study is not approved, another process runs it, or policy, data or model forbid it. The text
-                is for the owner: it may tell how many patients there are.
+                is for the owner only: it may reveal the number of patients.
             DPError: the ledger refuses, or is not intact.
         """
         from secfed.models.trainers import open_study_model, trainer_for
@@ -327,11 +329,11 @@ class Home:
                 yield Node(study, parts, on_step=on_step, tell_owner=tell_owner, pause=pause, consent=consent)
 
     def _policy_for(self, kept: Approved, site: Site, ledger: Ledger, tokenizer: Any) -> Policy:
-        """The policy as its file says now, if it still allows a study that is open. Raises UserError and DPError."""
+        """The current policy, if it still allows an open study. Raises UserError and DPError."""
         policy = load_policy(self.path / POLICY, site.name, self.node.dataset(kept.data).population)
         policy.check(kept.study, site.name)
         now = replace(site, policy=policy)
-        reserve_once(kept.study, now, ledger)  # it is reserved: this only checks that the policy still says so
+        reserve_once(kept.study, now, ledger)  # already reserved: this only checks that the policy still agrees
         if policy.texts != site.policy.texts:
             check_texts(now, tokenizer, kept.study.model.max_length)
         return policy
@@ -339,14 +341,16 @@ class Home:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """One process runs a study at a time. The lock goes with its process, however that ends.
+    """Lock a study: one process runs it at a time. The lock ends with its process, however that ends.
 
     Raises:
-        UserError: another one holds it.
+        UserError: another process holds the lock.
     """
     descriptor = try_lock(path)
     if descriptor is None:
-        raise UserError("another process of this node runs this study already", "End that one first, or let it go on")
+        raise UserError(
+            "another process of this node already runs this study", "Stop that process first, or let it continue"
+        )
     try:
         yield
     finally:
@@ -363,6 +367,6 @@ def _read_choice(path: Path) -> _Choice:
             return _Choice.model_validate_json(file.read(_CHOICE_BYTES_MAX))
     except (OSError, ValidationError) as error:
         raise UserError(
-            f"{path} does not say which data this study trains on",
-            "Move the study's folder away, and have the study approved anew",
+            f"{path} does not name the data file that this study trains on",
+            "Move the study's folder away and approve the study again",
         ) from error

@@ -1,7 +1,7 @@
-"""A node's identity key on disk: an Ed25519 seed as 64 hexadecimal digits and a newline, for its owner alone.
+"""A node's identity key on disk: an Ed25519 seed as 64 hexadecimal digits and a newline, readable only by its owner.
 
-The file is made with mode 0600 from its first byte and is never overwritten; a file that others can read is
-refused, as OpenSSH does, because a key that others could read may have been read. Errors never hold the key.
+The file has mode 0600 from its first byte and is never overwritten. Like OpenSSH, this module refuses a file that
+others can read, because somebody may have read the key. Errors never contain the key.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def write_identity(path: Path, identity: Identity) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
         raise UserError(
-            f"the identity key {path} exists already and is not overwritten",
-            "Keep using it, or move it away first if the organisation really gets a new identity",
+            f"the identity key {path} already exists and is never overwritten",
+            "Keep using it. If the organisation really needs a new identity, move the old key away first",
         ) from error
     except OSError as error:
         raise UserError(
             f"the identity key {path} cannot be written ({error.strerror})",
-            "Check the folder and its permissions",
+            "Check the folder's permissions",
         ) from error
     with os.fdopen(descriptor, "wb") as file:
         file.write(identity.seed().hex().encode() + b"\n")
@@ -45,26 +45,26 @@ def read_identity(path: Path) -> Identity:
     """Read an identity key.
 
     Raises:
-        UserError: the file is missing, readable by others than its owner, or no identity key.
+        UserError: the file is missing, open to users other than its owner, or not an identity key.
     """
     try:
         with path.open("rb") as file:
-            # The permissions are those of the opened file, so that nobody can swap it in between.
+            # Check the permissions of the opened file, so that nobody can swap the file in between.
             mode = os.fstat(file.fileno()).st_mode
             raw = file.read(_KEY_FILE_BYTES + 1)
     except OSError as error:
         raise UserError(
             f"the identity key {path} cannot be read ({error.strerror})",
-            "Check the site's folder: the key is made once, when the organisation is enrolled",
+            "Check the site's folder. The key is made once, at enrolment",
         ) from error
     if open_to_others(mode):
         raise UserError(
-            f"the identity key {path} can be used by others than its owner (mode {stat.S_IMODE(mode):04o})",
-            f"Run `chmod 600 {path}`, and enrol a new key if somebody may have read this one",
+            f"the identity key {path} is open to users other than its owner (mode {stat.S_IMODE(mode):04o})",
+            f"Run `chmod 600 {path}`. If somebody may have read the key, enrol a new one",
         )
     if not _KEY_PATTERN.fullmatch(raw):
         raise UserError(
-            f"{path} is no identity key: it does not hold exactly 64 hexadecimal digits",
-            "Restore it from the organisation's own backup, or enrol a new key",
+            f"{path} is not an identity key: it must hold exactly 64 hexadecimal digits",
+            "Restore the key from the organisation's backup, or enrol a new key",
         )
     return Identity(bytes.fromhex(raw.decode()))

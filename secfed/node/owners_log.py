@@ -1,7 +1,7 @@
-"""`node.log` in a node's home: what the node tells its owner, and nobody else. One line a round; the rest on request.
+"""`node.log` in a node's home: what the node tells its owner only. One line per round; more on request.
 
-What a server sends can make a node say something at any rate: the log is bounded (`secfed.bounded_log`). Where it
-cannot be written, because the disk is full, the line goes to standard error, which a service manager keeps elsewhere.
+A server can make a node write lines at any rate, so the log is bounded (`secfed.bounded_log`). If the log cannot be
+written, for example because the disk is full, the line goes to standard error, which a service manager keeps elsewhere.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from secfed.bounded_log import BoundedFile, cut, fold_of, repeated, shape_of
 from secfed.node.pace import OWNERS_LOG, TOOK_PART
 
 LEVEL = "SECFED_NODE_LOG"
-"""Environment variable; `debug` has every answer written down."""
+"""Environment variable; with `debug`, every answer is logged."""
 _GAVE = frozenset({State.MASKED, State.AGREED, State.UNMASKED, State.SUMMED, State.CLOSED})
 
 
 class OwnersLog:
-    """Tells the owner by a line in the log. Raises nothing: no work ends for a log."""
+    """Writes lines to the owner's log. Never raises: a log must not stop the work."""
 
     def __init__(self, home: Path) -> None:
         path = home / OWNERS_LOG
@@ -43,13 +43,13 @@ class OwnersLog:
                 print(whole, file=sys.stderr, flush=True)
 
     def debug(self, text: str) -> None:
-        """Write a line for an owner who wants to know all."""
+        """Write a line that only the debug level shows."""
         if self._in_detail:
             self(text)
 
 
 class RoundLines:
-    """One line for each round that a node joined: whether it took part, and how long its longest answer took."""
+    """Logs one line per round joined: whether the node took part, and how long its longest answer took."""
 
     def __init__(self, tell_owner: Callable[[str], None]) -> None:
         self._tell_owner = tell_owner
@@ -58,10 +58,10 @@ class RoundLines:
         self._gave = self._told = False
 
     def answered(self, session: tuple[int, State] | None, seconds: float) -> None:
-        """Take note of an answer.
+        """Record an answer.
 
         Args:
-            session: the round that the node's last session is of, and where that stands; None where there is none.
+            session: the round of the node's last session and that session's state; None if there was no session.
             seconds: how long the answer took.
         """
         if session is None:
@@ -77,8 +77,8 @@ class RoundLines:
             self._tell_owner(f"round {number}: {TOOK_PART}{self._seconds:.2f} s")
 
     def end(self) -> None:
-        """No more comes of the round."""
+        """The round is over: log it."""
         if self._number and not self._told:
             self._told = True
-            gave = f"{TOOK_PART}{self._seconds:.2f} s, and signed no sum of it"
-            self._tell_owner(f"round {self._number}: {gave if self._gave else 'joined, and gave nothing'}")
+            gave = f"{TOOK_PART}{self._seconds:.2f} s, but signed no sum"
+            self._tell_owner(f"round {self._number}: {gave if self._gave else 'joined, but uploaded nothing'}")

@@ -1,4 +1,4 @@
-"""What a node owns, and the training that it calls: what whoever starts a `secfed.node.node.Node` hands to it."""
+"""The parts that a `secfed.node.node.Node` is built from: what it owns, and the training that it calls."""
 
 from __future__ import annotations
 
@@ -26,4 +26,4 @@ class NodeParts:
     store: NodeStore
     trainer: Trainer
     engine: str = EMBEDDED
-    """What carries its messages, as it signs it (`secfed.rounds.run_facts`)."""
+    """The engine's name, as the node signs it (`secfed.rounds.run_facts`)."""

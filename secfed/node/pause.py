@@ -1,7 +1,7 @@
-"""A node's owner pauses a study, and resumes it: kept in the node's memory, so that a restart changes nothing.
+"""Pausing and resuming a study by the node's owner. The pause is stored on disk, so it survives a restart.
 
-For a study that has begun this is what withdrawing is for one that has not, and it is not for good. The spend stays,
-and the other sites go on without this one as long as the study's cohort allows it.
+A study that has not begun can be withdrawn for good; one that has begun can be paused and resumed. What was spent stays
+spent. The other sites continue without this one as long as the study's cohort rules allow it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from secfed.node.store import open_store
 
 
 def pause(home: Home, digest: bytes, now: datetime) -> str:
-    """Keep the node out of a study's rounds from the next contribution on. Gives since when it is out.
+    """Keep the node out of a study's rounds, starting with its next contribution. Returns when the pause began.
 
     Raises:
-        UserError: the study is not approved here, or over; or it cannot be written down.
+        UserError: the study is not approved here or is over, or the pause cannot be written.
     """
     home.stored(digest)
     _check_goes_on(home, digest)
@@ -27,10 +27,10 @@ def pause(home: Home, digest: bytes, now: datetime) -> str:
 
 
 def resume(home: Home, digest: bytes) -> bool:
-    """Let the node take part again. Gives whether it was paused.
+    """Let the node take part again. Returns whether it was paused.
 
     Raises:
-        UserError: the study is not approved here, or it cannot be written down.
+        UserError: the study is not approved here, or the change cannot be written.
     """
     home.stored(digest)
     with open_store(home.path / STORE_FILE) as store:
@@ -38,7 +38,7 @@ def resume(home: Home, digest: bytes) -> bool:
 
 
 def paused_since(home: Home, digest: bytes) -> str:
-    """Since when a study is paused; empty if it is not, or if that cannot be read."""
+    """When a study was paused; empty if it is not paused, or if that cannot be read."""
     if not (home.path / STORE_FILE).exists():
         return ""
     try:
@@ -55,6 +55,6 @@ def _check_goes_on(home: Home, digest: bytes) -> None:
         over = ledger.is_closed(digest) or ledger.reservation(digest) is None
     if over:
         raise UserError(
-            f"study {digest.hex()[:16]} is over here, or was withdrawn: there is nothing to pause",
-            "Look at `secfed node status`",
+            f"study {digest.hex()[:16]} is over or was withdrawn here, so it cannot be paused",
+            "Run `secfed node status`",
         )

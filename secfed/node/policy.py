@@ -1,8 +1,8 @@
-"""What a site's owner allows: a local TOML file that no study can override. It never leaves the site.
+"""A site's policy: what its owner allows, in a local TOML file that no study can override. It never leaves the site.
 
-A policy can only refuse. It never changes a value that goes into a derivation, or two honest nodes would derive
-different sessions. It must say which base models may be loaded, how small a round may be, and what each population of
-patients may spend; what else it says narrows that further. A file that cannot be read allows nothing.
+A policy can only refuse. It never changes a value that enters a derivation; otherwise two honest nodes would derive
+different sessions. It must list the base models that may be loaded, the smallest round, and what each population of
+patients may spend; its other rules restrict this further. A file that cannot be read allows nothing.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _IdentityKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class CohortPolicy(Section):
-    """The smallest rounds that this site takes part in."""
+    """The smallest rounds that this site joins."""
 
     minimum: int = Field(ge=2)
     honest_minimum: int = Field(default=HONEST_MIN, ge=HONEST_MIN)
 
 
 class BudgetPolicy(Section):
-    """What one population of patients may spend, over all studies: see `dp.budgets.Grant`."""
+    """What one population of patients may spend across all studies: see `dp.budgets.Grant`."""
 
     population: str
     patients: int
@@ -41,7 +41,7 @@ class BudgetPolicy(Section):
     delta: float
     disjoint: str = ""
     epsilon_per_study: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """The most that one study may take of `epsilon`. No limit beside the budget itself when absent."""
+    """The most of `epsilon` that one study may take. Absent: limited only by the budget itself."""
 
     @model_validator(mode="after")
     def _can_be_granted(self) -> BudgetPolicy:
@@ -50,56 +50,61 @@ class BudgetPolicy(Section):
 
     @property
     def grant(self) -> Grant:
-        """The same, as the ledger records it."""
+        """The same budget, as the ledger records it."""
         return Grant(self.population, self.patients, self.epsilon, self.delta, self.disjoint)
 
 
 class AllowPolicy(Section):
-    """What may be done here, and with whom. An empty list allows nothing; one that is absent, where it may be, any."""
+    """What may be done here, and with whom. An empty list allows nothing; an absent optional list allows anything."""
 
     base_models: tuple[HexDigest, ...]
-    """Base models that may be loaded, by digest: never by a name, which a study is free to choose."""
+    """Base models that may be loaded, by digest. Names do not count: a study may choose any name."""
     tasks: tuple[TaskSection, ...] | None = None
-    """What may be learnt: `[task]` tables, as they stand in a study. All values must be the same: which column names
-    the patient decides who is protected."""
+    """Tasks that a study may learn: `[task]` tables, as in a study file. All values must match: the patient column, for
+    example, decides who is protected.
+    """
     members: tuple[_IdentityKey, ...] | None = None
-    """Public identities that may be on a roster, this site's own included. Names do not count."""
+    """Public identities that a roster may contain, including this site's own. Names do not count."""
 
 
 class PacePolicy(Section):
-    """When this site's uploads leave, so that nobody outside can tell how long its training took; and how long a round
-    may last here."""
+    """When this site's uploads leave, so that their timing does not reveal how long training took; and how long a round
+    may last here.
+    """
 
     upload_after_seconds: float = Field(default=0, ge=0, le=86_400)
-    """A round's upload is held back until so long after the node was asked for it: choose more than a round ever takes
-    here. At 0 it leaves when it is ready."""
+    """Seconds from the request for a round's upload until it leaves: choose more than a round ever takes here. At 0 it
+    leaves as soon as it is ready.
+    """
     session_ends_after_seconds: float = Field(default=7200, gt=0, le=14 * 86_400)
-    """So long after a round was opened here its session ends, and its secrets are wiped, whatever the aggregator sends
-    or does not. Twice the aggregator's longest stage by default (`secfed.rounds.deadlines.Deadlines`)."""
+    """Seconds from a round's opening here until its session ends and its secrets are wiped, whatever the aggregator
+    sends. Default: twice the aggregator's longest stage (`secfed.rounds.deadlines.Deadlines`).
+    """
 
     @model_validator(mode="after")
     def _uploads_leave_in_time(self) -> PacePolicy:
         if self.upload_after_seconds >= self.session_ends_after_seconds:
             raise ValueError(
-                f"uploads would leave {self.upload_after_seconds:g} s after they were asked for, and sessions end "
-                f"after {self.session_ends_after_seconds:g} s: set session_ends_after_seconds to more than a round"
+                f"upload_after_seconds = {self.upload_after_seconds:g} is not below session_ends_after_seconds = "
+                f"{self.session_ends_after_seconds:g}: set the latter to more than a whole round"
             )
         return self
 
 
 class TextsPolicy(Section):
-    """How badly a base model may read this site's records: a study on what it cannot read spends for nothing."""
+    """Limits on how badly a base model may read this site's records: a study on unreadable records wastes budget."""
 
     unknown_at_most: float = Field(default=0.1, ge=0, le=1)
-    """Of the tokens: those that the model does not know."""
+    """Share of tokens that the model does not know."""
     unreadable_at_most: float = Field(default=0.02, ge=0, le=1)
-    """Of the records: those without any token that it knows."""
+    """Share of records without any token that the model knows."""
     cut_at_most: float = Field(default=1, ge=0, le=1)
-    """Of the records: those longer than the study's max_length. No limit by default: a note's beginning may do."""
+    """Share of records longer than the study's max_length. No limit by default: the beginning of a note may be enough.
+    """
 
 
 class Policy(Section):
-    """One site's policy, for the population that a study is trained on."""
+    """One site's policy for the population that a study trains on."""
 
     cohort: CohortPolicy
     budget: BudgetPolicy
@@ -108,14 +113,14 @@ class Policy(Section):
     texts: TextsPolicy = TextsPolicy()
 
     def rules(self, study: Study) -> CohortRules:
-        """The study's cohort rules as this site tightens them. Raises ParameterError if they cannot be met."""
+        """The study's cohort rules, tightened by this site. Raises ParameterError if they cannot be met."""
         return study.cohort_rules(self.cohort.minimum, self.cohort.honest_minimum)
 
     def check(self, study: Study, site: str) -> None:
-        """Refuse a study that this site does not allow.
+        """Raise if this site does not allow the study.
 
         Raises:
-            UserError: says which rules of the policy refuse, all of them.
+            UserError: names all rules of the policy that refuse.
         """
         found = [*self._not_allowed(study, site), *self._beyond_budget(study, site), *self._too_few(study, site)]
         if len(found) == 1:
@@ -129,14 +134,14 @@ class Policy(Section):
             rules = self.rules(study)
         except ParameterError as error:
             yield UserError(
-                f"the policy of {site} does not fit this study: {error}",
-                "Change the study's cohort, or have the site's owner change cohort.minimum in its policy.toml",
+                f"the policy of {site} and this study's cohort rules conflict: {error}",
+                "Change the study's cohort, or ask the site's owner to change cohort.minimum in policy.toml",
             )
             return
         if rules.really_tolerated(len(study.roster)) < 0:
             yield UserError(
-                f"the policy of {site} wants more nodes than the study's roster has",
-                "Enrol more nodes, or have the site's owner lower cohort.minimum in its policy.toml",
+                f"the policy of {site} requires more nodes than the study's roster has",
+                "Enrol more nodes, or ask the site's owner to lower cohort.minimum in policy.toml",
             )
 
     def _not_allowed(self, study: Study, site: str) -> Iterator[UserError]:
@@ -148,11 +153,11 @@ class Policy(Section):
             )
         if allow.tasks is not None and study.task not in allow.tasks:
             yield UserError(
-                f"the policy of {site} does not allow this study's task: to learn {study.task.label_column} from "
-                f"{study.task.text_column}, with these {len(study.task.labels)} labels and patients by "
+                f"the policy of {site} does not allow this study's task: learning {study.task.label_column} from "
+                f"{study.task.text_column}, with these {len(study.task.labels)} labels, patients identified by "
                 f"{study.task.patient_column}",
-                "If the site's owner agrees, copy the study's [task] table into its policy.toml as [[allow.tasks]], in "
-                "place of an empty list of tasks",
+                "If the site's owner agrees, copy the study's [task] table into policy.toml as [[allow.tasks]], "
+                "replacing an empty list of tasks",
             )
         strangers = [entry for entry in study.roster if entry.identity not in (allow.members or ())]
         if allow.members is not None and strangers:
@@ -160,7 +165,7 @@ class Policy(Section):
             yield UserError(
                 f"the policy of {site} does not allow {strangers[0].name}{more} on a roster",
                 "If the site's owner knows them and has compared their fingerprints by telephone, add the identities "
-                "that `secfed study show` lists to allow.members in its policy.toml",
+                "from `secfed study show` to allow.members in policy.toml",
             )
 
     def _beyond_budget(self, study: Study, site: str) -> Iterator[UserError]:
@@ -168,26 +173,26 @@ class Policy(Section):
         nominal, most = study.roster[study.index_of(site)].patients, budget.patients
         if nominal > most:
             yield UserError(
-                f"the study counts {nominal} patients at {site}, whose policy grants a budget for {most}",
-                "Have a study signed that counts no more, or have the site's owner correct budget.patients in its "
-                "policy.toml before anything is granted",
+                f"the study counts {nominal} patients at {site}, but the site's policy grants a budget for {most}",
+                "Ask for a study with a lower count, or ask the site's owner to correct budget.patients in "
+                "policy.toml before the first grant",
             )
         ceiling = budget.epsilon_per_study
         if ceiling is not None and study.privacy.epsilon > ceiling:
             yield UserError(
-                f"the study promises epsilon {study.privacy.epsilon:g}, and the policy of {site} allows one study at "
+                f"the study promises epsilon {study.privacy.epsilon:g}, but the policy of {site} allows one study at "
                 f"most {ceiling:g} of the budget of {budget.population}",
-                "Have a study signed that costs less, or have the site's owner raise budget.epsilon_per_study in its "
+                "Ask for a study that costs less, or ask the site's owner to raise budget.epsilon_per_study in "
                 "policy.toml",
             )
 
 
 class PolicyFile(Section):
-    """What a policy's file says: as `Policy`, with a budget for each population of patients, or none yet."""
+    """A policy file: like `Policy`, but with any number of budgets, one per population."""
 
     cohort: CohortPolicy
     budget: tuple[BudgetPolicy, ...] = ()
-    """`[budget]` for one population, `[[budget]]` for each of several."""
+    """Either one `[budget]`, or one `[[budget]]` per population."""
     allow: AllowPolicy
     pace: PacePolicy = PacePolicy()
     texts: TextsPolicy = TextsPolicy()
@@ -205,11 +210,11 @@ class PolicyFile(Section):
         return self
 
     def budget_of(self, population: str) -> BudgetPolicy | None:
-        """A population's budget, if it has one."""
+        """This population's budget, if it has one."""
         return next((budget for budget in self.budget if budget.population == population), None)
 
     def policy(self, budget: BudgetPolicy) -> Policy:
-        """The policy for the population of this budget."""
+        """The policy for this budget's population."""
         return Policy(cohort=self.cohort, budget=budget, allow=self.allow, pace=self.pace, texts=self.texts)
 
 
@@ -218,32 +223,31 @@ def load_policy(path: Path, site: str, population: str | None = None) -> Policy:
 
     Args:
         path: the file.
-        site: whose it is, for the error's text.
-        population: whose patients are trained on; the only one of the policy when absent.
+        site: the site's name, for error texts.
+        population: the patients to train on; may be absent if the policy has only one population.
 
     Raises:
-        UserError: it is missing, not a policy, or grants this population nothing.
+        UserError: the file is missing, is not a policy, or has no budget for this population.
     """
     file = load_policy_file(path, site)
     if population is not None:
         budget = file.budget_of(population)
         if budget is None:
             raise UserError(
-                f"the policy of {site} grants no budget to {population}",
+                f"the policy of {site} has no budget for {population}",
                 f"If the site's owner agrees, add a [[budget]] table for this population to {path}",
             )
         return file.policy(budget)
     if len(file.budget) != 1:
         raise UserError(
-            f"the policy of {site} has budgets for {len(file.budget)} populations, and it takes one to know which is "
-            "meant",
-            f"Leave one [budget] in {path}",
+            f"the policy of {site} has budgets for {len(file.budget)} populations, but this run needs exactly one",
+            f"Keep one [budget] in {path}",
         )
     return file.policy(file.budget[0])
 
 
 def load_policy_file(path: Path, site: str) -> PolicyFile:
-    """Read a site's policy. Raises UserError when it is missing or not a policy."""
+    """Read a site's policy. Raises UserError if the file is missing or is not a policy."""
     try:
         with path.open("rb") as file:
             data = file.read(TOML_BYTES_MAX + 1)

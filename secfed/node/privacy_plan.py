@@ -1,7 +1,7 @@
-"""The privacy plan: one screen that says, before anything runs, what it will cost and whom it protects.
+"""The privacy plan: one screen, before anything runs, with the cost and who is protected against whom.
 
-Every line comes from the signed study, the sites' policies and ledgers, or the loaded model. Nothing is reserved yet
-when it is shown.
+Every line comes from the signed study, the sites' policies and ledgers, or the loaded model. Nothing is reserved yet at
+this point.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ def privacy_plan(study: Study, sites: Sequence[Site], model: str, epsilon: float
     """The screen, as plain text.
 
     Args:
-        study: what is to run.
-        sites: the hospitals, read and checked.
-        model: what is trained, in a line.
+        study: the study to run.
+        sites: the sites, read and checked.
+        model: one line on what is trained.
         epsilon: the study's figure of record.
-        kind: how it is to run.
+        kind: how the study will run.
     """
     privacy = study.privacy
     tolerated = min(site.policy.rules(study).really_tolerated(len(study.roster)) for site in sites)
@@ -45,7 +45,7 @@ def privacy_plan(study: Study, sites: Sequence[Site], model: str, epsilon: float
 
 
 def _budgets(study: Study, sites: Sequence[Site], cost: Decimal) -> list[str]:
-    """What each ledger will have left; hospitals with the same figures on one line."""
+    """What each ledger will have left; sites with the same figures share a line."""
     groups: dict[str, list[str]] = {}
     for site in sites:
         granted, after = _balance(study, site, cost)
@@ -59,7 +59,7 @@ def _budgets(study: Study, sites: Sequence[Site], cost: Decimal) -> list[str]:
 
 
 def _balance(study: Study, site: Site, cost: Decimal) -> tuple[Decimal, Decimal]:
-    """Epsilon granted to this site's population, and what is left of it once the study is reserved."""
+    """Epsilon granted to this site's population, and what remains of it once the study is reserved."""
     granted = Decimal(repr(site.policy.budget.epsilon))
     if not (site.records / LEDGER_FILE).exists():
         return granted, granted - cost

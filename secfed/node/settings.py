@@ -1,8 +1,7 @@
-"""`node.toml`: what a node is called, and which data files it may train on. Programs write it, people read it.
+"""`node.toml`: a node's name and the data files that it may train on. Programs write it, people read it.
 
-A data file belongs to a population of patients, and is paid for from that population's budget; several files of the
-same patients are paid from one budget. Which column names the patient is fixed here, and not by a study: it decides
-who is protected.
+A data file belongs to a population of patients, whose budget pays for training on it; files of the same patients share
+one budget. The patient column is fixed here and not by a study, because it decides who is protected.
 """
 
 from __future__ import annotations
@@ -28,30 +27,32 @@ _HEAD = """\
 
 
 class Dataset(Section):
-    """One registered file of patients' records."""
+    """One registered file of patient records."""
 
     name: Name
-    """What its owner calls it here. It never leaves the node."""
+    """The owner's name for the file. It never leaves the node."""
     file: str = Field(min_length=1, max_length=4096)
-    """Absolute path of JSON lines, CSV or Parquet."""
+    """Absolute path of a JSON lines, CSV or Parquet file."""
     population: str
-    """Whose budget pays; a `[[budget]]` of the policy."""
+    """The population whose budget pays; it has a `[[budget]]` in the policy."""
     patient_column: str = Field(min_length=1, max_length=500)
-    """The field that says whose record it is."""
+    """The field that identifies the patient."""
     encoding: Encoding = "utf-8"
-    """Of a file of text."""
+    """The encoding of a text file."""
 
     @model_validator(mode="after")
     def _is_one(self) -> Dataset:
         if not Path(self.file).is_absolute() or not self.file.isprintable():
-            raise ValueError("a data file is given by its absolute path, in printable characters")
+            raise ValueError("a data file needs an absolute path of printable characters")
         if not is_label(self.population) or not self.patient_column.isprintable():
-            raise ValueError("a population's name, and a column's, are printable text without spaces around it")
+            raise ValueError(
+                "the names of populations and columns must be printable text without leading or trailing spaces"
+            )
         return self
 
 
 class NodeFile(Section):
-    """The whole file."""
+    """The whole content of `node.toml`."""
 
     name: Name
     data: tuple[Dataset, ...] = ()
@@ -63,22 +64,22 @@ class NodeFile(Section):
         return self
 
     def dataset(self, name: str | None) -> Dataset:
-        """The data file of this name; the only one when no name is given.
+        """The data file of this name; without a name, the only data file.
 
         Raises:
-            UserError: there is none, or no telling which.
+            UserError: no data file has this name, or no name is given and there is not exactly one.
         """
         names = ", ".join(each.name for each in self.data)
         if not self.data:
             raise UserError("this node has no data yet", "Register a file with `secfed node data add FILE`")
         if name is None and len(self.data) > 1:
             raise UserError(
-                f"this node has several data files: {names}", "Say which one this study trains on, with --data NAME"
+                f"this node has several data files: {names}", "Choose the one for this study with --data NAME"
             )
         for each in self.data:
             if name in (None, each.name):
                 return each
-        raise UserError(f"this node has no data called {name}", f"Give one of these with --data: {names}")
+        raise UserError(f"this node has no data file named {name}", f"Give one of these with --data: {names}")
 
     def text(self) -> str:
         """The file's text."""
@@ -90,8 +91,8 @@ class NodeFile(Section):
 
 
 def read_node_file(path: Path) -> NodeFile:
-    """Read `node.toml`. Raises UserError when it is missing, or not one."""
-    return read_table_file(NodeFile, path, "Restore it, or set the node up with `secfed node init`")
+    """Read `node.toml`. Raises UserError if it is missing or invalid."""
+    return read_table_file(NodeFile, path, "Restore the file, or set the node up with `secfed node init`")
 
 
 def write_node_file(path: Path, node: NodeFile) -> None:

@@ -1,12 +1,12 @@
-"""One hospital as a study needs it: its identity key, its policy, its patients; and where its ledger and memory lie.
+"""One site as a study needs it: its identity key, policy and patients, and the folder of its ledger and store.
 
 For a run in one process:
 
-    <study's folder>/sites/<name>/      what the hospital brings: identity.key, policy.toml, patients.jsonl
+    <study's folder>/sites/<name>/      what the site brings: identity.key, policy.toml, patients.jsonl
     <run's folder>/sites/<name>/        what it remembers: ledger.sqlite, node.sqlite
 
-A node of its own has a home instead (`secfed.node.home`). `read_site` and `check_site` look and refuse; they write
-nothing, so that bad input leaves no trace.
+A node on its own machine has a home instead (`secfed.node.home`). `read_site` and `check_site` only check; they write
+nothing, so bad input leaves no trace.
 """
 
 from __future__ import annotations
@@ -32,43 +32,43 @@ STORE_FILE = "node.sqlite"
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What one hospital brings, read and checked."""
+    """What one site brings, read and checked."""
 
     name: str
     identity: Identity
     policy: Policy
     patients: Mapping[str, list[Record]]
     records: Path
-    """The folder of its ledger and memory; it may not exist yet."""
+    """The folder of its ledger and store; it may not exist yet."""
 
     def open_ledger(self) -> Ledger:
-        """This hospital's ledger, made on first use."""
+        """This site's ledger, made on first use."""
         return Ledger(self.records / LEDGER_FILE, entry_signer(self.identity))
 
 
 def read_site(study: Study, name: str, source: Path, records: Path, columns: Columns) -> Site:
-    """Read one hospital's folder and check it against the study, without writing anything.
+    """Read one site's folder and check it against the study. Writes nothing.
 
     Args:
-        study: the study that it is to take part in.
-        name: its name in the roster.
+        study: the study to take part in.
+        name: the site's name on the roster.
         source: the folder with key, policy and data.
-        records: the folder for ledger and memory.
+        records: the folder for ledger and store.
         columns: the fields of a record.
 
     Raises:
-        UserError: something is missing, does not fit the study, or its budget does not pay for the study.
+        UserError: something is missing or does not fit the study, or the budget is too small.
     """
     if not source.is_dir():
         raise UserError(
             f"the folder of {name} is missing: {source}",
-            "Every node of the roster needs one, with identity.key, policy.toml and patients.jsonl",
+            "Every site on the roster needs a folder with identity.key, policy.toml and patients.jsonl",
         )
     identity = read_identity(source / "identity.key")
     if identity.public.raw.hex() != study.roster[study.index_of(name)].identity:
         raise UserError(
-            f"the identity key of {name} is not the one that the study's roster pins",
-            "Use the enrolled key, or have a new study with this one signed",
+            f"the identity key of {name} is not the key on the study's roster",
+            "Use the enrolled key, or have a new study with this key signed",
         )
     policy = load_policy(source / "policy.toml", name)
     site = check_site(study, name, identity, policy, source / "patients.jsonl", records, columns)
@@ -87,17 +87,17 @@ def check_site(
     columns: Columns,
     encoding: Encoding = "utf-8",
 ) -> Site:
-    """Check policy and data against the study; the budget is a question of its own.
+    """Check policy and data against the study. Does not check the budget.
 
     Args:
-        study, name, records, columns: as `read_site`.
-        identity: the key that the roster pins for this name.
+        study, name, records, columns: as for `read_site`.
+        identity: the key that the roster lists for this name.
         policy: of the population whose records these are.
-        data: its records.
-        encoding: of that file.
+        data: the data file.
+        encoding: the encoding of a text file.
 
     Raises:
-        UserError: the policy does not allow the study, or the data is not what it describes.
+        UserError: the policy does not allow the study, or the data does not fit it.
     """
     policy.check(study, name)
     patients = read_patients(data, columns, study.task.labels, name, encoding=encoding)
@@ -106,10 +106,10 @@ def check_site(
 
 
 def reserve(study: Study, site: Site, ledger: Ledger) -> None:
-    """Grant what the policy grants, and reserve the whole study, at what it can spend.
+    """Record the policy's grant in the ledger, and reserve the most that the whole study can spend.
 
     Raises:
-        UserError: the study's noise does not keep what it promises; nothing is reserved.
+        UserError: the study's noise does not keep its promise; nothing is reserved.
         DPError: the ledger refuses; nothing is reserved.
     """
     budget, cost = site.policy.budget, price(study, check_noise(study))
@@ -118,11 +118,11 @@ def reserve(study: Study, site: Site, ledger: Ledger) -> None:
 
 
 def reserve_once(study: Study, site: Site, ledger: Ledger) -> None:
-    """As `reserve`; where the study holds its reservation already, that it is what the policy still grants.
+    """Like `reserve`; if the study already holds its reservation, check instead that the policy still grants it.
 
     Raises:
-        UserError: the study was reserved for other patients than those it would be trained on now, or at less than it
-            can spend.
+        UserError: the reservation is for a population other than the current data's, or for less than the study can
+            spend.
         DPError: the ledger refuses.
     """
     held, budget = ledger.reservation(study.digest), site.policy.budget
@@ -132,22 +132,24 @@ def reserve_once(study: Study, site: Site, ledger: Ledger) -> None:
     ledger.grant(budget.grant)
     if held.body["population"] != budget.population:
         raise UserError(
-            f"this study's budget is reserved for {held.body['population']}, and its data are of {budget.population}",
-            "Put the data back that the study was approved with",
+            f"this study's budget is reserved for {held.body['population']}, but its data file belongs to "
+            f"{budget.population}",
+            "Restore the data file that the study was approved with",
         )
     reserved, least = epsilon_amount(held.body["epsilon"]), least_price(study, check_noise(study))
     if reserved < least:
         raise UserError(
-            f"epsilon {reserved} is reserved for this study, and by this version's account it can spend {least}",
-            "Go on with the version that it was approved with, or have a new study signed",
+            f"epsilon {reserved} is reserved for this study, but this version's accountant says that it can spend "
+            f"{least}",
+            "Continue with the version that the study was approved with, or have a new study signed",
         )
 
 
 def is_reserved(study: Study, ledger_file: Path) -> bool:
-    """Whether a ledger holds a reservation for the study. Makes no ledger, and writes nothing.
+    """Whether a ledger holds a reservation for the study. Writes nothing, and makes no ledger.
 
     Raises:
-        LedgerError: it cannot be read.
+        LedgerError: the ledger cannot be read.
     """
     if not ledger_file.exists():
         return False
@@ -156,10 +158,10 @@ def is_reserved(study: Study, ledger_file: Path) -> bool:
 
 
 def check_budget(study: Study, site: Site) -> None:
-    """Refuse a study that the budget does not pay for, or that was reserved before. Writes nothing.
+    """Refuse a study that the budget cannot pay for, or that was reserved before. Writes nothing.
 
     Raises:
-        UserError: with what the ledger says, or that the study's noise does not keep what it promises.
+        UserError: the ledger refuses, for the reason in the text, or the study's noise does not keep its promise.
     """
     grant, cost, delta = site.policy.budget.grant, price(study, check_noise(study)), study.privacy.delta
     if (site.records / LEDGER_FILE).exists():
@@ -170,5 +172,5 @@ def check_budget(study: Study, site: Site) -> None:
     if problem is not None:
         raise UserError(
             f"the privacy budget of {site.name} does not pay for this study: {problem}",
-            "Nothing was spent. Start a smaller study, or have the site's owner look at budget in its policy.toml",
+            "Nothing was spent. Start a smaller study, or ask the site's owner to check budget in policy.toml",
         )

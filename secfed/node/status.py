@@ -1,4 +1,4 @@
-"""What a node has and has done, for its owner: from its ledger, its store of approved studies, and its policy."""
+"""A node's status for its owner: data, budgets and studies, from its ledger, its approved studies, and its policy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from secfed.node.store import open_store
 
 
 def node_status(home: Home) -> dict[str, Any]:
-    """All of it, for machines; `status_text` makes it readable.
+    """The status as JSON values; `status_text` makes it readable.
 
     Raises:
         LedgerCorrupt: the ledger's chain is broken.
@@ -41,7 +41,7 @@ def node_status(home: Home) -> dict[str, Any]:
 
 
 def _budget(entries: Sequence[Entry], population: str, policy: BudgetPolicy | None) -> dict[str, Any]:
-    """granted = reserved + spent + left. A study's whole budget is spent from its first commit on."""
+    """granted = reserved + spent + left. A study's whole budget counts as spent from its first commit on."""
     balance, begun = balance_of(entries, population), _begun(entries)
     spent = Decimal(0)
     for entry in entries:
@@ -88,8 +88,9 @@ def _study(home: Home, entries: Sequence[Entry], digest: bytes) -> dict[str, Any
 
 
 def _remembered(home: Home, digest: bytes) -> dict[str, Any]:
-    """Since when the study is paused; whether the node has stopped, round after round having failed, and what its owner
-    has allowed beyond."""
+    """When the study was paused, whether the node stopped after repeated failed rounds, and the extra attempts that its
+    owner allowed.
+    """
     if not (home.path / STORE_FILE).exists():
         return {"paused": "", "stopped": False, "more_attempts": 0}
     try:
@@ -111,16 +112,16 @@ def _state(kinds: set[str]) -> str:
 
 
 def status_text(status: Mapping[str, Any]) -> str:
-    """The same for people."""
+    """The status as text for people."""
     lines = [f"{status['name']} in {status['home']}", f"  fingerprint   {status['fingerprint']}"]
     for each in status["data"]:
         lines.append(f"  data          {each['name']}: {each['file']}, of {each['population']}")
     for each in status["budgets"]:
-        planned = "" if each["in_ledger"] else " (by the policy; it is granted with the first study)"
+        planned = "" if each["in_ledger"] else " (set in the policy; granted with the first study)"
         amounts = ", ".join(f"{each[kind]:g} {kind}" for kind in ("granted", "reserved", "spent", "left"))
         delta = f"delta {scientific(each['left_delta'])} of {scientific(each['granted_delta'])} left"
         lines.append(f"  budget        {each['population']}: epsilon {amounts}; {delta}{planned}")
-    lines += [_study_line(each) for each in status["studies"]] or ["  study         none is approved"]
+    lines += [_study_line(each) for each in status["studies"]] or ["  study         none approved"]
     return "\n".join(lines)
 
 
@@ -136,9 +137,9 @@ def _study_line(study: Mapping[str, Any]) -> str:
 
 def _memory_words(study: Mapping[str, Any]) -> str:
     if study["stopped"] is None:
-        return f"; {STORE_FILE} cannot be read: see `secfed doctor`"
+        return f"; {STORE_FILE} cannot be read: run `secfed doctor`"
     paused = f"; PAUSED by its owner since {study['paused'][:10]}" if study["paused"] else ""
-    allowed = f"; {study['more_attempts']} more attempts were allowed" if study["more_attempts"] else ""
+    allowed = f"; {study['more_attempts']} extra attempts allowed" if study["more_attempts"] else ""
     if not study["stopped"]:
         return allowed + paused
-    return f"{allowed}{paused}; STOPPED, since round after round failed: see `secfed node allow-attempts --help`"
+    return f"{allowed}{paused}; STOPPED after repeated failed rounds: see `secfed node allow-attempts --help`"

@@ -1,10 +1,11 @@
-"""What a node must remember across restarts, on disk before anything leaves: its round floor, its receipts, its peers.
+"""What a node must remember across restarts: its round floor, receipts and peers. Written to disk before anything
+leaves.
 
-The model's state is not stored. It follows from the study and the chain of sums, and is computed again at a restart:
-what cannot be stored wrongly needs no check. Secrets of a session are never here.
+The model's state is not stored. It follows from the study and the chain of sums, and a restart computes it again, so a
+wrong copy cannot exist. A session's secrets are never stored here.
 
-A file that was put back from a copy has forgotten what it should remember, and nothing in it says so. Its owner must,
-with `raise_floor`, before the node starts.
+A file restored from a copy lacks its newest entries, and nothing in it shows that. Its owner must record the restore
+with `raise_floor` before the node starts.
 """
 
 from __future__ import annotations
@@ -43,23 +44,23 @@ _TABLES = (
     "SELECT study, since FROM pauses WHERE 0",
     "SELECT identity, ledger_sequence FROM peers WHERE 0",
 )
-"""What fails where a table is another than the schema's."""
+"""Fails if a table differs from the schema."""
 
 
 def damaged(path: Path, error: sqlite3.Error) -> UserError:
-    """The error for the node's owner."""
+    """The error for the node's owner about a damaged file."""
     return UserError(
-        f"{path} is not the node's memory as it was written ({error})",
-        "Stop the node and keep the file; put back its newest copy, and say so with `secfed node restored`",
+        f"{path} is damaged or is not a node's store ({error})",
+        "Stop the node and keep the file. Restore the newest copy and record that with `secfed node restored`",
     )
 
 
 @contextmanager
 def open_store(path: Path) -> Iterator[NodeStore]:
-    """A node's memory, for a command of its owner.
+    """A node's store, opened for an owner's command.
 
     Raises:
-        UserError: it cannot be opened or written, or is damaged.
+        UserError: the store cannot be opened or written, or is damaged.
     """
     try:
         with NodeStore(path) as store:
@@ -67,21 +68,21 @@ def open_store(path: Path) -> Iterator[NodeStore]:
     except sqlite3.OperationalError as error:
         raise UserError(
             f"{path} cannot be opened or written ({error})",
-            "Check that it is a file, who may write it, and the space on its disk",
+            "Check that it is a file, its permissions, and the free space on its disk",
         ) from error
     except sqlite3.DatabaseError as error:
         raise damaged(path, error) from error
 
 
 class NodeStore:
-    """One node's memory: a SQLite file, every write on disk before the call returns."""
+    """One node's store: a SQLite file. Every write is on disk before the call returns."""
 
     def __init__(self, path: Path) -> None:
-        """Open a node's memory, or make it.
+        """Open a node's store, or make it.
 
         Raises:
-            UserError: what is there is none, or is damaged.
-            sqlite3.OperationalError: it cannot be opened or made.
+            UserError: the file is damaged or is not a node's store.
+            sqlite3.OperationalError: the file cannot be opened or made.
         """
         try:
             self._database = open_durable(path, _SCHEMA)
@@ -97,7 +98,7 @@ class NodeStore:
             raise damaged(path, error) from error
 
     def check(self) -> None:
-        """Read through the whole file. Raises sqlite3.DatabaseError where it is damaged."""
+        """Check the whole file. Raises sqlite3.DatabaseError if it is damaged."""
         (told,) = self._database.execute("PRAGMA integrity_check(1)").fetchone()
         if told != "ok":
             raise sqlite3.DatabaseError(told)
@@ -108,24 +109,26 @@ class NodeStore:
         return int(row[0]) if row else 0
 
     def raise_floor(self, study: bytes, round_number: int) -> None:
-        """Note that these files, or the ledger, were put back from a copy. For the node's owner, before it starts.
+        """Record that these files, or the ledger, were restored from a copy. For the node's owner, before the node
+        starts.
 
-        The node may have joined and signed any round up to `round_number`, and no longer knows. It is held to all of
-        them: it joins none of them, and signs nothing, until its chain has a receipt of `round_number` or of a later
-        round. The floor never sinks.
+        The node may have joined and signed any round up to `round_number` without remembering it, so all of them count
+        as joined and signed. It joins none of them, and signs nothing, until its chain has a receipt of `round_number`
+        or of a later round. The floor never goes down.
 
         Args:
-            study: the study's digest. A copy concerns every study that the node takes part in.
-            round_number: the highest round of this study that any other site has seen opened. Ask the other sites, and
-                not the aggregator.
+            study: the study's digest. Record a restore for every study that the node takes part in.
+            round_number: the highest round of this study that any other site has seen opened. Ask the other sites,
+                never the aggregator.
 
         Raises:
-            ValueError: the number is not positive, or below a round that these files know of: it cannot be the highest.
+            ValueError: the number is not positive, or these files know a later round, so it cannot be the highest.
         """
         known = max(self.floor(study), self.raised_floor(study))
         if round_number < max(1, known):
             raise ValueError(
-                f"round {round_number} is not the highest that other sites have seen: this node knows of round {known}"
+                f"round {round_number} cannot be the highest that other sites have seen: this node itself knows "
+                f"round {known}"
             )
         with self._database:
             self._database.execute("BEGIN IMMEDIATE")
@@ -133,7 +136,7 @@ class NodeStore:
             self._database.execute("REPLACE INTO restores VALUES (?, ?)", (study, round_number))
 
     def raised_floor(self, study: bytes) -> int:
-        """The last number given to `raise_floor`; 0 if this node was never restored."""
+        """The last number passed to `raise_floor`; 0 if this node was never restored."""
         row = self._database.execute("SELECT round FROM restores WHERE study = ?", (study,)).fetchone()
         return int(row[0]) if row else 0
 
@@ -145,14 +148,14 @@ class NodeStore:
         return int(row[0]) if row else 0
 
     def more_attempts(self, study: bytes, state: bytes) -> int:
-        """How many rounds on this state its owner has allowed beyond the usual ones."""
+        """How many extra rounds its owner has allowed on this state."""
         row = self._database.execute(
             "SELECT more FROM allowances WHERE study = ? AND state = ?", (study, state)
         ).fetchone()
         return int(row[0]) if row else 0
 
     def all_more_attempts(self, study: bytes) -> int:
-        """How many its owner has allowed in this study, on all states."""
+        """How many extra rounds its owner has allowed in this study, over all states."""
         (total,) = self._database.execute("SELECT sum(more) FROM allowances WHERE study = ?", (study,)).fetchone()
         return int(total or 0)
 
@@ -162,31 +165,31 @@ class NodeStore:
         return bytes(row[0]) if row else None
 
     def allow_attempts(self, study: bytes, state: bytes, more: int) -> None:
-        """Add to the rounds that its owner has allowed on a state beyond the usual ones."""
+        """Allow more extra rounds on a state, beside those already allowed."""
         self._database.execute(
             "INSERT INTO allowances VALUES (?1, ?2, ?3) ON CONFLICT (study, state) DO UPDATE SET more = more + ?3",
             (study, state, more),
         )
 
     def paused(self, study: bytes) -> str:
-        """Since when its owner has paused a study; empty if it is not paused."""
+        """When its owner paused a study; empty if it is not paused."""
         row = self._database.execute("SELECT since FROM pauses WHERE study = ?", (study,)).fetchone()
         return str(row[0]) if row else ""
 
     def pause(self, study: bytes, since: str) -> str:
-        """Note that its owner pauses a study. Gives since when it is paused: from the first time on."""
+        """Record a pause by the owner. Returns when the study was first paused."""
         self._database.execute("INSERT OR IGNORE INTO pauses VALUES (?, ?)", (study, since))
         return self.paused(study)
 
     def resume(self, study: bytes) -> bool:
-        """Note that it is paused no longer. Gives whether it was."""
+        """Remove the pause. Returns whether the study was paused."""
         return self._database.execute("DELETE FROM pauses WHERE study = ?", (study,)).rowcount > 0
 
     def join(self, study: bytes, round_number: int, state: bytes) -> None:
-        """Join a round on a state: raise the floor and count the attempt, both or neither.
+        """Join a round on a state: raise the floor and count the attempt, in one transaction.
 
         Raises:
-            ValueError: the number is not above the floor.
+            ValueError: the round number is not above the floor.
         """
         with self._database:
             self._database.execute("BEGIN IMMEDIATE")
@@ -196,7 +199,7 @@ class NodeStore:
                 (study, round_number),
             )
             if cursor.rowcount != 1:
-                raise ValueError(f"round {round_number} is not above the last one joined")
+                raise ValueError(f"round {round_number} is not above the last round joined")
             self._database.execute(
                 "INSERT INTO attempts VALUES (?, ?, 1) ON CONFLICT (study, state) DO UPDATE SET number = number + 1",
                 (study, state),
@@ -204,7 +207,7 @@ class NodeStore:
             self._database.execute("REPLACE INTO tried VALUES (?, ?)", (study, state))
 
     def lock(self, study: bytes, round_number: int, offer: bytes) -> None:
-        """Keep what this node is about to sign for a round: once, and only above everything signed before.
+        """Store what this node is about to sign for a round: once per round, and only above every round signed before.
 
         Raises:
             ValueError: this node has signed for that round or a later one.
@@ -215,10 +218,10 @@ class NodeStore:
             if highest is not None and highest >= round_number:
                 raise ValueError(f"a statement for round {highest} has been signed already")
             self._database.execute("INSERT INTO locks VALUES (?, ?, ?)", (study, round_number, offer))
-            self._database.execute("DELETE FROM tried WHERE study = ?", (study,))  # it joins no more on that state
+            self._database.execute("DELETE FROM tried WHERE study = ?", (study,))  # no more attempts there
 
     def locked(self, study: bytes, round_number: int | None = None) -> bytes | None:
-        """The offer kept for a round; for the highest one when no round is given."""
+        """The offer stored for a round; without a round, for the highest one."""
         row = self._database.execute(
             "SELECT offer FROM locks WHERE study = ?1 AND (?2 IS NULL OR round = ?2) ORDER BY round DESC LIMIT 1",
             (study, round_number),
@@ -226,7 +229,7 @@ class NodeStore:
         return bytes(row[0]) if row else None
 
     def append_link(self, study: bytes, position: int, receipt: bytes, packed: bytes) -> None:
-        """Adopt a receipt and its sum as the next link of the chain. Nothing was tried on its new state yet."""
+        """Add a receipt and its sum as the next link of the chain. No round was tried on the new state yet."""
         with self._database:
             self._database.execute("BEGIN IMMEDIATE")
             self._database.execute("INSERT INTO links VALUES (?, ?, ?, ?)", (study, position, receipt, packed))
@@ -239,11 +242,11 @@ class NodeStore:
             yield bytes(receipt), bytes(packed)
 
     def ledger_sequences(self) -> dict[bytes, int]:
-        """Identity key -> the largest ledger number seen from that peer."""
+        """Identity key -> the largest ledger sequence number seen from that peer."""
         return {bytes(key): int(number) for key, number in self._database.execute("SELECT * FROM peers")}
 
     def remember_ledger_sequences(self, numbers: Mapping[bytes, int]) -> None:
-        """Peers whose ledger later shows a smaller number are refused."""
+        """Store the peers' ledger numbers; a peer that later shows a smaller one is refused."""
         with self._database:
             self._database.execute("BEGIN IMMEDIATE")
             self._database.executemany(

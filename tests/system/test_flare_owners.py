@@ -127,7 +127,7 @@ def test_sites_stay_away_for_a_while_and_come_back_by_themselves(running: Proces
     policy.write_text(allowing)
     assert back(running, owner.name) <= 2
     told = owners_log(owner)
-    assert told.count("keeps out of the study's rounds") == 2, "once for each reason"
+    assert told.count("takes no part in the study's rounds for now") == 2, "once for each reason"
     assert told.count("takes part in the study's rounds again") == 2
 
     disk.fill()

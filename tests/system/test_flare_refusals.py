@@ -161,7 +161,7 @@ def test_a_node_refuses_a_study_over_its_policy_until_its_owner_allows_it_again(
     identity = submit_when_connected(second.operator, second.study, second.loopback)
     second.until(lambda event: NOBODY in event.get("text", ""))
     dear = second.homes[0]
-    wait_until_told(dear, f"the study promises epsilon 8, and the policy of {dear.name} allows one study at most 1")
+    wait_until_told(dear, f"the study promises epsilon 8, but the policy of {dear.name} allows one study at most 1")
     for home in second.homes[1:]:
         wait_until_told(home, "policy demands a cohort larger than the roster of 4")
     assert not kinds(second) & {"round-opened", "stage"}

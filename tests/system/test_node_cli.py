@@ -198,7 +198,7 @@ def test_a_hospital_approves_step_by_step_what_its_policy_refuses_at_first(
     assert code == 0
     assert "harbour-clinic (this node)" in out
     assert "epsilon 8 of 16 will be left to adults" in out
-    assert "no study was approved here before" in out
+    assert "this is the first study approved here" in out
     assert f"{len(data.read_text().splitlines())} records, of adults" in out
     study_with_less = tmp_path / "less.toml"
     study_with_less.write_text(study.read_text().replace("max_length = 12", "max_length = 8"))
@@ -284,7 +284,7 @@ def test_a_node_that_was_put_back_from_a_copy_is_held_to_the_rounds_that_others_
         assert (store.floor(digest), store.raised_floor(digest)) == (2, 2)
     code, _, error = cli(*restored, 1)
     assert code == 2
-    assert "is not the highest" in error
+    assert "cannot be the highest" in error
 
 
 def test_a_study_is_shown_with_what_it_costs_and_refused_where_its_noise_is_too_small(

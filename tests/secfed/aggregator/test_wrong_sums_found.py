@@ -144,7 +144,7 @@ def test_a_stopped_node_says_so_in_its_status(study: Study) -> None:
     with pytest.raises(UserError):
         study.submit()
     text = study.console("node", "status", "--home", str(study.hospitals.homes[0].path))
-    assert "STOPPED, since round after round failed" in text
+    assert "STOPPED after repeated failed rounds" in text
     with NodeStore(study.hospitals.homes[0].path / "node.sqlite") as store:
         assert stopped_at(store, study.hospitals.study.digest) is not None
 
@@ -165,6 +165,6 @@ def test_a_store_that_cannot_be_read_is_said_and_is_no_reason_to_show_nothing(st
     study.sites.nodes[0][0].parts.store.close()
     for path in home.path.glob("node.sqlite*"):
         path.write_bytes(b"no database")
-    assert "node.sqlite cannot be read: see `secfed doctor`" in study.console(
+    assert "node.sqlite cannot be read: run `secfed doctor`" in study.console(
         "node", "status", "--home", str(home.path)
     )

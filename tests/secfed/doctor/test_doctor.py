@@ -193,23 +193,23 @@ FAULTS: list[tuple[Callable[[Home], None], str, str, str]] = [
     (broken_node_file, "node.toml", "name", "Mend it in that file"),
     (no_data, "data letters", "cannot be read", "Check the path"),
     (torn_data, "data letters", "is not JSON", "Write one JSON object a line"),
-    (fewer_patients, "study", "is not as it was when the study was approved", "secfed node data accept letters"),
+    (fewer_patients, "study", "has changed since the study was approved", "secfed node data accept letters"),
     (no_model, "base of icd-chapters", "none of 0 base models", "copy its folder into"),
     (another_model, "base of icd-chapters", "none of 1 base models", "copy its folder into"),
-    (changed_study, "study", "is not what was approved here", "approved anew"),
+    (changed_study, "study", "are not what was approved here", "approve the study again"),
     (changed_ledger, "ledger", "entry 2 of", "restore"),
     (another_signature, "ledger", "not signed by this node", "restore"),
     (ledger_of_other_bytes, "ledger", "is not a ledger", "restore"),
     (ledger_of_another_version, "ledger", "of format 1", "start a new ledger"),
-    (less_reserved, "study", "is reserved for this study, and by this version's account", "Go on with the version"),
-    (no_ledger, "ledger", "is gone", "newest copy"),
-    (store_of_other_bytes, "store", "is not the node's memory", "secfed node restored"),
+    (less_reserved, "study", "is reserved for this study, but this version's accountant", "Continue with the version"),
+    (no_ledger, "ledger", "is missing", "newest copy"),
+    (store_of_other_bytes, "store", "is damaged or is not a node's store", "secfed node restored"),
     (old_store, "store", "older than the ledger", "secfed node restored"),
-    (no_store, "store", "is gone, and rounds were committed", "secfed node restored"),
-    (spent_budget, "budget", "nothing is left of the budget", "No further study"),
-    (other_budget, "study", "and is granted once", "put back what was granted"),
+    (no_store, "store", "is missing, although rounds were committed", "secfed node restored"),
+    (spent_budget, "budget", "is spent, and every study that it paid for is over", "No further study"),
+    (other_budget, "study", "and is granted once", "restore the granted values"),
     (narrowed_policy, "study", "on a roster", "allow.members"),
-    (withdrawn_study, "study", "or was withdrawn", "does not come back"),
+    (withdrawn_study, "study", "or was withdrawn", "cannot come back"),
     (entry_from_tomorrow, "clock", "the ledger's last entry was written here at", "NTP"),
 ]
 
@@ -244,7 +244,7 @@ def without_torch(name: str) -> str:
 
 
 MACHINES: list[tuple[str, Machine, str, str]] = [
-    ("python", Machine(python="3.10.4"), "Python 3.10.4, and secfed needs >=3.11", "Install secfed anew"),
+    ("python", Machine(python="3.10.4"), "Python 3.10.4, but secfed needs >=3.11", "Reinstall secfed"),
     (
         "libraries",
         Machine(version_of=lambda name: "4.57.1" if name == "transformers" else version(name)),
@@ -252,8 +252,8 @@ MACHINES: list[tuple[str, Machine, str, str]] = [
         "pip install 'transformers>=5.0'",
     ),
     ("libraries", Machine(version_of=without_torch), "torch>=2.6 (there is none)", "pip install 'torch>=2.6'"),
-    ("disk", Machine(free_bytes=lambda path: 100 << 20), "only 0.1 GiB are free", "Make room"),
-    ("clock", Machine(now=lambda: datetime.now(UTC) - DAY), "it is behind now, or was ahead then", "NTP"),
+    ("disk", Machine(free_bytes=lambda path: 100 << 20), "only 0.1 GiB free", "Free some space"),
+    ("clock", Machine(now=lambda: datetime.now(UTC) - DAY), "the clock is behind now, or was ahead then", "NTP"),
 ]
 
 
@@ -270,7 +270,7 @@ def test_a_machine_that_does_not_fit_is_found_with_its_fix(
 def test_a_clock_that_nothing_can_be_compared_with_is_said_not_to_be_checked(home: Home) -> None:
     (clock,) = [each for each in examine_node(home.path, None) if each.check == "clock"]
     assert clock.state == "not checked"
-    assert "no other clock to compare with; it is not behind the" in clock.text
+    assert "no other clock to compare with; it is not earlier than the" in clock.text
     assert clock.fix
 
 

@@ -61,7 +61,7 @@ def file_from_tomorrow(aggregator: Path) -> None:
 @pytest.mark.parametrize(
     ("plant", "check", "text", "fix"),
     [
-        (wrong_folder, "study", "is another one", "its own digest for a name"),
+        (wrong_folder, "study", "has another digest than its folder's name", "named by the digest"),
         (no_base, "base of", "none of 0 base models", "copy its folder"),
         (open_folder, "folder", "mode 0777", "chmod go-w"),
         (no_study, "study", "study.toml", "Mend it"),
@@ -95,9 +95,9 @@ def test_a_run_in_progress_gets_no_advice(aggregator: Path) -> None:
     run_in_progress(aggregator)
     findings = {each.check.split()[0]: each for each in examine_aggregator(aggregator, None)}
     run, study = findings["run"], findings["study"]
-    assert (run.state, run.text, run.fix) == ("ok", "2 of 8 rounds, not ended; waits for quiet-hospital", "")
+    assert (run.state, run.text, run.fix) == ("ok", "2 of 8 rounds, not ended; waiting for quiet-hospital", "")
     assert (study.state, study.fix) == ("not checked", "")
-    assert "its run gathers the signatures at its end" in study.text
+    assert "its run collects the signatures at its end" in study.text
 
 
 def test_a_run_that_stopped_says_why_and_what_to_do_and_one_that_was_aborted_is_nobodys_fault(aggregator: Path) -> None:

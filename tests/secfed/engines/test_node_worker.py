@@ -231,8 +231,8 @@ def test_an_owner_reads_one_line_a_round() -> None:
     lines.end()
     assert told == [
         "round 1: took part, 41.00 s",
-        "round 2: took part, 40.00 s, and signed no sum of it",
-        "round 3: joined, and gave nothing",
+        "round 2: took part, 40.00 s, but signed no sum",
+        "round 3: joined, but uploaded nothing",
     ]
 
 

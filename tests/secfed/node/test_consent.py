@@ -32,7 +32,7 @@ from secfed.rounds.strategies import ModelState
 from tests.homes import Hospitals, approve_at, make_hospitals
 from tests.secfed.federation import Federation, FormulaTrainer, make_policy, make_study
 
-OUT = "the node keeps out of the study's rounds"
+OUT = "the node takes no part in the study's rounds for now"
 AGAIN = "the node takes part in the study's rounds again"
 
 
@@ -274,10 +274,10 @@ def test_a_running_node_sees_the_pause_and_the_policy_of_its_home(
         with pytest.raises(KeepsOut, match="does not allow this study's base model"):
             node.check_ready()
         file.write_text(honest.replace("epsilon = ", "epsilon = 1", 1))
-        with pytest.raises(KeepsOut, match="ledger does not go with the policy"):
+        with pytest.raises(KeepsOut, match="ledger and the policy do not agree"):
             node.check_ready()
         file.write_text(honest + "\n[texts]\ncut_at_most = 0.0\n")
-        with pytest.raises(KeepsOut, match="and cut, and its policy allows"):
+        with pytest.raises(KeepsOut, match="and are truncated, but its policy allows"):
             node.check_ready()
         file.write_text(honest)
         assert message_type(node.handle(opening(node)), 10_000, 0) == Advertise.TYPE
@@ -310,7 +310,7 @@ def test_what_is_not_approved_or_over_is_not_paused(
     command(monkeypatch, capsys, "node", "withdraw", pristine.study.digest.hex(), "--yes", "--home", home.path)
     code, printed = command(monkeypatch, capsys, "node", "pause", pristine.study.digest.hex(), "--home", home.path)
     assert code == 2
-    assert "is over here, or was withdrawn" in printed
+    assert "is over or was withdrawn here" in printed
 
 
 def test_a_paused_node_hands_over_its_approval_once_the_study_is_over(federation: Federation) -> None:

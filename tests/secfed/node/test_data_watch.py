@@ -182,7 +182,7 @@ def test_a_file_that_changes_while_its_owner_reads_is_not_approved(
     shutil.rmtree(home.study_folder(pristine.study.digest))
     candidate = examine(home, pristine.study_path, None)
     withdraw_patient(home)
-    with pytest.raises(UserError, match="was changed after it was shown"):
+    with pytest.raises(UserError, match="has changed since it was shown"):
         approve(home, candidate, datetime.now(UTC))
     assert not home.study_folder(pristine.study.digest).exists()
 
@@ -193,7 +193,7 @@ def test_the_doctor_notices_it_too(
     withdraw_patient(home)
     code, printed = console(monkeypatch, capsys, "doctor", "--home", home.path)
     assert code == 1
-    assert "is not as it was when the study was approved" in printed
+    assert "has changed since the study was approved" in printed
 
 
 def test_a_running_node_stays_away_until_its_owner_stands_by_the_file(

@@ -168,7 +168,7 @@ def test_a_budget_that_was_changed_after_it_was_granted_is_refused(approved: Hom
 def test_data_whose_patients_are_told_by_another_column_is_refused(home: Home, study: Path) -> None:
     path = home.path / "node.toml"
     path.write_text(path.read_text().replace('patient_column = "patient"', 'patient_column = "person"'))
-    with pytest.raises(UserError, match="it is person that does"):
+    with pytest.raises(UserError, match="identifies them by person"):
         examine(Home.open(home.path), study, None)
 
 
@@ -212,7 +212,7 @@ def test_a_ledger_that_is_gone_is_not_made_anew_with_its_whole_budget(approved: 
     path.unlink()
     if left is not None:
         path.write_bytes(left)
-    with pytest.raises(UserError, match="put back its newest copy"):
+    with pytest.raises(UserError, match="Restore the newest copy"):
         approved.open_ledger()
     assert (path.read_bytes() if path.exists() else None) == left
 
@@ -225,7 +225,7 @@ def test_a_copy_of_a_ledger_without_what_sqlite_kept_beside_it_is_not_taken_for_
     path.unlink()
     Ledger(path, lambda entry: b"").close()
     assert path.stat().st_size > 0
-    with pytest.raises(UserError, match="put back its newest copy"), approved.open_node(approved.digests()[0]):
+    with pytest.raises(UserError, match="Restore the newest copy"), approved.open_node(approved.digests()[0]):
         pass
     assert not Ledger(path, lambda entry: b"").entries()
 
@@ -253,7 +253,7 @@ def test_a_study_is_approved_once_and_with_one_text(approved: Home, study: Path,
     assert kept.study == StudyFile.read(study).study
     other = tmp_path / "other.toml"
     other.write_text(study.read_text() + "# other words\n")
-    with pytest.raises(UserError, match="the same values and another text"):
+    with pytest.raises(UserError, match="the same values in a different file text"):
         earlier_approval(approved, other)
 
 

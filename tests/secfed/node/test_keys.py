@@ -33,7 +33,7 @@ def test_only_the_owner_can_read_a_written_key_whatever_the_umask(tmp_path: Path
 def test_an_existing_key_is_never_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "identity.key"
     write_identity(path, Identity(SEED))
-    with pytest.raises(UserError, match="not overwritten"):
+    with pytest.raises(UserError, match="never overwritten"):
         write_identity(path, Identity.generate())
     assert read_identity(path).public == Identity(SEED).public
 

@@ -94,7 +94,7 @@ def test_a_delta_too_large_for_the_population(source: Path) -> None:
 
 def test_a_study_that_counts_more_patients_than_the_population_has(source: Path) -> None:
     write_policy(source, patients=99)
-    assert "counts 100 patients at hospital-0, whose policy grants a budget for 99" in refusal(source)
+    assert "counts 100 patients at hospital-0, but the site's policy grants a budget for 99" in refusal(source)
 
 
 @pytest.mark.parametrize("change", [{"epsilon": 9.0}, {"patients": 9_000}, {"disjoint": "nobody is in both"}])

@@ -93,7 +93,7 @@ def test_without_the_policy_the_moment_tells_how_long_training_took(
 def test_an_owner_is_told_when_training_took_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, (told,) = paced_round(tmp_path, monkeypatch, 60.0, 64.5)
     assert clock.waits == []
-    assert "4.5 s later than pace.upload_after_seconds = 60" in told
+    assert "4.5 s after the delay pace.upload_after_seconds = 60" in told
 
 
 @pytest.mark.parametrize("seconds", [-1.0, float("inf"), float("nan"), 86_401.0])
@@ -106,14 +106,14 @@ def test_an_owner_whose_uploads_are_not_held_back_is_warned_with_a_value_to_set(
     what, fix = warning(tmp_path, 0.0) or ("", "")
     assert "sees how long each round's training took" in what
     assert "upload_after_seconds = 900 under [pace]" in fix
-    assert "a quarter of the 3600 s" in fix
+    assert "a quarter of an aggregator's default deadline for training, 3600 s" in fix
     lines = [
         "a round 1: took part, 12.00 s",
         "b round 2: took part, 100.50 s",
-        "c round 3: took part, 3.00 s, and signed no sum of it",
+        "c round 3: took part, 3.00 s, but signed no sum",
     ]
     (tmp_path / OWNERS_LOG).write_text("\n".join(lines) + "\n")
     _, fix = warning(tmp_path, 0.0) or ("", "")
     assert "upload_after_seconds = 240 under [pace]" in fix
-    assert "twice the longest that a round has taken here, 100.5 s" in fix
+    assert "twice the longest round so far here, 100.5 s" in fix
     assert warning(tmp_path, 60.0) is None

@@ -110,7 +110,7 @@ def test_each_population_has_a_budget_of_its_own(tmp_path: Path) -> None:
     text = COHORT + adults + children + ALLOW
     load(tmp_path, text, "adults").check(make_study(), NAME)
     assert load(tmp_path, text, "children").budget.epsilon == 2.0
-    with pytest.raises(UserError, match="no budget to newborns"):
+    with pytest.raises(UserError, match="no budget for newborns"):
         load(tmp_path, text, "newborns")
     with pytest.raises(UserError, match="budgets for 2 populations"):
         load(tmp_path, text)

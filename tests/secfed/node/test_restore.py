@@ -69,20 +69,20 @@ def test_a_raised_floor_outlives_a_restart_and_never_sinks(store: NodeStore, tmp
     with NodeStore(tmp_path / "node.sqlite") as again:
         assert (again.floor(STUDY), again.raised_floor(STUDY)) == (4, 4)
         assert (again.floor(bytes(32)), again.raised_floor(bytes(32))) == (0, 0)
-        with pytest.raises(ValueError, match="knows of round 4"):
+        with pytest.raises(ValueError, match="itself knows round 4"):
             again.raise_floor(STUDY, 3)
         assert (again.floor(STUDY), again.raised_floor(STUDY)) == (4, 4)
 
 
 @pytest.mark.parametrize("number", [-1, 0])
 def test_a_floor_is_raised_to_a_round(store: NodeStore, number: int) -> None:
-    with pytest.raises(ValueError, match="not the highest"):
+    with pytest.raises(ValueError, match="cannot be the highest"):
         store.raise_floor(STUDY, number)
 
 
 def test_a_floor_below_a_round_that_the_copy_knows_is_refused(store: NodeStore) -> None:
     store.join(STUDY, 2, bytes(32))
-    with pytest.raises(ValueError, match="knows of round 2"):
+    with pytest.raises(ValueError, match="itself knows round 2"):
         store.raise_floor(STUDY, 1)
 
 

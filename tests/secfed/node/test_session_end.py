@@ -153,7 +153,7 @@ def test_training_that_takes_too_long_spends_nothing(tmp_path: Path, during: boo
 
 
 def test_uploads_are_not_held_back_beyond_the_end() -> None:
-    with pytest.raises(ValidationError, match="session_ends_after_seconds to more than a round"):
+    with pytest.raises(ValidationError, match="set the latter to more than a whole round"):
         PacePolicy(upload_after_seconds=7200)
     PacePolicy(upload_after_seconds=7200, session_ends_after_seconds=9000)
 

@@ -55,8 +55,8 @@ def test_what_is_counted_is_what_the_model_is_given(tokenizer: Any) -> None:
 def test_some_is_never_told_as_none_and_the_worst_site_is_named() -> None:
     good, bad = TextFigures(10_000, 10_000, 0, 0, 0), TextFigures(10_000, 10_000, 1, 200, 10_000)
     assert told({"one": good}) == (
-        "0.0 % tokens unknown to this model; 0.0 % records without one that it knows; 0.0 % records longer than it "
-        "reads, and cut"
+        "0.0 % tokens unknown to this model; 0.0 % records without any known token; 0.0 % records longer than the "
+        "model reads, so truncated"
     )
     assert told({"one": good, "two": bad}).startswith("at most less than 0.1 % tokens unknown to this model (two); ")
     assert replace(bad, unknown=0, tokens=0).unknown_share == 0
