@@ -1,1 +1,1 @@
-"""Engines carry messages between coordinator and nodes. `embedded` is all of them in one process."""
+"""Engines carry messages between coordinator and nodes: `embedded` in one process, `flare` between machines."""

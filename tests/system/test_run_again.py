@@ -116,7 +116,7 @@ def test_a_folder_takes_no_other_run_while_its_own_is_unfinished(
     shutil.copytree(workspace, other)
     text = (other / "study.toml").read_text()
     (other / "study.toml").write_text(text.replace('name = "icd-chapters"', 'name = "another"', 1))
-    assert_refused(command(other, out), "holds another run already", capsys)
+    assert_refused(command(other, out), "already holds another run", capsys)
     assert sorted(path.relative_to(out) for path in out.rglob("*")) == before
 
 
@@ -130,7 +130,7 @@ def test_a_folder_in_which_somebody_elses_files_have_the_names_of_a_runs_is_refu
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
     before = sorted(tmp_path.rglob("*"))
-    assert_refused(command(workspace, tmp_path / "out"), "is there already, and is not of a run of this study", capsys)
+    assert_refused(command(workspace, tmp_path / "out"), "already exists and does not belong to an unfinished run of this study", capsys)
     assert sorted(tmp_path.rglob("*")) == before
     assert mine.read_text() == "mine"
 

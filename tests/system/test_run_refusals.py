@@ -47,7 +47,7 @@ def test_the_sites_of_a_finished_run_take_no_other_study_in_its_folder(
     before = {path: path.read_bytes() for path in out.rglob("*.sqlite")}
     assert exit_code(monkeypatch, "run", str(workspace / "study.toml"), "--out", str(out), "--yes") == 2
     complaint = capsys.readouterr().err
-    assert "holds another run already" in complaint
+    assert "already holds another run" in complaint
     assert {path: path.read_bytes() for path in out.rglob("*.sqlite")} == before
 
 

@@ -1,8 +1,8 @@
-"""Every hospital in one process, each with its own folder, keys and ledger: for the demo, research and tests.
+"""Every site in one process, each with its own folder, keys and ledger: for the demo, research and tests.
 
-The protocol is the real one, message by message; what is missing is the distance. One process sees all data, so that
-a run here is a simulation, and its report makes no claim against an aggregator. Nodes can be cut off on purpose, which
-is how dropouts are shown: a cut node gets no request and gives no answer from one stage of one round to its end.
+The protocol is the real one, message by message; only the network is missing. One process sees all data, so a run here
+is a simulation, and its report makes no claim against an aggregator. Nodes can be cut off on purpose to simulate
+dropouts: from one stage of a round until the round's end, a cut node gets no request and gives no answer.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from secfed.rounds.run_facts import EMBEDDED
 from secfed.study.manifest import Study
 from secfed.study.problems import read_table_file
 
-ENGINE = f"{EMBEDDED} (simulation: all hospitals in one process)"
+ENGINE = f"{EMBEDDED} (simulation: all sites in one process)"
 StageName = Annotated[str, Field(pattern="^(" + "|".join(stage.value for stage in Stage) + ")$")]
 
 
 class Cut(BaseModel):
-    """One node unreachable during the rest of one round."""
+    """One node, unreachable from one stage of a round until the round's end."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     node: str
     round: int = Field(ge=1)
     stage: StageName = Field(alias="from")
-    """The first stage whose request does not reach it; `advertise` is the whole round."""
+    """The first stage whose request does not reach the node; `advertise` cuts it off for the whole round."""
 
 
 class Simulation(BaseModel):
-    """What is simulated beside the study itself; read from `simulation.toml` next to it, if there is one."""
+    """What is simulated beside the study itself; read from the optional `simulation.toml` next to it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -50,7 +50,7 @@ class Simulation(BaseModel):
 
 
 def load_simulation(path: Path, study: Study) -> Simulation:
-    """Read `simulation.toml`; nothing is simulated when it does not exist. Raises UserError when it is wrong."""
+    """Read `simulation.toml`. Simulates nothing if the file does not exist. Raises UserError if it is invalid."""
     if not path.exists():
         return Simulation()
     simulation = read_table_file(Simulation, path, "Check its permissions")
@@ -62,7 +62,7 @@ def load_simulation(path: Path, study: Study) -> Simulation:
 
 
 class EmbeddedChannel:
-    """Calls the nodes one after the other. A node that raises is silent; its owner is told why."""
+    """Calls the nodes one after the other. A node that raises gives no answer; only its owner learns why."""
 
     def __init__(
         self,
@@ -74,10 +74,11 @@ class EmbeddedChannel:
         """
         Args:
             nodes: in roster order.
-            simulation: who is cut off when.
-            tell_owner: gets the node's name and the reason when it refuses; the aggregator never sees it.
-            study_file: digest of the study's file (`secfed.study.approvals.study_file_digest`), which nodes sign when
-                they are asked whether they are there. Who runs rounds alone asks nobody that.
+            simulation: which nodes are cut off, and when.
+            tell_owner: called with the node's name and the reason when it refuses; the aggregator never sees the
+                reason.
+            study_file: digest of the study file (`secfed.study.approvals.study_file_digest`), which nodes sign when
+                asked for attendance. Not needed to run rounds only.
         """
         self._nodes = nodes
         self._cuts = simulation.cut

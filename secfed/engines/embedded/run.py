@@ -1,10 +1,10 @@
-"""One whole run of a study in the embedded engine: check everything, reserve, run the rounds, write what came of it.
+"""One whole run of a study in the embedded engine: check everything, reserve, run the rounds, write the results.
 
-What a run's folder holds is in `secfed.reports.folder`; beside that, `out/sites/NAME/` is what each site remembers.
+`secfed.reports.folder` lists what a run's folder holds; `out/sites/NAME/` holds each site's ledger and store.
 
-`prepare` reads and refuses; nothing is written before it has accepted everything. Then every site's ledger reserves the
-whole study, before any training. From there on the run is the aggregator's own (`secfed.aggregator.aggregation`), over
-a channel that calls the nodes: what is simulated here is what is deployed there, and it goes on after a crash likewise.
+`prepare` only reads and checks; nothing is written until it has accepted everything. Then every site's ledger reserves
+the whole study, before any training. From there on `secfed.aggregator.aggregation` runs the study over a channel that
+calls the nodes: the simulation runs the deployed code, and continues after a crash in the same way.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ _WRITTEN = (
     run_folder.REPORT,
     run_folder.REPORT_PAGE,
 )
-"""In a run's folder, beside the journal, the summary and what sites remember."""
+"""What else a run's folder holds: the journal, the summary, and the sites' ledgers and stores."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run that has been checked and not yet begun."""
+    """A run that was checked but has not begun."""
 
     file: StudyFile
-    """The study, and the very bytes that were read: what is changed meanwhile is not run."""
+    """The study, and the bytes that were read: a later change of the file has no effect."""
     out: Path
     base: Path
     sites: tuple[Site, ...]
@@ -73,13 +73,13 @@ class Plan:
 
     @property
     def study(self) -> Study:
-        """What is run."""
+        """The study to run."""
         return self.file.study
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a run came to."""
+    """The outcome of a run."""
 
     summary: Mapping[str, Any]
     records: tuple[RoundRecord, ...]
@@ -89,11 +89,12 @@ def prepare(study_path: Path, out: Path) -> Plan:
     """Read and check everything that a run needs. Writes nothing.
 
     Args:
-        study_path: the study; beside it lie `sites/`, `test.jsonl`, and `simulation.toml` if dropouts are simulated.
+        study_path: the study file; beside it lie `sites/`, `test.jsonl`, and `simulation.toml` if dropouts are
+            simulated.
         out: the run's folder.
 
     Raises:
-        UserError, DPError: with what is wrong and the next step.
+        UserError, DPError: the run cannot start; the text says why and gives the next step.
     """
     file = StudyFile.read(study_path)
     study = file.study
@@ -113,35 +114,35 @@ def prepare(study_path: Path, out: Path) -> Plan:
 
 
 def execute(plan: Plan, reporter: Reporter, confirmed: Callable[[], bool] = lambda: True) -> Result:
-    """Show the privacy plan, and once it is confirmed run the study and write the run's folder.
+    """Show the privacy plan; once it is confirmed, run the study and write the run's folder.
 
-    Whatever ends it after its first round was opened, the same study goes on in the same folder; whatever ends it
-    before leaves nothing there.
+    If the run ends early after its first round was opened, running the same study in the same folder continues it. If
+    it ends before that, nothing stays in the folder.
 
     Args:
-        plan: what `prepare` gave.
-        reporter: is shown the plan, then the progress.
-        confirmed: asked after the plan is shown; nothing is written or reserved before it says yes.
+        plan: from `prepare`.
+        reporter: shows the plan, then the progress.
+        confirmed: called after the plan is shown; nothing is written or reserved before it returns True.
 
     Raises:
-        UserError: no step of this model is private, it cannot read a site's records, the plan was not confirmed, or
+        UserError: the model cannot be trained privately or cannot read a site's records, the plan was not confirmed, or
             too few sites take part.
     """
     study = plan.study
     opened = open_study_model(study, plan.base)
     _show_plan(plan, opened, reporter)
     if not confirmed():
-        raise UserError("the plan was not confirmed", "Nothing was started and nothing is spent")
+        raise UserError("the plan was not confirmed", "Nothing was started and nothing was spent")
     trainers = [trainer_for(study, index, opened, site.patients) for index, site in enumerate(plan.sites)]
     with alone_in(plan.out), _gone_unless_begun(plan), ExitStack() as stack:
-        _check_out(plan.file, plan.out)  # another process may have had it since
+        _check_out(plan.file, plan.out)  # another process may have used it since
         _lay_out(plan)
         nodes = _start_nodes(plan, trainers, stack, reporter)
         work = _work(plan, opened)
         channel = EmbeddedChannel(
             nodes,
             plan.simulation,
-            lambda name, reason: reporter.show(Note(f"  {name} refuses (told to its owner only): {reason}")),
+            lambda name, reason: reporter.show(Note(f"  {name} refuses (only its owner is told): {reason}")),
             work.file_digest,
         )
         aggregation = Aggregation(work, channel, reporter.show, pause=_nobody_else_comes)
@@ -149,7 +150,9 @@ def execute(plan: Plan, reporter: Reporter, confirmed: Callable[[], bool] = lamb
 
 
 def _work(plan: Plan, opened: StudyModel) -> Work:
-    """The study for the aggregator. Whoever does not answer at once is not waited for: nobody is on the way."""
+    """The study for the aggregator. It never waits for a site: in one process, a site that does not answer at once
+    never will.
+    """
     return Work(
         study=plan.study,
         study_file=plan.file.data,
@@ -163,19 +166,19 @@ def _work(plan: Plan, opened: StudyModel) -> Work:
 
 
 def _nobody_else_comes(_: float) -> None:
-    """Instead of waiting: all sites are in this process, and have answered.
+    """Called instead of waiting: all sites are in this process and have already answered.
 
     Raises:
         UserError: always.
     """
-    raise UserError("too few sites take part for a round", "Mend what they refused, see above, and run it again")
+    raise UserError("too few sites take part for a round", "Fix the reasons shown above, then run the study again")
 
 
 def _show_plan(plan: Plan, opened: StudyModel, reporter: Reporter) -> None:
-    """What the guards mended, the privacy plan, and how well the model reads the sites' records.
+    """The changes that the guards made to the model, the privacy plan, and how well the model reads the sites' records.
 
     Raises:
-        UserError: it reads a site's worse than the site's policy allows.
+        UserError: the model reads a site's records worse than the site's policy allows.
     """
     for mended in opened.verdict.mended:
         reporter.show(Note(f"the model: {mended}"))
@@ -186,20 +189,20 @@ def _show_plan(plan: Plan, opened: StudyModel, reporter: Reporter) -> None:
 
 
 def _check_out(file: StudyFile, out: Path) -> None:
-    """A folder holds one run. One of this very study that has not ended goes on.
+    """Check the run's folder: it holds one run. An unfinished run of this study continues.
 
     Raises:
-        UserError: the folder holds another run, or one that has ended, or files that are no run's, or its sites have
-            lost what they remember.
+        UserError: the folder holds another run, a finished run, or other files, or a site in it has lost its ledger or
+            store.
     """
-    another = UserError(f"{out} holds another run already", "Give a new folder with --out")
+    another = UserError(f"{out} already holds another run", "Choose a new folder with --out")
     folders = [out / "sites" / entry.name for entry in file.study.roster]
     if (out / run_folder.SUMMARY).exists():
         if not any((folder / LEDGER_FILE).exists() for folder in folders):
             raise another
         raise UserError(
-            f"{out} holds a run already, and its sites' privacy budget is spent on it",
-            "Give a new folder with --out; to go on with these sites, grant a budget for a new study",
+            f"{out} already holds a finished run, and its sites' privacy budget is spent on it",
+            "Choose a new folder with --out. To continue with these sites, grant a budget for a new study",
         )
     begun = is_begun(out)
     ours = (out / run_folder.STUDY).is_file() and (out / run_folder.STUDY).read_bytes() == file.data
@@ -208,7 +211,7 @@ def _check_out(file: StudyFile, out: Path) -> None:
         return
     if not ours:
         raise another
-    for folder in folders:  # every ledger has its reservation before any site has a store, and both before a round
+    for folder in folders:  # reservations come first, then stores, then the first round
         if not is_reserved(file.study, folder / LEDGER_FILE):
             raise _forgotten(folder / LEDGER_FILE, folder.name, "what this study has spent")
         if begun and not (folder / STORE_FILE).exists():
@@ -217,20 +220,20 @@ def _check_out(file: StudyFile, out: Path) -> None:
 
 def _forgotten(path: Path, name: str, what: str) -> UserError:
     return UserError(
-        f"{path} is gone, or knows nothing of this study, whose run began here: {name} would forget {what}",
-        "Put the run's folder back from a copy; without one this run cannot go on",
+        f"the run of this study began here, but {path} is missing or knows nothing of it: {name} would forget {what}",
+        "Restore the run's folder from a copy; without one, this run cannot continue",
     )
 
 
 def _check_free(out: Path, ours: bool) -> None:
-    """Where no round was opened nothing lies under the names of a run's files but what a crash before that has left.
+    """Before the first round, a folder may hold files of a run only if a crash of this study's run left them.
 
     Args:
         out: the folder.
-        ours: its study is the one that is to be run.
+        ours: whether the folder's study is the one to run.
 
     Raises:
-        UserError: somebody else's file would be written over, or taken for the run's.
+        UserError: a foreign file would be overwritten or taken for one of the run's.
     """
     for name in _WRITTEN:
         path = out / name
@@ -238,14 +241,14 @@ def _check_free(out: Path, ours: bool) -> None:
         if left or not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir())):
             continue
         raise UserError(
-            f"{path} is there already, and is not of a run of this study that was cut short",
-            "Give a new folder with --out; nothing was written",
+            f"{path} already exists and does not belong to an unfinished run of this study",
+            "Nothing was written. Choose a new folder with --out",
         )
 
 
 @contextmanager
 def _gone_unless_begun(plan: Plan) -> Iterator[None]:
-    """What this block puts into the run's folder goes again, if it ends early and no round was opened."""
+    """Remove what the block wrote into the run's folder if it ends early, before any round was opened."""
     if is_begun(plan.out):
         yield
         return
@@ -267,9 +270,10 @@ def _lay_out(plan: Plan) -> None:
 
 
 def _reserve(plan: Plan, ledgers: list[Ledger]) -> None:
-    """Grant what each policy grants, and reserve the whole study at every site before any training, or at none.
+    """Record each policy's grant, and reserve the whole study at every site before any training: at all sites or at
+    none.
 
-    Where a run goes on, its sites hold their reservations already.
+    When a run continues, its sites already hold their reservations.
     """
     study, reserved = plan.study, []
     try:
@@ -285,7 +289,7 @@ def _reserve(plan: Plan, ledgers: list[Ledger]) -> None:
 
 
 def _start_nodes(plan: Plan, trainers: list[Trainer], stack: ExitStack, reporter: Reporter) -> list[Node]:
-    """Reserve the study in every ledger, and start the nodes. Ledgers and stores are closed with `stack`."""
+    """Reserve the study in every ledger, and start the nodes. Closing `stack` closes ledgers and stores."""
     study = plan.study
     ledgers = [stack.enter_context(site.open_ledger()) for site in plan.sites]
     _reserve(plan, ledgers)

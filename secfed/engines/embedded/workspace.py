@@ -1,7 +1,7 @@
-"""The folder that a simulation starts from, made of records in memory: study, base model, sites, test set.
+"""Makes the folder that a simulation starts from, out of records in memory: study, base model, sites, test set.
 
-It is laid out as docs/own-study.md has it, and `prepare` reads it as it reads any other. Identity keys are fresh, and
-each site's policy allows the study and grants what it promises.
+Its layout is that of docs/own-study.md, and `prepare` reads it like any other. Identity keys are fresh, and each site's
+policy allows the study and grants what it promises.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ def make_workspace(
     mode: Literal["distributed", "local"] = "distributed",
     **changes: Any,
 ) -> Path:
-    """Make the folder of a study that can be run in one process. Takes seconds: its noise is calibrated.
+    """Make the folder of a study that can run in one process. Takes seconds, because the noise is calibrated.
 
-    The figures are those that `secfed study init` would begin with, for so many sites and patients.
+    The values are the defaults of `secfed study init` for these numbers of sites and patients.
 
     Args:
         folder: a new one.
-        base: the base model's folder, which is copied.
+        base: the base model's folder; it is copied.
         labels: the classes, in order.
-        sites: by name, the records of each site: small letters, digits and hyphens.
+        sites: each site's records, by the site's name (small letters, digits and hyphens).
         test: the held-out records on which accuracy is measured.
-        name: the study's.
+        name: the study's name.
         mode: how its promise is kept.
-        changes: other figures, as `Study.changed` takes them.
+        changes: changed values, as for `Study.changed`.
 
     Returns:
-        The study's file. Each site's policy grants the epsilon that the study promises.
+        The study file. Each site's policy grants the epsilon that the study promises.
 
     Raises:
-        UserError: the folder is not empty, the base model is none, or no study fits what was given. Nothing is left
+        UserError: the folder is not empty, the base model is unusable, or no study fits these values. Nothing is left
             behind.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -85,7 +85,7 @@ def _study(
     records: Mapping[str, Sequence[TextRecord]],
     identities: Mapping[str, Identity],
 ) -> Study:
-    """The study with a draft's figures for these sites, before its noise is known."""
+    """The study with a draft's values for these sites, before its noise is known."""
     counts = {site: len({patient for patient, *_ in own}) for site, own in records.items()}
     known = checked_known(Known(len(records), sum(counts.values()), mode))
     roster = [roster_entry(site, identities[site].public.raw.hex(), rounded(count)) for site, count in counts.items()]
@@ -94,12 +94,12 @@ def _study(
 
 
 def rounded(patients: int) -> int:
-    """A roster's number for so many patients: the next ten, or 5 for a handful."""
+    """The rounded patient number for a roster: up to the next ten, or 5 for a handful."""
     return max(5, round(patients / 10) * 10)
 
 
 def copy_base(base: Path, folder: Path, names: Sequence[str]) -> None:
-    """Copy the files of a base model that such names match into a new folder."""
+    """Copy the base model files that match these name patterns into a new folder."""
     folder.mkdir(parents=True)
     for pattern in names:
         for path in filter(Path.is_file, base.glob(pattern)):

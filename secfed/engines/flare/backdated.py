@@ -1,8 +1,8 @@
 """FLARE's provisioning, with certificates that begin two days before they are made.
 
-FLARE has them begin at that moment by the organiser's clock: a site whose clock is a minute behind cannot connect for a
-minute, and one that is a day behind cannot for a day. What they certify was true two days ago, too, so nothing is lost.
-As a program it is `nvflare`: `python -m secfed.engines.flare.backdated cert init ...`.
+FLARE's certificates begin at the moment of signing, by the organiser's clock: a site whose clock is a day behind could
+not connect for a day. Backdating loses nothing: what a certificate states was also true two days ago. Run as a program,
+this module is `nvflare`: `python -m secfed.engines.flare.backdated cert init ...`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _original = utils.generate_cert
 
 
 def backdate() -> None:
-    """Have FLARE make such certificates in this process. To be called before `nvflare.tool.cert` is loaded."""
+    """Make FLARE issue backdated certificates in this process. Call before `nvflare.tool.cert` is loaded."""
     utils.generate_cert = cert.generate_cert = _generate_cert
 
 
@@ -30,7 +30,7 @@ def _generate_cert(
     not_valid_after: datetime | None = None,
     **options: Any,
 ) -> Any:
-    """FLARE's `generate_cert`, as far back. The end stays where it would have been."""
+    """FLARE's `generate_cert` with a backdated start. The end stays the same."""
     starts = not_valid_before or datetime.now(UTC)
     ends = not_valid_after or starts + timedelta(days=valid_days)
     return _original(*arguments, not_valid_before=starts - BACKDATED, not_valid_after=ends, **options)

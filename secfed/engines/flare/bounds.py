@@ -1,19 +1,20 @@
-"""What a compromised server, or a malicious site, can make a process of FLARE's allocate: bounded before it is.
+"""Limits on the memory that a compromised server or a malicious site can make a FLARE process allocate, checked before
+allocation.
 
-FLARE 2.9 allocates what a stream says that it has, up to 4 GiB for each; it takes as many as come, keeps the pieces of
-those that failed, queues frames without an end, downloads what a message refers to, and keeps statistics by whatever
-topics its peers invent. Its settings for some of that are read from `comm_config.json` *anywhere* below the kit, where
-a job of the server's may put one. So the limits are set here, in the process, before it listens (`incoming` says what
-they are):
+FLARE 2.9 allocates the size that a stream announces, up to 4 GiB each. It accepts any number of streams, keeps the
+pieces of failed ones, queues frames without limit, downloads what a message refers to, and keeps statistics under any
+topic that a peer invents. It reads its settings for some of this from a `comm_config.json` *anywhere* below the kit,
+where a job from the server may put one. So this module sets the limits in the process, before it listens (`incoming`
+has the values):
 
-- a frame, as gRPC and FLARE's own TCP take it: FLARE's settings;
-- streams: refused by the size that they say, one and together, before anything of them is kept;
-- elements of a message, of which one byte becomes up to 64: counted before it is parsed;
-- frames that wait to be worked on: the connection is not read meanwhile;
-- frames that a peer does not read: what is sent to it is lost then;
-- downloads, messages in bulk, files in messages and statistics: not there.
+- a frame, over gRPC and FLARE's own TCP: by FLARE's settings;
+- streams: refused by their announced size, singly and together, before anything is kept;
+- elements of a message, where one byte can become 64 in memory: counted before parsing;
+- frames waiting to be processed: reading from the connection pauses;
+- frames that a peer does not read: further frames to it are dropped;
+- downloads, bulk messages, files in messages and statistics: switched off.
 
-Where FLARE has not what is replaced here, the process does not start.
+If FLARE lacks anything that this module replaces, the process does not start.
 """
 
 from __future__ import annotations
@@ -52,15 +53,15 @@ from secfed.engines.flare.incoming import (
 )
 
 INCOMING = Incoming()
-"""Of this process."""
+"""This process's limits on streams and frames."""
 _WAITING = Waiting()
 _HEADER_BYTES = 64 << 10
 _READ_SECONDS = 120
-"""For the next piece of a stream."""
+"""Seconds to wait for the next piece of a stream."""
 _REMEMBERED_MAX = 512
-"""Streams that are over and still remembered."""
+"""The most finished streams remembered."""
 _FAILED_SECONDS = 60.0
-"""For which FLARE remembers a stream that is over, whatever its sender wants."""
+"""Seconds for which FLARE remembers a finished stream, whatever its sender asks for."""
 SETTINGS: dict[str, Any] = {
     "max_message_size": FRAME_BYTES - _HEADER_BYTES,
     "allow_adhoc_conns": False,
@@ -74,26 +75,26 @@ SETTINGS: dict[str, Any] = {
         ],
     },
 }
-"""FLARE's own, as `comm_config.json` would say them."""
+"""FLARE's own settings, as `comm_config.json` would give them."""
 _MARK, _HELD = "_secfed_bounded", "_secfed_held"
 _UNREAD = threading.Lock()
 
 
 class NotBounded(Exception):
-    """FLARE is another than this was written for: it cannot be bounded, and must not run."""
+    """This FLARE version differs from the supported one: it cannot be bounded and must not run."""
 
 
 def bound_memory() -> None:
-    """Set all limits in this process, for good. To be called before FLARE makes its connections.
+    """Set all limits in this process, permanently. Call before FLARE connects.
 
     Raises:
-        NotBounded: FLARE lacks what is to be bounded.
+        NotBounded: FLARE lacks something that must be bounded.
     """
     if getattr(CoreCell, _MARK, False):
         return
     CommConfigurator._configuration, CommConfigurator._config_loaded = dict(SETTINGS), True
     if CommConfigurator().get_config() != SETTINGS:
-        raise NotBounded("FLARE takes no settings of its connections")
+        raise NotBounded("FLARE does not accept connection settings")
     for module, name in ((socket_conn, "MAX_FRAME_SIZE"), (aio_conn, "MAX_FRAME_SIZE")):
         _replace(module, name, FRAME_BYTES)
     _replace(byte_receiver, "MAX_COMPLETED_TASK_TTL", _FAILED_SECONDS)
@@ -122,7 +123,7 @@ def _replace(owner: Any, name: str, value: Any) -> None:
 
 
 def _wrap(owner: type, name: str, around: Callable[..., Any]) -> None:
-    """Have `around` called with FLARE's own method first, and then what that would get."""
+    """Replace a FLARE method by `around`, which gets the original method and then its arguments."""
     own = vars(owner).get(name)
     if not callable(own):
         raise NotBounded(f"FLARE has no {owner.__name__}.{name}")
@@ -139,22 +140,22 @@ def _key(message: Any) -> Key:
 
 
 def _take_or_refuse(own: Callable[..., Any], receiver: Any, message: Any) -> None:
-    """A piece of a stream has come."""
+    """Handle an arriving piece of a stream."""
     key = _key(message)
     try:
         hash(key)
         task = RxTask.rx_task_map.get(key)
         if message.get_header(StreamHeaderKey.ERROR_MSG, None) or (task and (task.failed or task.completed)):
-            own(receiver, message)  # nothing of it is kept
+            own(receiver, message)  # keep nothing of it
             return
         size, number = message.get_header(StreamHeaderKey.SIZE, 0), message.get_header(StreamHeaderKey.SEQUENCE)
         if task is None:
             _forget_the_oldest()
         INCOMING.take(key, size, functools.partial(_is_over, key, time.monotonic()))
         if type(number) is not int or not 0 <= number < pieces_most(size):
-            raise TooMuch(f"a stream of {size} bytes comes in too many pieces")
+            raise TooMuch(f"a stream of {size} bytes arrives in too many pieces")
         if _held(task) + len(message.payload or b"") > size:
-            raise TooMuch(f"a stream of {size} bytes has more")
+            raise TooMuch(f"a stream announced as {size} bytes is longer")
     except (TooMuch, TypeError) as error:
         _refuse(receiver, message, key, StreamError(str(error)))
         return
@@ -162,7 +163,7 @@ def _take_or_refuse(own: Callable[..., Any], receiver: Any, message: Any) -> Non
 
 
 def _forget_the_oldest() -> None:
-    """FLARE remembers streams that are over, each with a thread of its own, to acknowledge again what comes again."""
+    """Bound FLARE's memory of finished streams, which it keeps, with a thread each, to acknowledge repeated pieces."""
     if len(RxTask.rx_task_map) >= _REMEMBERED_MAX:
         for task in list(RxTask.rx_task_map.values()):
             if task.completed or task.failed:
@@ -172,7 +173,7 @@ def _forget_the_oldest() -> None:
 
 
 def _refuse(receiver: Any, message: Any, key: Key, error: StreamError) -> None:
-    """Of what was refused the sender is told once, so that it does not wait."""
+    """Tell the sender of a refused stream once, so that it does not wait."""
     task = RxTask.rx_task_map.get(key) if INCOMING.holds(key) else None
     if task is not None:
         task.stop(error)
@@ -181,7 +182,7 @@ def _refuse(receiver: Any, message: Any, key: Key, error: StreamError) -> None:
 
 
 def _held(task: Any) -> int:
-    """What has come of a stream so far."""
+    """The bytes of a stream received so far."""
     if task is None:
         return 0
     early = list(task.out_seq_chunks.values())
@@ -189,17 +190,17 @@ def _held(task: Any) -> int:
 
 
 def _is_over(key: Key, since: float) -> bool:
-    """Whether a stream that was taken has failed. One that was used is let go by `_let_go_once_used`."""
+    """Whether an accepted stream has failed. `_let_go_once_used` releases streams that were used."""
     task = RxTask.rx_task_map.get(key)
     if task is None:
         return False
     if not task.failed and task.stream_future is None and time.monotonic() - since > _READ_SECONDS:
-        task.stop(StreamError("its first piece has not come"), notify=False)  # FLARE waits for it without an end
+        task.stop(StreamError("its first piece has not arrived"), notify=False)  # FLARE would wait for it forever
     return bool(task.failed)
 
 
 def _keep_nothing_of_a_failure(own: Callable[..., Any], task: Any, error: Any = None, notify: bool = True) -> None:
-    """FLARE remembers a failed stream for a while, and its pieces with it."""
+    """Free the pieces of a failed stream, which FLARE keeps for a while."""
     own(task, error, notify)
     if task.failed:
         with task.lock:
@@ -209,7 +210,9 @@ def _keep_nothing_of_a_failure(own: Callable[..., Any], task: Any, error: Any = 
 
 
 def _let_go_once_used(own: Callable[..., Any], handler: Any, future: Any, stream: Any, *rest: Any) -> None:
-    """FLARE's call of whoever waits for a stream has returned: that of a reply does so while the reply arrives."""
+    """Release a stream after FLARE's callback for it has returned; a reply's callback returns while the reply still
+    arrives.
+    """
     try:
         own(handler, future, stream, *rest)
     finally:
@@ -218,7 +221,7 @@ def _let_go_once_used(own: Callable[..., Any], handler: Any, future: Any, stream
 
 
 def _queue_if_room(own: Callable[..., Any], queue: Any, frame: Any) -> None:
-    """A peer that asks, and reads no answer, has them pile up."""
+    """Limit the answers that pile up for a peer that does not read them."""
     size = len(frame.data) + FRAME_OVERHEAD
     with _UNREAD:
         held = getattr(queue, _HELD, 0)
@@ -261,12 +264,12 @@ def _handshake(own: Callable[..., Any], prefix: Any, frame: Any) -> Any:
 
 
 def _refuse_download(*_: Any, **__: Any) -> None:
-    raise RuntimeError("nothing is downloaded here that a message refers to")
+    raise RuntimeError("this process downloads nothing that a message refers to")
 
 
 def _refuse_file() -> str:
-    raise RuntimeError("no message writes files here")
+    raise RuntimeError("no message may write files here")
 
 
 def _drop(*_: Any, **__: Any) -> None:
-    """Bulk messages are not used, and statistics not kept."""
+    """Switch off bulk messages and statistics."""
