@@ -130,7 +130,9 @@ def test_a_folder_in_which_somebody_elses_files_have_the_names_of_a_runs_is_refu
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
     before = sorted(tmp_path.rglob("*"))
-    assert_refused(command(workspace, tmp_path / "out"), "already exists and does not belong to an unfinished run of this study", capsys)
+    assert_refused(
+        command(workspace, tmp_path / "out"), "already exists and does not belong to an unfinished run", capsys
+    )
     assert sorted(tmp_path.rglob("*")) == before
     assert mine.read_text() == "mine"
 
