@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: help setup demo demo-flare test test-flare fuzz lint format docs release clean
+.PHONY: help setup demo demo-flare test test-all test-flare fuzz lint format docs release clean
 
 help: ## Show these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -24,8 +24,11 @@ demo: setup ## Five hospitals fine-tune a language model together (about six min
 demo-flare: setup ## A server and four hospitals as processes, over mutual TLS (about five minutes)
 	$(BIN)/secfed federation demo
 
-test: setup ## The whole test suite
-	$(BIN)/python -m pytest
+test: setup ## Every behaviour, on all cores (about three minutes on two)
+	$(BIN)/python -m pytest -n auto --maxprocesses 8
+
+test-all: setup ## The same with every sweep, and a federation of processes: what a change has to pass
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 -m 'not flare' --hypothesis-profile sweep
 
 test-flare: setup ## A federation of real processes: kills, cuts, strangers, refusals, leaks, a soak (about an hour)
 	$(BIN)/python -m pytest -m flare

@@ -11,11 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from secfed.models.model import AdapterModel
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Every core has a process of its own already. What tests start inherits it.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# For tests that name no number of examples of their own; `make test-all` takes the second.
+settings.register_profile("quick", deadline=None, max_examples=25)
+settings.register_profile("sweep", deadline=None, max_examples=100)
+settings.load_profile("quick")
 
 
 @pytest.fixture(scope="module")

@@ -42,6 +42,7 @@ def bit(at: int) -> int:
     return 1 << at % 8
 
 
+@pytest.mark.sweep
 def test_every_single_flipped_byte_of_a_run_is_found_in_its_file(run: Path) -> None:
     before = contents(run)
     results = list(by_file(flip_everything(run)))
@@ -108,6 +109,7 @@ def verifier_that_fails_on_a_ledger() -> AbstractContextManager[object]:
     return patch("secfed.verify.ledgers.read_copy", check)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("weakening", "place", "what"),
     [
@@ -132,6 +134,7 @@ def test_a_verifier_without_a_check_is_found_out(
     assert all(all_found([result]) for result in results.values() if not result.place.startswith(kind))
 
 
+@pytest.mark.sweep
 def test_a_missed_flip_is_one_that_the_whole_verifier_accepts(run: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(run, tmp_path / "copy"))
     with ledger_signatures_unchecked():
@@ -163,6 +166,7 @@ def test_the_command_says_how_many_bytes_were_flipped_of_how_many_and_ends_0(run
     assert closing.startswith(f"{planned(run, 50):,} of {sizes:,} bytes flipped")
 
 
+@pytest.mark.sweep
 def test_the_command_shows_where_flips_were_missed_and_ends_1(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     with ledger_signatures_unchecked():

@@ -68,6 +68,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("exploration", REMOVALS, ids=lambda exploration: exploration.without)
 def test_a_check_that_is_taken_out_is_noticed_with_the_way_to_the_violation(exploration: Exploration) -> None:
     explored = explore(exploration)
@@ -164,6 +165,7 @@ def test_a_copied_session_goes_its_own_way_and_the_real_one_stays_where_it_is() 
             twin.receive(pool.opening)
 
 
+@pytest.mark.sweep
 def test_a_session_that_goes_on_after_a_refusal_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Client, "receive", Client._dispatch)
     explored = explore(Exploration(THREE))

@@ -124,6 +124,7 @@ def test_any_quorum_of_shares_rebuilds_a_secret_and_a_wrong_share_among_them_is_
         notation.rebuild(shares, 3, secret, lambda found: found)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("start", range(0, RANDOM_SESSIONS, BLOCK))
 def test_reference_and_real_nodes_send_the_same_bytes_in_random_sessions(start: int) -> None:
     for seed in range(start, start + BLOCK):

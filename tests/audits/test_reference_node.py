@@ -176,7 +176,10 @@ def run(scenario: Scenario, folder: Path, *places: int) -> tuple[Federation, Coo
     return federation, coordinator, coordinator.run()
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.sweep] if place % 4 else []) for place, name in enumerate(SCENARIOS)],
+)
 def test_a_federation_with_independent_nodes_ends_with_the_same_bits(name: str, tmp_path: Path) -> None:
     scenario = SCENARIOS[name]
     everybody = tuple(range(len(scenario.study().roster)))

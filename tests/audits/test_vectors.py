@@ -118,6 +118,7 @@ def test_the_command_checks_everything_and_says_so(
     assert capsys.readouterr().out.splitlines()[-1] == counted
 
 
+@pytest.mark.sweep
 def test_the_command_ends_1_and_prints_the_finding_when_an_implementation_departs_from_a_vector(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -119,6 +119,7 @@ def test_the_nominal_row_is_the_figure_of_record_and_no_noise_is_no_guarantee() 
     assert rows[4] == FailingNodes(4, 0.0, float("inf"))
 
 
+@pytest.mark.sweep
 def test_the_table_grows_with_every_failing_node_down_to_hardly_any_noise() -> None:
     noise = DistributedNoise(NoiseShares(quorum=10, colluders=1), nodes=11, dimension=1000)
     rows = epsilon_by_failing_nodes(NoisedSums(0.02, 0.35, 20), DELTA, noise, survivors=10)

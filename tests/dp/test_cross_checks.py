@@ -32,6 +32,7 @@ def _random_training(choice: random.Random) -> tuple[float, float, int, float]:
     return rate, noise, steps, 10 ** choice.uniform(-7, -5)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_the_accountants_agree_on_random_trainings(batch: int) -> None:
     choice = random.Random(f"cross-check {batch}")

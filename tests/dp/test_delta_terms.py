@@ -180,6 +180,7 @@ def test_the_figure_holds_with_its_own_terms_taken_off() -> None:
     assert epsilon(0.02, 0.9639, 500, DELTA) < found
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("target", [1.0, 3.0])
 def test_calibration_meets_its_target_with_the_terms_in(target: float) -> None:
     noise = replace(EXACT, grid=2**13)

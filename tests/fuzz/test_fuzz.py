@@ -26,6 +26,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.sweep
 @needs_atheris
 def test_no_target_breaks_its_promise_in_a_short_guided_run(tmp_path: Path) -> None:
     ended = run("-m", "tests.fuzz", "--runs", str(RUNS), "--json", "--out", str(tmp_path / "found"))
@@ -147,6 +148,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.sweep
 @needs_atheris
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_defect_is_found_and_its_input_kept(planted: Path, name: str) -> None:

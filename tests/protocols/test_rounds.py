@@ -65,6 +65,7 @@ def sum_or_void(size: int, dropouts: int, colluders: int, bits: int, dimension: 
     verify_receipt(outcome.receipt, study=STUDY, predecessor=STUDY, rules=config.rules, roster=config.roster)
 
 
+@pytest.mark.sweep
 @settings(deadline=None, max_examples=80)
 @given(data=st.data())
 def test_random_dropouts_at_every_stage_give_the_exact_sum_or_a_void_round(data: st.DataObject) -> None:
@@ -78,7 +79,10 @@ def test_random_dropouts_at_every_stage_give_the_exact_sum_or_a_void_round(data:
     sum_or_void(size, dropouts, colluders, bits, dimension, silence)
 
 
-@pytest.mark.parametrize(("size", "dropouts", "colluders"), ALL_LEGAL)
+@pytest.mark.parametrize(
+    ("size", "dropouts", "colluders"),
+    [pytest.param(*each, marks=[pytest.mark.sweep] if each[0] > 8 else []) for each in ALL_LEGAL],
+)
 def test_every_legal_roster_survives_its_tolerated_dropouts(size: int, dropouts: int, colluders: int) -> None:
     silence: dict[Stage, set[int]] = {}
     for node in range(dropouts):

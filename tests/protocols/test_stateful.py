@@ -104,6 +104,7 @@ def receipts_without_a_quorum() -> AbstractContextManager[object]:
     return patch.object(Aggregator, "receipt", receipt)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("weakening", "promise"),
     [

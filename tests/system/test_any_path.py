@@ -166,6 +166,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("command", "parameter", "kind"), CASES)
 def test_a_path_that_is_none_is_words_and_an_exit_code(
     good: Path,

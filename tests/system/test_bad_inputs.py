@@ -104,6 +104,7 @@ def test_a_bad_input_is_one_line_exit_2_and_nothing_spent_or_half_made(
     assert contents(tmp_path) == before
 
 
+@pytest.mark.sweep
 def test_the_inputs_are_good_but_for_their_defects(
     workspaces: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

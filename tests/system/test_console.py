@@ -9,6 +9,7 @@ import pytest
 from tests.console import ROOT, Sandbox, lay_out, masked, played
 
 
+@pytest.mark.sweep
 @pytest.mark.timeout(1200)
 def test_every_command_of_the_page_about_nodes_prints_what_the_page_shows(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "node.md").read_text()

@@ -97,6 +97,7 @@ def arguments(command: Command, root: Path, home: Path) -> list[str]:
     return [*found, *(["--yes"] if any(each.option == "--yes" for each in command.parameters) else [])]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("command", "file", "damage"), CASES)
 def test_a_damaged_file_is_named_with_what_to_do(
     good: Path,

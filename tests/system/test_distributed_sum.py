@@ -53,6 +53,7 @@ def alone(model: AdapterModel, patients: Patients, study: Study, index: int, sec
     return total
 
 
+@pytest.mark.sweep
 @pytest.mark.usefixtures("one_thread")
 def test_the_sum_is_that_of_every_patients_rounded_gradient_and_every_hospitals_noise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -19,6 +19,7 @@ def _there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, one_thread: None) ->
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
 
+@pytest.mark.sweep
 def test_federated_averaging_learns_and_its_run_verifies(capsys: pytest.CaptureFixture[str]) -> None:
     runpy.run_path(str(EXAMPLES / "averaging.py"), run_name="__main__")
     *rounds, accuracy, verdict = capsys.readouterr().out.splitlines()
@@ -29,6 +30,7 @@ def test_federated_averaging_learns_and_its_run_verifies(capsys: pytest.CaptureF
     assert verdict.startswith("the run verifies")
 
 
+@pytest.mark.sweep
 def test_the_notebook_draws_its_curve_and_holds_no_output(capsys: pytest.CaptureFixture[str]) -> None:
     notebook = json.loads((EXAMPLES / "notebook.ipynb").read_text(encoding="utf-8"))
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]

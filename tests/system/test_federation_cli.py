@@ -98,6 +98,7 @@ def test_a_site_outside_the_roster_gets_no_certificate(console: Console, tmp_pat
     assert not list((tmp_path / "f" / "signed").glob("stranger*"))
 
 
+@pytest.mark.sweep
 def test_a_request_is_signed_once(console: Console) -> None:
     provisioned(console)
     console("federation", "request", SITE, "--federation", "f/federation.json", "--out", "own")

@@ -11,6 +11,7 @@ def kills(*arguments: str) -> tuple[int, str]:
     return run_kills("tests.system.kill_approvals", *arguments)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("kind", "stride"), [("call", "3"), ("line", "29")])
 def test_a_killed_approval_is_paid_for_or_none_and_is_mended_by_approving_again(kind: str, stride: str) -> None:
     code, output = kills("--kind", kind, "--stride", stride)
@@ -18,6 +19,7 @@ def test_a_killed_approval_is_paid_for_or_none_and_is_mended_by_approving_again(
     assert "\n0 kills" not in f"\n{output}"
 
 
+@pytest.mark.sweep
 def test_an_approval_that_signed_before_it_reserved_would_be_found() -> None:
     code, output = kills("--kind", "call", "--stride", "5", "--weakened")
     assert code == 1

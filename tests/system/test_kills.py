@@ -15,6 +15,7 @@ def kills(*arguments: str) -> tuple[int, str]:
     return run_kills("tests.system.kills", *arguments)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", ["line", "call"])
 def test_a_ledger_killed_at_any_step_holds_what_it_said_it_had_written(kind: Kind) -> None:
     code, output = kills("--play", "ledger", "--kind", kind)
@@ -23,6 +24,7 @@ def test_a_ledger_killed_at_any_step_holds_what_it_said_it_had_written(kind: Kin
     assert " 0 kills" not in output
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("kind", "stride"), [("line", "311"), ("call", "11")])
 def test_a_hospital_killed_in_a_study_has_committed_what_it_sent_and_takes_part_again(kind: Kind, stride: str) -> None:
     code, output = kills("--play", "study", "--kind", kind, "--stride", stride)
@@ -36,6 +38,7 @@ def test_a_ledger_that_answers_before_it_has_written_is_found() -> None:
     assert "entries were written, it said, and the ledger holds" in output
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("weakened", "finding"),
     [

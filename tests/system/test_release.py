@@ -39,6 +39,7 @@ def committed(folder: Path, setup: str = "import setuptools\nsetuptools.setup(py
     return folder
 
 
+@pytest.mark.sweep
 def test_a_wheel_depends_on_the_commit_and_not_on_the_folder_the_time_or_the_umask(tmp_path: Path) -> None:
     root = committed(tmp_path)
     name, wheel = reproducible_wheel(root)

@@ -241,6 +241,7 @@ FIGURES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("words", FIGURES)
 def test_a_run_of_another_strategy_says_so_ends_with_one_model_and_verifies(
     tmp_path_factory: pytest.TempPathFactory, words: str

@@ -83,7 +83,7 @@ def again(workspace: Path, out: Path) -> tuple[list[dict[str, Any]], Mapping[str
     return events, events[-1]
 
 
-@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("by", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.sweep)])
 def test_a_run_that_was_cut_short_goes_on_with_the_same_command(
     workspace: Path, tmp_path: Path, by: signal.Signals
 ) -> None:
@@ -137,6 +137,7 @@ def test_a_folder_in_which_somebody_elses_files_have_the_names_of_a_runs_is_refu
     assert mine.read_text() == "mine"
 
 
+@pytest.mark.sweep
 def test_a_run_that_was_killed_before_its_first_round_goes_on_with_the_same_command(
     workspace: Path, tmp_path: Path
 ) -> None:
@@ -152,6 +153,7 @@ def test_a_run_that_was_killed_before_its_first_round_goes_on_with_the_same_comm
     assert verify_folder(out).problem is None
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("lost", ["report", "times"])
 def test_a_run_that_was_stopped_before_its_report_was_whole_writes_it(
     workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], lost: str

@@ -230,6 +230,7 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict, str]:
     return result.exit_code, json.loads(result.stdout), path.read_text("utf-8")
 
 
+@pytest.mark.sweep
 @WHOLE_COMMAND
 def test_every_real_build_is_below_its_theory_and_every_defect_is_flagged(audited: tuple[int, dict, str]) -> None:
     code, table, _ = audited

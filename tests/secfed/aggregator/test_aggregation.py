@@ -111,6 +111,7 @@ def study(tmp_path: Path) -> Iterator[Study]:
         yield Study(home, hospitals, Sites(nodes))
 
 
+@pytest.mark.sweep
 def test_an_aggregator_that_crashed_goes_on_after_its_last_receipt(study: Study) -> None:
     study.sites.stops_at = (2, "masked input")
     with pytest.raises(Crashed):

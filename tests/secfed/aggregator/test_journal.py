@@ -96,6 +96,7 @@ EXCHANGES = 22
 """More than three rounds and the closing have."""
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_coordinator_that_stops_at_any_exchange_goes_on_where_it_was(after: bool, tmp_path: Path) -> None:
     stops, seen = 0, set()
@@ -119,6 +120,7 @@ def test_a_coordinator_that_stops_at_any_exchange_goes_on_where_it_was(after: bo
     assert all(sum(voids) <= 1 for voids in seen)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("write", ["open_round", "sum", "receipt", "close_round"])
 @pytest.mark.parametrize("number", [1, 2, 3])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])

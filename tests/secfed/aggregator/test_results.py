@@ -24,6 +24,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
+@pytest.mark.sweep
 def test_no_files_time_in_a_runs_folder_is_finer_than_a_minute_or_that_of_its_round(folder: Path) -> None:
     (folder / run_folder.JOURNAL).write_text("")
     (folder / "test.jsonl").write_text("")  # beside a study, and not of the run

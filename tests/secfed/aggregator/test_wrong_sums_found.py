@@ -111,6 +111,7 @@ def study(tmp_path: Path, base: Path, console: Callable[..., str]) -> Iterator[S
         yield Study(home, hospitals, Sites(nodes, CULPRIT), console, told)
 
 
+@pytest.mark.sweep
 def test_the_culprit_is_found_by_who_was_in_and_the_study_ends_without_it(study: Study) -> None:
     names = [each.name for each in study.hospitals.homes]
     with pytest.raises(UserError, match=r"3 rounds in a row came to no receipt"):
@@ -149,6 +150,7 @@ def test_a_stopped_node_says_so_in_its_status(study: Study) -> None:
         assert stopped_at(store, study.hospitals.study.digest) is not None
 
 
+@pytest.mark.sweep
 def test_the_study_is_submitted_for_one_more_round_at_a_time(study: Study) -> None:
     for number in (3, 4):
         with pytest.raises(UserError, match=rf"{number} rounds in a row"):

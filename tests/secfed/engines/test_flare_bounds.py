@@ -60,6 +60,7 @@ def growth(server: CellProcess, site: CellProcess, attack: str) -> float:
     return float(server.do("peak") - before)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_peer_is_given_no_memory_that_no_study_needs(attack: str) -> None:
     with cells(bounded=True) as (server, site):
@@ -68,6 +69,7 @@ def test_a_peer_is_given_no_memory_that_no_study_needs(attack: str) -> None:
         assert growth(server, site, attack) > GROWN_MIB
 
 
+@pytest.mark.sweep
 def test_a_message_of_any_size_goes_through_where_nothing_is_bounded_and_ends_its_connection_where_it_is() -> None:
     with cells(bounded=True) as (server, site):
         before = server.do("peak")
@@ -81,6 +83,7 @@ def test_a_message_of_any_size_goes_through_where_nothing_is_bounded_and_ends_it
         assert server.do("peak") - before > GROWN_MIB
 
 
+@pytest.mark.sweep
 def test_answers_that_a_peer_does_not_read_do_not_pile_up() -> None:
     grown = {}
     for bounded in (True, False):
@@ -104,6 +107,7 @@ def test_what_a_study_needs_goes_there_and_back_once_it_is_known_and_no_more() -
             assert site.do("echo", target="server", size=20 * MIB)  # what was used is let go
 
 
+@pytest.mark.sweep
 def test_streams_that_are_over_are_forgotten_so_that_new_ones_come_in() -> None:
     with cells(bounded=True, both=True) as (_, site):
         assert all(site.do("echo", target="server", size=10) for _ in range(700))

@@ -35,6 +35,7 @@ def flood(folder: Path, whose: str) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
+@pytest.mark.sweep
 def test_a_flood_of_lines_leaves_little_in_a_kit_of_ours_and_all_of_it_in_flares(tmp_path: Path) -> None:
     assert flood(tmp_path / "ours", "ours") < (BURST + 10) * 1200
     assert flood(tmp_path / "flares", "flares") > 50e6

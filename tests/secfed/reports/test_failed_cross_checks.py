@@ -94,6 +94,7 @@ def test_a_failure_that_is_none_is_found(run: Path, place: int, row: dict[str, A
     assert problem.place == run_folder.REPORT
 
 
+@pytest.mark.sweep
 def test_a_delta_that_is_enough_for_the_promise_is_enough_for_the_report() -> None:
     """At 8 steps, padded batches take less than 1 % of this delta, and three times as much of it where a patient is at
     three hospitals: that figure is told beside the promise, and stops nothing."""

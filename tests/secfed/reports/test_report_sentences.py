@@ -101,6 +101,7 @@ def up_from(value: float) -> Any:
 # Who vouches
 
 
+@pytest.mark.sweep
 def test_every_statement_names_one_of_five_kinds_and_nobody_is_said_to_have_said_what_nobody_was_asked() -> None:
     study = study_of()
     for kind in RunKind:
@@ -186,6 +187,7 @@ def test_a_federation_says_where_uploads_were_held_back() -> None:
 # The sentences
 
 
+@pytest.mark.sweep
 def test_one_hospital_and_several_that_work_against_the_others(page: str) -> None:
     assert (
         "as long as no more than one hospital works against the others (alone, with another, or with the aggregator), "
@@ -219,6 +221,7 @@ def test_delta_is_told_as_a_chance_for_one_and_for_all_and_epsilon_below_it(page
     assert "at delta 1e-6." in page
 
 
+@pytest.mark.sweep
 def test_where_the_noise_takes_all_of_a_tenth_of_delta_there_is_no_word_of_no_cliff() -> None:
     coarse = {**study_of().privacy.model_dump(), "grid": 900}
     assert "No cliff" not in (found := shown(study_of(privacy=coarse)))
@@ -243,6 +246,7 @@ def test_the_table_of_tests_has_no_loose_column_beside(page: str) -> None:
     assert "it finds, of those who took part, at most blind guessing finds" in page
 
 
+@pytest.mark.sweep
 def test_two_hospitals_two_that_work_against_the_others_and_both_are_told_at_the_top(page: str, at_two: Any) -> None:
     top = page[: page.index("1. What this means")]
     assert figure(top, "one patient is at two hospitals of this study: epsilon ") == up_from(

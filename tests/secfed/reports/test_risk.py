@@ -29,6 +29,7 @@ def _normal_inverse(share: float) -> float:
 # Risk
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("sigma", [0.7, 1.0, 3.0])
 def test_the_membership_bound_of_a_single_gaussian_is_the_exact_one_or_barely_above(sigma: float) -> None:
     # Neyman and Pearson: the best test against N(0, sigma^2) and N(1, sigma^2) finds Phi(Phi^-1(FPR) + 1/sigma).

@@ -170,6 +170,7 @@ def test_a_node_clips_at_the_states_norm_and_says_how_many_it_shortened(
     assert np.abs(found[1e-6][:-1]).max() > 100 * np.abs(found[1e3][:-1]).max()
 
 
+@pytest.mark.sweep
 def test_a_run_holds_and_one_with_another_clip_does_not(tmp_path: Path) -> None:
     privacy = {**PRIVACY, "mode": "distributed", "noise_multiplier": 1.0, "adaptive_clip": {"quantile": 0.6}}
     algorithm = {**ALGORITHMS["fedopt-adam"], "rounds": 4, "local": None}

@@ -175,6 +175,7 @@ def play(data: st.DataObject, fates: tuple[str | None, ...]) -> None:
 CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
+@pytest.mark.sweep
 @settings(deadline=None, max_examples=25, suppress_health_check=CHECKS)
 @given(data=st.data())
 def test_nothing_that_the_network_does_makes_a_wrong_sum_or_two_chains(data: st.DataObject) -> None:

@@ -258,6 +258,7 @@ def test_a_deployed_run_names_its_adversary_and_how_many_may_fail() -> None:
     assert "simulation" not in json.dumps(found["guarantee"])
 
 
+@pytest.mark.sweep
 def test_replacing_a_patient_and_being_at_two_hospitals_are_told_at_this_modes_price() -> None:
     study = study_of(algorithm={"rounds": 4}, privacy={"noise_multiplier": 1.0})
     from secfed.reports.risk import Training, assess

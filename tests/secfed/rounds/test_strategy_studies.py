@@ -86,6 +86,7 @@ def test_a_restarted_node_has_its_moments_from_receipts_and_sums_alone(name: str
         assert again.chain.head == federation.nodes[index].chain.head
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_study_goes_on_in_the_same_way_when_every_node_restarts_after_every_round(name: str, tmp_path: Path) -> None:
     (tmp_path / "once").mkdir()

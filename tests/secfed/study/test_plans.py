@@ -115,6 +115,7 @@ def handed_over(
     return call
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("index", [0, 3])
 @pytest.mark.parametrize("name", LOCAL_MODES)
 def test_local_training_gets_the_figures_that_were_signed(

@@ -39,6 +39,7 @@ def nodes(noise: float) -> Study:
 MAKERS = [distributed, small_delta, local, nodes]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("make", MAKERS)
 def test_enough_noise_is_named_without_an_account_wherever_there_is_surely_too_little(
     monkeypatch: pytest.MonkeyPatch, make: Any

@@ -107,6 +107,7 @@ def test_a_folder_without_a_run_ends_2(
     assert "is not the folder of a run" in capsys.readouterr().err
 
 
+@pytest.mark.sweep
 def test_the_verifier_needs_no_machine_learning_library_and_no_network(folder: Path) -> None:
     """In a fresh interpreter, as a shell starts it; imports are refused as if nothing were installed. An accountant is
     needed, for epsilon is computed again."""
