@@ -6,6 +6,7 @@ The fixtures here import torch when they are used: most tests need none.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from secfed.models.model import AdapterModel
 
+# What a shell starts in the background is deaf to Ctrl-C, and so is all that it starts in turn, unless it has a handler.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Every core has a process of its own already. What tests start inherits it.

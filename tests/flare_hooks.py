@@ -143,7 +143,6 @@ def record():
         return json.loads(file.readline())
 
 from secfed.engines.flare import worker
-from secfed.node.answers import answer_of
 lock, left = threading.Lock(), TIMES
 
 def once():
@@ -155,7 +154,7 @@ def once():
 _TRAINING = (
     _FAILING
     + """
-honest = answer_of
+honest = worker.answer_of
 
 def contribute(self, *args):
     if once():
@@ -168,7 +167,7 @@ def answer_of(node, approval, request):
         trainer.honest_contribute, trainer.contribute = trainer.contribute, contribute
     return honest(node, approval, request)
 
-answer_of = answer_of
+worker.answer_of = answer_of
 """
 )
 _WRITING_DOWN = """
