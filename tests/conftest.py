@@ -17,7 +17,7 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from secfed.models.model import AdapterModel
 
-# What a shell starts in the background is deaf to Ctrl-C, and so is all that it starts in turn, unless it has a handler.
+# What a shell starts in the background is deaf to Ctrl-C, and so is what that starts, unless it has a handler.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if "PYTEST_XDIST_WORKER" in os.environ:
