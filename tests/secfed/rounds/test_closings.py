@@ -138,6 +138,28 @@ def test_a_restart_makes_up_for_no_release_of_a_round_that_the_ledger_does_not_k
     assert forgetful.sequence == before
 
 
+def test_a_node_goes_by_no_receipt_that_it_could_not_write_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would train on a state that it no longer knows after a restart."""
+    federation = Federation(make_study(), tmp_path)
+    coordinator = federation.coordinator()
+    coordinator.run_round(1)
+    node = federation.nodes[2]
+
+    def full(*arguments: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(node.parts.store, "append_link", full)
+    closing = encode(StudyClosing((Link(coordinator.links[0].receipt, b""),)))
+    with pytest.raises(sqlite3.OperationalError):
+        node.handle(closing)
+    assert node.chain.round_number == 0
+    monkeypatch.undo()
+    node.handle(closing)
+    assert node.chain.round_number == 1
+
+
 def test_a_session_ends_when_what_it_asks_for_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The peers' ledger numbers could not be written down: the same cohort again gets no answer."""
     federation = Federation(make_study(), tmp_path)
