@@ -20,7 +20,7 @@ from typing import Annotated
 import typer
 
 from secfed import __version__
-from secfed.cli import demo, doctor, federation, node, pausing, run, study, verify
+from secfed.cli import data, demo, doctor, federation, node, pausing, run, study, verify
 from secfed.errors import Problems, UserError
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ app.command(name="doctor", epilog=doctor.EXAMPLE)(doctor.command)
 app.add_typer(node.app, name="node")
 pausing.add_to(node.app)
 app.add_typer(study.app, name="study")
+app.add_typer(data.app, name="data")
 app.add_typer(federation.app, name="federation")
 # Rooms above this one add their command groups from outside: nothing here may know them.
 for _group in entry_points(group="secfed.commands"):

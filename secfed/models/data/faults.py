@@ -44,6 +44,17 @@ class Faults:
         self._steps: dict[str, None] = {}
         self._count = 0
 
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self._count
+
+    @property
+    def told(self) -> list[str]:
+        """The first of them in words, and how many more there are."""
+        told = [str(row) for row in self._shown]
+        return [*told, f"and {self._count - len(told)} more"] if self._count > len(told) else told
+
     def add(self, row: BadRow) -> None:
         """One more of them."""
         self._count += 1
@@ -58,8 +69,5 @@ class Faults:
         first = self._shown[0]
         if self._count == 1:
             raise DataError(f"{self._path}, {first}", first.next_step)
-        told = [str(row) for row in self._shown]
-        if self._count > len(told):
-            told.append(f"and {self._count - len(told)} more")
         steps = [step if number == 0 else step[:1].lower() + step[1:] for number, step in enumerate(self._steps)]
-        raise BadRows(str(self._path), told, "; ".join(steps))
+        raise BadRows(str(self._path), self.told, "; ".join(steps))

@@ -12,16 +12,22 @@ LINE_BYTES_MAX = 1 << 20
 """A longer line is refused: a record is one note, not a file without line breaks."""
 
 
-def rows(file: BinaryIO, encoding: Encoding = "utf-8") -> Rows:
-    """The objects of a file that is open for reading; a bad line comes as a `BadRow`."""
+def rows(file: BinaryIO, encoding: Encoding = "utf-8", most: int = LINE_BYTES_MAX) -> Rows:
+    """The objects of a file that is open for reading; a bad line comes as a `BadRow`.
+
+    Args:
+        file: at its start.
+        encoding: of its text.
+        most: bytes of a line.
+    """
     number = 0
-    while line := file.readline(LINE_BYTES_MAX + 1):
+    while line := file.readline(most + 1):
         number += 1
         place = f"line {number}"
-        if len(line) > LINE_BYTES_MAX:
-            yield BadRow(place, "is longer than 1 MiB", "Write one record a line, as JSON lines")
+        if len(line) > most:
+            yield BadRow(place, f"is longer than {most >> 20} MiB", "Write one record a line, as JSON lines")
             while line and not line.endswith(b"\n"):
-                line = file.readline(LINE_BYTES_MAX)  # the rest of it, a piece at a time
+                line = file.readline(most)  # the rest of it, a piece at a time
         elif line.strip():
             yield _row(place, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, encoding)
 

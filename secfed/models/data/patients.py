@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from secfed.models.data.faults import BadRow, DataError, Faults
 from secfed.models.data.records import Columns, Record, record_of, text_of
-from secfed.models.data.rows import Encoding, Row, read_rows
+from secfed.models.data.rows import Encoding, Row, Rows, read_rows
 from secfed.models.data.spellings import Spellings
 
 Made = TypeVar("Made")
@@ -102,17 +102,24 @@ def checked(
     Raises:
         DataError: the file cannot be read, or rows are bad. Whatever came before is not to be used then.
     """
-    spellings, faults = Spellings(needed[0]), Faults(path)
-    for row in read_rows(path, needed, encoding):
-        if isinstance(row, BadRow):
-            faults.add(row)
-            continue
+    faults = Faults(path)
+    yield from sorted_out(read_rows(path, needed, encoding), needed[0], make, faults)
+    faults.check()
+
+
+def sorted_out(
+    rows: Rows, patient_column: str, make: Callable[[Row], Made], faults: Faults
+) -> Iterator[tuple[str, Made]]:
+    """Every good row's patient, and what is made of the row; the bad ones go to `faults`."""
+    spellings = Spellings(patient_column)
+    for row in rows:
         try:
-            patient = text_of(row, needed[0])
+            if isinstance(row, BadRow):
+                raise row
+            patient = text_of(row, patient_column)
             made = make(row)
             spellings.check(patient, row.place)
         except BadRow as bad:
             faults.add(bad)
             continue
         yield patient, made
-    faults.check()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from secfed.models.data.faults import BadRow
 from secfed.models.data.rows import Row
 
 if TYPE_CHECKING:
-    from secfed.study.manifest import Study
+    from secfed.study.manifest import Study, TaskSection
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 """One of two surrogates: JSON lets it through alone, and no text has it."""
@@ -42,8 +42,23 @@ class Record:
 
 def columns(study: Study) -> Columns:
     """The names of a record's fields."""
-    task = study.task
+    return columns_of(study.task)
+
+
+def columns_of(task: TaskSection) -> Columns:
+    """The names of a record's fields."""
     return Columns(task.patient_column, task.text_column, task.label_column)
+
+
+def needed_of(task: TaskSection) -> tuple[str, ...]:
+    """The columns that a task needs, each once, the patient's first."""
+    return columns_of(task).needed
+
+
+def maker_of(task: TaskSection) -> Callable[[Row], Any]:
+    """What makes a task's record of a row, or raises BadRow."""
+    fields, index_of = columns_of(task), {label: index for index, label in enumerate(task.labels)}
+    return lambda row: record_of(row, fields, index_of)
 
 
 def record_of(row: Row, columns: Columns, index_of: Mapping[str, int]) -> Record:

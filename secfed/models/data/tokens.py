@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from secfed.models.data.records import Record
@@ -65,3 +66,17 @@ def encode(
             return_attention_mask=True,
             return_special_tokens_mask=True,
         )
+
+
+def tokenizer_in(base: Path) -> Any:
+    """The tokenizer of a base model that is not loaded. Raises ModelError."""
+    from transformers import AutoConfig
+
+    from secfed.models.model import load_tokenizer
+    from secfed.study.base import ModelError
+
+    try:
+        config = AutoConfig.from_pretrained(base, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{base} is no base model's folder", "Give the folder that has its config.json") from error
+    return load_tokenizer(base, config.get_text_config().vocab_size)
