@@ -13,6 +13,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -103,6 +104,12 @@ def lay_out(folder: Path, settings: DemoSettings | None = None, base: Path | Non
     )
     (workspace / "model").rename(folder / "model")
     (workspace / "sites" / HOSPITAL / "patients.jsonl").rename(folder / "letters.jsonl")
+    return furnish(folder)
+
+
+def furnish(folder: Path) -> Sandbox:
+    """A folder with the command, and a hospital's FHIR export."""
+    shutil.copytree(ROOT / "tests" / "secfed" / "models" / "data" / "fhir_sample", folder / "export")
     command = folder / ".bin" / "secfed"
     command.parent.mkdir()
     command.write_text(f"#!/bin/sh\nexec {sys.executable} -c 'from secfed.cli import main; main()' \"$@\"\n")

@@ -146,14 +146,19 @@ def _counting(what: str, as_json: bool) -> Iterator[Callable[[int], None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = TextColumn("{task.completed:,.0f} {task.description}"), BarColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task(what, total=None)
+    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    bar = progress.add_task(what, total=None)
 
-        def on_row(number: int) -> None:
-            if number % _SHOWN_EVERY == 0:
-                progress.update(bar, completed=number)
+    def on_row(number: int) -> None:
+        if number % _SHOWN_EVERY == 0:
+            progress.start()  # not before: a short file needs none
+            progress.update(bar, completed=number)
 
+    try:
         yield on_row
+    finally:
+        if progress.live.is_started:
+            progress.stop()
 
 
 def _imported(found: Imported, out: Path) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.console import ROOT, Sandbox, lay_out, masked, played
+from tests.console import ROOT, Sandbox, furnish, lay_out, masked, played
 
 
 @pytest.mark.sweep
@@ -15,6 +15,12 @@ def test_every_command_of_the_page_about_nodes_prints_what_the_page_shows(tmp_pa
     page = (ROOT / "docs" / "node.md").read_text()
     assert "Approve this study, and reserve this budget? [y/N]: y" in page
     assert masked(played(page, lay_out(tmp_path))) == masked(page)
+
+
+def test_every_command_of_the_page_about_data_prints_what_the_page_shows(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "data.md").read_text()
+    assert "Composition" in page
+    assert played(page, furnish(tmp_path)) == page
 
 
 def test_a_page_that_shows_something_else_is_found(tmp_path: Path) -> None:
