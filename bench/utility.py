@@ -53,7 +53,7 @@ SEEDS = (1, 2, 3)
 DEMO = DemoSettings()
 ADVERSARIES = {
     "distributed": "the aggregator, the public and other hospitals of which at most c collude or add no noise",
-    "local": "everybody outside the patient's own hospital",
+    "local": "everybody outside the patient's own site",
     "pooled": "those who see the model; the one place with all patients sees everything",
     "pooled, distributed's noise": "as pooled",
     "non_private": "nobody",

@@ -1,4 +1,4 @@
-"""What a person meets at the command line: one line that says what happened, and one step to take next."""
+"""Errors for people: one line that says what happened, and the next step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class UserError(Exception):
-    """Something a person can mend: a file, a figure, a budget. The command ends with exit code 2, nothing written.
+    """Something a person can fix: a file, a figure, a budget. The command writes nothing and ends with exit code 2.
 
     Attributes:
         next_step: what to do about it, as an instruction.
@@ -19,7 +19,7 @@ class UserError(Exception):
 
 
 class Problems(UserError):
-    """Several things that a person can mend in one go; as text one line, like every other.
+    """Several problems that a person can fix together. Its text is one line, as for every error.
 
     Attributes:
         problems: each of them, in words.
@@ -32,5 +32,5 @@ class Problems(UserError):
 
 
 def printable(text: str) -> str:
-    """The text with nothing in it that moves a terminal's cursor or starts a line: it may hold a stranger's words."""
+    """The text without characters that move the cursor or start a line: parts of it may come from somebody else."""
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -191,7 +191,7 @@ class Aggregation:
         except ProtocolError as error:
             raise UserError(
                 f"a receipt or a sum in {self._work.out} is not what was written there ({error})",
-                "Put this folder back from a copy; the hospitals have every receipt, too",
+                "Put this folder back from a copy; the sites have every receipt, too",
             ) from error
 
     def _lay_out(self) -> None:
@@ -209,7 +209,7 @@ class Aggregation:
             raise UserError(
                 f"{self._voids} rounds in a row came to no receipt: nodes stop at one state of the model after "
                 f"{ATTEMPTS_MAX}, until their owners allow more attempts",
-                "Ask the hospitals what they were told; docs/wrong-sums.md says how to find who spoils sums. Submit "
+                "Ask the sites what they were told; docs/wrong-sums.md says how to find who spoils sums. Submit "
                 "the study again for one more round",
             )
         self._gather(number)

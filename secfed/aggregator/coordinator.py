@@ -237,7 +237,7 @@ class Coordinator:
             if record.number == statement.round_number:  # it was called void when it ended
                 self._records[at] = record.finished_late(statement, self.study)
                 self._closes(self._records[at])
-        late = f"round {statement.round_number:>3}: finished late, from the signatures that the hospitals kept"
+        late = f"round {statement.round_number:>3}: finished late, from the signatures that the sites kept"
         self._show(Note(late))
         return True
 

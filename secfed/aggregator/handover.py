@@ -16,7 +16,7 @@ from secfed.study.signing import APPROVAL_LABEL, entry_check
 
 @dataclass(frozen=True, slots=True)
 class HospitalEnd:
-    """Where one hospital stands after the last round, in its own signed words."""
+    """Where one site stands after the last round, in its own signed words."""
 
     index: int
     """Its place in the roster."""

@@ -139,7 +139,7 @@ class AggregatorHome:
             raise UserError(
                 f"{target} has the same values as {study_path} and other comments or layout: it is another file to "
                 "those who signed it",
-                "Submit the file that the hospitals signed",
+                "Submit the file that the sites signed",
             )
         if not test_set.is_file():
             raise UserError(f"{test_set} is missing", "Put the held-out records beside the study, as JSON lines")

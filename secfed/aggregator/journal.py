@@ -111,7 +111,7 @@ class Journal:
                 if not (self._folder / name).exists():
                     raise UserError(
                         f"{self._folder / name} is gone: {JOURNAL} tells of it, and every later round builds on it",
-                        "Put this folder back from a copy; the hospitals have every receipt, too",
+                        "Put this folder back from a copy; the sites have every receipt, too",
                     )
 
     def _append(self, line: Mapping[str, Any]) -> None:
@@ -144,7 +144,7 @@ def _read_link(receipt_path: Path, sum_path: Path, limits: Limits) -> Link:
     except ProtocolError as error:
         raise UserError(
             f"{receipt_path} is not the receipt that was written there ({error})",
-            "Put this folder back from a copy; the hospitals have every receipt, too",
+            "Put this folder back from a copy; the sites have every receipt, too",
         ) from error
 
 

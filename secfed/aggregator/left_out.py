@@ -1,6 +1,6 @@
 """Sites that an aggregator's operator leaves out of a study's next rounds: a file that a running study looks at.
 
-Where every sum with a certain hospital in it turns out wrong, the round has to go on without it (docs/wrong-sums.md). A
+Where every sum with a certain site in it turns out wrong, the round has to go on without it (docs/wrong-sums.md). A
 node needs to know nothing of it: its round simply has a smaller U1, and every rule about cohorts holds as before. So as
 many sites can be left out as may drop out of a full cohort, and no more. They get receipts and sums as all do.
 """

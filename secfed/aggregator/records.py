@@ -35,7 +35,7 @@ class RoundRecord:
         return replace(
             self,
             void=False,
-            reason="finished later, from the signatures that the hospitals kept",
+            reason="finished later, from the signatures that the sites kept",
             cohort=tuple(study.roster[node].name for node in statement.cohort),
             survivors=tuple(study.roster[node].name for node in statement.survivors),
             quorum=statement.quorum,

@@ -36,7 +36,7 @@ _SINGLE_FILES = (
 
 
 def write_first_state(out: Path, layout: Layout, first: ModelState) -> None:
-    """Write the state from which all hospitals start."""
+    """Write the state from which all sites start."""
     write_whole(out / run_folder.FIRST_STATE, run_folder.first_state_bytes(layout, first), READABLE)
 
 
@@ -48,7 +48,7 @@ def save_adapter(out: Path, study: Study, model: AdapterModel, chain: Chain, tes
 
 
 def write_results(out: Path, study: Study, summary: Mapping[str, Any], hospitals: Sequence[HospitalEnd]) -> None:
-    """Write what every hospital handed over of its ledger, the report, and the summary that it is made from.
+    """Write what every site handed over of its ledger, the report, and the summary that it is made from.
 
     The summary comes last: a folder with one has ended, and nobody writes a report into it any more.
     """

@@ -47,7 +47,7 @@ def summarise(
         study: what was run.
         out: the run's folder; the adapter is there already.
         records: every round.
-        hospitals: every hospital, after the last round, in roster order.
+        sites: every site, after the last round, in roster order.
         chain: the coordinator's chain.
         epsilon_by_round: nominal epsilon after each round.
         accuracy: on the held-out set, before and after.

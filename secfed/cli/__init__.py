@@ -1,8 +1,8 @@
-"""The command line: one module per command group, and one place where errors become one line and an exit code.
+"""The command line: one module per command group, and one place that turns errors into one line and an exit code.
 
-Exit codes: 0 done; 1 what was checked does not hold; 2 something that a person can mend, said in one line with the
-next step, nothing written; 3 a fault of this program, whose details are in a file that the line names.
-Heavy libraries are imported by the commands that need them, so that `secfed --help` answers at once.
+Exit codes: 0 success; 1 a check failed; 2 an error that a person can fix: one line with the next step, nothing written;
+3 a bug in this program: the line names a file with the details.
+Commands import heavy libraries only when they need them, so `secfed --help` answers at once.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from secfed.errors import Problems, UserError
 
 app = typer.Typer(
     name="secfed",
-    help="Hospitals fine-tune a language model together. Patients are protected by differential privacy, updates by "
-    "secure aggregation, even if the aggregation server is taken over.",
+    help="Sites fine-tune a language model together, for example hospitals. Differential privacy protects patients. "
+    "Secure aggregation protects updates, even from a compromised aggregation server.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -41,7 +41,7 @@ pausing.add_to(node.app)
 app.add_typer(study.app, name="study")
 app.add_typer(data.app, name="data")
 app.add_typer(federation.app, name="federation")
-# Rooms above this one add their command groups from outside: nothing here may know them.
+# Packages above this one add their command groups as entry points: this one must not import them.
 for _group in entry_points(group="secfed.commands"):
     app.add_typer(_group.load(), name=_group.name)
 
@@ -64,7 +64,7 @@ def _options(
 def main() -> None:
     """The console script."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # or a file name, or σ on a terminal of another age, would end it
+        if isinstance(stream, io.TextIOWrapper):  # else a file name, or σ on an old terminal, would raise
             stream.reconfigure(errors="backslashreplace")
     try:
         app()
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def _in_words(error: Exception) -> str:
-    """The error's text, if it is written for the person at the command line or tells what a disk says; or nothing."""
+    """The error's text if people can act on it, or an error of the disk; else empty."""
     if isinstance(error, UserError):
         return str(error)
     from dp.errors import DPError, LedgerCorrupt
@@ -85,7 +85,7 @@ def _in_words(error: Exception) -> str:
         return str(
             UserError(
                 str(error).rstrip("."),
-                "After that, say so with `secfed node restored` for each of the node's studies, before it runs",
+                "Then run `secfed node restored` for each of the node's studies, before the node runs again",
             )
         )
     if isinstance(error, DPError | LocalError):
@@ -103,20 +103,20 @@ def _in_words(error: Exception) -> str:
 
 
 def _unforeseen(error: Exception) -> str:
-    """The last resort: a line for an error that nobody has thought of, and a file of its own for the details."""
-    handle, path = tempfile.mkstemp(prefix="secfed-fault-", suffix=".txt")  # for this user's eyes alone
+    """The last resort: one line for an unexpected error, and a file with the details."""
+    handle, path = tempfile.mkstemp(prefix="secfed-fault-", suffix=".txt")  # only this user can read it
     with os.fdopen(handle, "w", errors="backslashreplace") as file:
         traceback.print_exception(error, file=file)
     return str(
         UserError(
-            f"this is a fault of secfed {__version__} ({type(error).__name__}), and not yours",
-            f"Report it with what you ran; the details are in {path}. Look for patient data before you send it on",
+            f"this is a bug in secfed {__version__} ({type(error).__name__}), not your mistake",
+            f"Report it with the command that you ran; details are in {path}. Check that file for patient data first",
         )
     )
 
 
 def _complain(text: str, error: Exception) -> None:
-    """One line; where there are several problems, one for each."""
+    """Print one line, or for several problems one line each."""
     problems = error.problems if isinstance(error, Problems) else ()
     if "--json" in sys.argv:
         listed = {"problems": list(problems)} if problems else {}

@@ -1,4 +1,4 @@
-"""What a person wants to know when a run is over."""
+"""The last lines of a run's output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from secfed.files.figures import rounded_up
 def closing_words(summary: Mapping[str, Any], study: Path, out: Path) -> str:
     """The end of a run's output, as plain text."""
     rounds, hospitals = summary["rounds"], summary["hospitals"]
-    party = "node" if summary["unit"] == "node" else "hospital"
+    party = "node" if summary["unit"] == "node" else "site"
     completed = [each for each in rounds if not each["attempt_void"]]
     agreeing = [each for each in hospitals if each["state_digest"] == summary["state_digest"]]
     up = max((size for each in rounds for size in each["bytes_up"].values()), default=0)
@@ -26,7 +26,7 @@ def closing_words(summary: Mapping[str, Any], study: Path, out: Path) -> str:
         f"at delta {hospitals[0]['delta']:g}, {summary['against']}",
         f"rounds           {len(completed)} of {len(rounds)} completed, {_dropouts(rounds)}",
         f"{party + 's':<16} {len(agreeing)} of {len(hospitals)} hold the same model, bit for bit",
-        f"sent             at most {up / 1024:.0f} KiB a {party} and round, "
+        f"sent             at most {up / 1024:.0f} KiB per {party} and round, "
         f"{last['dimension']} numbers of {last['ring_bits']} bits under masks",
         f"took             {summary['seconds']:.0f} s",
         f"adapter          {out / 'adapter'}",
@@ -38,11 +38,11 @@ def closing_words(summary: Mapping[str, Any], study: Path, out: Path) -> str:
 
 
 def overhead_words(seconds: Sequence[float]) -> str:
-    """What carrying a round between processes costs, as one line of plain text."""
+    """The engine's overhead per round, as one line of plain text."""
     if not seconds:
         return "engine           no round was completed"
     return (
-        f"engine           {statistics.median(seconds):.2f} s of a round are not the slowest hospital's training "
+        f"engine           {statistics.median(seconds):.2f} s per round beside the slowest site's training "
         f"(median of {len(seconds)}; at most {max(seconds):.2f} s)"
     )
 

@@ -1,4 +1,4 @@
-"""`secfed demo`: the main job on one machine, with real models, texts and messages."""
+"""`secfed demo`: a whole study on one machine, with a real model, real texts and real messages."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _MARK = ".secfed-demo"
 
 def command(
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Where the demo lives; an earlier demo there is replaced.")
+        Path, typer.Option("--out", metavar="DIR", help="The demo's folder; an earlier demo there is replaced.")
     ] = Path("runs/demo"),
     as_json: AsJson = False,
 ) -> None:
-    """Five hospitals fine-tune a language model on diagnosis texts; two of them drop out on the way."""
+    """Five hospitals fine-tune a language model on diagnosis texts; two of them drop out during the run."""
     from secfed.cli.reporters import choose_reporter
 
     reporter = choose_reporter(as_json)
@@ -35,7 +35,7 @@ def command(
 
 
 def _workspace(out: Path, reporter: Reporter) -> Path:
-    """A fresh workspace. Only a folder that an earlier demo made is ever replaced."""
+    """A new workspace. Replaces only a folder that an earlier demo made."""
     from secfed.demo.workspace import prepare_demo
 
     mark = fresh_folder(out, "five hospitals", reporter)
@@ -45,7 +45,7 @@ def _workspace(out: Path, reporter: Reporter) -> Path:
 
 
 def fresh_folder(out: Path, who: str, reporter: Reporter) -> Path:
-    """Remove an earlier demo, and say what is made instead. Gives the file that says that the folder is a demo's.
+    """Remove an earlier demo, and say what replaces it. Returns the file that marks the folder as a demo's.
 
     Raises:
         UserError: the folder holds something else.
@@ -56,6 +56,6 @@ def fresh_folder(out: Path, who: str, reporter: Reporter) -> Path:
     if (out / _MARK).exists():
         shutil.rmtree(out)
     elif out.exists() and any(out.iterdir()):
-        raise UserError(f"{out} exists and holds something else than a demo", "Give another folder with --out")
+        raise UserError(f"{out} exists and is not a demo's folder", "Give another folder with --out")
     reporter.show(Note(f"making {who}, their patients and a study in {out}"))
     return out / _MARK

@@ -1,4 +1,4 @@
-"""`secfed doctor`: what is not well at a node or at the aggregator, and what to do about it."""
+"""`secfed doctor`: finds problems at a node or at the aggregator, and says how to fix them."""
 
 from __future__ import annotations
 
@@ -22,32 +22,33 @@ _STATE_WIDTH, _CHECK_WIDTH = 13, 24
 def command(
     home: Annotated[
         Path | None,
-        typer.Option("--home", metavar="DIR", help="The node's folder; SECFED_HOME or ~/.secfed if not given."),
+        typer.Option("--home", metavar="DIR", help="The node's folder; default: SECFED_HOME or ~/.secfed."),
     ] = None,
     aggregator: Annotated[
-        Path | None, typer.Option("--aggregator", metavar="DIR", help="Look at an aggregator's folder instead.")
+        Path | None, typer.Option("--aggregator", metavar="DIR", help="Check an aggregator's folder instead.")
     ] = None,
     kit: Annotated[
         Path | None,
-        typer.Option("--kit", metavar="DIR", help="The start-up kit; the one that was last started, if not given."),
+        typer.Option("--kit", metavar="DIR", help="The start-up kit; default: the one that was started last."),
     ] = None,
     server: Annotated[
         str | None, typer.Option("--server", metavar="HOST:PORT", help="Try to connect to the server.")
     ] = None,
     ca: Annotated[
-        Path | None, typer.Option("--ca", metavar="FILE", help="The certificate that the server's is checked with.")
+        Path | None,
+        typer.Option("--ca", metavar="FILE", help="The CA certificate that checks the server's certificate."),
     ] = None,
     cert: Annotated[
-        Path | None, typer.Option("--cert", metavar="FILE", help="This node's certificate, where the server wants one.")
+        Path | None, typer.Option("--cert", metavar="FILE", help="This node's certificate, if the server requires one.")
     ] = None,
     key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="Its key.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The findings as one JSON object.")] = False,
 ) -> None:
-    """Look at everything that a round needs, and say how to mend what is not well. Changes nothing.
+    """Check everything that a round needs, and say how to fix each problem. Changes nothing.
 
-    Python and libraries, disk, clock, keys and their permissions, policy, pace, data, base models, ledger, budget,
-    memory, the start-up kit's certificate and key, and TLS to the server. Ends with 0 when nothing failed and with 1
-    when something did.
+    Checks Python and libraries, disk, clock, keys and their permissions, policy, pace, data, base models, ledger,
+    budget, memory, the start-up kit's certificate and key, and TLS to the server. Exit code 0: no check failed. 1: at
+    least one failed.
     """
     from secfed.models.libraries import settle_libraries
 
@@ -56,7 +57,7 @@ def command(
     from secfed.node.home import default_home
 
     if aggregator is not None and home is not None:
-        raise UserError("a node and an aggregator were named", "Give one of --home and --aggregator")
+        raise UserError("you gave both a node and an aggregator", "Give either --home or --aggregator")
     where = _server(server, ca, cert, key)
     if aggregator is not None:
         findings = examine_aggregator(aggregator, where, kit=kit)
@@ -76,12 +77,10 @@ def _server(address: str | None, ca: Path | None, cert: Path | None, key: Path |
 
     if address is None:
         if any(each is not None for each in (ca, cert, key)):
-            raise UserError("certificates were named and no server", "Say which one with --server HOST:PORT")
+            raise UserError("you gave certificates but no server", "Add --server HOST:PORT")
         return None
     if ca is None or (cert is None) != (key is None):
-        raise UserError(
-            "a server is tried with --ca, and with both of --cert and --key or neither", "Give what is missing"
-        )
+        raise UserError("--server needs --ca, and --cert and --key only together", "Give the missing option")
     return Server(*parse_address(address), ca, cert, key)
 
 

@@ -1,4 +1,4 @@
-"""`secfed federation`: connecting the sites of a study, and running it on an aggregator of its own."""
+"""`secfed federation`: connects the sites of a study and runs it on a separate aggregator."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DEMO = "Example: secfed federation demo --out runs/demo-flare"
 ABORT = "Example: secfed federation abort study.toml --kit federation/operator"
 
 app = typer.Typer(
-    help="Hospitals on their own machines: certificates, start-up kits, and studies on an aggregator.",
+    help="Sites on their own machines: certificates, start-up kits, and studies on an aggregator.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -40,7 +40,7 @@ AggregatorFolder = Annotated[
     typer.Option(
         "--aggregator",
         metavar="DIR",
-        help="The aggregator's folder; SECFED_AGGREGATOR or ~/.secfed-aggregator if not given.",
+        help="The aggregator's folder; default: SECFED_AGGREGATOR or ~/.secfed-aggregator.",
     ),
 ]
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="The study's file.", exists=False)]
@@ -48,7 +48,7 @@ StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="The study's fi
 
 @app.callback()
 def _group() -> None:
-    """Commands of those who connect sites, and of the aggregator's operator."""
+    """Commands for the organiser, the sites, and the aggregator's operator."""
     require_flare()
 
 
@@ -56,22 +56,22 @@ def _group() -> None:
 def provision(
     study: StudyPath,
     server: Annotated[
-        str, typer.Option("--server", metavar="HOST:PORT", help="The aggregator, as the sites are to dial it.")
+        str, typer.Option("--server", metavar="HOST:PORT", help="The aggregator's address for the sites.")
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder for authority and kits.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder for the authority and the kits.")],
     with_keys: Annotated[
         bool,
         typer.Option(
-            "--with-keys", help="Make the sites' kits here, too, private keys included: for a trial on one machine."
+            "--with-keys", help="Also make the sites' kits here, with their private keys: for a trial on one machine."
         ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make the federation's certificate authority, and the start-up kits of the server and its operator.
 
-    Sites keep their private keys: send each `federation.json`, have it run `secfed federation request`, approve what
-    comes back, and read the fingerprint out over the telephone. In every kit jobs may name the classes of secfed alone,
-    and no job brings code.
+    Sites keep their private keys. Send each site `federation.json`. It runs `secfed federation request` and sends you
+    the result; approve it, and read the fingerprint over the telephone. Every kit allows only jobs that name classes of
+    secfed, and no job brings code.
     """
     from secfed.engines.flare.names import check_names
     from secfed.engines.flare.tls import parse_address
@@ -91,7 +91,7 @@ def provision(
             as_json,
             {"kits": {name: str(kit) for name, kit in kits.items()}},
             [f"{name:<24} {kit}" for name, kit in kits.items()]
-            + ["", "These kits hold the sites' private keys: for a trial on one machine only."],
+            + ["", "These kits hold the sites' private keys: only for a trial on one machine."],
         )
         return
     from secfed.engines.flare import authority
@@ -104,13 +104,13 @@ def provision(
         {"profile": str(out / authority.PROFILE), "fingerprint": profile.fingerprint}
         | {"kits": {name: str(kit) for name, kit in kits.items()}},
         [
-            f"authority        {out / authority.AUTHORITY}: keep it apart from the server, and backed up",
+            f"authority        {out / authority.AUTHORITY}: keep it away from the server, and back it up",
             *(f"{name + ' kit':<16} {kit}" for name, kit in kits.items()),
             f"for the sites    {out / authority.PROFILE}",
             f"fingerprint      {profile.fingerprint}",
             "",
-            "Each site runs `secfed federation request NAME --federation federation.json` and sends you what it made;",
-            "`secfed federation approve` signs it. Read the fingerprint out over the telephone.",
+            "Each site runs `secfed federation request NAME --federation federation.json` and sends you the result;",
+            "`secfed federation approve` signs it. Read the fingerprint over the telephone.",
         ],
     )
 
@@ -122,14 +122,14 @@ def request(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder; the private key stays in it.")],
     as_json: AsJson = False,
 ) -> None:
-    """At a site: make a private key, which stays here, and a request for a certificate."""
+    """For a site: make a private key, which stays here, and a request for a certificate."""
     from secfed.engines.flare import authority
 
     profile = authority.read_profile(federation)
     if site not in profile.sites:
         raise UserError(
             f"{site} is not among the sites of {federation}: {', '.join(profile.sites)}",
-            "Give the name that the roster has for this site",
+            "Give this site's name as on the roster",
         )
     made = authority.request(profile, _site(site), out)
     _tell(as_json, {"request": str(made)}, [f"send to the organiser   {made}", f"stays here              {out}"])
@@ -141,7 +141,7 @@ def approve(
     federation: Annotated[Path, typer.Option("--federation", metavar="DIR", help="The folder of `provision`.")],
     as_json: AsJson = False,
 ) -> None:
-    """At the organiser: sign a site's request, once, if the study's roster has the site."""
+    """For the organiser: sign a site's request, once, if the site is on the study's roster."""
     from secfed.engines.flare import authority
 
     signed = authority.approve(federation, request_file)
@@ -149,7 +149,7 @@ def approve(
     _tell(
         as_json,
         {"signed": str(signed), "fingerprint": fingerprint},
-        [f"send back to the site            {signed}", f"read out over the telephone      {fingerprint}"],
+        [f"send back to the site            {signed}", f"read over the telephone          {fingerprint}"],
     )
 
 
@@ -158,12 +158,15 @@ def kit(
     signed: Annotated[Path, typer.Argument(metavar="SIGNED", help="The NAME.signed.zip from the organiser.")],
     request_folder: Annotated[Path, typer.Option("--request", metavar="DIR", help="The folder of `request`.")],
     fingerprint: Annotated[
-        str, typer.Option("--fingerprint", metavar="SHA256:...", help="As the organiser read it over the telephone.")
+        str,
+        typer.Option(
+            "--fingerprint", metavar="SHA256:...", help="The fingerprint that the organiser read over the telephone."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder for the kit.")],
     as_json: AsJson = False,
 ) -> None:
-    """At a site: make the start-up kit from the signed request and the key that stayed here."""
+    """For a site: make the start-up kit from the signed request and the private key that stayed here."""
     from secfed.engines.flare import authority
 
     made = authority.assemble(signed, request_folder, fingerprint, out)
@@ -179,12 +182,12 @@ def start(
     kit_folder: Annotated[Path, typer.Argument(metavar="KIT", help="The server's kit.")],
     aggregator: AggregatorFolder = None,
 ) -> None:
-    """Run the server from its kit, in this process, until it is ended. A site is run by `secfed node run`."""
+    """Run the server from its kit, in this process, until you stop it. Sites use `secfed node run`."""
     from secfed.aggregator.home import default_home
     from secfed.engines.flare.processes import become, is_server
 
     if not is_server(kit_folder):
-        raise UserError(f"{kit_folder} is the kit of a site", f"Run it there with `secfed node run {kit_folder}`")
+        raise UserError(f"{kit_folder} is a site's kit", f"Run it at the site with `secfed node run {kit_folder}`")
     become(kit_folder, aggregator or default_home())
 
 
@@ -192,11 +195,11 @@ def start(
 def submit(
     study: StudyPath, kit_folder: OperatorsKit, aggregator: AggregatorFolder = None, as_json: AsJson = False
 ) -> None:
-    """Put a study into the aggregator's folder, and have the server run it: from the start, or from where it was.
+    """Put a study into the aggregator's folder and run it on the server, from the start or from where it stopped.
 
-    The job names installed classes and the study's digest, and nothing else. Sites take part if their owners have
-    approved the study; one that connects later is let in between two rounds. A server that was killed or restarted
-    submits what ran by itself: there is no need to do it by hand then, and no harm in it.
+    The job holds only names of installed classes and the study's digest. Sites take part if their owners approved the
+    study; a site that connects later joins between two rounds. After a crash or restart the server itself submits the
+    studies that were running. You need not do it again, but it does no harm.
     """
     from secfed.aggregator.home import AggregatorHome, default_home
     from secfed.engines.flare.connections import read_connections
@@ -205,9 +208,9 @@ def submit(
     from secfed.study.manifest import load_study
 
     home = AggregatorHome(aggregator or default_home())
-    load_study(study)  # before anybody is asked
+    load_study(study)  # before the server is asked
     with connect(kit_folder) as operator:
-        added = home.add(study)  # and nothing is left here where nobody answers
+        added = home.add(study)  # only now, so nothing is left behind if the server does not answer
         heard = Connections(ages(operator.last_heard(), time.time()), read_connections(home.path))
         job = operator.submit(added)
     missing = [entry.name for entry in added.roster if not heard.has(entry.name)]
@@ -225,9 +228,9 @@ def submit(
 
 @app.command(name="status", epilog=STATUS)
 def status(kit_folder: OperatorsKit, aggregator: AggregatorFolder = None, as_json: AsJson = False) -> None:
-    """What each study is at, what it waits for, and for each site whether it is connected and takes part.
+    """Show where each study stands, what it waits for, and for each site whether it is connected and takes part.
 
-    Rounds, and who answers, are in the aggregator's folder: run it on that machine, or it says what is missing.
+    Rounds and answers are in the aggregator's folder: run this on that machine to see them.
     """
     from secfed.cli.federation_status import tell_status
 
@@ -238,22 +241,23 @@ def status(kit_folder: OperatorsKit, aggregator: AggregatorFolder = None, as_jso
 def leave_out(
     study: StudyPath,
     sites: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME...", help="Exactly these are left out, by their roster names.")
+        list[str] | None,
+        typer.Argument(metavar="NAME...", help="The sites to leave out, by their roster names; all others take part."),
     ] = None,
-    nobody: Annotated[bool, typer.Option("--nobody", help="Let all of them take part again.")] = False,
+    nobody: Annotated[bool, typer.Option("--nobody", help="Let all sites take part again.")] = False,
     aggregator: AggregatorFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Leave sites out of a study's rounds from the next one on; the study may be running.
+    """Leave sites out of a study's rounds from the next round on. Works while the study runs.
 
-    To find the one whose uploads spoil the sums: see docs/wrong-sums.md. As many can be left out as may drop out of a
-    round of all. They still get every receipt and sum.
+    Use it to find the site whose uploads spoil the sums: see docs/wrong-sums.md. You can leave out as many sites as may
+    drop out of a full round. They still get every receipt and sum.
     """
     from secfed.aggregator.home import AggregatorHome, default_home
     from secfed.study.manifest import load_study
 
     if nobody == bool(sites):
-        raise UserError("who is to be left out?", "Name the sites, or give --nobody to let all take part again")
+        raise UserError("no site was named", "Name the sites to leave out, or give --nobody to let all take part again")
     loaded = load_study(study)
     left_out = AggregatorHome(aggregator or default_home()).leave_out(loaded, sites or ())
     names = [entry.name for entry in loaded.roster]
@@ -272,7 +276,7 @@ def leave_out(
 
 @app.command(name="abort", epilog=ABORT)
 def abort(study: StudyPath, kit_folder: OperatorsKit, as_json: AsJson = False) -> None:
-    """End a study's job. What its rounds have spent stays spent; submitted again, it goes on after its last receipt."""
+    """Stop a study's job. What its rounds spent stays spent. Submit it again to continue after its last receipt."""
     from secfed.engines.flare.jobs import connect
     from secfed.study.manifest import load_study
 
@@ -280,20 +284,20 @@ def abort(study: StudyPath, kit_folder: OperatorsKit, as_json: AsJson = False) -
     with connect(kit_folder) as operator:
         ended = operator.abort(loaded.digest)
     if not ended:
-        raise UserError(f"no job of {loaded.name} is running", "Look at `secfed federation status`")
+        raise UserError(f"no job of {loaded.name} is running", "See `secfed federation status`")
     _tell(as_json, {"aborted": ended}, [f"ended    job {job} of {loaded.name}" for job in ended])
 
 
 @app.command(name="demo", epilog=DEMO)
 def demo(
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Where the demo lives; an earlier demo there is replaced.")
+        Path, typer.Option("--out", metavar="DIR", help="The demo's folder; an earlier demo there is replaced.")
     ] = Path("runs/demo-flare"),
     as_json: Annotated[
-        bool, typer.Option("--json", help="Progress as JSON lines, the summary as the last one.")
+        bool, typer.Option("--json", help="Progress as JSON lines; the last line is the summary.")
     ] = False,
 ) -> None:
-    """A server and four hospitals as processes of this machine, over mutual TLS: the demo's study, fewer rounds."""
+    """Run a server and four hospitals as processes on this machine, over mutual TLS: the demo's study, fewer rounds."""
     import signal
 
     from secfed.cli.demo import fresh_folder
@@ -301,7 +305,7 @@ def demo(
     from secfed.models.libraries import settle_libraries
 
     settle_libraries()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: every process is ended with this one
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: ends every process of the demo
     reporter = choose_reporter(as_json)
     try:
         mark = fresh_folder(out, "four hospitals", reporter)
@@ -314,7 +318,7 @@ def demo(
                 mark.touch()  # a demo that was cut short can be replaced, too
     except KeyboardInterrupt:
         raise UserError(
-            "the demo was stopped, and every process of it ended", f"Remove {out}, or start it again"
+            "the demo was stopped, and all its processes ended", f"Remove {out}, or start the demo again"
         ) from None
     finally:
         reporter.close()
@@ -344,7 +348,7 @@ def _site(name: str) -> Participant:
 
 
 def _own_kit(profile: Profile, out: Path, name: str, participant: Participant) -> Path:
-    """The kit of a participant that is on this machine: request, signature and kit in one."""
+    """Make the kit of a participant on this machine: request, signature and kit in one step."""
     from secfed.engines.flare import authority
 
     made = authority.request(profile, participant, out / "requests" / name)

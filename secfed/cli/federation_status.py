@@ -1,4 +1,4 @@
-"""`secfed federation status`: what each study is at, what it waits for, and who is missing."""
+"""`secfed federation status`: where each study stands, what it waits for, and who is missing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def tell_status(kit: Path, aggregator: Path | None, as_json: bool) -> None:
-    """Ask the server, look into the aggregator's folder, and print.
+    """Ask the server, read the aggregator's folder, and print.
 
     Raises:
         UserError: the server does not answer, or a file of a run cannot be read.
@@ -58,7 +58,7 @@ def _status(
     try:
         study = home.study(bytes.fromhex(digest))
         name, roster = study.name, tuple(entry.name for entry in study.roster)
-    except (UserError, OSError):  # on another machine than the aggregator's there is none
+    except (UserError, OSError):  # only the aggregator's machine has the study's file
         pass
     seen = [JobSeen(job.id, job.status, job.is_over) for job in jobs]
     late = any(RunLog(folder).sites_wait(job.id) for job in jobs if not job.is_over)
@@ -67,7 +67,7 @@ def _status(
 
 
 def _digests(home: AggregatorHome, jobs: list[Job]) -> list[str]:
-    """Of every study that the server has a job of, the newest first, and then of every other run in the folder."""
+    """Digests of every study that has a job on the server, newest first, then of every other run in the folder."""
     from secfed.engines.flare.run_state import runs_among
 
     return list(dict.fromkeys([*(job.study for job in jobs), *runs_among(home.runs)]))

@@ -1,4 +1,4 @@
-"""`secfed node`: a hospital's own node, from its key to what its owner approves."""
+"""`secfed node`: a site's own node, from its key to the studies that its owner approves."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ATTEMPTS_EXAMPLE = "Example: secfed node allow-attempts 4f1c9a02 --more 3"
 RESTORED_EXAMPLE = "Example: secfed node restored 4f1c9a02 --highest-round 17"
 
 app = typer.Typer(
-    help="A hospital's own node: its key, its data, its policy, and the studies that its owner approves.",
+    help="A site's own node: its key, its data, its policy, and the studies that its owner approves.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -39,33 +39,33 @@ app.add_typer(data_app, name="data")
 
 HomeFolder = Annotated[
     Path | None,
-    typer.Option("--home", metavar="DIR", help="The node's folder; SECFED_HOME or ~/.secfed if not given."),
+    typer.Option("--home", metavar="DIR", help="The node's folder; default: SECFED_HOME or ~/.secfed."),
 ]
 StudyDigest = Annotated[
-    str, typer.Argument(metavar="DIGEST", help="The study's digest, or the beginning of it; see `secfed node status`.")
+    str, typer.Argument(metavar="DIGEST", help="The study's digest or its first digits; see `secfed node status`.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="The result as one JSON object.")]
 
 
 @app.callback()
 def _group() -> None:
-    """Commands of a node's owner."""
+    """Commands for a node's owner."""
 
 
 @data_app.callback()
 def _data_group() -> None:
-    """Commands about data."""
+    """Commands for the node's data."""
 
 
 @app.command(name="init", epilog=INIT_EXAMPLE)
 def init(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What the node is called: as rosters are to call it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The node's name, as on rosters.")],
     home: HomeFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a node: a fresh identity key, and a policy that allows nothing yet.
+    """Set up a node: a new identity key, and a policy that allows nothing yet.
 
-    Prints the identity for the organiser's roster, and its fingerprint, which both read out over the telephone.
+    Prints the identity for the organiser's roster, and its fingerprint to compare over the telephone.
     """
     from secfed.node.enrol import make_home
     from secfed.node.home import KEY, POLICY
@@ -80,42 +80,46 @@ def init(
         f"  identity      {identity}",
         f"  fingerprint   {fingerprint}",
         "",
-        "1. Send the organiser the identity, and read out the fingerprint over the telephone.",
-        f"2. Back up {made.path / KEY} where nobody else can read it: it is made once.",
+        "1. Send the organiser the identity, and read the fingerprint over the telephone.",
+        f"2. Back up {made.path / KEY} where nobody else can read it: it cannot be made again.",
         "3. Register data with `secfed node data add FILE`.",
-        f"4. Say in {made.path / POLICY} what this node allows. As it stands that is nothing.",
+        f"4. Set in {made.path / POLICY} what this node allows. So far it allows nothing.",
     ]
     typer.echo("\n".join(lines))
 
 
 @data_app.command(name="add", epilog=ADD_EXAMPLE)
 def add(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines, one record a line.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines, one record per line.")],
     population: Annotated[
-        str, typer.Option("--population", metavar="NAME", help="Whose records these are: whose budget pays for them.")
+        str, typer.Option("--population", metavar="NAME", help="The people whose records these are; their budget pays.")
     ],
     name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="What to call the data here; FILE's name by default.")
+        str | None, typer.Option("--name", metavar="NAME", help="The data's name here; FILE's name by default.")
     ] = None,
     patients: Annotated[
         int | None, typer.Option("--patients", metavar="N", help="Roughly how many patients the population has.")
     ] = None,
     epsilon: Annotated[
-        float | None, typer.Option("--epsilon", metavar="E", help="What all studies together may spend of them.")
+        float | None, typer.Option("--epsilon", metavar="E", help="The most that all studies together may spend.")
     ] = None,
     delta: Annotated[float | None, typer.Option("--delta", metavar="D", help="Likewise; at most 1 / (10 N).")] = None,
     disjoint: Annotated[
         str,
         typer.Option(
-            "--disjoint", metavar="TEXT", help="For a second population: your word that no patient is in both, and why."
+            "--disjoint",
+            metavar="TEXT",
+            help="For a second population: your statement that no patient is in both, and why.",
         ),
     ] = "",
     patient_column: Annotated[
-        str, typer.Option("--patient-column", metavar="NAME", help="The field that says whose record it is.")
+        str, typer.Option("--patient-column", metavar="NAME", help="The field with the patient's id.")
     ] = "patient",
-    text_column: Annotated[str, typer.Option("--text-column", metavar="NAME", help="A field with text.")] = "text",
+    text_column: Annotated[
+        str, typer.Option("--text-column", metavar="NAME", help="The field with the text.")
+    ] = "text",
     label_column: Annotated[
-        str, typer.Option("--label-column", metavar="NAME", help="A field with a label.")
+        str, typer.Option("--label-column", metavar="NAME", help="The field with the label.")
     ] = "label",
     encoding: TextEncoding = "utf-8",
     home: HomeFolder = None,
@@ -123,8 +127,8 @@ def add(
 ) -> None:
     """Register a data file and the population of patients that it belongs to.
 
-    A population that is new here gets a budget in policy.toml: give --patients, --epsilon and --delta. Files of the
-    same patients are paid from one budget. What was found in the file is printed here and goes nowhere else.
+    A new population gets a budget in policy.toml: give --patients, --epsilon and --delta. All files of the same
+    patients share one budget. The counts from the file are printed here and sent nowhere.
     """
     from secfed.models.data import Columns
     from secfed.node.enrol import NewBudget, register
@@ -142,25 +146,23 @@ def add(
     labels = ", ".join(f'"{label}"' for label in seen.labels[:5]) + (", ..." if len(seen.labels) > 5 else "")
     lines = [
         f"{called} is registered at {opened.name}, for {population}",
-        f"  patients      {seen.patients}, with {seen.records} records; at most {seen.most_records} of one patient",
+        f"  patients      {seen.patients}, with {seen.records} records; at most {seen.most_records} per patient",
         f"  labels        {len(seen.labels)}: {labels}",
-        "This is shown here and to nobody else.",
+        "These counts are shown only here.",
     ]
     typer.echo("\n".join(printable(line) for line in lines))
 
 
 @data_app.command(name="accept", epilog=ACCEPT_EXAMPLE)
 def accept(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="What the data is called here; see `secfed node status`.")
-    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The data's name here; see `secfed node status`.")],
     home: HomeFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say that a data file was changed on purpose: a patient withdrew, or records were corrected.
+    """Accept a data file that was changed on purpose: a patient withdrew, or records were corrected.
 
-    A node takes no part in a study while the data is not as it was approved. After this it goes on with the file as it
-    is now, from the next round on, if the file still fits the study. What was trained and spent before stays.
+    While the data differs from what was approved, the node takes no part in the study. After this command it continues
+    with the changed file from the next round on, if the file still fits the study. What was trained and spent stays.
     """
     from secfed.node.data_change import accept_data
 
@@ -170,7 +172,7 @@ def accept(
         _print({"data": name, "studies": studies})
         return
     lines = [
-        f"{each.study} {each.digest.hex()[:16]}  " + (each.problem or f"goes on with {name} as it is now")
+        f"{each.study} {each.digest.hex()[:16]}  " + (each.problem or f"continues with {name} as it is now")
         for each in found
     ]
     typer.echo("\n".join(lines or [f"no approved study trains on {name}"]))
@@ -180,16 +182,17 @@ def accept(
 def approve(
     study: Annotated[Path, typer.Argument(metavar="STUDY", help="The study's file, as the organiser sent it.")],
     data: Annotated[
-        str | None, typer.Option("--data", metavar="NAME", help="Which of the node's data it trains on, if several.")
+        str | None,
+        typer.Option("--data", metavar="NAME", help="Which of the node's data to train on, if there are several."),
     ] = None,
     home: HomeFolder = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether you approve what is shown.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The screen, and then the result, as JSON lines.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Approve without the question.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The screen and then the result, as JSON lines.")] = False,
 ) -> None:
-    """Look at a study, and approve it: reserve its budget, sign it, and let the node run it.
+    """Read a study and approve it: reserve its budget, sign it, and let the node run it.
 
-    Shows what is trained, on which data, what it costs and what stays, who takes part, and what differs from the study
-    approved last. Everything is checked before the question: policy, data, budget, noise, base model.
+    Shows what is trained, on which data, what it costs and how much budget stays, who takes part, and what differs from
+    the last approved study. Checks policy, data, budget, noise and base model before it asks you.
     """
     from secfed.models.libraries import settle_libraries
 
@@ -211,7 +214,7 @@ def approve(
 
 @app.command(name="status", epilog=STATUS_EXAMPLE)
 def status(home: HomeFolder = None, as_json: AsJson = False) -> None:
-    """What the node has: budgets granted, reserved, spent and left; studies approved, and their rounds."""
+    """Show the node's budgets (granted, reserved, spent, left), its approved studies, and their rounds."""
     from secfed.node.status import node_status, status_text
 
     found = node_status(_open(home))
@@ -228,9 +231,9 @@ def run(
     ],
     home: HomeFolder = None,
 ) -> None:
-    """Connect to the aggregator and take part in the studies that were approved here, until it is ended.
+    """Connect to the aggregator and take part in the studies approved here, until you stop it.
 
-    The node dials out and listens nowhere. What it says to its owner is in node.log in its folder.
+    The node only makes outgoing connections. Its messages to its owner are in node.log in its folder.
     """
     from secfed.engines.flare.processes import become, is_server
     from secfed.errors import UserError
@@ -240,7 +243,7 @@ def run(
 
     opened = _open(home)
     if is_server(kit):
-        raise UserError(f"{kit} is the server's kit", "Give this site's own; the server is run by its operator")
+        raise UserError(f"{kit} is the server's kit", "Give this site's kit; the operator runs the server")
     become(kit, opened.path)
 
 
@@ -248,10 +251,10 @@ def run(
 def withdraw(
     study: StudyDigest,
     home: HomeFolder = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether you mean it.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Withdraw without the question.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Give back the budget of a study that has not begun here. It is for good: it cannot be approved again."""
+    """Withdraw a study that has not begun here, and get its budget back. It cannot be approved again."""
     from secfed.cli.questions import ask
     from secfed.errors import UserError
     from secfed.node.approve import withdraw as give_back
@@ -259,7 +262,9 @@ def withdraw(
     opened = _open(home)
     kept = opened.stored(opened.digest_of(study))
     if not yes and not ask(
-        f"Withdraw {kept.study.name} for good?", "it", "Nothing was withdrawn. Give --yes to do it without the question"
+        f"Withdraw {kept.study.name} for good?",
+        "it",
+        "Nothing was withdrawn. Add --yes to withdraw without the question",
     ):
         raise UserError("nothing was withdrawn", "The study stays approved")
     back = give_back(opened, kept.study.digest)
@@ -274,15 +279,15 @@ def restored(
     study: StudyDigest,
     highest_round: Annotated[
         int,
-        typer.Option("--highest-round", metavar="R", help="The highest round that any other site has seen opened."),
+        typer.Option("--highest-round", metavar="R", help="The highest round that any other site has seen."),
     ],
     home: HomeFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say that this node was put back from a backup, before it runs again. Do so for each of its studies.
+    """Declare that this node was restored from a backup. Do this for each of its studies, before the node runs again.
 
-    It may have signed rounds that it has forgotten. It takes part again once there is a receipt of round R or a later
-    one, and counts all rounds up to R as spent. Ask the other sites for R, and not the aggregator.
+    The restored node may have signed rounds that it has forgotten. It takes part again when there is a receipt of round
+    R or a later one, and it counts all rounds up to R as spent. Ask the other sites for R, not the aggregator.
     """
     from secfed.node.approve import raise_floor
 
@@ -292,20 +297,22 @@ def restored(
     if as_json:
         _print({"digest": digest.hex(), "highest_round": highest_round})
     else:
-        typer.echo(f"{opened.name} keeps still in study {digest.hex()[:16]} until a receipt has passed {highest_round}")
+        typer.echo(
+            f"{opened.name} waits in study {digest.hex()[:16]} for a receipt of round {highest_round} or a later one"
+        )
 
 
 @app.command(name="allow-attempts", epilog=ATTEMPTS_EXAMPLE)
 def allow_attempts(
     study: StudyDigest,
-    more: Annotated[int, typer.Option("--more", metavar="N", help="How many rounds more.")] = 3,
+    more: Annotated[int, typer.Option("--more", metavar="N", help="How many more rounds.")] = 3,
     home: HomeFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let this node join more rounds on the state of the model at which it has stopped; it may be running.
+    """Let this node join more rounds on the model state at which it stopped. Works while the node runs.
 
-    After three rounds without a receipt a node stops: each further one, with other survivors, tells the aggregator more
-    about single hospitals, and spends. So this is for that one state, and for at most nine rounds on it. Read
+    After three rounds without a receipt a node stops: each further round with other survivors tells the aggregator more
+    about single sites, and spends budget. So this holds only for that state, and for at most nine rounds on it. Read
     docs/wrong-sums.md first.
     """
     from secfed.node.approve import allow_more_attempts
@@ -318,7 +325,7 @@ def allow_attempts(
     else:
         typer.echo(
             f"{opened.name} joins up to {more} more rounds of study {digest.hex()[:16]} on this state of the model; "
-            "each counts as spent, whatever comes of it"
+            "each counts as spent, whatever its result"
         )
 
 
@@ -332,7 +339,7 @@ def _confirm(home: Home, candidate: Candidate, yes: bool) -> Approved:
     confirmed = yes or ask(
         "Approve this study, and reserve this budget?",
         "the study",
-        "Nothing was signed. Read the screen, and give --yes to approve without the question",
+        "Nothing was signed. Read the screen, and add --yes to approve without the question",
     )
     if not confirmed:
         raise UserError("the study was not approved", "Nothing was signed and nothing is reserved")
@@ -348,7 +355,7 @@ def _tell_approved(kept: Approved, as_json: bool) -> None:
         _print({"event": "approved", "study": kept.study.name, "digest": digest, "at": when, "approval": str(path)})
         return
     lines = [
-        f"{kept.study.name} is approved here since {kept.approval.approved}, and its budget is reserved",
+        f"{kept.study.name} was approved here on {kept.approval.approved}, and its budget is reserved",
         f"send the organiser   {path}",
     ]
     typer.echo("\n".join(lines))

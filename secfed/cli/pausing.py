@@ -1,4 +1,4 @@
-"""`secfed node pause` and `resume`: an owner keeps a node out of a study that may have begun, and lets it in again."""
+"""`secfed node pause` and `resume`: an owner keeps a node out of a study for a while, even after it began."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def pause(study: StudyDigest, home: HomeFolder = None, as_json: AsJson = False) -> None:
-    """Keep the node out of a study's rounds, until `resume`; it may be running, and the study may have begun.
+    """Keep the node out of a study's rounds until `resume`. Works while the node runs and after the study began.
 
-    It counts from the next contribution on. What was spent stays spent. The other sites go on without this one where
-    the study's cohort allows it; the aggregator sees that the node does not join, and not why.
+    Takes effect with the next contribution. What was spent stays spent. The other sites continue without this one if
+    the study's cohort allows it. The aggregator sees that the node does not join, but not why.
     """
     from datetime import UTC, datetime
 
@@ -36,7 +36,7 @@ def pause(study: StudyDigest, home: HomeFolder = None, as_json: AsJson = False) 
         typer.echo(json.dumps({"digest": digest.hex(), "paused": since}))
         return
     typer.echo(
-        f"study {digest.hex()[:16]} is paused at {opened.name} since {since}: this node gives nothing to it until "
+        f"study {digest.hex()[:16]} is paused at {opened.name} since {since}: this node contributes nothing until "
         f"`secfed node resume {digest.hex()[:16]}`. What was spent stays spent"
     )
 

@@ -1,4 +1,4 @@
-"""A question to the person at the terminal, before something that cannot be taken back."""
+"""Asks the person at the terminal before an action that cannot be undone."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def ask(question: str, what: str, next_step: str) -> bool:
 
     Args:
         question: ends with a question mark.
-        what: what is to be confirmed, for the error's text.
-        next_step: what to do where nobody is there.
+        what: the thing to confirm, for the error's text.
+        next_step: what to do if nobody is there.
 
     Raises:
-        UserError: there is no terminal: then nobody has said yes.
+        UserError: there is no terminal, so nobody can answer.
     """
     if not sys.stdin.isatty():
-        raise UserError(f"nobody is there to confirm {what}", next_step)
+        raise UserError(f"there is no terminal on which to confirm {what}", next_step)
     return typer.confirm(question, err=True)

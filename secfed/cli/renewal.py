@@ -17,14 +17,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="The result as one JSON obj
 def renew(
     federation: Annotated[Path, typer.Option("--federation", metavar="DIR", help="The folder of `provision`.")],
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME...", help="For these alone; for everybody if nobody is named.")
+        list[str] | None, typer.Argument(metavar="NAME...", help="Only for these; for all if none is named.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """At the organiser: make new certificates for the keys that site, server and operator have already.
+    """For the organiser: make new certificates for the existing keys of sites, server and operator.
 
-    Nobody makes a new key, and nothing that is sent is secret. The kits of server and operator in the same folder get
-    theirs at once.
+    Keys stay the same, and the certificates are not secret. The kits of server and operator in the same folder are
+    renewed at once.
     """
     from secfed.engines.flare import renewal
 
@@ -39,22 +39,22 @@ def renew(
     lines = [f"{each.name:<24} {each.path}, good until {each.until:%Y-%m-%d}" for each in made]
     lines += [f"put into                 {kit}" for kit in kits]
     if until < now + renewal.VALID - timedelta(days=1):
-        lines.append(f"The authority itself ends on {until:%Y-%m-%d}: found a new federation before that.")
+        lines.append(f"The authority itself ends on {until:%Y-%m-%d}: set up a new federation before that.")
     lines.append(
-        "Send each its own. There: `secfed federation install NAME.crt --kit kit`, and start the program again."
+        "Send each one its certificate. Each runs `secfed federation install NAME.crt --kit kit` and restarts."
     )
     typer.echo("\n".join(lines))
 
 
 def install(
     certificate: Annotated[Path, typer.Argument(metavar="CERTIFICATE", help="The NAME.crt from the organiser.")],
-    kit_folder: Annotated[Path, typer.Option("--kit", metavar="DIR", help="The kit that it is for.")],
+    kit_folder: Annotated[Path, typer.Option("--kit", metavar="DIR", help="The kit that the certificate is for.")],
     as_json: AsJson = False,
 ) -> None:
-    """At a site, the server or the operator: put a renewed certificate into the kit, if it is this kit's own.
+    """For a site, the server or the operator: put a renewed certificate into the kit.
 
-    It is refused if it is of another federation, for another name or for another key. A program that runs from the kit
-    goes on with the old one until it is started again.
+    Refuses a certificate of another federation, for another name or for another key. A running program uses the old
+    certificate until it restarts.
     """
     from secfed.engines.flare.renewal import install as put_in
 

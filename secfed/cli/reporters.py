@@ -23,13 +23,13 @@ from secfed.rounds.events import (
 
 
 class Display(Reporter, Protocol):
-    """A reporter that takes down what it has put up."""
+    """A reporter that can remove its display."""
 
     def close(self) -> None: ...
 
 
 class JsonReporter:
-    """One JSON object a line."""
+    """One JSON object per line."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
@@ -42,7 +42,7 @@ class JsonReporter:
 
 
 class PlainReporter:
-    """One line for each thing that matters, for logs and pipes."""
+    """One line for each important event, for logs and pipes."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
@@ -57,7 +57,7 @@ class PlainReporter:
 
 
 class LiveReporter:
-    """A progress display for a terminal: finished rounds as lines, the present one as a moving bar."""
+    """A progress display for a terminal: finished rounds as lines, the current round as a moving bar."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -80,7 +80,7 @@ class LiveReporter:
         match event:
             case RoundOpened(number, rounds):
                 if self._rounds is None:
-                    self._progress.start()  # not before: somebody may be asked something first
+                    self._progress.start()  # not earlier: a question to the user may come first
                     self._rounds = self._progress.add_task("rounds", total=rounds)
                 self._progress.update(self._rounds, description=f"round {number}", completed=number - 1)
             case StageReached(_, stage, nodes):
@@ -96,7 +96,7 @@ class LiveReporter:
                     self._progress.console.print(line, highlight=False)
 
     def close(self) -> None:
-        """Take the display down."""
+        """Remove the display."""
         self._progress.stop()
 
     def _clear_steps(self) -> None:
@@ -124,7 +124,7 @@ def describe(event: Event) -> str | None:
 
 
 def choose_reporter(as_json: bool) -> Display:
-    """JSON lines if asked for, a live display on a terminal, plain lines elsewhere."""
+    """JSON lines if requested, a live display on a terminal, plain lines otherwise."""
     if as_json:
         return JsonReporter()
     return LiveReporter() if sys.stdout.isatty() else PlainReporter()

@@ -1,4 +1,4 @@
-"""`secfed run`: run a study with every hospital in this process."""
+"""`secfed run`: run a study with all sites in this process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ StudyPath = Annotated[
     Path,
     typer.Argument(
         metavar="STUDY",
-        help="The study's file. Beside it: sites/NAME/ for each hospital, and test.jsonl.",
+        help="The study's file. Beside it: sites/NAME/ for each site, and test.jsonl.",
         exists=False,
     ),
 ]
@@ -30,20 +30,20 @@ OutFolder = Annotated[
     typer.Option(
         "--out",
         metavar="DIR",
-        help="A new folder for everything the run writes, or that of a run of this study that was cut short.",
+        help="A new folder for the run's files, or the folder of an interrupted run of this study.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Progress as JSON lines, the summary as the last one.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Progress as JSON lines; the last line is the summary.")]
 
 
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask whether the privacy plan is what you want.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Run without asking to confirm the privacy plan.")]
 
 
 def command(study: StudyPath, out: OutFolder, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Run a study, all hospitals in this process: a simulation with the real protocol.
+    """Run a study with all sites in this process: a simulation with the real protocol.
 
-    Shows the privacy plan first, on one screen, and asks whether to go on; nothing is reserved or written before. A run
-    that was stopped or killed goes on with the same command.
+    First shows the privacy plan on one screen and asks you to confirm; nothing is reserved or written before. If a run
+    was stopped or killed, the same command continues it.
     """
     from secfed.cli.reporters import choose_reporter
 
@@ -62,14 +62,14 @@ def _ask() -> bool:
     return ask(
         "Run this study, and spend this budget?",
         "the privacy plan",
-        "Nothing was started. Read the plan, and give --yes to run without the question",
+        "Nothing was started. Read the plan, and add --yes to run without the question",
     )
 
 
 def run_study(
     study: Path, out: Path, reporter: Display, as_json: bool, confirmed: Callable[[], bool] = _always
 ) -> None:
-    """Prepare, run once the privacy plan is confirmed, and say what came of it."""
+    """Prepare the study, run it after the privacy plan is confirmed, and print the result."""
     from secfed.rounds.events import Note
 
     if not as_json:
@@ -82,7 +82,7 @@ def run_study(
     except KeyboardInterrupt:
         raise UserError(
             "the run was stopped",
-            f"What it had spent is in its ledgers. `secfed run {study} --out {out}` goes on after its last round",
+            f"Its ledgers hold what it spent. `secfed run {study} --out {out}` continues after the last round",
         ) from None
     reporter.close()
     if as_json:

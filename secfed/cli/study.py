@@ -1,4 +1,4 @@
-"""`secfed study`: draw a study up, show it to people, compare two, and gather the hospitals' approvals."""
+"""`secfed study`: write a new study, show it, compare two, and collect the sites' approvals."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ SHOW_EXAMPLE = "Example: secfed study show study.toml"
 DIFF_EXAMPLE = "Example: secfed study diff last-year/study.toml study.toml"
 
 app = typer.Typer(
-    help="A study: what is trained, how privately, by whom. Draw one up, show it, compare it, gather its approvals.",
+    help="A study: what is trained, how privately, by whom. Write one, show it, compare it, collect its approvals.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-roster_app = typer.Typer(help="The hospitals of a study.", no_args_is_help=True, rich_markup_mode=None)
+roster_app = typer.Typer(help="The sites of a study.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(roster_app, name="roster")
 
 
@@ -38,12 +38,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="The result as one JSON obj
 
 @app.callback()
 def _group() -> None:
-    """Commands of whoever organises a study."""
+    """Commands for the organiser of a study."""
 
 
 @roster_app.callback()
 def _roster_group() -> None:
-    """Commands about who takes part."""
+    """Commands for a study's roster."""
 
 
 @app.command(name="init", epilog=INIT_EXAMPLE)
@@ -54,19 +54,19 @@ def init(
         Path | None,
         typer.Option("--model", metavar="DIR", help="The base model's folder; its digest and layers are filled in."),
     ] = None,
-    sites: Annotated[int, typer.Option("--sites", metavar="N", help="How many hospitals will take part.")] = 5,
+    sites: Annotated[int, typer.Option("--sites", metavar="N", help="How many sites will take part.")] = 5,
     patients: Annotated[
-        int, typer.Option("--patients", metavar="N", help="Roughly how many patients they have, all together.")
+        int, typer.Option("--patients", metavar="N", help="Roughly how many patients they have in total.")
     ] = 8000,
     mode: Annotated[Mode, typer.Option("--mode", help="How the promise is kept: see docs/own-study.md.")] = (
         Mode.DISTRIBUTED
     ),
     as_json: AsJson = False,
 ) -> None:
-    """Write a commented study.toml to fill in, with figures that fit so many sites and patients.
+    """Write a commented study.toml to fill in, with values that fit your number of sites and patients.
 
-    What is to be filled in is marked TO DO: the labels, the roster, and without --model the model's digest and layers.
-    A study is refused until they are there. The noise is the smallest that keeps the promise.
+    Fill in the places marked TO DO: the labels, the roster, and without --model the model's digest and layers. Until
+    then the study is refused. The noise is the smallest that keeps the promise.
     """
     from secfed.models.libraries import settle_libraries
     from secfed.study.draft import write_draft
@@ -77,18 +77,18 @@ def init(
     if as_json:
         _print({"study": name, "file": str(out)})
     else:
-        typer.echo(f"{out} is to be filled in where it says TO DO; then check it with `secfed study show {out}`")
+        typer.echo(f"fill in {out} where it says TO DO; then check it with `secfed study show {out}`")
 
 
 @roster_app.command(name="add", epilog=ROSTER_EXAMPLE)
 def add(
     study: StudyPath,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The hospital's name.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The site's name.")],
     identity: Annotated[str, typer.Argument(metavar="IDENTITY", help="64 digits, as `secfed node init` prints them.")],
     patients: Annotated[int, typer.Option("--patients", metavar="N", help="Roughly how many patients it has.")],
     as_json: AsJson = False,
 ) -> None:
-    """Put a hospital on a study's roster. The rest of the file stays as it is, comments included."""
+    """Add a site to a study's roster. The rest of the file does not change, comments included."""
     from secfed.study.draft import add_to_roster
 
     fingerprint = add_to_roster(study, name, identity, patients).fingerprint()
@@ -98,7 +98,7 @@ def add(
     lines = [
         f"{name} is on the roster of {study}, with about {patients} patients",
         f"  fingerprint   {fingerprint}",
-        "Have the hospital read its fingerprint out over the telephone, and compare.",
+        "Ask the site to read its fingerprint over the telephone, and compare.",
     ]
     typer.echo("\n".join(lines))
 
@@ -107,13 +107,13 @@ def add(
 def sign(
     study: StudyPath,
     approvals: Annotated[
-        list[Path], typer.Argument(metavar="APPROVAL...", help="The approval.json of each hospital of the roster.")
+        list[Path], typer.Argument(metavar="APPROVAL...", help="The approval.json of each site of the roster.")
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Gather the hospitals' approvals into signatures.json beside the study, once all of them are there and valid.
+    """Collect the sites' approvals in signatures.json beside the study. All must be there and valid.
 
-    A hospital makes its approval with `secfed node approve`.
+    A site makes its approval with `secfed node approve`.
     """
     from secfed.errors import UserError
     from secfed.files.whole import write_whole
@@ -128,14 +128,14 @@ def sign(
     if as_json:
         _print({"study_digest": file.study.digest.hex(), "signatures": len(file.study.roster), "file": str(target)})
     else:
-        typer.echo(f"all {len(file.study.roster)} hospitals of {file.study.name} approved exactly this file: {target}")
+        typer.echo(f"all {len(file.study.roster)} sites of {file.study.name} approved exactly this file: {target}")
 
 
 @app.command(name="show", epilog=SHOW_EXAMPLE)
 def show(study: StudyPath, as_json: AsJson = False) -> None:
-    """Show a study to people: what is trained, how, by whom, and what it costs each patient.
+    """Show a study: what is trained, how, by whom, and what it costs each patient.
 
-    A study whose noise does not keep its promise is refused, with the smallest noise that does.
+    Refuses a study whose noise does not keep its promise, and names the smallest noise that does.
     """
     from secfed.models.libraries import settle_libraries
 
@@ -157,7 +157,7 @@ def show(study: StudyPath, as_json: AsJson = False) -> None:
         _print({**values, "epsilon": epsilon, "reserved": reserved, "smallest_noise_multiplier": smallest})
         return
     noise = loaded.privacy.noise_multiplier
-    cost = f"epsilon {rounded_up(epsilon, 2)} by this program's account, with noise {noise:g}; {smallest:g} would do"
+    cost = f"epsilon {rounded_up(epsilon, 2)} by this program's account, with noise {noise:g}; {smallest:g} is enough"
     spare = epsilon_to_spare(loaded, epsilon)
     typer.echo("\n".join(in_columns([("cost", cost), *([("to spare", spare)] if spare else [])])))
 
@@ -165,10 +165,10 @@ def show(study: StudyPath, as_json: AsJson = False) -> None:
 @app.command(name="diff", epilog=DIFF_EXAMPLE)
 def diff(
     before: Annotated[Path, typer.Argument(metavar="A", help="A study's file.")],
-    after: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
+    after: Annotated[Path, typer.Argument(metavar="B", help="Another study's file.")],
     as_json: AsJson = False,
 ) -> None:
-    """Say in words what differs between two studies: values by their place, hospitals by name."""
+    """List what differs between two studies: values by their place, sites by name."""
     from secfed.study.approvals import StudyFile
     from secfed.study.diff import differences
 
@@ -179,7 +179,7 @@ def diff(
     elif found:
         typer.echo("\n".join(found))
     else:
-        same = "they are the same, byte for byte" if one.data == other.data else "comments or layout differ, no value"
+        same = "the files are equal, byte for byte" if one.data == other.data else "only comments or layout differ"
         typer.echo(same)
 
 

@@ -22,11 +22,11 @@ def command(
     folder: RunFolder,
     as_json: Annotated[bool, typer.Option("--json", help="The result as one JSON object.")] = False,
 ) -> None:
-    """Check a run: signatures, receipts, sums, the adapter, ledgers and what is said about them.
+    """Check a run: signatures, receipts, sums, the adapter, ledgers, summary and report.
 
-    Ends with 0 when everything holds, with 1 and the first file at fault when something does not, and with 2 when DIR
-    is not a run's folder. A run that is not finished ends with 1, too: what is there is checked, and what is missing is
-    named. Whether it goes on, or somebody took its last files, cannot be told. Needs no network.
+    Exit code 0: everything is right. 1: something is wrong; names the first bad file. 2: DIR is not a run's folder. An
+    unfinished run also gives 1: the files that exist are checked, and the missing ones are named. The check cannot tell
+    whether such a run will continue, or somebody removed its last files. Needs no network.
     """
     from secfed.verify.folder import verify_folder
 
@@ -55,6 +55,6 @@ def _last_words(verdict: Verdict) -> str:
     if not verdict.missing:
         return f"BROKEN     {verdict.problem}"
     return (
-        f"NOT FINISHED  what is told above holds; missing: {', '.join(verdict.missing)}. If the run was finished once, "
-        "these files were taken away"
+        f"NOT FINISHED  everything above holds; missing: {', '.join(verdict.missing)}. If the run had finished, "
+        "somebody removed these files"
     )

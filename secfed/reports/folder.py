@@ -5,7 +5,7 @@
     receipts/NNNN.cbor, sums/NNNN.bin   what each round decided
     journal.jsonl                       what the aggregator remembers (`secfed.aggregator.journal`); no evidence
     adapter/                            the trained adapter, in PEFT layout
-    ledgers/NAME.jsonl                  a copy of each hospital's ledger (`dp.ledger_copy`)
+    ledgers/NAME.jsonl                  a copy of each site's ledger (`dp.ledger_copy`)
     summary.json, report.json, report.html
 
 `secfed.engines.embedded.run` writes it, `secfed.verify` reads it. Every file that is evidence has one possible form for

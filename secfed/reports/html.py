@@ -23,9 +23,9 @@ from secfed.reports.svg import Curve, epsilon_plot
 from secfed.rounds.faults import what_it_did
 
 _CURVES_MAX = 4
-"""More hospitals with different figures than this are drawn as two curves: the least and the most spent."""
+"""More sites with different figures than this are drawn as two curves: the least and the most spent."""
 _NAMES_MAX = 2
-"""A curve of more hospitals than this is labelled with their number."""
+"""A curve of more sites than this is labelled with their number."""
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:
@@ -75,7 +75,7 @@ def render_report(report: Mapping[str, Any]) -> str:
 
 
 def _curves(hospitals: Sequence[Mapping[str, Any]], party: str) -> list[Curve]:
-    """One curve for all hospitals that spent the same after every round, the largest group first."""
+    """One curve for all sites that spent the same after every round, the largest group first."""
     groups: dict[tuple[float, ...], list[str]] = {}
     for each in hospitals:
         groups.setdefault(tuple(each["epsilon_by_round"]), []).append(each["name"])
@@ -92,7 +92,7 @@ def _curves(hospitals: Sequence[Mapping[str, Any]], party: str) -> list[Curve]:
 
 
 def _cumulative(hospitals: Sequence[Mapping[str, Any]]) -> list[float]:
-    """The most that any hospital's patients had spent after each round."""
+    """The most that any site's patients had spent after each round."""
     longest = max(len(each["epsilon_by_round"]) for each in hospitals)
     return [
         max(each["epsilon_by_round"][index] for each in hospitals if len(each["epsilon_by_round"]) > index)

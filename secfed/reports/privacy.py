@@ -168,7 +168,7 @@ def _noise_as_run(study: Study, rounds: Sequence[Mapping[str, Any]]) -> dict[str
 
 
 def _hospital(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """One hospital's account, and what all studies of its population come to."""
+    """One site's account, and what all studies of its population come to."""
     kept = (
         "name",
         "patients_nominal",

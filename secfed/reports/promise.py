@@ -101,7 +101,7 @@ def _weaker(study: Study, risk: Risk) -> list[str]:
     if risk.epsilon_at_hospitals:
         two, three = (rounded_up(risk.epsilon_at_hospitals[count - 1][1], 2) for count in (2, 3))
         rows.append(
-            f"If {unit} is at two hospitals of this study: epsilon {two}, and the best test is right for at most "
+            f"If {unit} is at two sites of this study: epsilon {two}, and the best test is right for at most "
             f"{percent(risk.best_test_at_two)}; at three: epsilon {three}."
         )
     if risk.failing:  # it depends on the others at all
@@ -110,7 +110,7 @@ def _weaker(study: Study, risk: Risk) -> list[str]:
         rows.append(f"If {against}: {_figure(risk.epsilon_of_failing(more))}.")
         if risk.epsilon_at_two_one_more_failing is not None:
             rows.append(
-                f"If {unit} is at two hospitals and {in_words(more)} {party}s do so: "
+                f"If {unit} is at two sites and {in_words(more)} {party}s do so: "
                 f"{_figure(risk.epsilon_at_two_one_more_failing)}."
             )
     rows.append(study.mechanism.for_a_change(rounded_up(risk.epsilon, 2), rounded_up(risk.epsilon_replace_one, 2)))

@@ -65,17 +65,17 @@ class Risk:
     best_test: float
     """How often the best test is right at most, in a group of which half took part."""
     best_test_at_two: float
-    """The same for a patient at two hospitals of the study; as `best_test` where the unit is the node."""
+    """The same for a patient at two sites of the study; as `best_test` where the unit is the node."""
     gaussian_mu: float
     """No test tells more than one for N(0, 1) against N(mu, 1) does, up to the training's delta; infinite if none."""
     epsilon_at_hospitals: tuple[tuple[int, float], ...]
-    """(k, epsilon) for a patient whose records lie at k hospitals of the study, infinite likewise; empty where the unit
+    """(k, epsilon) for a patient whose records lie at k sites of the study, infinite likewise; empty where the unit
     is the node."""
     failing: tuple[FailingNodes, ...]
     """Epsilon against nodes of the smallest round that leak their noise or add none; empty in local mode, where it does
     not depend on them."""
     epsilon_at_two_one_more_failing: float | None
-    """For a patient at two hospitals, against one failing node more than the study allows for; None where either does
+    """For a patient at two sites, against one failing node more than the study allows for; None where either does
     not apply."""
 
     def epsilon_of_failing(self, count: int) -> float:

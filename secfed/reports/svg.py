@@ -22,7 +22,7 @@ _CLASSES = 4
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Cumulative epsilon of one or more hospitals."""
+    """Cumulative epsilon of one or more sites."""
 
     label: str
     values: tuple[float, ...]
@@ -33,7 +33,7 @@ def epsilon_plot(curves: Sequence[Curve], budgets: Sequence[float], rounds: int)
     """An SVG element with one stepped line a curve and one dashed line a budget.
 
     Args:
-        curves: hospitals with the same figures should be one curve.
+        curves: sites with the same figures should be one curve.
         budgets: the distinct epsilon budgets.
         rounds: planned rounds; the width of the picture.
     """

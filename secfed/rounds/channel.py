@@ -136,4 +136,4 @@ class Channel(Protocol):
 
 
 ATTEMPTS_MAX: Final = 3
-"""Rounds that a node joins on one state: repeated rounds with other survivors would single out one hospital."""
+"""Rounds that a node joins on one state: repeated rounds with other survivors would single out one site."""

@@ -101,7 +101,7 @@ class RoundClosed(Event):
     roster: int
     seconds: float
     epsilon: float
-    """Spent so far at every hospital that took part in all rounds, at nominal noise."""
+    """Spent so far at every site that took part in all rounds, at nominal noise."""
 
 
 @dataclass(frozen=True, slots=True)

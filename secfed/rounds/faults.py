@@ -2,7 +2,7 @@
 
 A node complains of what it finds at a peer; the coordinator adds what the aggregator finds, and hands all of it to
 every node with the next opening and with the closing of the study. What this is worth, and why nothing in the protocol
-follows from it: `protocols.complaints`. Owners read it as what it is, a signed word of a hospital or the bare word of
+follows from it: `protocols.complaints`. Owners read it as what it is, a signed word of a site or the bare word of
 the aggregator, in texts that are made here, from codes.
 """
 
@@ -111,7 +111,7 @@ class NodeClaims:
         accused = self._name(complaint.accused)
         self._tell_owner(
             f"round {round_number}: this node left, because {accused} {_DID[FaultKind(complaint.kind)]}, and told the "
-            f"other hospitals so: ask {accused} what happened before the next study"
+            f"other sites so: ask {accused} what happened before the next study"
         )
         return self._answer
 

@@ -111,7 +111,7 @@ def move(algorithm: Algorithm, state: ModelState, change: Vector, noise: float =
     Args:
         algorithm: the study's, with its figures.
         state: with the moments that this strategy has.
-        change: D of the formulas, shape (D,): the direction in which the hospitals want to go.
+        change: D of the formulas, shape (D,): the direction in which the sites want to go.
         noise: the variance of the noise in each element of it, for the strategy that takes it out.
 
     Raises:

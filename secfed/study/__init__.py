@@ -1,1 +1,1 @@
-"""The signed document: what is trained, how privately, by whom, and what follows from it alone. No torch."""
+"""The signed study: what is trained, how privately, by whom, and everything that follows from it. No torch."""

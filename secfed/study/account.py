@@ -1,7 +1,7 @@
-"""What a study costs each unit of privacy: its event, its noise, and its epsilon, from the signed figures alone.
+"""What a study costs each unit of privacy: its event, noise and epsilon, from the signed values alone.
 
-The noise multiplier is signed; every hospital checks here, before it reserves anything, that it keeps the promised
-epsilon, with its own accountant.
+The noise multiplier is signed. Before a site reserves anything, it checks here with its own accountant that this noise
+keeps the promised epsilon.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from secfed.files.figures import amount
 from secfed.study.manifest import Study
 
 ACCOUNTANTS_DIFFER = 1e-4
-"""Two versions of an accountant, or two processors, may differ by this part of an epsilon."""
+"""Two versions of an accountant, or two processors, may differ by this fraction of an epsilon."""
 _SURELY_BELOW = 0.99
 """Less than this part of the noise that an estimate asks for is refused without an account, which takes seconds, or all
 memory where there is next to no noise. The estimate is good to a third of a hundredth."""
 _TO_BE_SURE = 1.005
-"""What an estimate is raised by before somebody is told to take it."""
+"""An estimate is raised by this factor before an error recommends it."""
 _NEVER_ENOUGH = 4095.0
-"""An estimate ends at 4096, from which nothing learns."""
+"""Estimates stop at 4096: with so much noise nothing learns."""
 _HUNDREDTH = Decimal("0.01")
 _CURVE_POINTS = 40
 """More rounds than this are accounted for at so many of them, and those between show the figure of the next."""
@@ -45,10 +45,10 @@ def noise_of(study: Study) -> Noise:
 def smallest_noise(study: Study) -> float:
     """The smallest noise multiplier with four decimals that keeps the study's epsilon.
 
-    Where the unit is a node the sampling rate is 1, at which zeroing out costs the same as removing.
+    If the unit is a node, the sampling rate is 1, and then zeroing out costs the same as removing.
 
     Raises:
-        DPError: none does, or the noise takes too much of delta.
+        DPError: no noise keeps it, or the noise takes too much of delta.
     """
     privacy = study.privacy
     return accounting.calibrate(privacy.epsilon, privacy.delta, privacy.sampling_rate, study.steps, noise_of(study))
@@ -58,22 +58,21 @@ def figure_of_record(study: Study) -> float:
     """The study's epsilon at its delta: nominal noise, all planned steps, whoever takes part.
 
     Raises:
-        UserError: the noise is surely below what the study promises, or takes too much of delta.
+        UserError: the noise is clearly too small for the promise, or takes too much of delta.
     """
     if study.privacy.noise_multiplier < _SURELY_BELOW * _about(study):
         raise _too_little(study, "is too little for that")
     try:
         return accounting.event_epsilon(event_of(study), study.privacy.delta, noise_of(study))
     except DPError as error:
-        raise UserError(str(error), "Mend it in the study file; nothing was started") from error
+        raise UserError(str(error), "Fix it in the study file; nothing was started") from error
 
 
 def check_noise(study: Study) -> float:
-    """The study's epsilon by the figure of record, which what it promises is not below.
+    """The study's epsilon by the figure of record; at most what the study promises.
 
     Raises:
-        UserError: the study's noise does not keep what the study promises, takes too much of delta, or no account of
-            it can be made.
+        UserError: the study's noise does not keep its promise, takes too much of delta, or cannot be accounted for.
     """
     found = figure_of_record(study)
     if found > study.privacy.epsilon:
@@ -94,14 +93,14 @@ def _about(study: Study) -> float:
 
 
 def _too_little(study: Study, what: str) -> UserError:
-    """The error that names enough noise: that of the estimate, a little raised."""
+    """The error that recommends a sufficient noise: the estimate, slightly raised."""
     privacy, about = study.privacy, _about(study)
     promise = f"the study promises epsilon {privacy.epsilon:g} at delta {privacy.delta:g}"
     over = f"over {study.steps} steps at a sampling rate of {privacy.sampling_rate:g}"
     if about > _NEVER_ENOUGH:
         return UserError(
-            f"{promise}, and {over} no noise multiplier up to 4096 is enough for that",
-            "Take fewer rounds, a smaller sampling rate, or a larger epsilon; nothing was started",
+            f"{promise}, but {over} no noise multiplier up to 4096 is enough",
+            "Use fewer rounds, a smaller sampling rate, or a larger epsilon; nothing was started",
         )
     enough = math.ceil(about * _TO_BE_SURE * 1000) / 1000
     if enough <= privacy.noise_multiplier:
@@ -113,22 +112,22 @@ def _too_little(study: Study, what: str) -> UserError:
 
 
 def price(study: Study, figure: float) -> Decimal:
-    """What a ledger sets aside for the study: all that its rounds can spend, and no more.
+    """What a ledger reserves for the study: exactly what its rounds can spend.
 
-    That is the figure of record, rounded up to a hundredth. What the study promises stays a ceiling, which the figure
-    is not above (`check_noise`) and the price is not either.
+    That is the figure of record, rounded up to a hundredth. Neither the figure (`check_noise`) nor this price is above
+    what the study promises.
     """
     return min(Decimal(repr(figure)).quantize(_HUNDREDTH, ROUND_CEILING), Decimal(repr(study.privacy.epsilon)))
 
 
 def least_price(study: Study, figure: float) -> Decimal:
-    """The least that a node may have set aside: its accountant may differ in the last digits before it rounds up."""
+    """The least that a node may have reserved: its accountant may differ in the last digits before it rounds up."""
     return price(study, figure * (1 - ACCOUNTANTS_DIFFER))
 
 
 def epsilon_to_spare(study: Study, figure: float) -> str:
-    """In words, where a study promises more than it can spend: the smallest epsilon that it could promise, and the
-    noise that would spend all it promises. Empty where the two agree; takes seconds where they do not."""
+    """A text if the study promises more than it can spend: the smallest epsilon that it could promise, and the noise
+    that would spend all it promises. Empty if the two agree. Takes seconds if they do not."""
     cost, promised = amount(price(study, figure)), amount(Decimal(repr(study.privacy.epsilon)))
     if cost == promised:
         return ""
@@ -140,8 +139,8 @@ def epsilon_to_spare(study: Study, figure: float) -> str:
 
 
 def epsilon_by_round(study: Study) -> tuple[float, ...]:
-    """Nominal epsilon after each round; never falls. The last is the figure of record; those before it err high by a
-    little, because a coarser grid is enough to follow a run."""
+    """Nominal epsilon after each round; never falls. The last value is the figure of record. Earlier values are
+    slightly too high, because a coarser grid is enough to follow a run."""
     rounds, event, delta, noise = study.algorithm.rounds, event_of(study), study.privacy.delta, noise_of(study)
     whole = accounting.event_epsilon(event, delta, noise)
     stride = -(-rounds // _CURVE_POINTS)

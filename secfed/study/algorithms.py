@@ -1,8 +1,8 @@
-"""A study's `[algorithm]` table: how the model moves. One class for each strategy, with the figures that it uses.
+"""A study's `[algorithm]` table: how the model is updated. One class for each strategy, with the values that it uses.
 
-A key that has no effect under the chosen strategy is refused, not ignored: whoever signs a study should be able to take
-every line of it at its word. Defaults are part of what is signed. What the strategies do is in
-`secfed.rounds.strategies`; the proximal term of FedProx is part of local training (`dp.training`).
+A key that has no effect under the chosen strategy is refused, not ignored, so that every line of a signed study means
+something. Defaults are signed, too. `secfed.rounds.strategies` implements the strategies; the proximal term of FedProx
+is part of local training (`dp.training`).
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class LocalTraining(Section):
-    """Several steps at each hospital in a round: `[algorithm.local]`. Private ones in local mode; with `unit = "node"`
-    they are plain, and what they come to is private as a whole."""
+    """Several steps at each site in a round: `[algorithm.local]`. In local mode each step is private. With
+    `unit = "node"` the steps are plain, and the update as a whole is private."""
 
     steps: int = Field(ge=1, le=10_000)
     """Local steps in a round."""
     optimizer: Literal["adam", "sgd"] = "adam"
-    """It starts afresh in every round."""
+    """It starts anew in every round."""
     learning_rate: float = Field(gt=0, le=10)
     """Its step length."""
 
 
 class _Algorithm(Section):
-    """What every strategy needs."""
+    """Keys of every strategy."""
 
     strategy: str
     rounds: int = Field(ge=1, le=100_000)
     local: LocalTraining | None = None
-    """None in distributed mode, unless the unit is a node: there a round is one step of all hospitals together."""
+    """None in distributed mode, where a round is one step of all sites together, unless the unit is a node."""
     physical_batch: int = Field(default=32, ge=1, le=4096)
-    """Records per forward pass, always exactly this many: the rest is padding. With `unit = "node"` those of one local
-    step, and a node that has fewer repeats them."""
+    """Records per forward pass, always exactly this many: the rest is padding. With `unit = "node"` the records of one
+    local step; a node that has fewer repeats them."""
 
     @model_validator(mode="before")
     @classmethod
@@ -47,15 +47,15 @@ class _Algorithm(Section):
 
 
 class FedAvg(_Algorithm):
-    """Federated averaging (McMahan et al. 2017): x moves by the weighted mean D of the hospitals' updates."""
+    """Federated averaging (McMahan et al. 2017): x moves by the weighted mean D of the sites' updates."""
 
     strategy: Literal["fedavg"] = "fedavg"
     local: LocalTraining
 
 
 class FedProx(_Algorithm):
-    """FedAvg whose hospitals are held near the round's start x_t (Li et al. 2020): they train on their own objective
-    plus mu/2 |x - x_t|^2."""
+    """FedAvg that keeps sites near the round's start x_t (Li et al. 2020): each site trains on its own objective plus
+    mu/2 |x - x_t|^2."""
 
     strategy: Literal["fedprox"] = "fedprox"
     local: LocalTraining
@@ -67,7 +67,7 @@ class FedProx(_Algorithm):
         if self.local.steps == 1:
             raise ValueError(
                 "fedprox with local.steps = 1 is fedavg: the first step of a round starts at x_t, where the proximal "
-                "gradient is zero; take more local steps, or strategy fedavg"
+                "gradient is zero; use more local steps, or strategy fedavg"
             )
         return self
 
@@ -75,12 +75,12 @@ class FedProx(_Algorithm):
 class _FedOpt(_Algorithm):
     """An optimiser that runs over the rounds (Reddi et al. 2021).
 
-    What it is given for D: in distributed mode the negative mean gradient, in local mode and with `unit = "node"` the
-    mean update.
+    Its input D is the negative mean gradient in distributed mode, and the mean update in local mode and with
+    `unit = "node"`.
     """
 
     server_learning_rate: float = Field(gt=0, le=100)
-    """eta. The aggregator takes no part in it: every node computes the step itself, from the published sum."""
+    """eta. Every node computes the step itself, from the published sum; the aggregator decides nothing here."""
     beta1: Decay = 0.9
     """Decay of the first moment m from round to round."""
 
@@ -95,7 +95,7 @@ class _Adaptive(_FedOpt):
     """Steps divided by the root of a second moment v (Reddi et al. 2021, algorithm 2)."""
 
     tau: float = Field(default=1e-3, gt=0, le=1)
-    """Added to the root; v starts at its square. The larger, the less the steps adapt."""
+    """Added to the root; v starts at tau^2. A larger tau makes the steps adapt less."""
 
 
 class FedOptAdam(_Adaptive):
@@ -107,23 +107,23 @@ class FedOptAdam(_Adaptive):
 
 
 class FedOptAdamBC(_FedOpt):
-    """Adam that does not take privacy's noise for curvature (DP-AdamBC, Tang, Shpilevskiy and Lecuyer 2024): the
-    variance of the noise, which is public, is taken out of v. In distributed mode only, where D has that noise."""
+    """Adam with a correction for the privacy noise (DP-AdamBC, Tang, Shpilevskiy and Lecuyer 2024): the public variance
+    of the noise is subtracted from v. Only in distributed mode, where D has that noise."""
 
     strategy: Literal["fedopt-adambc"] = "fedopt-adambc"
     beta2: Decay = 0.99
     """Decay of the second moment from round to round."""
     floor: float = Field(gt=0, le=1)
-    """gamma': the second moment counts as at least this. Where D is all noise, v moves by about a tenth of its variance
-    around zero (at beta2 = 0.99): a floor below that makes steps of chance."""
+    """gamma': the smallest value that the second moment counts as. If D is pure noise, v moves around zero by about a
+    tenth of the noise variance (at beta2 = 0.99): a lower floor makes random steps."""
 
 
 class FedOptYogi(_Adaptive):
-    """v moves towards D^2 by steps of (1 - beta2) D^2, however far away it is (FedYogi)."""
+    """v moves towards D^2 in steps of (1 - beta2) D^2, whatever the distance (FedYogi)."""
 
     strategy: Literal["fedopt-yogi"] = "fedopt-yogi"
     beta2: Decay = 0.99
-    """How slowly the second moment follows."""
+    """Decay of the second moment from round to round."""
 
 
 class FedOptAdagrad(_Adaptive):
@@ -163,18 +163,18 @@ Algorithm: TypeAlias = Annotated[
     Discriminator(
         _strategy_of,
         custom_error_type="strategy",
-        custom_error_message=f"strategy is one of {', '.join(STRATEGIES)}",
+        custom_error_message=f"strategy must be one of {', '.join(STRATEGIES)}",
     ),
 ]
 """Any of them, chosen by `strategy`."""
 
 
 _FIGURES = ("mu", "server_learning_rate", "beta1", "beta2", "tau", "floor")
-"""What is a strategy's own, in the order in which people read it."""
+"""The strategies' own values, in the order in which people read them."""
 
 
 def describe(algorithm: Algorithm) -> str:
-    """The strategy and the figures that are its own, for people: `fedprox (mu 0.01)`."""
+    """The strategy and its own values, for people: `fedprox (mu 0.01)`."""
     own = [name for name in _FIGURES if name in type(algorithm).model_fields]
     figures = ", ".join(f"{name.replace('_', ' ')} {getattr(algorithm, name):.12g}" for name in own)
     return f"{algorithm.strategy} ({figures})" if own else algorithm.strategy

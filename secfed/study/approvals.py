@@ -1,7 +1,7 @@
-"""One hospital's approval of a study: a signature over its values and over the bytes of its file, as a file to hand on.
+"""A site's approval of a study, as a file: its signature over the study's values and over the bytes of its file.
 
-A node makes it once its owner has said yes; the organiser gathers one from every node of the roster, checks all of
-them, and writes `signatures.json` (`secfed.reports.folder`).
+A node makes it when its owner approves. The organiser collects one from every node of the roster, checks them all, and
+writes `signatures.json` (`secfed.reports.folder`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Approval(Section):
-    """What the file holds. Nothing in it is secret, and nothing but the signature is to be believed."""
+    """The file's content. Nothing in it is secret. Trust only the signature; the other fields are informative."""
 
     format: int = Field(default=1, ge=1, le=1)
     study_digest: _Digest
@@ -48,14 +48,14 @@ class Approval(Section):
 
 @dataclass(frozen=True, slots=True)
 class StudyFile:
-    """A study and the very bytes that people read."""
+    """A study and the exact bytes that people read."""
 
     study: Study
     data: bytes
 
     @classmethod
     def read(cls, path: Path) -> StudyFile:
-        """Raises UserError when it is no study."""
+        """Raises UserError if the file is not a study."""
         return cls(*read_study_file(path))
 
 
@@ -78,28 +78,28 @@ def approval_text(approval: Approval) -> str:
 
 
 def read_approval(path: Path) -> Approval:
-    """Read an approval; whether it holds is another question.
+    """Read an approval, without checking its signature.
 
     Raises:
-        UserError: the file cannot be read, or is no approval.
+        UserError: the file cannot be read, or is not an approval.
     """
-    step = "Give the approval.json that `secfed node approve` wrote at a hospital"
+    step = "Give the approval.json that `secfed node approve` wrote at a site"
     data = read_at_most(path, _FILE_BYTES_MAX, "the approval", step)
     next_step = "Ask that hospital for the approval.json that `secfed node approve` wrote"
     if len(data) > _FILE_BYTES_MAX:
-        raise UserError(f"{path} is no approval: it is longer than any is", next_step)
+        raise UserError(f"{path} is not an approval: the file is too long", next_step)
     try:
         return Approval.model_validate_json(data)
     except (ValidationError, RecursionError) as error:
         problem = first_problem(error) if isinstance(error, ValidationError) else "nested too deeply"
-        raise UserError(f"{path} is no approval: {problem}", next_step) from error
+        raise UserError(f"{path} is not an approval: {problem}", next_step) from error
 
 
 def gather(file: StudyFile, paths: Sequence[Path]) -> str:
-    """The text of `signatures.json` from one approval of every node of the roster.
+    """The text of `signatures.json`, from one approval of every node of the roster.
 
     Raises:
-        UserError: an approval is not of this study, not by its roster, or missing.
+        UserError: an approval is missing, is for another study, or is not from the roster.
     """
     study, signatures = file.study, dict[str, bytes]()
     for path in paths:
@@ -108,7 +108,7 @@ def gather(file: StudyFile, paths: Sequence[Path]) -> str:
         if entry is None:
             raise UserError(
                 f"{path} was signed with a key that is not on the roster of {study.name}: {approval.identity}",
-                "Leave it out, or have a study with this key on its roster approved",
+                "Leave it out, or put this key on the roster and ask for new approvals",
             )
         if not approval.holds(study, file.data, PublicIdentity(bytes.fromhex(entry.identity))):
             raise UserError(f"{path} is not a valid approval of this study: {_why(approval, file)}", _mend(entry.name))
@@ -116,29 +116,29 @@ def gather(file: StudyFile, paths: Sequence[Path]) -> str:
     missing = [entry.name for entry in study.roster if entry.name not in signatures]
     if missing:
         raise UserError(
-            f"{len(signatures)} of {len(study.roster)} approvals are there; missing: {', '.join(missing)}",
-            "Give one approval.json of every hospital of the roster; nothing was written",
+            f"only {len(signatures)} of {len(study.roster)} approvals are here; missing: {', '.join(missing)}",
+            "Give one approval.json from every site of the roster; nothing was written",
         )
     return signatures_text(study, file.data, [signatures[entry.name] for entry in study.roster])
 
 
 def _why(approval: Approval, file: StudyFile) -> str:
     if approval.study_digest != file.study.digest.hex():
-        return "what its hospital approved has other values"
+        return "the site approved a study with other values"
     if approval.study_file_sha256 != study_file_digest(file.data).hex():
-        return "the values are the same, and the text of the file is not: comments are signed, too"
-    return "its signature is not that key's"
+        return "the values are the same, but the text of the file differs, and comments are signed, too"
+    return "its signature is not from that key"
 
 
 def _mend(name: str) -> str:
-    return f"Send {name} the study as it is now, and have it approved there; `secfed study diff` shows what differs"
+    return f"Send {name} the current study and ask for a new approval; `secfed study diff` shows what differs"
 
 
 SIGNATURES = "signatures.json"
 
 
 def study_file_digest(data: bytes) -> bytes:
-    """SHA-256 of the study's file, comments included: what people read is what was signed."""
+    """SHA-256 of the study's file, comments included: sites sign exactly what people read."""
     return hashlib.sha256(data).digest()
 
 

@@ -1,6 +1,6 @@
-"""The base model that a study pins: where its folder is, and the digest of its files. No torch.
+"""The base model that a study pins: its folder and the digest of its files. No torch.
 
-Who only draws a study up, signs it or checks it need not load the libraries that compute.
+So writing, signing or checking a study does not load the training libraries.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from secfed.study.manifest import Study
 
 
 class ModelError(UserError):
-    """The base model is missing, is not what the study pins, or does not fit the adapter."""
+    """The base model is missing, is not the pinned one, or does not fit the adapter."""
 
 
 def files_digest(folder: Path, names: Sequence[str]) -> str:
-    """SHA-256 over each file's name, length and content, in this order, as `sha256:` and 64 digits."""
+    """SHA-256 over each file's name, length and content, in this order, as `sha256:` and 64 hex digits."""
     state = hashlib.sha256(b"secfed model files v1\0")
     for name in names:
         path = folder / name
@@ -37,17 +37,17 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def resolve_base(name_or_folder: str, relative_to: Path) -> Path:
-    """The folder of a base model: a local one, or else a download of the hub model of this name.
+    """The folder of a base model: a local folder if there is one, else a download from the model hub.
 
     Args:
         name_or_folder: a folder, absolute or relative to `relative_to`, or a hub name such as `owner/model`.
         relative_to: the folder of the study file.
 
     Raises:
-        ModelError: there is no such folder, and no such model within reach.
+        ModelError: there is no such folder, and the hub gave no such model.
     """
     folder = relative_to / name_or_folder
-    with suppress(OSError):  # a name may be longer than a file system has them
+    with suppress(OSError):  # the name may be too long for the file system
         if folder.is_dir():
             return folder
     if not _HUB_NAME.fullmatch(name_or_folder):
@@ -59,20 +59,20 @@ def resolve_base(name_or_folder: str, relative_to: Path) -> Path:
         return Path(snapshot_download(name_or_folder, allow_patterns=list(BASE_FILES)))
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         raise ModelError(
-            f"the base model {name_or_folder} is no local folder and cannot be downloaded ({type(error).__name__})",
-            "Download its folder on a machine that can, and name that folder in model.base",
+            f"the base model {name_or_folder} is not a local folder and cannot be downloaded ({type(error).__name__})",
+            "Download it on a machine with network access, and name the folder in model.base",
         ) from error
 
 
 def base_digest(folder: Path) -> str:
-    """The digest that a study pins: over names, lengths and contents of the files that decide what a model computes.
+    """The digest that a study pins: over names, lengths and contents of the files that decide what the model computes.
 
     Raises:
-        ModelError: there is no config or no safetensors file.
+        ModelError: the folder has no config.json or no safetensors file.
     """
     names = sorted({path.name for pattern in BASE_FILES for path in folder.glob(pattern) if path.is_file()})
     if "config.json" not in names:
-        raise ModelError(f"{folder} is no base model: it has no config.json", "Name a model's folder in model.base")
+        raise ModelError(f"{folder} is not a base model: it has no config.json", "Name a model's folder in model.base")
     if not any(name.endswith(".safetensors") for name in names):
         raise ModelError(
             f"{folder} has no safetensors weights, and pickled weights are never loaded",
@@ -85,31 +85,31 @@ def find_base(study: Study, study_folder: Path) -> Path:
     """The base model's folder, checked against the digest that the study pins.
 
     Raises:
-        ModelError: it is not there, or its files are others than the signed ones.
+        ModelError: the folder is missing, or its files differ from the signed ones.
     """
     base = resolve_base(study.model.base, study_folder)
     found = base_digest(base)
     if found != study.model.digest:
         raise ModelError(
-            f"the base model in {base} is not the one that the study pins: its digest is {found}",
-            "Get the model that the hospitals signed for, or have a new study with this digest signed",
+            f"the base model in {base} differs from the one in the study: its digest is {found}",
+            "Get the model that the sites signed, or ask them to sign a new study with this digest",
         )
     return base
 
 
 def find_base_among(study: Study, models: Path) -> Path:
-    """The base model that the study pins, from a folder of models, by its digest: what its folder is called, there or
-    in the study, does not matter. Nothing is downloaded.
+    """Find the base model that the study pins, by digest, in a folder of models. Folder names do not matter.
+    Nothing is downloaded.
 
     Args:
         study: pins the digest.
-        models: holds a folder for each model; `owner/name` may be two.
+        models: holds a folder for each model, also nested as `owner/name`.
 
     Raises:
-        ModelError: none of them is the signed one.
+        ModelError: none of them is the signed model.
     """
     configs = sorted([*models.glob("*/config.json"), *models.glob("*/*/config.json")])
-    # The folder with the study's name for it first: digests are over gigabytes.
+    # Try the folder with the study's name for the model first: a digest reads gigabytes.
     for folder in sorted((path.parent for path in configs), key=lambda path: path.name != Path(study.model.base).name):
         try:
             if base_digest(folder) == study.model.digest:
@@ -117,6 +117,6 @@ def find_base_among(study: Study, models: Path) -> Path:
         except ModelError:
             continue
     raise ModelError(
-        f"none of {len(configs)} base models in {models} is the one that the study pins, {study.model.digest}",
-        f"Get {study.model.base} from whoever drew up the study, and copy its folder into {models}",
+        f"none of {len(configs)} base models in {models} is the one in the study, {study.model.digest}",
+        f"Get {study.model.base} from the study's organiser, and copy its folder into {models}",
     )

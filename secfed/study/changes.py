@@ -1,7 +1,7 @@
-"""A study is changed, and written again: what `Study.changed` does, so that no value gets in unchecked.
+"""Changes a study and writes it to a file (`Study.changed`). No value gets in unchecked.
 
-A change goes the way that a file goes: it is put into the tables as they would stand in one, and all of it is read as
-if it came from there. What was calibrated for the old values is calibrated for the new ones.
+The changed values go into the study's tables, and the whole is read and checked as if it came from a file. Noise that
+was calibrated for the old values is calibrated again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _KINDS: Mapping[str, tuple[str, Mapping[str, type[Section]]]] = {
     "algorithm": ("strategy", STRATEGIES),
     "privacy": ("mode", MODES),
 }
-"""Tables of which there are several kinds: the key that names one, and what there is."""
+"""Tables with several kinds: the key that names the kind, and all kinds."""
 
 
 def changed(study: Study, changes: Mapping[str, Any]) -> Study:
@@ -39,13 +39,13 @@ def changed(study: Study, changes: Mapping[str, Any]) -> Study:
 
 
 def names_noise(changes: Mapping[str, Any]) -> bool:
-    """Whether a change says itself how much noise there is."""
+    """Whether a change sets the noise itself."""
     table = changes.get("privacy")
     return isinstance(table, Mapping) and table.get("noise_multiplier") is not None
 
 
 def with_changes(study: Study, changes: Mapping[str, Any]) -> Study:
-    """As `Study.changed`, with the noise that is there.
+    """As `Study.changed`, with the noise as it is.
 
     Raises:
         UserError: with everything that is wrong.
@@ -60,37 +60,37 @@ def with_changes(study: Study, changes: Mapping[str, Any]) -> Study:
         text = json.dumps(values, allow_nan=False, default=_table)
     except (TypeError, ValueError, RecursionError) as error:
         raise UserError(
-            f"the change holds a value that a study does not have ({error})", "Use text, numbers, lists and tables only"
+            f"the change holds a value that a study cannot hold ({error})", "Use only text, numbers, lists and tables"
         ) from error
     try:
         return type(study).model_validate_json(text)
     except ValidationError as error:
         found = [place_and_reason(problem) for problem in error.errors()]
         told = [f"{'.'.join(map(str, place))}: {reason}" if place else reason for place, reason in found]
-        raise Problems("the changed study", told, "Mend the change; the study itself is as it was") from error
+        raise Problems("the changed study", told, "Fix the change; the study itself did not change") from error
 
 
 def calibrated(study: Study) -> Study:
     """The study with the smallest noise that keeps its promise.
 
     Raises:
-        UserError: there is none.
+        UserError: no noise keeps it.
     """
     try:
         noise = smallest_noise(study)
     except DPError as error:
         raise UserError(
-            f"no noise keeps what the changed study promises: {error}",
-            "Take fewer rounds, a smaller sampling rate, or a larger epsilon",
+            f"no noise keeps the promise of the changed study: {error}",
+            "Use fewer rounds, a smaller sampling rate, or a larger epsilon",
         ) from error
     return with_changes(study, {"privacy": {"noise_multiplier": noise}})
 
 
 def write_study(study: Study, path: Path) -> None:
-    """Write a study as TOML that loads to the same digest. A file that is there is replaced, whole or not at all.
+    """Write a study as TOML that loads to the same digest. Replaces an existing file completely or not at all.
 
     Raises:
-        UserError: it cannot be written, or would be larger than a study's file may be.
+        UserError: the file cannot be written, or the study is too large for a file.
     """
     data = toml_file(values_of(study)).encode()
     parse_toml(data, path)
@@ -101,7 +101,7 @@ def write_study(study: Study, path: Path) -> None:
 
 
 def values_of(study: Study) -> dict[str, Any]:
-    """The study as a file has it, in what JSON has."""
+    """The study's tables as in a file, in JSON types."""
     found: dict[str, Any] = json.loads(json.dumps(study, default=_table))
     return found
 
@@ -113,7 +113,7 @@ def _table(value: object) -> dict[str, Any]:
 
 
 def _of_its_kind(name: str, table: Mapping[str, Any], change: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What is kept of a table: all of it, or where another kind is asked for, the keys that this kind has, too."""
+    """What stays of a table: all of it, or if its kind changes, the keys that the new kind has, too."""
     chosen_by, kinds = _KINDS.get(name, ("", {}))
     asked = change.get(chosen_by)
     if not isinstance(asked, str) or asked == table[chosen_by] or asked not in kinds:
@@ -134,6 +134,6 @@ def _merged(table: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, An
 
 
 def _promise(study: Study) -> tuple[object, ...]:
-    """Everything that the smallest noise follows from."""
+    """Everything that decides the smallest noise."""
     event = replace(event_of(study), noise_multiplier=1.0)
     return study.privacy.epsilon, study.privacy.delta, event, noise_of(study)

@@ -15,10 +15,10 @@ _ENTRIES_SHOWN = 3
 
 
 def differences(before: Study, after: Study) -> tuple[str, ...]:
-    """One line for each value that differs; none for studies with equal values.
+    """One line for each value that differs. Comments and layout do not count.
 
     Args:
-        before, after: both studies; comments and layout are no values.
+        before, after: both studies.
     """
     values = [study.model_dump(mode="json", exclude={"roster"}) for study in (before, after)]
     lines = [*_in_tables("", values[0], values[1]), *_in_rosters(before.roster, after.roster)]

@@ -1,4 +1,4 @@
-"""A study is drawn up: a commented file to fill in, and its roster, entry by entry."""
+"""Writes a new study: a commented file to fill in, and its roster, entry by entry."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from secfed.study.draft_figures import Known, StudyFigures, figures
 from secfed.study.manifest import PATIENTS_MAX, RosterEntry, Study, first_problem
 
 _MADE_UP = tuple(f"{number:064x}" for number in range(1, 1001))
-"""Identities of nobody: figures can be tried on a roster before there is one."""
+"""Made-up identities, to compute the noise before there is a roster."""
 
 
 def write_draft(path: Path, name: str, base: Path | None, known: Known | None = None) -> None:
-    """Write a study to a new file, with figures that fit together and keep their promise for what is known.
+    """Write a study to a new file, with values that fit together and keep their promise.
 
-    What cannot be known is to be filled in: labels, roster, and without a model its digest and the names of its layers.
+    People fill in the rest: labels, roster, and without a model its digest and the names of its layers.
 
     Args:
         path: the new file.
-        name: the study's.
+        name: the study's name.
         base: the base model's folder.
-        known: how many sites and patients, and which mode; the demo's by default.
+        known: the number of sites and patients, and the mode; the demo's by default.
 
     Raises:
-        UserError: the name is none, the folder no base model, no study fits what is known, or the file exists or
-            cannot be written.
+        UserError: the name or the base model is not valid, no study fits these numbers, or the file exists or cannot
+            be written.
     """
     roster_entry(name, "0" * 64, 1)
     known = checked_known(known or Known())
@@ -56,20 +56,20 @@ def write_draft(path: Path, name: str, base: Path | None, known: Known | None = 
 
 
 def checked_known(known: Known) -> Known:
-    """The same, if there can be a study of so many.
+    """The same values, checked.
 
     Raises:
-        UserError: there cannot.
+        UserError: no study can have so many sites or patients.
     """
     if not (ROSTER_MIN <= known.sites <= ROSTER_MAX and known.patients >= known.sites):
         raise UserError(
-            f"no study has {known.sites} sites with {known.patients} patients together",
-            f"Give --sites from {ROSTER_MIN} to {ROSTER_MAX}, and --patients of all of them together",
+            f"a study cannot have {known.sites} sites with {known.patients} patients in total",
+            f"Give --sites from {ROSTER_MIN} to {ROSTER_MAX}, and --patients for all of them together",
         )
     if known.patients // known.sites > PATIENTS_MAX:
         raise UserError(
-            f"{known.patients} patients at {known.sites} sites are more than {PATIENTS_MAX} at each",
-            "Give --patients of all sites together, roughly",
+            f"{known.patients} patients at {known.sites} sites are more than {PATIENTS_MAX} per site",
+            "Give a rough number for --patients, all sites together",
         )
     return known
 
@@ -89,7 +89,7 @@ def _draft(path: Path, name: str, base: Path | None, known: Known) -> str:
     roster = [
         RosterEntry(name=f"site-{number}", identity=identity, patients=each)
         for number, identity in enumerate(_MADE_UP[: known.sites], start=1)
-    ]  # as many sites as there will be: so the draft's noise keeps its epsilon, too
+    ]  # as many sites as planned, so that the draft's noise keeps its epsilon, too
     return render(
         "secfed.study",
         "study.toml.j2",
@@ -107,16 +107,16 @@ def _draft(path: Path, name: str, base: Path | None, known: Known) -> str:
 
 
 def drawn_up(settings: StudyFigures, name: str, base: str, digest: str, roster: Sequence[RosterEntry]) -> Study:
-    """A study with these figures, whose labels are still to be named, and whose noise is.
+    """A study with these values, with placeholders for labels and noise.
 
     Args:
-        settings: its figures.
+        settings: its values.
         name: its name.
-        base, digest: as `secfed.study.manifest.ModelSection` has them.
-        roster: who takes part.
+        base, digest: as in `secfed.study.manifest.ModelSection`.
+        roster: the sites.
 
     Raises:
-        UserError: they do not fit together.
+        UserError: the values do not fit together.
     """
     text = render(
         "secfed.study",
@@ -135,34 +135,34 @@ def drawn_up(settings: StudyFigures, name: str, base: str, digest: str, roster: 
         return Study.model_validate_json(as_json(parse_toml(text.encode(), Path(name)), Path(name)))
     except ValidationError as error:
         raise UserError(
-            f"no study fits that: {first_problem(error)}", "Mend what it says, or give other figures"
+            f"no valid study has these values: {first_problem(error)}", "Fix this, or give other values"
         ) from error
 
 
 def add_to_roster(path: Path, name: str, identity: str, patients: int) -> PublicIdentity:
-    """Add a hospital to the end of a study's file. Everything that stands in it stays as it is, comments included.
+    """Add a site to the end of a study's file. The rest of the file does not change, comments included.
 
     Args:
         path: a study, finished or not.
-        name, identity, patients: as `secfed.study.manifest.RosterEntry` has them.
+        name, identity, patients: as in `secfed.study.manifest.RosterEntry`.
 
     Returns:
-        The identity, whose fingerprint is to be compared.
+        The identity. People compare its fingerprint.
 
     Raises:
-        UserError: the entry is none, is on the roster already, or the file cannot be added to.
+        UserError: the entry is not valid or already on the roster, or the file cannot be changed.
     """
     entry = roster_entry(name, identity, patients)
-    data = read_at_most(path, TOML_BYTES_MAX, "the study file", "Draw one up with `secfed study init NAME`")
+    data = read_at_most(path, TOML_BYTES_MAX, "the study file", "Write one with `secfed study init NAME`")
     values = parse_toml(data, path)
     if not values:
-        raise UserError(f"{path} is no study: nothing stands in it", "Draw one up with `secfed study init NAME`")
+        raise UserError(f"{path} is not a study: the file is empty", "Write one with `secfed study init NAME`")
     roster = values.get("roster", [])
     for other in roster if isinstance(roster, list) else []:
         if isinstance(other, dict) and (other.get("name") == name or other.get("identity") == identity):
             raise UserError(
-                f"{name}, or its identity, is on the roster of {path} already",
-                "Take the old entry out first if it is to change",
+                f"{name}, or its identity, is already on the roster of {path}",
+                "To change an entry, remove the old one first",
             )
     table = f'[[roster]]\nname = "{name}"\nidentity = "{identity}"\npatients = {patients}\n'
     longer = data.rstrip(b"\n") + b"\n\n" + table.encode()
@@ -173,8 +173,8 @@ def add_to_roster(path: Path, name: str, identity: str, patients: int) -> Public
         fits = False
     if not fits:
         raise UserError(
-            f"{path} has its roster in another form than [[roster]] tables",
-            "Write each of its hospitals as a [[roster]] table, and run the command again",
+            f"the roster in {path} is not written as [[roster]] tables",
+            "Write each site as a [[roster]] table, and run the command again",
         )
     try:
         write_whole(path, longer, stat.S_IMODE(path.stat().st_mode))
@@ -187,12 +187,12 @@ def roster_entry(name: str, identity: str, patients: int) -> RosterEntry:
     """One entry of a roster.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not valid.
     """
     try:
         return RosterEntry(name=name, identity=identity, patients=patients)
     except ValidationError as error:
         raise UserError(
-            f"this is no entry of a roster: {first_problem(error)}",
+            f"invalid roster entry: {first_problem(error)}",
             "Names are small letters, digits and hyphens; an identity is the 64 digits that `secfed node init` printed",
         ) from error

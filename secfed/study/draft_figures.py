@@ -1,6 +1,6 @@
-"""The figures that a study's draft begins with, from what its organiser knows: sites, patients, base model.
+"""First values for a study's draft, from what its organiser knows: sites, patients, base model.
 
-They are where to begin: they fit together, keep their promise, and are the demo's where nothing speaks for others.
+They are a starting point: they fit together and keep the promise. Where nothing decides otherwise, they are the demo's.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from pathlib import Path
 from typing import Literal
 
 _EXPECTED = 480
-"""Patients in a step of all sites together, as in the demo: fewer teach little beside the noise."""
+"""Patients in one step, all sites together, as in the demo. With fewer, noise dominates."""
 _LARGEST_RATE = 0.5
 _TOKENS = 128
-"""Of a record: a short note. Longer ones are cut."""
+"""Tokens per record: a short note. Longer records are cut."""
 _TARGETS = (
     ("query", "key", "value", "attention.output.dense"),
     ("q_lin", "k_lin", "v_lin", "out_lin"),
     ("query_proj", "key_proj", "value_proj"),
     ("q_proj", "k_proj", "v_proj", "o_proj"),
 )
-"""What the linear layers around attention are called in one family of models or another."""
+"""Names of the linear layers around attention, in different families of models."""
 
 
 @dataclass(frozen=True, slots=True)
 class StudyFigures:
-    """The figures that a study's file is rendered from."""
+    """The values that fill in a study's file."""
 
     max_length: int = 20
     rank: int = 8
@@ -36,9 +36,9 @@ class StudyFigures:
     targets: tuple[str, ...] = ("query", "key", "value", "attention.output.dense")
     layers: tuple[int, ...] = (3, 4, 5)
     mode: Literal["distributed", "local"] = "distributed"
-    """Local mode needs no shared noise, and learns less."""
+    """Local mode needs no shared noise, but learns less."""
     steps: int = 40
-    """Private steps: as many rounds in distributed mode."""
+    """Private steps. In distributed mode each is one round."""
     server_learning_rate: float = 0.12
     tau: float = 0.0003
     local_steps: int = 4
@@ -66,20 +66,20 @@ class StudyFigures:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the organiser says."""
+    """What the organiser knows."""
 
     sites: int = 5
     patients: int = 8000
-    """Of all sites together, roughly."""
+    """Roughly, all sites together."""
     mode: Literal["distributed", "local"] = "distributed"
 
 
 def figures(known: Known, base: Path | None) -> StudyFigures:
-    """Figures that fit together for such a study.
+    """Values that fit together for such a study.
 
     Args:
-        known: what its organiser says.
-        base: the base model's folder, checked; its layers are adapted in the upper half.
+        known: what its organiser knows.
+        base: the base model's folder, checked. The upper half of its layers is adapted.
     """
     colluders = 1
     dropouts = max(0, min(known.sites - (known.sites + colluders) // 2 - 1, max(1, known.sites // 5)))
@@ -98,7 +98,7 @@ def figures(known: Known, base: Path | None) -> StudyFigures:
 
 
 def _delta(patients: int) -> float:
-    """A power of ten below 1 / (10 N), with a tenth to spare: rosters say rounded numbers."""
+    """A power of ten below 1 / (10 N), with 10 % margin because roster numbers are rounded."""
     return float(f"1e-{math.ceil(math.log10(11 * patients))}")
 
 
@@ -113,7 +113,7 @@ def _for_base(settings: StudyFigures, base: Path) -> StudyFigures:
 
 
 def _targets(base: Path) -> tuple[str, ...]:
-    """The endings of `_TARGETS` that this model's linear layers have; none where it has none of them."""
+    """The endings in `_TARGETS` that occur in this model's linear layers; may be empty."""
     from safetensors import safe_open
 
     names: list[str] = []

@@ -1,8 +1,8 @@
 """The study: what is trained, on which task, how privately, by whom. Immutable, with one canonical digest.
 
-A study is a TOML file that people read and nodes sign. The digest is over the canonical CBOR of its *values*, so that
-comments and layout do not matter and nothing else is free: an unknown key is refused, every default is part of what is
-signed. No network, no torch. Paths inside are relative to the file.
+A study is a TOML file that people read and nodes sign. The digest is over the canonical CBOR of its *values*. Comments
+and layout do not change the digest; everything else does. Unknown keys are refused, and defaults are signed, too. No
+network, no torch. Paths in the file are relative to it.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from secfed.study.sections import Section
 HexDigest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 PATIENTS_MAX = 10_000_000
-"""Of one organisation."""
+"""The most patients of one organisation."""
 _GIVE_MIN = 5
-"""Of a nominal number, in patients: so that rounding to the next ten always fits."""
+"""The smallest tolerance of a nominal number, in patients: rounding to the next ten always fits."""
 
 
 class ModelSection(Section):
@@ -43,13 +43,13 @@ class ModelSection(Section):
     base: str = Field(min_length=1, max_length=500)
     """A folder relative to the study file, or a hub name."""
     digest: HexDigest
-    """Over the base model's files: every node checks it before it loads them."""
+    """Digest of the base model's files: every node checks it before it loads them."""
     max_length: int = Field(ge=4, le=8192)
-    """Tokens per record, padded and cut to exactly this many."""
+    """Tokens per record; every record is padded or cut to exactly this length."""
 
 
 class TaskSection(Section):
-    """Sequence classification on JSON lines: one record a line, several records a patient."""
+    """Sequence classification on JSON lines: one record per line, several records per patient."""
 
     labels: tuple[str, ...] = Field(min_length=2, max_length=10_000)
     patient_column: str = "patient"
@@ -71,7 +71,7 @@ class LoraSection(Section):
     targets: tuple[str, ...] = Field(min_length=1)
     """Name endings of the linear layers that get an adapter."""
     layers: tuple[int, ...] | None = None
-    """Which transformer layers; all when absent."""
+    """Which transformer layers; all if absent."""
     variant: Literal["ffa", "ab"] = "ffa"
 
 
@@ -84,10 +84,10 @@ class CohortSection(Section):
 
 
 def band_around(nominal: int) -> tuple[int, int]:
-    """The fewest and the most patients that a nominal number may stand for: give or take a tenth, and at least five.
+    """The smallest and largest true count for a nominal number: within 10 %, or within five if that is more.
 
-    A rounded number says about how many there are. With a narrower band a small one would say exactly how many, and
-    one patient more or less would show in whether the hospital takes part.
+    A rounded number says about how many patients there are. With a narrower band a small number would reveal the exact
+    count, and one patient more or less would show in whether the site takes part.
     """
     give = max(_GIVE_MIN, nominal // 10)
     return max(1, nominal - give), nominal + give
@@ -105,8 +105,8 @@ class RosterEntry(Section):
 
     @property
     def patients_band(self) -> tuple[int, int]:
-        """The fewest and the most patients that this node may really have: see `band_around`. Batches and the ring's
-        width are planned for the most."""
+        """The smallest and largest true count of this node: see `band_around`. Batches and the ring's width are planned
+        for the largest."""
         return band_around(self.patients)
 
 
@@ -128,7 +128,7 @@ class Study(Section):
     def _fits_together(self) -> Study:
         apart = (self._check_roster, self._check_sizes, lambda: self.mechanism.check_fits(self.algorithm))
         found = [problem for check in (*apart, self.cohort_rules) if (problem := _problem(check))]
-        if not found:  # what is left needs figures that fit together
+        if not found:  # the remaining checks need values that fit together
             found = [
                 problem
                 for check in (lambda: self.overflow_certificate.ring_bits, self.mechanism.check_noise)
@@ -139,14 +139,14 @@ class Study(Section):
         return self
 
     def _check_roster(self) -> None:
-        """Nobody is on it twice."""
+        """Check that no name and no identity is on the roster twice."""
         for column in ("name", "identity"):
             values = [getattr(entry, column) for entry in self.roster]
             if len(set(values)) != len(values):
                 raise ValueError(f"two nodes of the roster have the same {column}")
 
     def _check_sizes(self) -> None:
-        """Delta is below what publishing one unit in full would take, of all that the roster has."""
+        """Check delta and the nominal numbers: delta is at most 1/(10 N) for the N units of the whole roster."""
         self.mechanism.check_roster()
         who = f"the {self.privacy.protects.value}s of the whole roster together"
         check_delta_for(delta_amount(self.privacy.delta), sum(self.weights), who)
@@ -154,18 +154,18 @@ class Study(Section):
     def changed(self, **changes: Any) -> Study:
         """This study with other values, checked as a whole, with the smallest noise that keeps its promise.
 
-        `study.changed(privacy={"epsilon": 3})` changes one key of a table, `roster=[...]` a whole list, and `None`
-        leaves a key out, so that its default holds. Where `strategy` or `mode` changes, keys that the new kind of table
-        does not have are dropped. The noise stays as it is where nothing changes that it depends on, and where the
-        change itself gives a `noise_multiplier`: `secfed.prepare` refuses one that is too small.
+        `study.changed(privacy={"epsilon": 3})` changes one key of a table, `roster=[...]` replaces a whole list, and
+        `None` removes a key, so its default applies. If `strategy` or `mode` changes, keys that the new kind of table
+        does not have are dropped. The noise stays the same if nothing changes that it depends on, or if the change
+        itself gives a `noise_multiplier`: `secfed.prepare` refuses one that is too small.
 
         Args:
-            changes: by table or key: what is other than in this study.
+            changes: the new values, by table or key.
 
         Raises:
-            UserError: with everything that is wrong, or that no noise keeps the promise.
+            UserError: lists everything that is wrong, or says that no noise keeps the promise.
         """
-        from secfed.study.changes import changed  # stands on this module
+        from secfed.study.changes import changed  # imports this module
 
         return changed(self, changes)
 
@@ -176,7 +176,7 @@ class Study(Section):
 
     @cached_property
     def mechanism(self) -> Mechanism[Any]:
-        """How the study is kept private: every figure and word that depends on its mode."""
+        """How the study is kept private: every figure and text that depends on its mode."""
         return mechanism_of(self)
 
     @cached_property
@@ -190,17 +190,17 @@ class Study(Section):
         return tuple(entry.patients for entry in self.roster)
 
     def expected_units(self, survivors: Sequence[int]) -> float:
-        """q N: so many units are drawn in a step on average, at these nodes, by their nominal numbers."""
+        """q N: the mean number of units drawn in a step at these nodes, by their nominal numbers."""
         return self.privacy.sampling_rate * float(sum(self.weights[node] for node in survivors))
 
     @property
     def party(self) -> str:
-        """What people are told that a member of the roster is: a hospital, unless the unit of privacy is the node."""
+        """What texts call a member of the roster: a site, or a node if the unit of privacy is the node."""
         return self.mechanism.party
 
     @property
     def steps_per_round(self) -> int:
-        """Noised sums in one round: one in distributed mode, however many plain local steps a node makes for it."""
+        """Noised sums in one round. In distributed mode it is one, whatever the number of plain local steps."""
         return self.mechanism.steps_per_round
 
     @property
@@ -239,7 +239,7 @@ class Study(Section):
 
 
 def _problem(check: Callable[[], object]) -> str:
-    """What a check says is wrong; empty if nothing is."""
+    """The problem that a check reports; empty if there is none."""
     try:
         check()
     except (LocalError, ValueError) as error:  # an OutOfRange is one, too
@@ -251,7 +251,7 @@ def load_study(path: Path) -> Study:
     """Read and check a study.
 
     Raises:
-        UserError: the file is missing, too large, no TOML, or says something that a study does not say.
+        UserError: the file is missing, too large, not TOML, or not a valid study.
     """
     return read_study_file(path)[0]
 
@@ -264,7 +264,7 @@ def read_study_file(path: Path) -> tuple[Study, bytes]:
 
 
 def first_problem(error: ValidationError) -> str:
-    """Pydantic's first finding as one line, with the count of the others."""
+    """Pydantic's first finding as one line, with the number of others."""
     problems = error.errors()
     place, reason = place_and_reason(problems[0])
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""

@@ -1,12 +1,12 @@
-"""A study's `[privacy]` table: what each patient is promised, and by which of the two ways it is kept.
+"""A study's `[privacy]` table: what each patient is promised, and in which of two modes.
 
-`distributed`, the default: a round is one step of DP-SGD over the union of all hospitals, or with `unit = "node"` an
-average of what nodes have trained, each of them one unit of privacy. Each adds a share of the noise, and the promise
-holds as long as at most c of them collude, leak their noise, or fail to add it.
-`local`: each hospital adds all the noise of its own training, and the promise holds against everybody else together.
+`distributed`, the default: a round is one step of DP-SGD over the union of all sites, or with `unit = "node"` an
+average of the nodes' own training, where each node is one unit of privacy. Each node adds a share of the noise. The
+promise holds as long as at most c of them collude, leak their noise, or fail to add it.
+`local`: each site adds all the noise of its own training. The promise holds against everybody else together.
 
-The noise multiplier is part of what is signed: every hospital checks that it keeps the promise, and none computes its
-own, so that nobody adds less for having another version of an accountant.
+The noise multiplier is signed. Every site checks that it keeps the promise. No site computes its own, so no site adds
+less noise because its accountant has another version.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from secfed.study.sections import Section, refuse_without_effect
 
 
 class PrivacyTable(Section):
-    """What every mode needs. The mechanism of a mode takes its table (`secfed.study.mechanisms`)."""
+    """Keys of every mode. Each mode's mechanism takes its own table (`secfed.study.mechanisms`)."""
 
     mode: str
     epsilon: float = Field(gt=0, le=100)
     delta: float = Field(gt=0, lt=1)
     noise_multiplier: float = Field(ge=1 / 16, le=4096)
-    """sigma: standard deviation of the noise in units of C. In distributed mode it is the nominal one: what is left of
-    the fewest survivors' noise when c of them give theirs away."""
+    """sigma: standard deviation of the noise in units of C. In distributed mode it is nominal: the noise that remains
+    with the fewest survivors when c of them give theirs away."""
     sampling_rate: float = Field(ge=1e-9, le=1)
-    """q: the chance of every patient to be drawn in a step, the same at every hospital."""
+    """q: the probability that a patient is drawn in a step, the same at every site."""
     clip: float = Field(gt=0, le=1e6)
     """C: the largest L2 norm of one patient's gradient, or of one node's update."""
 
@@ -50,18 +50,18 @@ class PrivacyTable(Section):
 
     @property
     def exact_noise_multiplier(self) -> Fraction:
-        """sigma as it is written in the study."""
+        """sigma exactly as the study writes it."""
         return Fraction(repr(self.noise_multiplier))
 
 
 class LocalPrivacy(PrivacyTable):
-    """Several noised steps at each hospital, then one secure sum of updates in fixed point."""
+    """Several noised steps at each site, then one secure sum of updates in fixed point."""
 
     mode: Literal["local"] = "local"
     bound: float = Field(default=0.25, gt=0, le=1024)
     """An update's elements are cut to [-bound, bound], after the noise."""
     fraction_bits: int = Field(default=18, ge=4, le=40)
-    """They travel as whole numbers, in steps of 2^-fraction_bits."""
+    """They are sent as whole numbers, in steps of 2^-fraction_bits."""
 
     @property
     def protects(self) -> Unit:
@@ -70,33 +70,33 @@ class LocalPrivacy(PrivacyTable):
 
 
 class AdaptiveClip(Section):
-    """The clipping norm follows the gradients, without looking at one (Andrew et al. 2021, algorithm 1).
+    """The clipping norm adapts to the gradients, from noised sums alone (Andrew et al. 2021, algorithm 1).
 
-    Every gradient says in one element more whether it was shortened, and the noised sum of those says how many were:
-    C' = C exp(-learning_rate (fraction not shortened - quantile)).
+    One more element of every gradient says whether it was clipped. The noised sum of these elements gives the fraction:
+    C' = C exp(-learning_rate (fraction not clipped - quantile)).
     """
 
     quantile: float = Field(default=0.5, gt=0, lt=1)
-    """gamma: so many gradients are to be left as they are."""
+    """gamma: the fraction of gradients that should stay unclipped."""
     learning_rate: float = Field(default=0.2, gt=0, le=1)
-    """eta_C: how fast the logarithm of C follows."""
+    """eta_C: how fast the logarithm of C moves."""
     indicator: float = Field(default=0.1, gt=0, le=0.9)
-    """kappa: the element that says so, in units of one vector's largest norm. The gradient has the rest of it:
+    """kappa: the size of that element, in units of one vector's largest norm. The gradient gets the rest:
     sqrt(1 - kappa^2)."""
 
 
 class DistributedPrivacy(PrivacyTable):
-    """One noised sum of all hospitals together."""
+    """One noised sum of all sites together."""
 
     mode: Literal["distributed"] = "distributed"
     unit: Literal["patient", "record", "node"] = "patient"
     """The unit of privacy: a patient with all records, one record in data without patients, or a node with all its
     data, such as a household."""
     records_per_patient: int = Field(default=4, ge=1, le=1000)
-    """G: so many records of a drawn patient enter a step, at most, chosen anew in each."""
+    """G: the most records of a drawn patient in one step, chosen anew in each step."""
     grid: int = Field(default=GRID, ge=2, le=1 << 26)
-    """Steps of the grid in the largest norm of one vector: gradients are whole numbers from the clip on. It stands for
-    C, or with `adaptive_clip` for C / sqrt(1 - kappa^2)."""
+    """Grid steps in the largest norm of one vector: after clipping, gradients are whole numbers. That norm is C, or
+    with `adaptive_clip` C / sqrt(1 - kappa^2)."""
     adaptive_clip: AdaptiveClip | None = None
     """Whether `clip` is only the first C."""
 
@@ -125,7 +125,7 @@ class DistributedPrivacy(PrivacyTable):
         return self
 
     def written(self) -> dict[str, Any]:
-        """Without the keys whose values the unit fixes, and which therefore have no effect in a file."""
+        """Without the keys that the unit fixes: they have no effect in a file."""
         fixed = {"patient": (), "record": ("records_per_patient",), "node": ("records_per_patient", "sampling_rate")}
         return {name: value for name, value in super().written().items() if name not in fixed[self.unit]}
 
@@ -136,12 +136,12 @@ class DistributedPrivacy(PrivacyTable):
 
     @property
     def indicator(self) -> int:
-        """Steps of the grid in the element that says whether a gradient was shortened; 0 where there is none."""
+        """Grid steps in the element that says whether a gradient was clipped; 0 if there is no such element."""
         return 0 if self.adaptive_clip is None else int(Fraction(repr(self.adaptive_clip.indicator)) * self.grid)
 
     @property
     def gradient_grid(self) -> int:
-        """Steps of the grid in C."""
+        """Grid steps in C."""
         return gradient_grid(self.grid, self.indicator)
 
 

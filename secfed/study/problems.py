@@ -1,4 +1,4 @@
-"""What is wrong with a TOML file that a person wrote: all of it at once, each with its line in the file."""
+"""Lists everything that is wrong with a person's TOML file at once, each problem with its line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from secfed.study.mechanisms import MODES
 from secfed.study.sections import WITHOUT_EFFECT
 
 _CHOICES: dict[str, Container[str]] = {"algorithm": STRATEGIES, "privacy": MODES}
-"""Tables of which there are several kinds, and their names."""
+"""Tables with several kinds, and the names of the kinds."""
 _TABLE = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_.-]+)\s*\]\]?")
 _KEY = re.compile(r"\s*([A-Za-z0-9_-]+(?:\s*\.\s*[A-Za-z0-9_-]+)*)\s*=")
 _PASSES_MAX = 3
@@ -28,7 +28,7 @@ AnyTable = TypeVar("AnyTable", bound=BaseModel)
 
 
 def place_and_reason(problem: ErrorDetails) -> tuple[Place, str]:
-    """Where one of pydantic's findings is, as the file has it, and what it is."""
+    """The place of one of pydantic's findings, as in the file, and its reason."""
     place = tuple(problem["loc"])
     if len(place) > 1 and place[1] in _CHOICES.get(str(place[0]), ()):
         place = (place[0], *place[2:])  # pydantic adds what was chosen; the file has no such table
@@ -37,15 +37,15 @@ def place_and_reason(problem: ErrorDetails) -> tuple[Place, str]:
 
 
 def read_table(kind: type[AnyTable], path: Path, data: bytes) -> AnyTable:
-    """What a TOML file of a person's says, checked.
+    """Read and check a person's TOML file.
 
     Args:
-        kind: what it is to be.
+        kind: the expected kind of table.
         path: the file, for errors.
-        data: its bytes, or one more than a file may have.
+        data: its bytes; one more than the limit if the file is too large.
 
     Raises:
-        UserError: it is no TOML, or not of that kind: with everything that is wrong, each with its line.
+        UserError: it is not TOML, or not a table of that kind. Lists every problem with its line.
     """
     values = parse_toml(data, path)
 
@@ -78,15 +78,15 @@ def all_problems(
 ) -> Problems:
     """Everything that is wrong with a file, as one error.
 
-    A table with keys that do not belong is not looked at any further by pydantic. So they are taken out, for the next
-    look only, until nothing new comes to light.
+    Pydantic stops checking a table that has unknown keys. So these keys are removed, only for the next check, until no
+    new problem appears.
 
     Args:
         path: the file.
         data: its bytes.
         values: its table.
-        error: what was found in it.
-        again: looks at such a table anew, and raises ValidationError.
+        error: the first findings.
+        again: checks a table again, and raises ValidationError.
     """
     found: dict[tuple[Place, str], None] = {}
     for _ in range(_PASSES_MAX):
@@ -109,9 +109,9 @@ def all_problems(
 
 
 def lines_of(data: bytes) -> dict[Place, int]:
-    """The line, from 1, of every table and key: by their places, `("roster", 0, "name")` for one in a list of tables.
+    """The line (from 1) of every table and key, by place: `("roster", 0, "name")` for a key in a list of tables.
 
-    For people's eyes: a line of a longer text that looks like a key counts as one.
+    Good enough for people: a line inside a longer text that looks like a key counts as one.
     """
     found: dict[Place, int] = {}
     counts: dict[str, int] = {}
@@ -132,14 +132,14 @@ def lines_of(data: bytes) -> dict[Place, int]:
 
 
 def _as_written(place: Place, values: Mapping[str, Any]) -> Place:
-    """The place without a number that the file does not have: one `[budget]` is read as a list of one."""
+    """The place without an index that the file does not have: a single `[budget]` is read as a list of one."""
     if len(place) > 1 and place[1] == 0 and isinstance(values.get(str(place[0])), dict):
         return (place[0], *place[2:])
     return place
 
 
 def _line(place: Place, lines: Mapping[Place, int]) -> int:
-    """Of the place, or of the nearest table around it that the file has; 0 for the file as a whole."""
+    """The line of the place, or of the nearest table around it in the file; 0 for the whole file."""
     return next((lines[place[:end]] for end in range(len(place), 0, -1) if place[:end] in lines), 0)
 
 
@@ -149,7 +149,7 @@ def _in_words(line: int, place: Place, reason: str) -> str:
 
 
 def _without(values: Mapping[str, Any], details: Sequence[ErrorDetails]) -> tuple[dict[str, Any], bool]:
-    """The same table without the keys that do not belong, and whether there were any."""
+    """The same table without unknown keys, and whether there were any."""
     kept: dict[str, Any] = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
     changed = False
     for problem in details:

@@ -1,6 +1,6 @@
-"""What the tables of a study have in common: an unknown key is refused, and so is one without effect.
+"""Base of a study's tables. They refuse unknown keys and keys without effect.
 
-Whoever signs a study should be able to take every line of it at its word.
+So every line of a study means what it says to the people who sign it.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from pydantic import BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
 
 WITHOUT_EFFECT = "without_effect"
-"""The type of such a finding; its context has the `keys`."""
+"""The error type for keys without effect; its context holds the `keys`."""
 
 
 class Section(BaseModel):
-    """A table of which there is one kind. Values are of the very type that is asked for, and never change."""
+    """Base of all tables: immutable, strict types, no unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     def written(self) -> dict[str, Any]:
-        """The values as a file has them, by key, tables as they are: without those that are absent."""
+        """The values by key, as in a file: tables stay as they are, absent values are left out."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return {name: value for name, value in values.items() if value is not None}
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy. With other values it is checked as if it had been read: pydantic's own takes whatever it is given.
+        """A copy. Changed values are checked as if they came from a file; pydantic's own method checks nothing.
 
         Raises:
-            ValidationError: the values are none of this table, or do not fit together.
+            ValidationError: a value is not valid in this table, or the values do not fit together.
         """
         if update is None:
             return super().model_copy(deep=deep)
@@ -37,16 +37,16 @@ class Section(BaseModel):
 
 
 def refuse_without_effect(values: Any, chosen: type[BaseModel], kinds: Iterable[type[BaseModel]], where: str) -> None:
-    """Refuse keys that another kind of this table has, and the chosen one has not: all of them at once.
+    """Refuse keys that belong to another kind of this table. Reports all of them at once.
 
     Args:
         values: the table as it was read.
         chosen: its kind.
         kinds: all kinds of this table.
-        where: says in which kind the key has no effect.
+        where: for the error: in which kind the key has no effect.
 
     Raises:
-        PydanticCustomError: there is such a key.
+        PydanticCustomError: the table has such a key.
     """
     known = {name for kind in kinds for name in kind.model_fields}
     keys = [name for name in (values if isinstance(values, dict) else ()) if name in known - set(chosen.model_fields)]

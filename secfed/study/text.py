@@ -1,4 +1,4 @@
-"""A study as people read it before they sign: every value that decides something, and who is on the roster."""
+"""A study as people read it before they sign: every value that matters, and the roster."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _LABELS_SHOWN = 8
 
 
 def study_text(study: Study, this_node: int | None = None) -> str:
-    """The study as plain text; what it costs is the privacy plan's matter (`secfed.node.privacy_plan`).
+    """The study as plain text, without its cost: the privacy plan shows that (`secfed.node.privacy_plan`).
 
     Args:
-        study: what is shown.
-        this_node: the reader's place in its roster, if it has one.
+        study: the study to show.
+        this_node: the reader's index in the roster, if the reader is on it.
     """
     lora, task, privacy = study.lora, study.task, study.privacy
     unit = privacy.protects.value
@@ -38,7 +38,7 @@ def study_text(study: Study, this_node: int | None = None) -> str:
             "promise",
             f"epsilon {privacy.epsilon:g} at delta {scientific(privacy.delta)} to each {unit}, {privacy.mode} mode",
         ),
-        ("roster", f"{len(study.roster)} hospitals. Compare the fingerprints by telephone"),
+        ("roster", f"{len(study.roster)} sites. Compare the fingerprints by telephone"),
     ]
     text = [f"study {study.name}", *in_columns(lines)]
     return "\n".join(printable(line) for line in [*text, *_roster(study, this_node)])
@@ -64,11 +64,11 @@ NAME_WIDTH = 14
 
 
 def how_it_is_kept(study: Study, tolerated: int) -> list[tuple[str, str]]:
-    """Noise, sampling and cohort, as lines of a screen.
+    """Noise, sampling and cohort, as lines for a screen.
 
     Args:
         study: gives the figures.
-        tolerated: how many hospitals may drop out of a round.
+        tolerated: how many sites may drop out of a round.
     """
     size = len(study.roster)
     return [
@@ -83,5 +83,5 @@ def how_it_is_kept(study: Study, tolerated: int) -> list[tuple[str, str]]:
 
 
 def in_columns(lines: Sequence[tuple[str, str]]) -> list[str]:
-    """Lines of a screen: a name, and what is said of it."""
+    """Lines for a screen: a name and its text."""
     return [f"  {name:<{NAME_WIDTH}}{text}" for name, text in lines]

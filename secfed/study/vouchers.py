@@ -1,8 +1,7 @@
-"""Who vouches for a statement of the report: five kinds, never mixed, so that nobody takes one for another.
+"""Who vouches for a statement of the report: five kinds that are never mixed.
 
-A reader has to know whether something follows from the files before her, or holds because code was tested elsewhere, or
-because somebody gave a word. What only a person can know is asked of no one yet, unless it is in something signed: then
-the report prints NOT SAID, and not that somebody vouches for it.
+A reader must know whether a statement follows from the run's files, holds because the code was tested, or is a person's
+word. Some things only a person can know. If nobody said such a thing in a signed file, the report prints NOT SAID.
 """
 
 from __future__ import annotations
@@ -11,24 +10,24 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 NOT_SAID = "NOT SAID"
-"""Stands where a person has to vouch, and nothing signed shows that one did."""
+"""Printed where a person has to vouch and no signed file shows that anybody did."""
 RANDOMNESS = "AES-256 and the operating system's random numbers are trusted"
-"""On which all noise rests."""
+"""All noise depends on this."""
 
 
 class Voucher(StrEnum):
     """The five kinds, as the report prints them."""
 
     PROVED = "proved by this run's files"
-    """`secfed verify` derives it again from signatures, receipts, ledgers and sums."""
+    """`secfed verify` computes it again from signatures, receipts, ledgers and sums."""
     TESTED = "tested in the code, not in this run"
-    """Holds where that code ran unchanged."""
+    """Holds if the code ran unchanged."""
     SAID = "said by a person"
     """Only a person can know it."""
     ASSUMED = "assumed"
     """Nothing shows it."""
     COORDINATOR = "word of the coordinator"
-    """Whoever ran the coordinator wrote it down, and nobody else vouches for it."""
+    """The operator of the coordinator wrote it down. Nobody else vouches for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +39,11 @@ class Statement:
     how: str
     """How it is known, or what follows if it is wrong."""
     said: str = ""
-    """Who said it, and in which words; for `Voucher.SAID` alone, and `NOT_SAID` there where nobody did."""
+    """Only for `Voucher.SAID`: who said it, in which words; `NOT_SAID` if nobody did."""
 
     def __post_init__(self) -> None:
         if (self.vouched_by is Voucher.SAID) != bool(self.said):
-            raise ValueError("a statement is said by somebody, or NOT SAID, exactly where a person vouches for it")
+            raise ValueError("`said` belongs to statements that a person vouches for, and to no others")
 
     def as_json(self) -> dict[str, str]:
         """Its row in `report.json`."""
@@ -52,5 +51,5 @@ class Statement:
 
 
 def not_said(statement: str, how: str) -> Statement:
-    """What a person has to vouch for, and nobody was asked."""
+    """A statement that a person has to vouch for, and that nobody was asked about."""
     return Statement(statement, Voucher.SAID, how, NOT_SAID)

@@ -140,7 +140,7 @@ def _signature(text: str) -> bytes:
 def _check_hospitals(summary: dict[str, Any], study: Study, history: History, accounts: Sequence[Account]) -> None:
     hospitals = claim(SUMMARY, summary, "hospitals", list)
     if len(hospitals) != len(study.roster):
-        raise Broken(SUMMARY, "its hospitals are not the roster")
+        raise Broken(SUMMARY, "its sites are not the roster")
     curve = (0.0, *epsilon_by_round(study))
     numbers = [each["number"] for each in summary["rounds"]]
     for index, (each, entry, account) in enumerate(zip(hospitals, study.roster, accounts, strict=True)):

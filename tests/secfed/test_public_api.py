@@ -278,7 +278,7 @@ def test_less_noise_than_the_promise_takes_is_refused_before_the_run(path: Path,
     ("other", "what"),
     [
         ({"privacy": {"epsilon": -1}}, "privacy.epsilon"),
-        ({"sites": {"only": records("s", 20)}}, "no study has 1 sites"),
+        ({"sites": {"only": records("s", 20)}}, "a study cannot have 1 sites"),
         ({"sites": {**WORKSPACE["sites"], "No Name": records("s", 20)}}, "name"),
         ({"labels": ["one", "one"]}, "labels"),
     ],

@@ -56,7 +56,7 @@ def test_a_demo_that_is_stopped_leaves_no_process_and_can_be_started_again(tmp_p
     running.send_signal(number)
     told = "".join(running.communicate(timeout=60))
     assert running.returncode != 0
-    assert "the demo was stopped, and every process of it ended" in told
+    assert "the demo was stopped, and all its processes ended" in told
     assert "Traceback" not in told
     assert left_of(out) == []
     again = demo(out)

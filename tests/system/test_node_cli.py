@@ -236,7 +236,7 @@ def test_approvals_of_all_hospitals_become_the_signatures_of_the_study(cli: Cli,
         assert key.verifies(bytes.fromhex(signatures[entry.name]), APPROVAL_LABEL, study.digest, file)
     code, out, _ = cli("node", "approve", hospitals.study_path, "--home", hospitals.homes[0].path)
     assert code == 0
-    assert "is approved here since" in out
+    assert "was approved here on" in out
 
 
 def test_nobody_at_the_terminal_approves_nothing(
@@ -248,7 +248,7 @@ def test_nobody_at_the_terminal_approves_nothing(
     code, out, error = cli("node", "approve", hospitals.study_path, "--home", home.path)
     assert code == 2
     assert "privacy plan of icd-chapters" in out
-    assert "give --yes" in error
+    assert "add --yes" in error
     assert home.digests() == ()
     assert not (home.path / "ledger.sqlite").exists()
 
@@ -313,8 +313,8 @@ def test_a_study_is_shown_with_what_it_costs_and_refused_where_its_noise_is_too_
 def test_two_studies_are_compared_in_words(cli: Cli, tmp_path: Path, workspace: Path) -> None:
     study, other = workspace / "study.toml", tmp_path / "other.toml"
     other.write_text(study.read_text() + "# words\n")
-    assert cli("study", "diff", study, study)[1] == "they are the same, byte for byte\n"
-    assert cli("study", "diff", study, other)[1] == "comments or layout differ, no value\n"
+    assert cli("study", "diff", study, study)[1] == "the files are equal, byte for byte\n"
+    assert cli("study", "diff", study, other)[1] == "only comments or layout differ\n"
     edit(other, "clip = 1.0", "clip = 2.0")
     assert cli("study", "diff", study, other)[1] == "privacy.clip: 1.0 before, 2.0 now\n"
     told = json.loads(cli("study", "diff", study, other, "--json")[1])

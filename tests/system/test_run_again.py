@@ -92,7 +92,7 @@ def test_a_run_that_was_cut_short_goes_on_with_the_same_command(
     assert status == (-signal.SIGKILL if by == signal.SIGKILL else 2)
     if by == signal.SIGINT:
         assert before[-1]["event"] == "error"
-        assert "goes on after its last round" in before[-1]["text"]
+        assert "continues after the last round" in before[-1]["text"]
     assert verify_folder(out).problem is not None  # it has not ended
     events, summary = again(workspace, out)
     (going_on,) = [each["text"] for each in events if each["event"] == "note" and "going on" in each["text"]]

@@ -60,7 +60,7 @@ def test_nothing_starts_before_somebody_has_confirmed_the_privacy_plan(
     assert exit_code(monkeypatch, *arguments) == 2  # nobody at a terminal
     said = capsys.readouterr()
     assert "privacy plan of icd-chapters" in said.out
-    assert "give --yes" in said.err
+    assert "add --yes" in said.err
     monkeypatch.setattr("secfed.cli.run._ask", lambda: False)
     assert exit_code(monkeypatch, *arguments) == 2
     assert "the plan was not confirmed. Nothing was started" in capsys.readouterr().err

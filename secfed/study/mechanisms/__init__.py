@@ -1,7 +1,7 @@
-"""The ways in which a study is kept private: one class each, and here the list of them.
+"""The modes of privacy: one class each, and the list of them.
 
-A new mode is one file beside these: its `[privacy]` table, unless it takes one that is there, and its `Mechanism`. It
-becomes one that studies can ask for by its line in `MECHANISMS`.
+A new mode is one more file here, with its `Mechanism` and its `[privacy]` table (or an existing table). A line in
+`MECHANISMS` makes it available to studies.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from secfed.study.manifest import Study
 
 MECHANISMS: tuple[type[Mechanism[Any]], ...] = (LocalSteps, SharedStep, NodeUpdate)
-"""All of them. Each legal table of a study is taken by exactly one."""
+"""All mechanisms. Exactly one of them takes each valid `[privacy]` table."""
 
 
 def _modes(kinds: Iterable[type[Mechanism[Any]]]) -> dict[str, type[PrivacyTable]]:
@@ -29,11 +29,11 @@ def _modes(kinds: Iterable[type[Mechanism[Any]]]) -> dict[str, type[PrivacyTable
 
 
 MODES = _modes(MECHANISMS)
-"""The tables by the mode that they are for, as a study names it."""
+"""The tables by the mode's name in a study."""
 
 
 def mechanism_of(study: Study) -> Mechanism[Any]:
-    """How this study is kept private."""
+    """The mechanism of this study."""
     (kind,) = (each for each in MECHANISMS if each.takes(study.privacy))
     return kind(study, study.privacy)
 
@@ -51,7 +51,9 @@ def tables(kinds: Iterable[type[Mechanism[Any]]]) -> Any:
     modes = _modes(kinds)
     return Annotated[
         Union[tuple(Annotated[table, Tag(name)] for name, table in modes.items())],  # noqa: UP007
-        Discriminator(_mode_of, custom_error_type="mode", custom_error_message=f"mode is one of {', '.join(modes)}"),
+        Discriminator(
+            _mode_of, custom_error_type="mode", custom_error_message=f"mode must be one of {', '.join(modes)}"
+        ),
     ]
 
 
@@ -59,5 +61,4 @@ if TYPE_CHECKING:
     Privacy: TypeAlias = PrivacyTable
 else:
     Privacy = tables(MECHANISMS)
-"""Any of the tables. To a type checker it has what they have in common and no more: what is a mode's own is its
-mechanism's."""
+"""Any of the tables. Type checkers see only their common keys; a mode's own keys belong to its mechanism."""

@@ -1,10 +1,10 @@
-"""What a mode of privacy has to say of itself: every figure that depends on it, and every word
-(`secfed.study.mechanisms.words`).
+"""The interface of a privacy mode: every figure that depends on the mode. Its texts are in
+`secfed.study.mechanisms.words`.
 
-Whoever needs to know how a study is kept private asks `study.mechanism`, and never in which mode it is. Figures that
-training gets are made in `plan`, the one place where they change hands: a figure that is lost there is lost without a
-trace, because half the noise trains as well, and its report looks as ever. So each plan is made in one expression,
-every field by name, and `tests/secfed/study/test_plans.py` computes each field from the study's text by itself.
+Code asks `study.mechanism` how a study is kept private, and never which mode it is in. `plan` makes all figures for
+training. An error there would stay unnoticed: half the noise trains as well, and the report looks the same. So each
+plan is one expression with every field by name, and `tests/secfed/study/test_plans.py` computes each field again from
+the study's text.
 
 No torch.
 """
@@ -37,50 +37,50 @@ class Mechanism(Words[Table]):
 
     @abstractmethod
     def check_fits(self, algorithm: Algorithm) -> None:
-        """Refuse what has no effect here, and what is missing.
+        """Refuse a figure, table or strategy that has no effect in this mode, and one that is missing.
 
         Raises:
-            ValueError: there is such a figure, table or strategy.
+            ValueError: there is one.
         """
 
     def check_roster(self) -> None:
-        """Refuse nominal numbers that mean nothing here.
+        """Refuse nominal numbers that are meaningless in this mode.
 
         Raises:
             ValueError: there is one.
         """
 
     def check_noise(self) -> None:
-        """The sampler can draw a node's noise.
+        """Check that the sampler can draw a node's noise.
 
         Raises:
             OutOfRange: it cannot.
         """
 
     def check_size(self, name: str, patients: Mapping[str, Sequence[object]]) -> None:
-        """A node has about as many units as the roster says: what is planned for the nominal number must suffice.
+        """Check that a node has about as many units as the roster says: plans made for that number must suffice.
 
         Args:
-            name: the node's.
+            name: the node's name.
             patients: its records by patient.
 
         Raises:
-            UserError: it has fewer or more.
+            UserError: it has too few or too many.
         """
         if self.by_record and any(len(own) > 1 for own in patients.values()):
             raise UserError(
-                f"the study protects single records, and {name} has patients with several: what they would spend is "
-                "more than the study says, and the budget is the patients'",
-                'Have a study with privacy.unit = "patient" signed; "record" is for data in which every record has a '
-                "patient id of its own",
+                f"the study protects single records, but {name} has patients with several: such a patient would "
+                "spend more than the study says, and budgets protect patients",
+                'Use a study with privacy.unit = "patient"; "record" is for data in which every record has its own '
+                "patient id",
             )
         entry = self.study.roster[self.study.index_of(name)]
         found, (fewest, most) = sum(len(own) if self.by_record else 1 for own in patients.values()), entry.patients_band
         if not fewest <= found <= most:
             raise UserError(
-                f"{name} has {found} {self.unit}s, and the study's roster says {entry.patients}: from {fewest} to "
-                f"{most} would do. This is told here and to nobody else",
-                "Use the data that the study means, or have a study with another rounded number signed",
+                f"{name} has {found} {self.unit}s, and the study's roster says {entry.patients}; allowed: {fewest} to "
+                f"{most}. This count is shown only here",
+                "Use the data that the study was made for, or ask for a study with another rounded number",
             )
 
     # What is done.
@@ -96,7 +96,7 @@ class Mechanism(Words[Table]):
 
         Args:
             index: its place.
-            clip: C of the state that the round starts from, where it adapts; the study's by default.
+            clip: C of the state from which the round starts, if it adapts; the study's C by default.
         """
 
     @abstractmethod
@@ -104,22 +104,22 @@ class Mechanism(Words[Table]):
         """How many steps of progress the node at this place reports in one round."""
 
     def upload(self, trained: NDArray[Any], index: int) -> NDArray[np.int64]:
-        """What training gave, as the whole numbers that the node at this place uploads."""
+        """The result of training, as the whole numbers that the node at this place uploads."""
         return trained
 
     @property
     def adaptive_clip(self) -> AdaptiveClip | None:
-        """How the clipping norm follows the sums, if it does."""
+        """How the clipping norm adapts to the sums; None if it does not."""
         return None
 
     @property
     def indicator(self) -> int:
-        """Steps of the grid in the element that says whether something was shortened; 0 where there is none."""
+        """Grid steps in the element that says whether something was clipped; 0 if there is no such element."""
         return 0
 
     @property
     def elements_beside_gradient(self) -> int:
-        """A node's vector is so much longer than the trained parameters: 1 where the clipping norm adapts."""
+        """How many elements a node's vector has beside the trained parameters: 1 if the clipping norm adapts."""
         return int(self.adaptive_clip is not None)
 
     @property
@@ -129,25 +129,25 @@ class Mechanism(Words[Table]):
 
     @property
     def noise_tail(self) -> int:
-        """No element of one node's noise is larger, but with a probability of 2^-40 for the whole study."""
+        """A bound on every element of one node's noise; exceeded with probability at most 2^-40 in the whole study."""
         return 0
 
     @abstractmethod
     def mean_change(
         self, total: NDArray[np.int64], survivors: Sequence[int], clip: float | None = None
     ) -> NDArray[np.float64]:
-        """D of the strategies: the direction in which the survivors' patients want to go, of shape (D,).
+        """D of the strategies: the direction that the survivors' sum gives, of shape (D,).
 
-        Only what IEEE 754 fixes to the last bit may occur (`secfed.rounds.strategies`).
+        Only operations that IEEE 754 fixes to the last bit are allowed (`secfed.rounds.strategies`).
 
         Args:
             total: the published sum, of shape (D,).
-            survivors: U3; the denominator follows from it, and nothing about weights is sent.
-            clip: C of the step, where it adapts; the study's by default.
+            survivors: U3; it gives the denominator, and no weights are sent.
+            clip: C of the step, if it adapts; the study's C by default.
         """
 
     def noise_variance(self, survivors: Sequence[int], clip: float | None = None) -> float:
-        """Phi: the variance of the noise in one element of D, as far as the sum is noised; public."""
+        """Phi: the public variance of the noise in one element of D; 0 if the sum has no noise of its own."""
         return 0.0
 
     # What is accounted for.
@@ -164,11 +164,11 @@ class Mechanism(Words[Table]):
         """How noise is made."""
 
     def noise_as_run(self, survivors: int) -> float:
-        """The noise multiplier of a sum of so many, when c of them give theirs away."""
+        """The noise multiplier of a sum of this many survivors when c of them give their noise away."""
         return self.privacy.noise_multiplier
 
     def analysed(self) -> tuple[str, str]:
-        """The mechanism that is accounted for, and what it releases."""
+        """The mechanism that the accountant analyses, and what it releases."""
         event = self.event
         gaussian = f"Gaussian noise σ = {event.noise_multiplier:g}"
         return (

@@ -1,6 +1,6 @@
-"""Local mode: several noised steps at each hospital, then one secure sum of their updates in fixed point.
+"""Local mode: several noised steps at each site, then one secure sum of their updates in fixed point.
 
-Each hospital adds all the noise of its own training, so that the promise holds against everybody else together.
+Each site adds all the noise of its own training, so the promise holds against everybody else together.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from secfed.study.vouchers import RANDOMNESS, Statement, Voucher
 
 
 class LocalSteps(Mechanism[LocalPrivacy]):
-    """Private steps at each hospital by itself."""
+    """Private steps at each site by itself."""
 
     table = LocalPrivacy
     units = frozenset({Unit.PATIENT})
@@ -33,8 +33,8 @@ class LocalSteps(Mechanism[LocalPrivacy]):
         _local(algorithm)
         if isinstance(algorithm, FedOptAdamBC):
             raise ValueError(
-                "fedopt-adambc takes the noise of a sum of gradients out of its second moment, and in local mode there "
-                "is none: take fedopt-adam"
+                "fedopt-adambc subtracts the noise of a sum of gradients from its second moment, and local mode has no "
+                "such noise: use fedopt-adam"
             )
 
     @property
@@ -76,7 +76,7 @@ class LocalSteps(Mechanism[LocalPrivacy]):
 
     @cached_property
     def largest_input(self) -> int:
-        """The noise is in the update before it is cut to its bound, so that this is all."""
+        """The update is cut to its bound after the noise is added, so there is no more."""
         return max(self.study.weights) * self.fixed_point.limit
 
     def mean_change(
@@ -91,11 +91,11 @@ class LocalSteps(Mechanism[LocalPrivacy]):
 
     @property
     def against_in_short(self) -> str:
-        return "against everybody outside the own hospital"
+        return "against everybody outside the patient's own site"
 
     @property
     def noise_in_short(self) -> str:
-        return f"sigma = {self.privacy.noise_multiplier:g} C in every local step of every hospital"
+        return f"sigma = {self.privacy.noise_multiplier:g} C in every local step of every site"
 
     def parameter_rows(self) -> list[Row]:
         study, algorithm, point = self.study, self.study.algorithm, self.fixed_point
@@ -105,7 +105,7 @@ class LocalSteps(Mechanism[LocalPrivacy]):
                 "Noise multiplier",
                 "σ",
                 f"{self.privacy.noise_multiplier:g}",
-                "standard deviation of the noise each hospital adds to every sum of gradients, in units of C",
+                "standard deviation of the noise each site adds to every sum of gradients, in units of C",
             ),
             (
                 "Private steps",
@@ -141,7 +141,7 @@ class LocalSteps(Mechanism[LocalPrivacy]):
         weight, limit = max(self.study.weights), self.fixed_point.limit
         return (
             "The sum cannot wrap, whoever takes part",
-            f"{len(self.study.roster)} hospitals × weight {weight} × element {limit}",
+            f"{len(self.study.roster)} sites × weight {weight} × element {limit}",
         )
 
     @property
@@ -156,10 +156,10 @@ class LocalSteps(Mechanism[LocalPrivacy]):
 
     def against(self, durations: str) -> tuple[str, str]:
         return (
-            "everybody outside the patient's own hospital: the public, the aggregator, and all other hospitals "
+            "everybody outside the patient's own site: the public, the aggregator, and all other sites "
             f"together; {durations}",
-            "Each hospital adds enough noise on its own, so that this does not depend on secure aggregation, nor on "
-            "how any other party behaves. Secure aggregation hides each hospital's update on top of it.",
+            "Each site adds enough noise on its own, so that this does not depend on secure aggregation, nor on "
+            "how any other party behaves. Secure aggregation hides each site's update on top of it.",
         )
 
     def rests_on_code(self) -> list[Statement]:
@@ -183,19 +183,19 @@ class LocalSteps(Mechanism[LocalPrivacy]):
 
     def most_moved(self, parties: int) -> str:
         return (
-            f"One hospital can move every number by up to {parties} times what the update of the largest honest one "
-            "may do: no limit in practice."
+            f"One site can move every number by up to {parties} times as much as the largest honest site's update: no "
+            "limit in practice."
         )
 
 
 def _local(algorithm: Algorithm) -> LocalTraining:
-    """The table that this mode cannot do without.
+    """The `[algorithm.local]` table, which this mode needs.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the study has none.
     """
     if algorithm.local is None:
         raise ValueError(
-            'with mode = "local" every hospital trains by itself: add [algorithm.local] with steps and learning_rate'
+            'with mode = "local" every site trains by itself: add [algorithm.local] with steps and learning_rate'
         )
     return algorithm.local

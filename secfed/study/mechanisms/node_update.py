@@ -1,7 +1,7 @@
 """Distributed mode where the unit of privacy is a node with all its data, such as a household (DP-FedAvg).
 
-A node trains by itself, without noise; what that comes to is clipped as a whole, and the sum over all nodes is noised.
-Nobody is drawn: everybody sees that a node takes part, so that chance would hide nothing.
+A node trains by itself, without noise. Its whole update is clipped, and the sum over all nodes is noised. Nodes are not
+sampled: everybody sees that a node takes part, so sampling would hide nothing.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from secfed.study.vouchers import Statement, Voucher, not_said
 class NodeUpdate(SharedNoise):
     """The clipped updates of all nodes in one sum, each node one unit of privacy.
 
-    What it gives the strategy for D is their mean over the survivors (McMahan et al. 2018, algorithm 1), all of equal
-    weight. Nothing is drawn, so that no batch overflows.
+    D of the strategy is their mean over the survivors (McMahan et al. 2018, algorithm 1), all of equal weight. Nothing
+    is drawn, so no batch overflows.
     """
 
     units = frozenset({Unit.NODE})
@@ -37,12 +37,12 @@ class NodeUpdate(SharedNoise):
         several = next((entry for entry in self.study.roster if entry.patients != 1), None)
         if several is not None:
             raise ValueError(
-                'with unit = "node" every node is one unit of privacy, whatever is in its data: patients is 1 for '
-                f"each, and {several.name} has {several.patients}"
+                'with unit = "node" every node is one unit of privacy, whatever is in its data: patients must be 1 '
+                f"for each, but {several.name} has {several.patients}"
             )
 
     def check_size(self, name: str, patients: Mapping[str, Sequence[object]]) -> None:
-        """One unit with as many records as it has: nothing is planned by their number."""
+        """One unit with any number of records: nothing is planned by that number."""
 
     def plan(self, index: int, clip: float | None = None) -> NodePlan:
         privacy, algorithm = self.privacy, self.study.algorithm
@@ -76,7 +76,7 @@ class NodeUpdate(SharedNoise):
 
     @property
     def sampling_meaning(self) -> str:
-        return "nodes are not drawn by chance: everybody sees that a node takes part, and that hides nothing"
+        return "nodes are not sampled: everybody sees that a node takes part, so sampling would hide nothing"
 
     def parameter_rows(self) -> list[Row]:
         plan = self.plan(0)
@@ -92,7 +92,7 @@ class NodeUpdate(SharedNoise):
                 "Local steps",
                 "",
                 f"{plan.steps} in a round, of {plan.physical_batch} records",
-                "without noise: what they come to is clipped as a whole; a node with fewer records repeats them",
+                "without noise: the whole update is clipped; a node with fewer records repeats them",
             ),
             ("Local optimiser", "", f"{plan.optimizer}, {plan.learning_rate:g}", "starts afresh in every round"),
             self.grid_row(),
@@ -145,24 +145,24 @@ class NodeUpdate(SharedNoise):
         attendance = Statement(
             "When a node takes part does not depend on what is in its data",
             Voucher.ASSUMED,
-            "attendance is seen by everybody, and the guarantee is for what a node contributes",
+            "everybody sees attendance; the guarantee covers what a node contributes",
         )
         return [*self.rests_on_clip(once), attendance, *self.rests_on_noise()]
 
     @property
     def public_denominators(self) -> str:
-        return "all nodes weigh the same, and how many are in a sum is in its receipt"
+        return "all nodes have the same weight, and a sum's receipt names its nodes"
 
     def rests_on_people(self) -> list[Statement]:
         return [
             not_said(
-                "A node with all its data is what is to be protected",
-                "all people in it are protected together; what somebody pays who is in the data of two nodes is said "
-                "in section 3",
+                "The unit to protect is a node with all its data",
+                "all people in it are protected together; section 3 says what it costs somebody who is in the data of "
+                "two nodes",
             ),
             not_said(
                 "The study's figures were chosen without looking at the nodes' records",
-                "tuning runs on the same nodes have to be booked as studies of their own",
+                "tuning runs on the same nodes must be booked as separate studies",
             ),
         ]
 
@@ -180,14 +180,14 @@ class NodeUpdate(SharedNoise):
             ),
             (
                 "Single people in a node's data",
-                "The people behind one node (a household, say) are protected together. The figure at the top compares "
-                "all of a node's data with zero; whether one person or one event is in it is a change of the data, "
-                f"with an epsilon of at most {exchange}.",
+                "The people behind one node (for example a household) are protected together. The figure at the top "
+                "compares all of a node's data with zero. To add or remove one person or one event is a change of the "
+                f"data, with an epsilon of at most {exchange}.",
             ),
             (
-                "Somebody who is in the data of several nodes",
-                f"They pay at each. What two nodes contribute is hidden together with an epsilon of {exchange} only, "
-                "and what three and more do with a higher one.",
+                "A person who is in the data of several nodes",
+                f"Each node adds to their epsilon. Only an epsilon of {exchange} hides what two nodes contribute "
+                "together; for three or more nodes it is higher.",
             ),
         ]
 
@@ -195,8 +195,8 @@ class NodeUpdate(SharedNoise):
     def who_takes_part(self) -> tuple[str, str]:
         return (
             "That a node takes part, and when",
-            "The nodes' names and their attendance in every round are known to all parties. Hidden is what a node "
-            "contributes. One that stays away because of what is in its data shows that.",
+            "All parties know the nodes' names and their attendance in every round. The guarantee hides what a node "
+            "contributes. A node that stays away because of what is in its data shows that.",
         )
 
     @property
@@ -206,16 +206,16 @@ class NodeUpdate(SharedNoise):
     @property
     def withdrawal(self) -> str:
         return (
-            "Whoever runs the node has to end it, or to take data out of its file, which takes effect when the node "
-            "next starts the job. What was trained, spent and published stays."
+            "The node's operator must stop it, or take data out of its file, which takes effect when the node next "
+            "starts the job. What was trained, spent and published stays."
         )
 
 
 def _local(algorithm: Algorithm) -> LocalTraining:
-    """The table that this mode cannot do without.
+    """The `[algorithm.local]` table, which this mode needs.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the study has none.
     """
     if algorithm.local is None:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What the two ways with shared noise have in common: one noised sum of all parties together in a round.
+"""The common base of the two mechanisms with shared noise: one noised sum of all parties in a round.
 
 Each party adds a share of the noise in whole numbers, and the promise holds as long as at most c of them collude, leak
 their noise, or fail to add it.
@@ -32,20 +32,20 @@ class SharedNoise(Mechanism[DistributedPrivacy]):
 
     table = DistributedPrivacy
     what: ClassVar[str]
-    """What a unit contributes, in a word: it is clipped as a whole."""
+    """The word for what a unit contributes and the mechanism clips as a whole."""
     direction: ClassVar[float]
-    """1 where what is added up points where the model is to go, -1 where it points away."""
+    """1 if the sum points where the model should move, -1 if it points the opposite way."""
     turn: ClassVar[str]
-    """What C may differ in: a step, or a round."""
+    """C may change from one to the next: `step` or `round`."""
     overflow_probability: ClassVar[float] = OVERFLOW_PROBABILITY
-    """The chance of a step in which more units are drawn than a node's padded batches hold."""
+    """The probability that a step draws more units than a node's padded batches hold."""
 
     @property
     def shares(self) -> NoiseShares:
         """How the noise is divided: t is the fewest survivors of any legal round.
 
         Raises:
-            OutOfRange: c is 0, or nobody honest would be left to add noise.
+            OutOfRange: c is 0, or no honest node would be left to add noise.
         """
         return NoiseShares(self.study.cohort_rules().fewest_survivors, self.study.cohort.colluders)
 
@@ -63,8 +63,8 @@ class SharedNoise(Mechanism[DistributedPrivacy]):
         variance = self.share_variance
         if not SMALLEST_VARIANCE <= variance <= LARGEST_VARIANCE:
             raise OutOfRange(
-                f"one node's noise has a variance of {float(variance):.3g} in steps of the grid, and the sampler draws "
-                f"from {float(SMALLEST_VARIANCE):g} to {float(LARGEST_VARIANCE):.3g}: choose another privacy.grid"
+                f"one node's noise has a variance of {float(variance):.3g} in grid steps, but the sampler supports "
+                f"{float(SMALLEST_VARIANCE):g} to {float(LARGEST_VARIANCE):.3g}: choose another privacy.grid"
             )
 
     @property
@@ -116,7 +116,7 @@ class SharedNoise(Mechanism[DistributedPrivacy]):
 
     @property
     def honest_enough(self) -> str:
-        """Up to how much misconduct of others the promise holds."""
+        """How much misconduct of others the promise tolerates."""
         count, party = self.study.cohort.colluders, self.party
         if count == 1:
             return (
@@ -161,14 +161,14 @@ class SharedNoise(Mechanism[DistributedPrivacy]):
                 "Clipping norm",
                 "C",
                 f"{self.privacy.clip:g} at first{moved}",
-                f"{self.longest}; {describe(settings, self.what)}, by published sums alone; the noise is in proportion",
+                f"{self.longest}; {describe(settings, self.what)}, from published sums; noise is proportional to C",
             ),
             (
                 "Clipping indicator",
                 "κ",
                 f"{settings.indicator:g}",
-                f"the element that says whether the {self.what} was shortened, in units of a vector's largest norm: it "
-                f"is clipped and noised together with the {self.what}, which has √(1 - κ²) of that norm",
+                f"the element that says whether the {self.what} was clipped, in units of a vector's largest norm: it "
+                f"is clipped and noised together with the {self.what}, which gets √(1 - κ²) of that norm",
             ),
         ]
 
@@ -180,7 +180,7 @@ class SharedNoise(Mechanism[DistributedPrivacy]):
                 "Noise multiplier, nominal",
                 "σ",
                 f"{sigma:g}",
-                f"standard deviation, in units of C, of what is left of {shares.quorum} {self.party}s' noise when "
+                f"standard deviation, in units of C, of the noise that remains of {shares.quorum} {self.party}s when "
                 f"{shares.colluders} give theirs away",
             ),
             (
@@ -193,7 +193,7 @@ class SharedNoise(Mechanism[DistributedPrivacy]):
         ]
 
     def grid_row(self) -> Row:
-        """The steps in which everything is counted."""
+        """The grid of all whole numbers."""
         return (
             "Grid",
             "",
@@ -202,37 +202,38 @@ class SharedNoise(Mechanism[DistributedPrivacy]):
         )
 
     def largest_in_words(self) -> str:
-        """What the largest input is made of."""
+        """The largest input in words."""
         return f"{self.largest_input // self.privacy.grid} {self.unit}s"
 
     def no_wrap(self) -> tuple[str, str]:
         each = f"({self.largest_in_words()} × {self.privacy.grid} steps + {self.noise_tail} of noise)"
         return (
-            "An overflow, which would spoil the model, has a chance below 1 in 10^12 over the whole study, whoever "
-            "takes part",
+            "An overflow, which would spoil the model, has a probability below 1 in 10^12 over the whole study, "
+            "whoever takes part",
             f"{len(self.study.roster)} {self.party}s × {each}",
         )
 
     @property
     def sampler(self) -> str:
         return (
-            "discrete Gaussian in whole-number arithmetic, from a cryptographic stream under a secret of its own; each "
+            "discrete Gaussian in whole-number arithmetic, from a cryptographic stream under its own secret; each "
             f"number is within a total variation of {SAMPLER_ERROR:.1g} of the exact distribution"
         )
 
     def delta_rows(self, terms: DeltaTerms) -> list[tuple[str, float]]:
         return [
             ("the sampler's distance from the exact distribution", terms.sampler),
-            ("a sum of discrete Gaussians is not quite one", terms.convolution),
-            ("a discrete Gaussian stands for a continuous one", terms.discretisation),
+            ("a sum of discrete Gaussians is not exactly a discrete Gaussian", terms.convolution),
+            ("the account is for a continuous Gaussian, the noise is discrete", terms.discretisation),
         ]
 
     @property
     def room(self) -> str:
         shares = self.shares
         return (
-            f" The figure leaves room for {in_words(shares.colluders)} of the {self.party}s to give noise away: it "
-            f"counts the noise of {in_words(shares.honest)}."
+            f" The figure still holds if {in_words(shares.colluders)} of the {self.party}s "
+            f"{'gives' if shares.colluders == 1 else 'give'} noise away: it counts the noise of "
+            f"{in_words(shares.honest)}."
         )
 
     def against(self, durations: str) -> tuple[str, str]:
@@ -241,8 +242,8 @@ class SharedNoise(Mechanism[DistributedPrivacy]):
             f"the public, the aggregator and the other {party}s, as long as {self.honest_enough}, and nobody breaks "
             f"the cryptography; {durations}",
             f"Every {party} adds a share of the noise, and secure aggregation publishes the noised sum alone. At least "
-            f"{shares.quorum} {party}s are in every sum; the figure counts the noise of {shares.honest} of them. What "
-            "it is when more of them fail is in the table of section 1.",
+            f"{shares.quorum} {party}s are in every sum; the figure counts the noise of {shares.honest} of them. The "
+            "table in section 1 shows the figure when more of them fail.",
         )
 
     def rests_on_noise(self) -> list[Statement]:
@@ -265,7 +266,7 @@ class SharedNoise(Mechanism[DistributedPrivacy]):
         return [
             Statement(f"{nobody} of that {self.turn}, indicator included", Voucher.TESTED, how),
             Statement(
-                "A clipping norm chosen from earlier sums costs nothing more",
+                "A clipping norm that is chosen from earlier sums has no further cost",
                 Voucher.TESTED,
                 f"noise is in proportion to C: in whole numbers every {self.turn} has the same largest norm and the "
                 "same noise",
@@ -280,13 +281,13 @@ class SharedNoise(Mechanism[DistributedPrivacy]):
                 + ("works" if colluders == 1 else "work")
                 + " against the others, or leaks or leaves out noise",
                 Voucher.ASSUMED,
-                "noise is not proven: an organisation's machine cannot be checked from outside; what more failures "
-                "would cost is in section 1",
+                "nobody can check from outside that an organisation's machine adds its noise; section 1 shows what "
+                "more failures would cost",
             ),
             Statement(
                 f"Nobody sees a {party}'s upload without its masks",
                 Voucher.TESTED,
-                "the protocol's promise: specified, attacked in tests and explored exhaustively for small rosters",
+                "the protocol's promise: specified, attacked in tests, and explored exhaustively for small rosters",
             ),
             Statement(
                 "Nobody breaks X25519 and ML-KEM-768 together, AES-256, SHA-256 or Ed25519",

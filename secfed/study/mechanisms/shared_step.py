@@ -1,4 +1,4 @@
-"""Distributed mode over patients or records: a round is one step of DP-SGD over the union of all hospitals."""
+"""Distributed mode over patients or records: a round is one step of DP-SGD over the union of all sites."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from secfed.study.vouchers import Statement, Voucher
 
 
 class SharedStep(SharedNoise):
-    """The clipped gradients of drawn patients, or records, of all hospitals in one sum.
+    """The clipped gradients of drawn patients, or records, of all sites in one sum.
 
-    What it gives the strategy for D is the negative mean gradient of Abadi et al. 2016, algorithm 1.
+    D of the strategy is the negative mean gradient of Abadi et al. 2016, algorithm 1.
     """
 
     units = frozenset({Unit.PATIENT, Unit.RECORD})
@@ -25,9 +25,9 @@ class SharedStep(SharedNoise):
     def check_fits(self, algorithm: Algorithm) -> None:
         if isinstance(algorithm, FedAvg | FedProx):
             raise ValueError(
-                f"{algorithm.strategy} averages local training, and in distributed mode a round is one step of all "
-                'hospitals together: take a fedopt strategy (fedopt-sgd is plain SGD), mode = "local", or unit = '
-                '"node" if each of them is one unit of privacy'
+                f"{algorithm.strategy} averages local training, but in distributed mode a round is one step of all "
+                'sites together: use a fedopt strategy (fedopt-sgd is plain SGD), mode = "local", or unit = '
+                '"node" if each site is one unit of privacy'
             )
         if algorithm.local is not None:
             raise ValueError('[algorithm.local] has no effect in distributed mode, unless unit = "node"; leave it out')
@@ -51,7 +51,7 @@ class SharedStep(SharedNoise):
 
     @cached_property
     def largest_input(self) -> int:
-        """As many patients as fit a step's batches, each a whole gradient long in one direction."""
+        """The most: as many patients as fit a step's batches, each a whole gradient long in one direction."""
         return max(self.plan(index).most_patients for index in range(len(self.study.roster))) * self.privacy.grid
 
     def parameter_rows(self) -> list[Row]:
@@ -62,7 +62,7 @@ class SharedStep(SharedNoise):
                 "Private steps",
                 "T",
                 f"{study.steps}",
-                "one step of all hospitals together in a round, all accounted for",
+                "one step of all sites together in a round, all accounted for",
             ),
             (
                 "Records per drawn patient and step",
@@ -75,7 +75,7 @@ class SharedStep(SharedNoise):
         ]
 
     def strategy_meaning(self) -> str:
-        gradient = "the sum, divided by the public q N of its hospitals, is the gradient; works on published sums only"
+        gradient = "the sum, divided by the public q N of its sites, is the gradient; works on published sums only"
         bias_corrected = isinstance(self.study.algorithm, FedOptAdamBC)
         return f"{gradient}, less the noise's public variance" if bias_corrected else gradient
 
@@ -85,7 +85,7 @@ class SharedStep(SharedNoise):
 
     def rests_on_code(self) -> list[Statement]:
         drawn = Statement(
-            f"Every {self.unit} is drawn by an independent secret coin with the same chance at every hospital",
+            f"Every {self.unit} is drawn by an independent secret coin with the same chance at every site",
             Voucher.TESTED,
             f"the rate is in the signed study; coins are keyed by the {self.unit}; a test removes one and compares "
             "what all others contribute, bit for bit",

@@ -1,6 +1,6 @@
-"""The words in which people read how a study is kept private: on a screen before anything runs, and in the report.
+"""The texts that tell people how a study is kept private: on screen before a run, and in the report.
 
-What a mode does not say otherwise is said here, of hospitals and their patients.
+These are the defaults, for sites and their patients. A mode overrides what differs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Table = TypeVar("Table", bound=PrivacyTable)
 Row: TypeAlias = tuple[str, str, str, str]
-"""Of the report's table of parameters: name, symbol, value, meaning."""
+"""A row of the report's table of parameters: name, symbol, value, meaning."""
 OVERFLOW = "steps in which more are drawn than the padded batches hold"
 
 
@@ -33,24 +33,24 @@ class Costs(Protocol):
 
     @property
     def epsilon_at_hospitals(self) -> tuple[tuple[int, float], ...]:
-        """(k, epsilon) for a patient at k hospitals."""
+        """(k, epsilon) for a patient at k sites."""
 
 
 class Words(ABC, Generic[Table]):
-    """What is said of a mode; its figures are `secfed.study.mechanisms.base.Mechanism`'s."""
+    """The texts of a mode. Its figures are in `secfed.study.mechanisms.base.Mechanism`."""
 
     table: ClassVar[type[PrivacyTable]]
-    """The `[privacy]` table that asks for it."""
+    """The `[privacy]` table that selects this mode."""
     units: ClassVar[frozenset[Unit]]
-    """The units of privacy for which it does."""
-    party: ClassVar[str] = "hospital"
-    """What people are told that a member of the roster is."""
+    """The units of privacy that this mode protects."""
+    party: ClassVar[str] = "site"
+    """What texts call a member of the roster."""
 
     def __init__(self, study: Study, privacy: Table) -> None:
         """
         Args:
             study: gives all figures.
-            privacy: its table.
+            privacy: the study's privacy table.
         """
         self.study = study
         self.privacy = privacy
@@ -67,7 +67,7 @@ class Words(ABC, Generic[Table]):
 
     @property
     def by_record(self) -> bool:
-        """Whether each record is a unit of its own, whosever it is."""
+        """Whether each record is a unit of its own."""
         return self.privacy.protects is Unit.RECORD
 
     # Words on a screen, before anything runs.
@@ -84,13 +84,13 @@ class Words(ABC, Generic[Table]):
 
     @property
     def work_in_short(self) -> tuple[str, str]:
-        """What a round is made of, and how it is bounded: a name, and what is said of it."""
+        """A round's steps and their bounds: a name and its text."""
         sampled = f"q = {self.privacy.sampling_rate:g} in each of T = {self.study.steps} private steps"
         return "sampling", f"{sampled}, {self.clip_in_short}"
 
     @property
     def clip_in_short(self) -> str:
-        """C, and whether it moves."""
+        """C, and whether it adapts."""
         return f"clip C = {self.privacy.clip:g}"
 
     # Words of the report: its parameters (`secfed.reports.mechanism`).
@@ -111,15 +111,15 @@ class Words(ABC, Generic[Table]):
 
     @abstractmethod
     def parameter_rows(self) -> list[Row]:
-        """Noise, steps, batches, grid: what is this mode's own."""
+        """This mode's own parameters: noise, steps, batches, grid."""
 
     @abstractmethod
     def strategy_meaning(self) -> str:
-        """What the strategy does with privacy: nothing, in every case, and why."""
+        """Why the strategy costs no privacy."""
 
     @abstractmethod
     def no_wrap(self) -> tuple[str, str]:
-        """How sure it is that the sum cannot wrap, and the most that it can come to, as a product."""
+        """How certain it is that the sum cannot wrap, and the largest possible sum, as a product."""
 
     @property
     @abstractmethod
@@ -128,7 +128,7 @@ class Words(ABC, Generic[Table]):
 
     @abstractmethod
     def delta_rows(self, terms: DeltaTerms) -> list[tuple[str, float]]:
-        """What is taken off delta, each with its name."""
+        """Each term that is subtracted from delta, with its name."""
 
     # Words of the report: its promise (`secfed.reports.promise`).
 
@@ -136,17 +136,17 @@ class Words(ABC, Generic[Table]):
     def protected(self) -> tuple[str, str]:
         """One unit of privacy, and how far it reaches."""
         if self.by_record:
-            return "one record", "of whomever"
-        return "one patient", "with all records that the hospital holds of that patient"
+            return "one record", "of any person"
+        return "one patient", "with all records that the site holds of that patient"
 
     @property
     def without(self) -> str:
-        """Beside which other data what was published would look nearly the same."""
+        """The other data for which the published results would look nearly the same."""
         return f"without any {self.protected[0]}"
 
     @property
     def whose_promise(self) -> str:
-        """To whom a party's budget promises something."""
+        """The people to whom a party's budget promises something."""
         return "the patients of"
 
     @property
@@ -158,18 +158,18 @@ class Words(ABC, Generic[Table]):
         """What a change of data costs beside the promise, both as figures for people."""
         says = "what it says" if self.by_record else "what a record says"
         return (
-            f"The promise of {promised} is for taking part or not; for {says} (a changed diagnosis) it is {exchange}."
+            f"The promise of {promised} covers taking part or not; for {says} (a changed diagnosis) it is {exchange}."
         )
 
     @property
     def room(self) -> str:
-        """How much noise the figure leaves for others to give away; empty where it depends on nobody's."""
+        """How much of the parties' noise the figure does not need; empty if it needs no other party's noise."""
         return ""
 
     @abstractmethod
     def against(self, durations: str) -> tuple[str, str]:
-        """Against whom the figure holds in a federation, and why; `durations` says at how many uploads were held
-        back."""
+        """Against whom the figure holds in a federation, and why. `durations` says at how many parties uploads were
+        held back."""
 
     # Words of the report: what the promise rests on (`secfed.reports.rests_on`), and what it leaves out
     # (`secfed.reports.caveats`).
@@ -180,35 +180,35 @@ class Words(ABC, Generic[Table]):
 
     @property
     def public_denominators(self) -> str:
-        """How it is known that denominators and weights are public."""
+        """Why denominators and weights are public."""
         return "they are in the signed study"
 
     def rests_on_people(self) -> list[Statement]:
         """What only people can know."""
         unit = self.unit
         one = not_said(
-            "One patient is one patient id, at one hospital",
-            "each hospital knows its own ids; what it costs otherwise is said at the top",
+            "One patient is one patient id, at one site",
+            "each site knows its own ids; the top of this report says what the other cases cost",
         )
         if self.by_record:
             one = not_said(
-                "One record is what is to be protected",
-                "somebody who is in several records is not protected as a person",
+                "The unit to protect is one record",
+                "a person with several records is not protected as a person",
             )
         return [
             one,
             not_said(
                 "The study's figures were chosen without looking at the patients' records",
-                "tuning runs on the same patients have to be booked as studies of their own",
+                "tuning runs on the same patients must be booked as separate studies",
             ),
             not_said(
                 f"The nominal numbers of {unit}s reveal nothing about one {unit}",
-                "they are public, and a person has to have rounded them; a node checks only that its own is near",
+                "they are public, and a person must have rounded them; a node only checks that its own is near",
             ),
         ]
 
     def rests_on_others(self) -> list[Statement]:
-        """What the claim against the aggregator and the other parties needs besides."""
+        """What the claim against the aggregator and the other parties also needs."""
         return []
 
     @property
@@ -217,7 +217,7 @@ class Words(ABC, Generic[Table]):
         return "staff"
 
     def people_not_covered(self, costs: Costs) -> list[tuple[str, str]]:
-        """Whom the guarantee does not cover, or otherwise than it seems."""
+        """People whom the guarantee does not cover, or covers less than it seems."""
         at = dict(costs.epsilon_at_hospitals)
         return [
             (
@@ -226,12 +226,12 @@ class Words(ABC, Generic[Table]):
             ),
             (
                 "Other people named in the records",
-                "A record is protected for the patient under whose id it is filed. A relative or a doctor who is "
-                "mentioned in many records is not protected by it.",
+                "A record is protected for the patient whose id it carries. A relative or a doctor whom many records "
+                "mention is not protected.",
             ),
             (
-                "Patients known to several hospitals, or under several ids",
-                f"Their epsilon is higher: {rounded_up(at[2], 2)} with records at two hospitals, "
+                "Patients known to several sites, or under several ids",
+                f"Their epsilon is higher: {rounded_up(at[2], 2)} with records at two sites, "
                 f"{rounded_up(at[3], 2)} at three.",
             ),
         ]
@@ -241,7 +241,7 @@ class Words(ABC, Generic[Table]):
         """What is known of a party."""
         return (
             "Who takes part, and when",
-            "The hospitals' names, their nominal numbers of patients and their attendance are known to all parties.",
+            "The sites' names, their nominal numbers of patients and their attendance are known to all parties.",
         )
 
     @property
@@ -257,16 +257,16 @@ class Words(ABC, Generic[Table]):
     def withdrawal(self) -> str:
         """What has to be done for somebody who withdraws consent."""
         return (
-            "The hospital has to take the patient out of the file, and to stand by the file that has changed; it takes "
-            "effect when the node next starts the job. What was trained, spent and published stays."
+            "The site must take the patient out of the file, and accept the changed file. This takes effect when the "
+            "node next starts the job. What was trained, spent and published stays."
         )
 
     def batches_row(self, batches: set[int]) -> Row:
-        """K of all hospitals."""
+        """K of all sites."""
         fewest, most = min(batches), max(batches)
         return (
             "Batches per step",
             "K",
-            f"{fewest}" if fewest == most else f"{fewest} to {most}, by the hospital's nominal size",
-            f"always exactly this many, filled up: more are drawn with a chance below 2^-{OVERFLOW_BITS}",
+            f"{fewest}" if fewest == most else f"{fewest} to {most}, by the site's nominal size",
+            f"always exactly this many, padded: more are drawn with a probability below 2^-{OVERFLOW_BITS}",
         )

@@ -27,7 +27,7 @@ def test_an_error_that_nobody_foresaw_is_a_line_and_its_trace_a_file_for_this_us
     assert exit_code(monkeypatch, "study", "diff", "a", "b") == 3
     (written,) = tmp_path.iterdir()
     said = capsys.readouterr().err
-    assert said.startswith("secfed: this is a fault of secfed")
+    assert said.startswith("secfed: this is a bug in secfed")
     assert str(written) in said
     assert said.count("\n") == 1
     assert "ZeroDivisionError: what" in written.read_text()

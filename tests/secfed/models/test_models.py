@@ -358,7 +358,7 @@ def test_a_hub_model_out_of_reach_says_what_to_do(tmp_path: Path, monkeypatch: p
         raise ConnectionError("no network")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
-    with pytest.raises(ModelError, match="Download its folder"):
+    with pytest.raises(ModelError, match="Download it on a machine"):
         resolve_base("owner/model", tmp_path)
 
 

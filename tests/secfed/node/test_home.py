@@ -363,7 +363,7 @@ def test_approvals_that_are_missing_or_of_another_text_are_named(
     with pytest.raises(UserError, match="comments are signed, too"):
         gather(StudyFile.read(other), [path])
     other.write_text(study.read_text().replace("rounds = 2", "rounds = 1"))
-    with pytest.raises(UserError, match="has other values"):
+    with pytest.raises(UserError, match="with other values"):
         gather(StudyFile.read(other), [path])
     stranger = sign_study(Identity(bytes(32)), "stranger", StudyFile.read(study), datetime.now(UTC))
     (tmp_path / "approval.json").write_text(stranger.model_dump_json())
@@ -371,7 +371,7 @@ def test_approvals_that_are_missing_or_of_another_text_are_named(
         gather(StudyFile.read(study), [tmp_path / "approval.json"])
     forged = read_approval(path).model_copy(update={"signature": "1" * 128})
     (tmp_path / "approval.json").write_text(forged.model_dump_json())
-    with pytest.raises(UserError, match="not that key's"):
+    with pytest.raises(UserError, match="not from that key"):
         gather(StudyFile.read(study), [tmp_path / "approval.json"])
 
 

@@ -76,7 +76,7 @@ def test_an_exchange_costs_twice_the_distance_and_no_figure_is_given_for_several
     assert deployed["risk"]["epsilon_replace_one"] == exchange
     assert deployed["risk"]["patient_at_several_hospitals"] == []
     limits = {row["what"]: row["why"] for row in deployed["not_protected"]}
-    for what in ("Single people in a node's data", "Somebody who is in the data of several nodes"):
+    for what in ("Single people in a node's data", "A person who is in the data of several nodes"):
         assert rounded_up(exchange, 2) in limits[what]
     assert "attendance" in limits["That a node takes part, and when"]
 
@@ -86,7 +86,7 @@ def test_what_it_stands_on_names_attendance_and_no_coins(deployed: dict[str, Any
     status = {row["statement"]: row["vouched_by"] for row in rows}
     assert status["No node contributes an update longer than C = 0.5"] == "tested in the code, not in this run"
     assert status["When a node takes part does not depend on what is in its data"] == "assumed"
-    assert status["A node with all its data is what is to be protected"] == "said by a person"
+    assert status["The unit to protect is a node with all its data"] == "said by a person"
     assert {row["said"] for row in rows if row["vouched_by"] == "said by a person"} == {"NOT SAID"}
     assert not any("coin" in assumption or "patient" in assumption for assumption in status)
 

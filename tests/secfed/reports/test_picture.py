@@ -60,7 +60,7 @@ def test_hospitals_with_the_same_figures_share_a_curve_and_others_have_their_own
 
     together = plot(render_report(report))
     assert len(_curve_ends(together)) == 1
-    assert "every hospital" in together
+    assert "every site" in together
     changed = copy.deepcopy(report)
     changed["hospitals"][2]["epsilon_by_round"] = [1.0, 1.0, 1.5]
     apart = plot(render_report(changed))

@@ -30,7 +30,7 @@ NAMES = ("north", "south", "east", "west")
 
 
 def study_of(**changes: Any) -> Study:
-    """The federation's demo, by its figures: four hospitals, one of which may work against the others."""
+    """The federation's demo, by its figures: four sites, one of which may work against the others."""
     values: dict[str, Any] = {
         "algorithm": {"strategy": "fedopt-adam", "rounds": STEPS, "server_learning_rate": 0.1, "physical_batch": 32},
         "privacy": {
@@ -80,7 +80,7 @@ def loss() -> Any:
 
 @pytest.fixture(scope="module")
 def at_two() -> Any:
-    """One patient at two hospitals: a Binomial(2, q) mixture of shifts."""
+    """One patient at two sites: a Binomial(2, q) mixture of shifts."""
     chances = [(1 - RATE) ** 2, 2 * RATE * (1 - RATE), RATE**2]
     one = pld.from_mixture_gaussian_mechanism(SIGMA, [0, 1, 2], chances, value_discretization_interval=1e-3)
     return one.self_compose(STEPS)
@@ -120,7 +120,7 @@ def test_every_statement_names_one_of_five_kinds_and_nobody_is_said_to_have_said
 
 def test_what_only_people_know_is_not_said(page: str) -> None:
     for statement in (
-        "One patient is one patient id, at one hospital",
+        "One patient is one patient id, at one site",
         "The study's figures were chosen without looking at the patients' records",
         "The nominal numbers of patients reveal nothing about one patient",
     ):
@@ -135,7 +135,7 @@ def test_an_owners_signed_word_is_printed_as_said_with_its_words() -> None:
 
     found = shown(study, change=attested)
     assert (
-        "Nobody of “children” at south is in another population of the same hospital said by a person owner of south, "
+        "Nobody of “children” at south is in another population of the same site said by a person owner of south, "
         "in its signed ledger: “Dr. Roe: nobody is in both registers”"
     ) in found
 
@@ -155,14 +155,14 @@ def test_what_tests_show_and_what_files_prove_is_told_apart(page: str) -> None:
     assert f"The noise has the distribution that is accounted for {tested}" in page
     assert f"No patient contributes a gradient longer than C = 1 {tested}" in page
     assert (
-        f"Every hospital of the roster signed this study, and its figures are those that were accounted for {proved}"
+        f"Every site of the roster signed this study, and its figures are those that were accounted for {proved}"
         in page
     )
 
 
 def test_a_person_alone_can_be_said_to_have_said_something() -> None:
     for voucher, said in ((Voucher.SAID, ""), (Voucher.PROVED, NOT_SAID), (Voucher.ASSUMED, "Dr. Roe")):
-        with pytest.raises(ValueError, match="exactly where a person vouches"):
+        with pytest.raises(ValueError, match="statements that a person vouches for"):
             Statement("It rains", voucher, "look", said)
 
 
@@ -180,8 +180,8 @@ def test_a_demonstration_claims_nothing_against_whoever_ran_it() -> None:
 
 def test_a_federation_says_where_uploads_were_held_back() -> None:
     found = shown(study_of(), held_back=3)
-    assert "not counting what durations show: uploads were held back at 3 of 4 hospitals" in found
-    assert "Uploads were held back to a fixed moment at 3 of 4 hospitals." in found
+    assert "not counting what durations show: uploads were held back at 3 of 4 sites" in found
+    assert "Uploads were held back to a fixed moment at 3 of 4 sites." in found
 
 
 # The sentences
@@ -190,7 +190,7 @@ def test_a_federation_says_where_uploads_were_held_back() -> None:
 @pytest.mark.sweep
 def test_one_hospital_and_several_that_work_against_the_others(page: str) -> None:
     assert (
-        "as long as no more than one hospital works against the others (alone, with another, or with the aggregator), "
+        "as long as no more than one site works against the others (alone, with another, or with the aggregator), "
         "leaks its noise or leaves it out, and nobody breaks the cryptography"
     ) in page
     roster = [
@@ -199,9 +199,7 @@ def test_one_hospital_and_several_that_work_against_the_others(page: str) -> Non
     ]
     two = study_of(cohort={"colluders": 2, "tolerated_dropouts": 1, "minimum": 5}, roster=roster)
     against = build_report(two, _summary(two, RunKind.FEDERATION))["guarantee"]["against"]
-    assert (
-        "no more than two hospitals work against the others (alone, together, or with the aggregator), leak" in against
-    )
+    assert "no more than two sites work against the others (alone, together, or with the aggregator), leak" in against
 
 
 def test_the_promise_is_in_plain_words_and_its_figure_has_one_form(page: str, loss: Any) -> None:
@@ -249,7 +247,7 @@ def test_the_table_of_tests_has_no_loose_column_beside(page: str) -> None:
 @pytest.mark.sweep
 def test_two_hospitals_two_that_work_against_the_others_and_both_are_told_at_the_top(page: str, at_two: Any) -> None:
     top = page[: page.index("1. What this means")]
-    assert figure(top, "one patient is at two hospitals of this study: epsilon ") == up_from(
+    assert figure(top, "one patient is at two sites of this study: epsilon ") == up_from(
         at_two.get_epsilon_for_delta(DELTA)
     )
     # Of three survivors two work against the others: one share of the two that the nominal noise is made of.
@@ -257,12 +255,12 @@ def test_two_hospitals_two_that_work_against_the_others_and_both_are_told_at_the
     worse = pld.from_gaussian_mechanism(left, sampling_prob=RATE, value_discretization_interval=1e-3).self_compose(
         STEPS
     )
-    assert figure(
-        top, "two hospitals work against the others, or leak their noise or leave it out: epsilon "
-    ) == up_from(worse.get_epsilon_for_delta(DELTA))
+    assert figure(top, "two sites work against the others, or leak their noise or leave it out: epsilon ") == up_from(
+        worse.get_epsilon_for_delta(DELTA)
+    )
     chances = [(1 - RATE) ** 2, 2 * RATE * (1 - RATE), RATE**2]
     both = pld.from_mixture_gaussian_mechanism(left, [0, 1, 2], chances, value_discretization_interval=1e-3)
-    assert figure(top, "is at two hospitals and two hospitals do so: epsilon ") == up_from(
+    assert figure(top, "is at two sites and two sites do so: epsilon ") == up_from(
         both.self_compose(STEPS).get_epsilon_for_delta(DELTA)
     )
 
@@ -274,7 +272,7 @@ def test_what_a_record_says_has_a_figure_of_its_own(page: str) -> None:
         value_discretization_interval=1e-4,
         neighboring_relation=NeighboringRelation.REPLACE_ONE,
     ).self_compose(STEPS)
-    start = "The promise of 8.00 is for taking part or not; for what a record says (a changed diagnosis) it is "
+    start = "The promise of 8.00 covers taking part or not; for what a record says (a changed diagnosis) it is "
     assert figure(page, start) == up_from(exchanged.get_epsilon_for_delta(DELTA))
 
 
@@ -316,7 +314,7 @@ def test_the_noise_as_run_is_in_the_json_marked_and_not_on_the_page(page: str) -
 
 
 def test_an_overflow_has_a_chance_in_words(page: str) -> None:
-    assert "An overflow, which would spoil the model, has a chance below 1 in 10^12 over the whole study" in page
+    assert "An overflow, which would spoil the model, has a probability below 1 in 10^12 over the whole study" in page
     assert 2.0**-40 < 1e-12  # what the certificate is planned for
     assert "cannot wrap" not in page
 
@@ -325,7 +323,7 @@ def test_how_far_one_hospital_can_move_the_model_is_computed(page: str) -> None:
     study = study_of()
     times = 3 * study.magnitude // study.privacy.grid  # a round has three survivors at least
     assert times == 683
-    assert "One hospital can move every number by over 600 times a patient's limit: no limit in practice." in page
+    assert "One site can move every number by over 600 times a patient's limit: no limit in practice." in page
     assert "certificate of section" not in page
     more = study_of(privacy={**study.privacy.model_dump(), "sampling_rate": 0.2, "noise_multiplier": 2.0})
     assert 1000 <= 3 * more.magnitude // more.privacy.grid < 2000
@@ -334,8 +332,8 @@ def test_how_far_one_hospital_can_move_the_model_is_computed(page: str) -> None:
 
 def test_withdrawal_needs_somebody_to_take_the_patient_out(page: str) -> None:
     assert (
-        "The hospital has to take the patient out of the file, and to stand by the file that has changed; it takes "
-        "effect when the node next starts the job. What was trained, spent and published stays."
+        "The site must take the patient out of the file, and accept the changed file. This takes effect when the "
+        "node next starts the job. What was trained, spent and published stays."
     ) in page
 
 
@@ -345,7 +343,7 @@ def test_a_budget_returns_until_the_first_round_is_booked(page: str) -> None:
 
 
 def test_what_is_taken_off_delta_is_never_zero(page: str) -> None:
-    assert "Taken off delta < 1e-300 for a sum of discrete Gaussians is not quite one" in page
+    assert "Taken off delta < 1e-300 for a sum of discrete Gaussians is not exactly a discrete Gaussian" in page
     assert not re.search(r"Taken off delta 0 ", page)
 
 
@@ -366,7 +364,7 @@ def test_a_budget_that_is_used_up_says_what_follows(page: str) -> None:
 
 def test_what_all_studies_came_to_stands_before_this_study(page: str) -> None:
     assert page.startswith(
-        "In all studies since the budget was granted, tuning and aborted ones included, the patients of every hospital "
+        "In all studies since the budget was granted, tuning and aborted ones included, the patients of every site "
         "were promised epsilon 3.10 at delta 1e-5 together (2 studies). This study: What was published"
     )
 
@@ -378,7 +376,7 @@ def test_hospitals_with_different_pasts_are_told_from_least_to_most() -> None:
 
     found = shown(study_of(), change=different)
     assert (
-        "the patients of each hospital were promised from epsilon 3.10 at delta 1e-5 together (2 studies) to epsilon "
+        "the patients of each site were promised from epsilon 3.10 at delta 1e-5 together (2 studies) to epsilon "
         "16.00 at delta 1e-5 together (3 studies); which, is in section 2."
     ) in found
 

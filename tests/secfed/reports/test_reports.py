@@ -159,7 +159,7 @@ def test_local_mode_runs_full_batches_and_the_report_says_how_many_and_what_that
     rows = {row["symbol"]: row for row in report["parameters"]}
     study = _study()
     assert [study.mechanism.plan(index).batches for index in range(3)] == [1, 1, 2]
-    assert rows["K"]["value"] == "1 to 2, by the hospital's nominal size"
+    assert rows["K"]["value"] == "1 to 2, by the site's nominal size"
     assert "always exactly this many" in rows["K"]["meaning"]
     (term,) = report["accounting"]["delta_terms"]
     assert "padded batches" in term["of"]
@@ -177,7 +177,7 @@ def test_a_run_on_many_machines_claims_protection_against_all_other_parties() ->
     study = _study()
     report = build_report(study, _summary(study, RunKind.FEDERATION))
     assert report["run"]["kind"] == "federation"
-    assert "all other hospitals together" in report["guarantee"]["against"]
+    assert "all other sites together" in report["guarantee"]["against"]
     assert "simulation" not in json.dumps([report["guarantee"], report["not_protected"]])
 
 

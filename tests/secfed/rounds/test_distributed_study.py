@@ -161,7 +161,7 @@ def test_the_noise_stays_far_below_its_tail_bound() -> None:
         ({"privacy": {"bound": 0.25}}, "bound has no effect in distributed mode"),
         ({"privacy": {"unit": "family"}}, "unit"),
         ({"privacy": {"unit": "record", "records_per_patient": 2}}, "records_per_patient has no effect"),
-        ({"privacy": {"mode": "central"}}, "mode is one of local, distributed"),
+        ({"privacy": {"mode": "central"}}, "mode must be one of local, distributed"),
         ({"privacy": {"delta": 0.001}}, "above 1/(10 N)"),
     ],
 )
@@ -331,7 +331,7 @@ def test_a_federation_under_the_corrected_adam_holds_one_state(tmp_path: Path) -
 
 def test_the_corrected_adam_is_refused_in_local_mode() -> None:
     found = study_values(algorithm={"strategy": "fedopt-adambc", "server_learning_rate": 0.1, "floor": 1e-6})
-    with pytest.raises(ValidationError, match="take fedopt-adam"):
+    with pytest.raises(ValidationError, match="use fedopt-adam"):
         Study.model_validate_json(json.dumps(found))
 
 
@@ -340,7 +340,7 @@ def test_the_corrected_adam_is_refused_in_local_mode() -> None:
 
 def test_noise_that_the_sampler_cannot_draw_is_refused_with_the_study() -> None:
     said = refusal(privacy={"grid": 1 << 26, "noise_multiplier": 200.0, "sampling_rate": 1.0})
-    assert "the sampler draws from 0.0625 to 1.84e+19: choose another privacy.grid" in said
+    assert "the sampler supports 0.0625 to 1.84e+19: choose another privacy.grid" in said
 
 
 def test_a_rate_below_every_coin_is_refused() -> None:

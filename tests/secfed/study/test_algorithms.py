@@ -83,8 +83,8 @@ def refusal(folder: Path, **algorithm: Any) -> str:
         ("fedopt-adagrad", {"beta2": 0.99}, "algorithm: beta2 has no effect with strategy fedopt-adagrad"),
         ("fedopt-adam", {"momentum": 0.9}, "algorithm.momentum: this key is unknown"),
         ("fedavg", {"fedprox": 1.0}, "algorithm.fedprox: this key is unknown"),
-        ("fedavg", {"strategy": "fednova"}, "algorithm: strategy is one of fedavg, fedprox, fedopt-sgd"),
-        ("fedavg", {"strategy": ["fedavg"]}, "algorithm: strategy is one of fedavg"),
+        ("fedavg", {"strategy": "fednova"}, "algorithm: strategy must be one of fedavg, fedprox, fedopt-sgd"),
+        ("fedavg", {"strategy": ["fedavg"]}, "algorithm: strategy must be one of fedavg"),
     ],
 )
 def test_a_key_without_effect_and_a_strategy_that_does_not_exist_are_refused(
@@ -121,7 +121,7 @@ def test_a_server_learning_rate_is_a_choice_that_no_default_makes(tmp_path: Path
 def test_fedprox_with_one_local_step_a_round_is_refused_as_the_no_op_that_it_is(tmp_path: Path) -> None:
     said = refusal(tmp_path, strategy="fedprox", mu=0.1, local={"steps": 1, "learning_rate": 0.01})
     assert said.startswith("algorithm: fedprox with local.steps = 1 is fedavg")
-    assert "take more local steps, or strategy fedavg" in said
+    assert "use more local steps, or strategy fedavg" in said
 
 
 def test_a_strategy_is_described_with_the_figures_that_are_its_own() -> None:

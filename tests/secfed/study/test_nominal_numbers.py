@@ -43,7 +43,7 @@ def test_the_site_and_the_padded_batches_go_by_the_same_band(nominal: int) -> No
     for true in (fewest, most):
         study.mechanism.check_size(name, {str(patient): record for patient in range(true)})
     for true in {fewest - 1, most + 1} - {0}:
-        with pytest.raises(UserError, match=f"from {fewest} to {most} would do"):
+        with pytest.raises(UserError, match=f"allowed: {fewest} to {most}"):
             study.mechanism.check_size(name, {str(patient): record for patient in range(true)})
     plan, privacy = study.mechanism.plan(0), study.privacy
     assert plan.batches == batches_needed(most, privacy.sampling_rate, plan.most_records, plan.physical_batch)

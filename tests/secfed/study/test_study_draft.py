@@ -48,7 +48,7 @@ def test_a_draft_is_refused_for_what_is_to_be_filled_in_and_loads_once_it_is(dra
 
 def test_a_draft_for_more_patients_than_any_site_can_have_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "study.toml"
-    with pytest.raises(UserError, match="more than 10000000 at each"):
+    with pytest.raises(UserError, match="more than 10000000 per site"):
         write_draft(path, "my-study", None, Known(3, 3 * 10_000_001))
     assert not path.exists()
 
@@ -79,7 +79,7 @@ def test_a_draft_fits_the_sites_patients_and_mode_that_it_was_drawn_up_for(
 
 @pytest.mark.parametrize("known", [Known(2, 100), Known(1001, 5000), Known(5, 4)])
 def test_a_draft_that_no_study_could_become_is_not_begun(tmp_path: Path, known: Known) -> None:
-    with pytest.raises(UserError, match="no study has"):
+    with pytest.raises(UserError, match="a study cannot have"):
         write_draft(tmp_path / "study.toml", "my-study", None, known)
     assert not (tmp_path / "study.toml").exists()
 
@@ -130,10 +130,10 @@ def test_an_entry_is_added_and_every_byte_before_it_stays(tmp_path: Path) -> Non
     [
         ("hospital-0", STRANGER, 1, "on the roster"),
         ("sixth", KEYS[0], 1, "on the roster"),
-        ("Sixth", STRANGER, 1, "no entry of a roster: name"),
-        ('x"\nname = "y', STRANGER, 1, "no entry of a roster: name"),
-        ("sixth", STRANGER.upper(), 1, "no entry of a roster: identity"),
-        ("sixth", STRANGER, 0, "no entry of a roster: patients"),
+        ("Sixth", STRANGER, 1, "invalid roster entry: name"),
+        ('x"\nname = "y', STRANGER, 1, "invalid roster entry: name"),
+        ("sixth", STRANGER.upper(), 1, "invalid roster entry: identity"),
+        ("sixth", STRANGER, 0, "invalid roster entry: patients"),
     ],
 )
 def test_an_entry_that_is_none_or_is_there_already_changes_nothing(
@@ -151,7 +151,7 @@ def test_an_entry_that_is_none_or_is_there_already_changes_nothing(
 def test_a_roster_in_another_form_is_left_as_it_is(tmp_path: Path, roster: str) -> None:
     path = tmp_path / "study.toml"
     path.write_text(f"{roster}\n")
-    with pytest.raises(UserError, match="another form"):
+    with pytest.raises(UserError, match="not written as"):
         add_to_roster(path, "sixth", STRANGER, 1)
     assert path.read_text() == f"{roster}\n"
 
