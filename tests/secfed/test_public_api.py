@@ -70,8 +70,8 @@ def test_a_change_is_checked_as_if_it_had_been_read() -> None:
         ({"privacy": 3}, "privacy"),
         ({"privacy": {"epsilon": "3"}}, "privacy.epsilon: "),
         ({"privacy": {"records_per_patient": 2}}, "no effect"),
-        ({"algorithm": {"tau": float("nan")}}, "does not have"),
-        ({"purpose": Path("x")}, "does not have"),
+        ({"algorithm": {"tau": float("nan")}}, "cannot hold"),
+        ({"purpose": Path("x")}, "cannot hold"),
         ({"cohort": {"tolerated_dropouts": 4}}, "dropouts cannot be tolerated"),
         ({"roster": study.roster[:2]}, ""),
     ):

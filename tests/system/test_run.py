@@ -260,7 +260,7 @@ def test_a_run_of_another_strategy_says_so_ends_with_one_model_and_verifies(
     assert f"moved by      {words}, 6 rounds\n" in plan[0]
     assert f"in each of T = {settings.steps} private steps" in plan[0]
     assert "quorum 4, up to 1 may drop out, 1 may collude" in plan[0]
-    assert "epsilon 0 of 8 will be left at every hospital" in plan[0]
+    assert "epsilon 0 of 8 will be left at every site" in plan[0]
     report = json.loads((folder.parent / "out" / "report.json").read_text())
     assert [row["value"] for row in report["parameters"] if row["name"] == "Strategy"] == [words]
     assert {each["state_digest"] for each in summary["hospitals"]} == {summary["state_digest"]}

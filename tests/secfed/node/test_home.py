@@ -356,7 +356,7 @@ def test_approvals_that_are_missing_or_of_another_text_are_named(
     pristine: Hospitals, approved: Home, study: Path, tmp_path: Path
 ) -> None:
     path = approved.study_folder(digest_of(study)) / "approval.json"
-    with pytest.raises(UserError, match=r"1 of 5 approvals are there; missing: lakeside-hospital"):
+    with pytest.raises(UserError, match=r"1 of 5 approvals are here; missing: lakeside-hospital"):
         gather(StudyFile.read(study), [path])
     other = tmp_path / "other.toml"
     other.write_text(study.read_text() + "# more\n")

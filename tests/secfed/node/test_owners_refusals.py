@@ -157,7 +157,7 @@ def test_the_plan_names_the_smallest_epsilon_and_the_noise_that_would_spend_the_
     assert 7.98 < check_noise(make_study(privacy={"noise_multiplier": noise})) <= 8
     with pytest.raises(UserError, match="promises epsilon 8"):
         check_noise(make_study(privacy={"noise_multiplier": round(noise - 1e-4, 4)}))
-    assert "epsilon 2.36 of 8 will be left at every hospital" in shown
+    assert "epsilon 2.36 of 8 will be left at every site" in shown
     exact = make_study(privacy={"epsilon": 5.64})
     assert "to spare" not in privacy_plan(exact, sites, "a model", check_noise(exact), RunKind.SIMULATION)
 

@@ -82,7 +82,7 @@ def test_every_strategy_may_average_what_nodes_have_trained(name: str) -> None:
         ({"privacy": {"sampling_rate": True}}, "valid number"),
         ({"privacy": {"records_per_patient": 1}}, 'records_per_patient has no effect with unit = "node"'),
         ({"privacy": {"delta": 0.021}}, "above 1/(10 N) for N = 5, the nodes of the whole roster together"),
-        ({"roster": roster(patients=2)}, "patients is 1 for each, and hospital-0 has 2"),
+        ({"roster": roster(patients=2)}, "patients must be 1 for each, but hospital-0 has 2"),
         ({"cohort": {"colluders": 0}}, "at least 1 colluder"),
         ({"privacy": {"bound": 0.25}}, "bound has no effect in distributed mode"),
     ],
