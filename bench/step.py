@@ -44,6 +44,8 @@ from dp.step_plan import StepPlan, noise_share
 from dp.training import per_sample_gradients, record_losses
 from secfed.demo.workspace import DemoSettings, _packaged_model
 from secfed.models.model import AdapterModel, LoraSettings, load_model
+from secfed.models.tasks.classify import Classify
+from secfed.study.tasks import ClassifyTask
 
 REPEATS = 9
 BATCHES = 6
@@ -63,10 +65,14 @@ PLAN = StepPlan(
 PATIENTS = round(1.5 * PLAN.most_patients / PLAN.sampling_rate)
 
 
+def _kind() -> Classify:
+    return Classify(ClassifyTask(labels=tuple(f"label {number}" for number in range(LABELS))), DEMO.max_length)
+
+
 def demo_model() -> AdapterModel:
     """The demo's MiniLM with the demo's adapter."""
     lora = LoraSettings(rank=DEMO.rank, alpha=DEMO.alpha, targets=DEMO.targets, layers=DEMO.layers, variant="ffa")
-    model = load_model(_packaged_model(), [f"label {number}" for number in range(LABELS)], lora, bytes(32))
+    model = load_model(_packaged_model(), _kind(), lora, bytes(32))
     # A fresh adapter changes nothing, and a gradient of zero would be no work to clip.
     state = model.get_state()
     model.set_state(state + np.linspace(-0.01, 0.01, state.size, dtype=np.float32))

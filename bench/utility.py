@@ -42,10 +42,12 @@ from dp.step_plan import LocalPlan, StepPlan, batches_needed, noise_share
 from dp.training import train_locally
 from protocols.parameters import CohortRules
 from secfed.demo.workspace import DemoSettings, prepare_demo
-from secfed.models.data import Columns, read_patients, read_test_set, tokenise
+from secfed.models.data import read_patients, read_test_set, tokenise
 from secfed.models.model import AdapterModel, LoraSettings, load_model, load_tokenizer
+from secfed.models.tasks import kind_of
 from secfed.rounds.strategies import ModelState, average, move
 from secfed.study.algorithms import FedOptAdam
+from secfed.study.manifest import load_study
 
 GRID = 1 << 20
 EPSILONS = (8.0, 3.0)
@@ -76,28 +78,21 @@ class Workload:
 def load(folder: Path, steps: int) -> Workload:
     """The demo's patients, all in one list, and its model with a fresh adapter."""
     prepare_demo(folder)
-    columns = Columns("patient", "text", "label")
-    labels = _labels(folder / "study.toml")
+    kind = kind_of(load_study(folder / "study.toml"))
     records = {}
     for site in sorted((folder / "sites").iterdir()):
-        records.update(read_patients(site / "patients.jsonl", columns, labels, site.name))
+        records.update(read_patients(site / "patients.jsonl", kind, site.name))
     lora = LoraSettings(DEMO.rank, DEMO.alpha, DEMO.targets, DEMO.layers, "ffa")
-    model = load_model(folder / "model", labels, lora, bytes(32))
+    model = load_model(folder / "model", kind, lora, bytes(32))
     tokenizer = load_tokenizer(folder / "model", model.vocabulary)
     return Workload(
         model,
         model.get_state().copy(),
-        tokenise(records, tokenizer, DEMO.max_length),
-        tokenise(read_test_set(folder / "test.jsonl", columns, labels), tokenizer, DEMO.max_length),
+        tokenise(records, tokenizer, kind),
+        tokenise(read_test_set(folder / "test.jsonl", kind), tokenizer, kind),
         steps,
         DEMO.sampling_rate,
     )
-
-
-def _labels(study: Path) -> Sequence[str]:
-    from secfed.study.manifest import load_study
-
-    return load_study(study).task.labels
 
 
 def split(everybody: Patients, hospitals: int, seed: int) -> list[Patients]:
@@ -209,7 +204,7 @@ def _secrets(seed: int, count: int) -> list[NoiseSecret]:
 
 def _accuracy(work: Workload, state: ModelState) -> float:
     work.model.set_state(state.adapter)
-    return work.model.accuracy(work.test)
+    return work.model.measured(work.test)["accuracy"]
 
 
 def arms(work: Workload, epsilon: float, hospitals: int) -> dict[str, Callable[[int], float]]:

@@ -46,7 +46,7 @@ class Batch:
     inputs: dict[str, Tensor]
     """What the model is called with, by argument name; each of shape (records, length)."""
     labels: Tensor
-    """Of shape (records,)."""
+    """Of shape (records,), or (records, positions)."""
     weights: Tensor
     """Of shape (records,): 1 for a record that counts, 0 for a filler."""
 
@@ -78,8 +78,8 @@ def private_sum(
     """One hospital's contribution to one step.
 
     Args:
-        model: called as `model(**inputs)`; gives an object with `.logits` of shape (records, classes). Its trainable
-            parameters, in the order of their names, make the flat vector.
+        model: called as `model(**inputs)`; gives an object with `.logits`, as `dp.training.record_losses` takes it. Its
+            trainable parameters, in the order of their names, make the flat vector.
         patients: the hospital's tokenised records, at least one.
         plan: the step's public figures.
         secret: this step's noise secret; the caller wipes it afterwards.

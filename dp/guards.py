@@ -87,14 +87,19 @@ def made_up_patients(length: int, vocabulary: int, classes: int, count: int = 3,
         count: of records, each of another patient; at least 2.
         padding: the token that stands for nothing.
     """
-    places = torch.arange(1, count * length + 1, dtype=torch.float64)
-    tokens = ((places * _GOLDEN) % 1 * vocabulary).long().reshape(count, length)
+    tokens = made_up_tokens(count, length, vocabulary)
     mask = torch.ones_like(tokens)
     for record in range(1, count, 2):
         mask[record, max(1, length // (record + 1)) :] = 0
     rows = {f"made up {record}": (record,) for record in range(count)}
     tokens = torch.where(mask == 1, tokens, padding)
     return Patients({"input_ids": tokens, "attention_mask": mask}, torch.arange(count) % classes, rows)
+
+
+def made_up_tokens(count: int, length: int, vocabulary: int) -> Tensor:
+    """Token ids below `vocabulary`, of shape (count, length), spread over it: no two records are alike."""
+    places = torch.arange(1, count * length + 1, dtype=torch.float64)
+    return ((places * _GOLDEN) % 1 * vocabulary).long().reshape(count, length)
 
 
 def check_step(

@@ -31,7 +31,7 @@ class Patients:
     inputs: Mapping[str, Tensor]
     """What the model is called with, by argument name; each of shape (records, length)."""
     labels: Tensor
-    """Class indices, int64, of shape (records,)."""
+    """Class indices, int64: one a record, of shape (records,), or one a position, of shape (records, positions)."""
     rows: Mapping[str, Sequence[int]]
     """Patient id -> the rows of its records, at least one."""
 

@@ -40,6 +40,8 @@ from dp.errors import UnsuitableModel
 from dp.sampling import Patients, draw
 from dp.step_plan import LocalPlan, NodePlan
 
+IGNORED = -100
+"""In place of a label at a position that has none, as in torch and transformers."""
 _log = logging.getLogger(__name__)
 
 
@@ -138,7 +140,7 @@ def train_locally(
     """Train the model's trainable parameters in place, privately, for one round.
 
     Args:
-        model: called as `model(**inputs)`; gives an object with `.logits` of shape (records, classes).
+        model: called as `model(**inputs)`; gives an object with `.logits`, as `record_losses` takes it.
         patients: the hospital's tokenised records.
         plan: the round's public figures.
         secret: this round's noise secret; the caller wipes it afterwards.
@@ -229,9 +231,24 @@ def evaluation(model: nn.Module, trained_layers_train: bool = False) -> Iterator
 
 
 def record_losses(model: nn.Module, inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
-    """Cross-entropy of each record on its own, in float32, of shape (records,). Never the model's own loss."""
-    logits = model(**inputs).logits
-    return nn.functional.cross_entropy(logits.to(torch.float32), labels, reduction="none")
+    """Cross-entropy of each record on its own, in float32, of shape (records,). Never the model's own loss.
+
+    With a label for each position it is the mean over a record's own labelled positions: never over those of the batch,
+    where a long record would weigh on a short one. A record without any has a loss of zero, and no gradient.
+
+    Args:
+        model: gives an object with `.logits` of shape (records, classes), or (records, positions, classes).
+        inputs: what it is called with.
+        labels: int64, of shape (records,), or (records, positions), where `IGNORED` stands for no label.
+    """
+    logits = model(**inputs).logits.to(torch.float32)
+    if labels.dim() == 1:
+        return nn.functional.cross_entropy(logits, labels, reduction="none")
+    losses = nn.functional.cross_entropy(
+        logits.flatten(end_dim=1), labels.flatten(), reduction="none", ignore_index=IGNORED
+    )
+    labelled = (labels != IGNORED).sum(dim=1).clamp(min=1)
+    return losses.view(labels.shape).sum(dim=1) / labelled
 
 
 def physical_batches(rows: Sequence[int], size: int, batches: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -13,6 +13,8 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertMod
 
 from dp.sampling import Patients
 from secfed.models.model import AdapterModel, LoraSettings, load_model
+from secfed.models.tasks.classify import Classify
+from secfed.study.tasks import ClassifyTask
 
 WORDS = (
     "acute",
@@ -89,9 +91,14 @@ def make_tiny_base(folder: Path) -> Path:
     return folder
 
 
+def classifying(length: int = LENGTH, labels: Sequence[str] = LABELS, **columns: str) -> Classify:
+    """The kind of task that most tests have."""
+    return Classify(ClassifyTask(labels=tuple(labels), **columns), length)
+
+
 def make_tiny_model(base: Path, lora: LoraSettings = LORA) -> AdapterModel:
     """The tiny model with a fresh adapter for `LABELS`."""
-    return load_model(base, LABELS, lora, SEED)
+    return load_model(base, classifying(), lora, SEED)
 
 
 def load_plainly(base: Path, adapter: Path) -> PeftModel:

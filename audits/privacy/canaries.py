@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from dp.sampling import Patients
 from secfed.models.model import AdapterModel, LoraSettings
+from secfed.models.tasks.classify import Classify
+from secfed.study.tasks import ClassifyTask
 
 NOWHERE = -1
 """The coordinate of a record whose gradient is zero."""
@@ -47,7 +49,9 @@ class CanaryModel(nn.Module):
 def canary_adapter(dimension: int, size: float) -> AdapterModel:
     """The model as trainers take it: all that it trains stands in the place of an adapter."""
     lora = LoraSettings(1, 1, ("layer",), (), "ffa")
-    return AdapterModel(cast(Any, CanaryModel(dimension, size)), lora, ("absent", "present"))
+    return AdapterModel(
+        cast(Any, CanaryModel(dimension, size)), lora, Classify(ClassifyTask(labels=("absent", "present")), 1)
+    )
 
 
 def canary_patients(coordinates: Sequence[int], records: int) -> Patients:

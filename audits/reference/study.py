@@ -48,12 +48,6 @@ MODES: Mapping[str, Keys] = {
 }
 PLAIN: Mapping[str, Keys] = {
     "model": {"base": (str, REQUIRED), "digest": (str, REQUIRED), "max_length": (int, REQUIRED)},
-    "task": {
-        "labels": (list, REQUIRED),
-        "patient_column": (str, "patient"),
-        "text_column": (str, "text"),
-        "label_column": (str, "label"),
-    },
     "lora": {
         "rank": (int, REQUIRED),
         "alpha": (int, REQUIRED),
@@ -62,6 +56,16 @@ PLAIN: Mapping[str, Keys] = {
         "variant": (str, "ffa"),
     },
     "cohort": dict.fromkeys(("colluders", "tolerated_dropouts", "minimum"), (int, REQUIRED)),
+}
+TASKS: Mapping[str, Keys] = {
+    "classify": {"labels": (list, REQUIRED), "text_column": (str, "text"), "label_column": (str, "label")},
+    "tag": {"labels": (list, REQUIRED), "words_column": (str, "words"), "labels_column": (str, "labels")},
+    "generate": {
+        "prompt": (str, REQUIRED),
+        "answer": (str, REQUIRED),
+        "answer_tokens": (int, REQUIRED),
+        "template": (str, "plain"),
+    },
 }
 ENTRY: Keys = {"name": (str, REQUIRED), "identity": (str, REQUIRED), "patients": (int, REQUIRED)}
 
@@ -84,12 +88,16 @@ def complete(values: Message, keys: Keys) -> Message:
 
 def filled_in(given: Message) -> Message:
     """All values of a study: what its file says, and the default for every key that it leaves out."""
-    unknown = set(given) - {"format", "name", "purpose", "algorithm", "privacy", "roster", *PLAIN}
+    unknown = set(given) - {"format", "name", "purpose", "task", "algorithm", "privacy", "roster", *PLAIN}
     if unknown:
         raise KeyError(f"unknown: {sorted(unknown)}")
     values = {"format": given.get("format", 1), "name": given["name"], "purpose": given["purpose"]}
     values |= {name: complete(given[name], keys) for name, keys in PLAIN.items()}
-    algorithm, privacy = dict(given["algorithm"]), dict(given["privacy"])
+    task, algorithm, privacy = dict(given["task"]), dict(given["algorithm"]), dict(given["privacy"])
+    kind = task.pop("kind", "classify")
+    values["task"] = complete(task, {"patient_column": (str, "patient"), **TASKS[kind]})
+    if kind != "classify":  # which is said by saying nothing
+        values["task"]["kind"] = kind
     strategy, mode = algorithm.setdefault("strategy", "fedavg"), privacy.setdefault("mode", "distributed")
     if privacy.get("unit") in ("record", "node"):
         privacy["records_per_patient"] = 1

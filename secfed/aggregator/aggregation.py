@@ -29,7 +29,8 @@ from secfed.aggregator.summary import summarise
 from secfed.errors import UserError
 from secfed.files.full_disk import Room
 from secfed.files.whole import READABLE, write_whole
-from secfed.models.data import columns, read_test_set, tokenise
+from secfed.models.data import read_test_set, tokenise
+from secfed.models.tasks import kind_of
 from secfed.reports import folder as run_folder
 from secfed.rounds.chain import Chain
 from secfed.rounds.channel import ATTEMPTS_MAX, Channel
@@ -86,13 +87,13 @@ def load(home: AggregatorHome, digest: bytes) -> Work:
     from secfed.study.base import find_base_among  # loads torch
 
     study = home.study(digest)
-    patients = read_test_set(home.test_set(digest), columns(study), study.task.labels)
+    patients = read_test_set(home.test_set(digest), kind_of(study))
     opened = open_study_model(study, find_base_among(study, home.models))
     return Work(
         study=study,
         study_file=home.study_file(digest).read_bytes(),
         opened=opened,
-        test_set=tokenise(patients, opened.tokenizer, study.model.max_length),
+        test_set=tokenise(patients, opened.tokenizer, opened.model.kind),
         epsilon_by_round=account.epsilon_by_round(study),
         out=home.run(digest),
         deadlines=home.deadlines(),
@@ -149,7 +150,7 @@ class Aggregation:
         """
         work, model, first = self._work, self._work.opened.model, self._work.opened.first
         self._write(self._lay_out)
-        before = model.accuracy(work.test_set)
+        before = model.measured(work.test_set)
         coordinator = Coordinator(
             work.study,
             model.layout,
@@ -178,7 +179,7 @@ class Aggregation:
             hospitals,
             coordinator.chain,
             epsilon_by_round=work.epsilon_by_round,
-            accuracy=(before, after),
+            figures=(before, after),
             times=self._times(),
             engine=engine,
         )

@@ -40,11 +40,11 @@ def write_first_state(out: Path, layout: Layout, first: ModelState) -> None:
     write_whole(out / run_folder.FIRST_STATE, run_folder.first_state_bytes(layout, first), READABLE)
 
 
-def save_adapter(out: Path, study: Study, model: AdapterModel, chain: Chain, test_set: Patients) -> float:
-    """Write the adapter that the chain has led to. Gives its accuracy on the held-out set."""
+def save_adapter(out: Path, study: Study, model: AdapterModel, chain: Chain, test_set: Patients) -> dict[str, float]:
+    """Write the adapter that the chain has led to. Gives its figures on the held-out set."""
     model.set_state(chain.state.adapter)
     model.save(out / run_folder.ADAPTER, study.model.base)
-    return model.accuracy(test_set)
+    return model.measured(test_set)
 
 
 def write_results(out: Path, study: Study, summary: Mapping[str, Any], hospitals: Sequence[HospitalEnd]) -> None:

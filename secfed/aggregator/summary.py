@@ -19,7 +19,7 @@ from secfed.models.adapter import ADAPTER_FILES
 from secfed.reports.folder import ADAPTER
 from secfed.rounds.chain import Chain
 from secfed.rounds.faults import told_claim
-from secfed.rounds.run_facts import COORDINATORS_WORD, RunKind, against_in_short, how_it_ran
+from secfed.rounds.run_facts import RunKind, against_in_short, coordinators_word, how_it_ran
 from secfed.study.base import files_digest
 from secfed.study.manifest import Study
 
@@ -37,7 +37,7 @@ def summarise(
     chain: Chain,
     *,
     epsilon_by_round: tuple[float, ...],
-    accuracy: tuple[float, float],
+    figures: tuple[Mapping[str, float], Mapping[str, float]],
     times: tuple[datetime, datetime, float],
     engine: str,
 ) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def summarise(
         sites: every site, after the last round, in roster order.
         chain: the coordinator's chain.
         epsilon_by_round: nominal epsilon after each round.
-        accuracy: on the held-out set, before and after.
+        figures: the task's, on the held-out set, by name, before and after.
         times: start, end, seconds.
         engine: what carried the messages.
     """
@@ -63,13 +63,12 @@ def summarise(
         "state_digest": chain.state.digest(chain.layout).hex(),
         "engine": engine,
         "how_it_ran": how,
-        "coordinators_word": list(COORDINATORS_WORD),
+        "coordinators_word": coordinators_word(study),
         "mode": study.privacy.mode,
         "unit": study.privacy.protects.value,
         "against": against_in_short(study, RunKind(how["kind"])),
         "clip": chain.state.clip,
-        "accuracy_before": accuracy[0],
-        "accuracy_after": accuracy[1],
+        **{name: figures[at][figure.name] for figure in study.task.figures for at, name in enumerate(figure.keys)},
         "seconds": whole_minutes(seconds),
         "hospitals": [_hospital(study, hospital, records, epsilon_by_round) for hospital in hospitals],
         "rounds": [_round(record, chain, study) for record in records],

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from secfed.files.figures import rounded_up
+from secfed.study.tasks import figures_in
 
 
 def closing_words(summary: Mapping[str, Any], study: Path, out: Path) -> str:
@@ -20,8 +21,10 @@ def closing_words(summary: Mapping[str, Any], study: Path, out: Path) -> str:
     last = rounds[-1]
     lines = [
         "",
-        f"accuracy         {summary['accuracy_before']:.3f} before, {summary['accuracy_after']:.3f} after, "
-        "on the held-out test set",
+        *(
+            f"{figure.title:<16} {before:.3f} before, {after:.3f} after, on the held-out test set"
+            for figure, before, after in figures_in(summary)
+        ),
         f"each {summary['unit']:<11} epsilon {rounded_up(hospitals[0]['epsilon'], 2)} "
         f"at delta {hospitals[0]['delta']:g}, {summary['against']}",
         f"rounds           {len(completed)} of {len(rounds)} completed, {_dropouts(rounds)}",

@@ -30,9 +30,11 @@ def loading_arguments(labels: Sequence[str], padding: int | None) -> dict[str, A
     It stands in the adapter's configuration as `auto_mapping`, which PEFT keeps as it is and reads without a warning.
 
     Args:
-        labels: the study's classes, in order.
+        labels: the study's classes, in order; none where it has text written.
         padding: the token that stands for nothing, if there is one.
     """
+    if not labels:
+        return {"pad_token_id": padding}
     return {
         "id2label": {str(number): label for number, label in enumerate(labels)},
         "label2id": {label: number for number, label in enumerate(labels)},

@@ -1,4 +1,4 @@
-"""Base models of many architectures, loaded as classifiers of a study's labels; what cannot be one is refused.
+"""Base models of many architectures, loaded for a study's task; what cannot do it is refused.
 
 The study's labels win over names that a base brings: they number the classes, and they travel with the adapter. What
 docs/models.md says of each architecture is what the tests find here.
@@ -17,6 +17,7 @@ import torch
 import transformers
 from torch import nn
 
+from secfed.models.tasks.base import Kind
 from secfed.study.base import ModelError
 from secfed.study.base_files import check_base_files
 
@@ -25,30 +26,29 @@ _POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
 """What configs call the number of positions; most answer to the first name, whatever their file says."""
 _POSITION_TABLE = "position_embeddings"
 _NO_NAME = re.compile(r"LABEL_[0-9]+")
-_ANOTHER = "Choose another base: docs/models.md lists the architectures that work"
 
 
-def load_base(base: Path, labels: Sequence[str]) -> tuple[nn.Module, list[str]]:
+def load_base(base: Path, kind: Kind[Any, Any]) -> tuple[nn.Module, list[str]]:
     """The base model in float32, and the names of the parameters that its files do not hold.
 
     Args:
         base: the folder, which holds a config and safetensors.
-        labels: the study's classes, in order.
+        kind: what it is to do.
 
     Raises:
-        ModelError: it is no model that can be trained as a classifier of these labels.
+        ModelError: it is no model that can be trained for that.
     """
     config = check_base_files(base)
-    _check_config(base, config)
-    names = {
-        "id2label": dict(enumerate(labels)),
-        "label2id": {label: number for number, label in enumerate(labels)},
-    }
+    if "auto_map" in config:
+        raise ModelError(f"the model in {base} comes with code of its own, which is never run", "Choose another base")
+    kind.check_config(base, config)
+    labels = kind.classes
+    names = {"id2label": dict(enumerate(labels)), "label2id": {label: place for place, label in enumerate(labels)}}
     try:
         with quiet():
-            model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+            model, report = getattr(transformers, kind.auto_class).from_pretrained(
                 base,
-                **names,
+                **(names if labels else {}),
                 dtype=torch.float32,
                 use_safetensors=True,
                 local_files_only=True,
@@ -56,13 +56,13 @@ def load_base(base: Path, labels: Sequence[str]) -> tuple[nn.Module, list[str]]:
             )
     except Exception as error:  # a library's, of which nobody has a list
         raise ModelError(
-            f"the model in {base} cannot be loaded for classification into {len(labels)} labels "
-            f"({type(error).__name__})",
+            f"the model in {base} cannot be loaded for {kind.purpose} ({type(error).__name__})",
             "Use a model that transformers knows, without a head for other labels",
         ) from error
     missing = sorted(report["missing_keys"])
-    _check_whole(base, model, missing)
-    _order_head(base, model, missing, _own_labels(config), labels)
+    _check_whole(base, model, missing, may_lack_head=bool(labels))
+    if labels:
+        _order_head(base, model, missing, _own_labels(config), labels)
     return model, missing
 
 
@@ -128,30 +128,17 @@ def quiet() -> Iterator[None]:
             transformers.logging.enable_progress_bar()
 
 
-def _check_config(base: Path, config: dict[str, Any]) -> None:
-    if "auto_map" in config:
-        raise ModelError(f"the model in {base} comes with code of its own, which is never run", "Choose another base")
-    if config.get("is_encoder_decoder"):
-        raise ModelError(
-            f"the model in {base} is an encoder and a decoder ({config.get('model_type')}), which classifies by an "
-            "end-of-text token that a cut record lacks",
-            _ANOTHER,
-        )
-    if config.get("model_type") == "xlnet":
-        raise ModelError(
-            f"the model in {base} is an XLNet, which classifies by the last position, and that is padding", _ANOTHER
-        )
-
-
-def _check_whole(base: Path, model: nn.Module, missing: Sequence[str]) -> None:
+def _check_whole(base: Path, model: nn.Module, missing: Sequence[str], may_lack_head: bool) -> None:
     """Refuse weights that lack a part of the model itself: it would start from small random numbers, at every site.
 
-    A head is new where a base is published without one, and so is a pooler, which models for filling in gaps lack.
+    A head for labels is new where a base is published without one, and so is a pooler, which models for filling in gaps
+    lack. The head that writes text is the model's own.
 
     Raises:
         ModelError: with the first of them.
     """
-    lost = [name for name in missing if name.startswith(f"{model.base_model_prefix}.") and "pooler" not in name]
+    own = f"{model.base_model_prefix}."
+    lost = [name for name in missing if not may_lack_head or (name.startswith(own) and "pooler" not in name)]
     if lost:
         more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
         raise ModelError(

@@ -2,8 +2,9 @@
 
 A base model is a folder in the transformers layout whose digest the study pins. Weights are read from safetensors
 only, and code that comes with a model is never run. The adapter is LoRA (Hu et al. 2021) by PEFT, plus whatever the
-base's files do not hold: the classification head. `ffa` is FFA-LoRA (Sun et al. 2024): A stays at a shared
-orthonormal start and B is trained, so that averaging updates is exact and noise enters linearly.
+base's files do not hold: a head for the study's labels, and for writing text nothing. `ffa` is FFA-LoRA (Sun et al.
+2024): A stays at a shared orthonormal start and B is trained, so that averaging updates is exact and noise enters
+linearly.
 
 Every node computes the same start from the study's seed, bit for bit, on any processor: from keyed uniform words,
 with additions, multiplications, divisions and square roots in IEEE double precision and exactly rounded sums, and
@@ -15,7 +16,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -33,13 +33,14 @@ from secfed.files.whole import READABLE, write_whole
 from secfed.models.adapter import ADAPTER_FILES, loading_arguments, orthonormal_rows, uniform
 from secfed.models.bases import check_length, load_base, parts_to_save, quiet
 from secfed.models.data import encode
+from secfed.models.tasks.base import Kind
+from secfed.models.tasks.chat import pinned_template
 from secfed.study.base import ModelError, base_digest, files_digest
 
 HEAD_SCALE = 2.0**-5
 """Weights that the base lacks start uniform in [-1/32, 1/32): a standard deviation of .018, as BERT's .02."""
 _TOKENS_MIN = 0.9
 """Of a model's embeddings, those that its tokenizer uses at least: the others round their number up for speed."""
-_PREDICT_BATCH = 128
 _STRANGE = "fever \u2603 \U0001f9ec"
 """Characters that few vocabularies have."""
 _LAYER = re.compile(r"\.([0-9]+)\.")
@@ -104,6 +105,7 @@ def load_tokenizer(base: Path, vocabulary: int) -> Any:
                 "Name a pad_token in its tokenizer_config.json, and have a study with the new digest signed",
             )
         tokenizer.pad_token = tokenizer.eos_token  # never in a record: what looks like it in a note is text
+    tokenizer.chat_template = pinned_template(base)  # and no file beside it, which the digest does not cover
     tokens = len(set(tokenizer.get_vocab().values()))
     if tokens < _TOKENS_MIN * vocabulary:
         # What transformers makes up for a folder without tokenizer files has a handful of tokens, and no error.
@@ -126,13 +128,15 @@ def load_tokenizer(base: Path, vocabulary: int) -> Any:
 class AdapterModel:
     """A base model with its adapter. Only the adapter changes, and it is one flat vector to everybody else."""
 
-    def __init__(self, module: PeftModel, lora: LoraSettings, labels: Sequence[str]) -> None:
-        self.module: nn.Module = module
-        """The PEFT model, in evaluation mode; called as `module(input_ids=..., attention_mask=...)`."""
+    def __init__(self, peft: PeftModel, lora: LoraSettings, kind: Kind[Any, Any]) -> None:
+        self.module: nn.Module = kind.wrapped(peft)
+        """In evaluation mode; called as `module(input_ids=..., attention_mask=...)`, gives `.logits` where the task has
+        labels. The PEFT model itself, or around it what chooses positions."""
+        self.kind = kind
+        self._peft = peft
         self._lora = lora
-        self._labels = tuple(labels)
         self._trained = sorted(
-            ((name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad),
+            ((name, parameter) for name, parameter in peft.named_parameters() if parameter.requires_grad),
             key=lambda item: item[0],
         )
 
@@ -143,13 +147,13 @@ class AdapterModel:
 
     @property
     def trained(self) -> dict[str, nn.Parameter]:
-        """What a state is written into, by name."""
-        return dict(self._trained)
+        """What a state is written into, by its name in `module`."""
+        return {name: parameter for name, parameter in self.module.named_parameters() if parameter.requires_grad}
 
     @property
     def vocabulary(self) -> int:
         """Token ids are below this."""
-        embeddings = cast(PeftModel, self.module).get_input_embeddings()
+        embeddings = self._peft.get_input_embeddings()
         return len(cast(Tensor, embeddings.weight))
 
     @property
@@ -160,7 +164,7 @@ class AdapterModel:
 
     def check_length(self, base: Path, max_length: int) -> None:
         """Refuse records of more tokens than the model in this folder reads. Raises ModelError."""
-        check_length(base, self.module, self._text_config, max_length)
+        check_length(base, self._peft, self._text_config, max_length)
 
     def pad_with(self, token: int) -> None:
         """Have the model take this token, which its tokenizer pads with, for padding. Decoders look for it: they
@@ -169,7 +173,7 @@ class AdapterModel:
 
     @property
     def _text_config(self) -> Any:
-        return cast(Any, self.module).config.get_text_config()
+        return cast(Any, self._peft).config.get_text_config()
 
     @property
     def dimension(self) -> int:
@@ -197,18 +201,9 @@ class AdapterModel:
                 parameter.copy_(torch.from_numpy(part.copy()))
                 start += parameter.numel()
 
-    def predict(self, patients: Patients) -> NDArray[np.int64]:
-        """The most likely label's index for every record, of shape (records,)."""
-        found = []
-        with torch.inference_mode():
-            for start in range(0, patients.records, _PREDICT_BATCH):
-                batch = {name: rows[start : start + _PREDICT_BATCH] for name, rows in patients.inputs.items()}
-                found.append(self.module(**batch).logits.argmax(dim=1).numpy())
-        return np.concatenate(found).astype(np.int64)
-
-    def accuracy(self, patients: Patients) -> float:
-        """The share of records whose label is predicted."""
-        return float(np.mean(self.predict(patients) == patients.labels.numpy()))
+    def measured(self, held_out: Patients) -> dict[str, float]:
+        """The task's figures on these records, by their names."""
+        return self.kind.measured(self.module, held_out)
 
     def describe(self) -> str:
         """One true line about what is trained."""
@@ -217,7 +212,7 @@ class AdapterModel:
         what = "B" if self._lora.variant == "ffa" else "A and B"
         return (
             f"{self.dimension:,} of {total:,} parameters are trained ({self.dimension / total:.2%}): "
-            f"LoRA rank {self._lora.rank} ({what}) on {adapted} linear layers, and the classification head"
+            f"LoRA rank {self._lora.rank} ({what}) on {adapted} linear layers{self.kind.head}"
         )
 
     def save(self, folder: Path, base_name: str) -> None:
@@ -228,28 +223,28 @@ class AdapterModel:
             base_name: what the study calls the base model; no path of this machine gets into the files.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        tensors: dict[str, Tensor] = get_peft_model_state_dict(self.module, save_embedding_layers=False)
+        tensors: dict[str, Tensor] = get_peft_model_state_dict(self._peft, save_embedding_layers=False)
         save_file(
             {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
             folder / "adapter_model.safetensors",
             metadata={"format": "pt"},
         )
-        config = self.module.peft_config["default"].to_dict()  # type: ignore[index, union-attr]
+        config = self._peft.peft_config["default"].to_dict()
         config |= {
             "base_model_name_or_path": base_name,
             "inference_mode": True,
-            "auto_mapping": loading_arguments(self._labels, self.padding),
+            "auto_mapping": loading_arguments(self.kind.classes, self.padding),
         }
         text = json.dumps(config, indent=2, sort_keys=True, default=sorted)
         write_whole(folder / "adapter_config.json", f"{text}\n".encode(), READABLE)
 
 
-def load_model(base: Path, labels: Sequence[str], lora: LoraSettings, seed: bytes) -> AdapterModel:
+def load_model(base: Path, kind: Kind[Any, Any], lora: LoraSettings, seed: bytes) -> AdapterModel:
     """The base model with a fresh adapter, the same at every node.
 
     Args:
         base: the model's folder; check its digest first.
-        labels: the study's classes, in order.
+        kind: what it is to do.
         lora: the adapter's shape.
         seed: 32 public bytes; everything that the base's files do not give comes from them.
 
@@ -257,13 +252,13 @@ def load_model(base: Path, labels: Sequence[str], lora: LoraSettings, seed: byte
         ModelError: the folder does not hold a usable model, or the adapter does not fit it.
     """
     base_digest(base)  # the files are there, and the weights are safetensors
-    model, missing = load_base(base, labels)
+    model, missing = load_base(base, kind)
     with torch.no_grad():
         for name in missing:
             parameter = model.get_parameter(name)
             parameter.copy_(_small_uniform(seed, name, tuple(parameter.shape)))
     config = LoraConfig(
-        task_type=TaskType.SEQ_CLS,
+        task_type=TaskType[kind.peft_task],
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=0.0,
@@ -285,7 +280,7 @@ def load_model(base: Path, labels: Sequence[str], lora: LoraSettings, seed: byte
         if isinstance(part, nn.Dropout):
             part.p = 0.0
     module.eval()
-    return AdapterModel(module, lora, labels)
+    return AdapterModel(module, lora, kind)
 
 
 def _check_layers(module: nn.Module, lora: LoraSettings) -> None:

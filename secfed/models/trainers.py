@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secfed.models.data import Record, tokenise
+from secfed.models.data import tokenise
 from secfed.models.trainer import Trainer
 from secfed.study.manifest import Study
 
@@ -36,7 +36,7 @@ def open_study_model(study: Study, base: Path) -> StudyModel:
     """Load the adapter model at its first state, and try a step on made-up records.
 
     Args:
-        study: gives adapter, labels and length.
+        study: gives adapter, task and length.
         base: the base model's folder, checked against the study's digest already.
 
     Raises:
@@ -49,14 +49,15 @@ def open_study_model(study: Study, base: Path) -> StudyModel:
     model.check_length(base, study.model.max_length)
     tokenizer = load_tokenizer(base, model.vocabulary)
     model.pad_with(tokenizer.pad_token_id)
+    model.kind.check_tokenizer(base, tokenizer)
     return StudyModel(model, first, tokenizer, check_training(study, model))
 
 
-def trainer_for(study: Study, index: int, opened: StudyModel, patients: Mapping[str, list[Record]]) -> Trainer:
+def trainer_for(study: Study, index: int, opened: StudyModel, patients: Mapping[str, list[Any]]) -> Trainer:
     """The trainer of the hospital at this place of the roster, on its records."""
     from secfed.models.training import make_trainer
 
-    records = tokenise(patients, opened.tokenizer, study.model.max_length)
+    records = tokenise(patients, opened.tokenizer, opened.model.kind)
     return make_trainer(study, index, opened.model, opened.first, records, opened.verdict.one_at_a_time)
 
 

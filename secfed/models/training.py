@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from crypto.randomness import NoiseSecret
 from dp.distributed import private_sum
 from dp.errors import UnsuitableModel
-from dp.guards import Verdict, check_step, made_up_patients
+from dp.guards import Verdict, check_step
 from dp.node_update import private_update
 from dp.sampling import Patients, record_by_record
 from dp.step_plan import LocalPlan, NodePlan, StepPlan
 from dp.training import train_locally
 from secfed.models.adapter import first_adapter_seed
 from secfed.models.model import AdapterModel, LoraSettings, load_model
+from secfed.models.tasks import kind_of
 from secfed.rounds.strategies import Layout, ModelState
 from secfed.study.base import ModelError
 from secfed.study.manifest import Study
@@ -175,14 +176,14 @@ def check_training(study: Study, model: AdapterModel) -> Verdict:
     Raises:
         ModelError: no step of this model is private; with every reason and its fix.
     """
-    length, classes = study.model.max_length, len(study.task.labels)
-    made_up = made_up_patients(length, model.vocabulary, classes, padding=model.padding or 0)
+    made_up = model.kind.made_up(model.vocabulary, model.padding or 0)
     found = check_step(model.module, made_up, study.algorithm.physical_batch, model.trained)
     verdict = _trainer_type(study).fits(found)
     try:
         verdict.refuse()
     except UnsuitableModel as error:
         raise ModelError(str(error), "Change the study's model or adapter; nothing was started") from error
+    model.kind.check_model(model.module, made_up)
     return verdict
 
 
@@ -209,5 +210,5 @@ def load_study_model(study: Study, base: Path) -> tuple[AdapterModel, ModelState
     """The adapter model at its first state, which depends on the study and the base model alone."""
     lora = study.lora
     settings = LoraSettings(lora.rank, lora.alpha, lora.targets, lora.layers or (), lora.variant)
-    model = load_model(base, study.task.labels, settings, first_adapter_seed(study.digest))
+    model = load_model(base, kind_of(study), settings, first_adapter_seed(study.digest))
     return model, ModelState(model.get_state())

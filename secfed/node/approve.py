@@ -76,7 +76,7 @@ def examine(home: Home, path: Path, data: str | None) -> Candidate:
         check_budget(study, site)
     epsilon = account.check_noise(study)
     opened = open_study_model(study, find_base_among(study, home.path / MODELS))
-    texts = check_texts(site, opened.tokenizer, study.model.max_length)
+    texts = check_texts(site, opened.tokenizer, study)
     return Candidate(file, index, dataset, digest, site, opened.model.describe(), texts, epsilon, last_approved(home))
 
 

@@ -12,14 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from secfed.models.data import Encoding, columns_of, read_patients, read_rows
+from secfed.models.data import Encoding, read_patients, read_rows
 from secfed.models.data.faults import Faults
 from secfed.models.data.patients import sorted_out
-from secfed.models.data.records import maker_of, needed_of
 from secfed.models.data.rows import Row
 from secfed.models.data.tokens import tokenizer_in
+from secfed.models.tasks import kind_for
 from secfed.node.texts import TextFigures, measure
-from secfed.study.manifest import TaskSection
+from secfed.study.tasks import TaskTable
 
 NEAR_SHOWN_MAX = 5
 
@@ -50,7 +50,7 @@ class DataFigures:
 
 def examine_data(
     path: Path,
-    task: TaskSection,
+    task: TaskTable,
     group: int,
     encoding: Encoding = "utf-8",
     on_row: Callable[[int], None] = lambda _: None,
@@ -67,21 +67,20 @@ def examine_data(
     Raises:
         DataError: the file cannot be read at all.
     """
-    columns, faults, make = columns_of(task), Faults(path), maker_of(task)
+    kind, faults = kind_for(task, 0), Faults(path)
     counts: Counter[str] = Counter()
-    labels: Counter[str] = Counter()
+    labels: Counter[int] = Counter()
     lengths: Counter[int] = Counter()
     texts: set[bytes] = set()
     near: dict[str, tuple[str, str]] = {}
     close: list[str] = []
 
-    def told(row: Row) -> tuple[str, str, str]:
-        make(row)
-        return row.place, row.values[columns.text], row.values[columns.label]
+    def told(row: Row) -> tuple[str, str, tuple[int, ...]]:
+        return row.place, *kind.content(kind.record_of(row))
 
     records = near_count = 0
-    rows = read_rows(path, needed_of(task), encoding)
-    for patient, (place, text, label) in sorted_out(rows, columns.patient, told, faults):
+    rows = read_rows(path, kind.needed, encoding)
+    for patient, (place, text, classes) in sorted_out(rows, task.patient_column, told, faults):
         records += 1
         on_row(records)
         if patient not in counts:
@@ -90,7 +89,7 @@ def examine_data(
                 near_count += 1
                 close += [f"{place} and {earlier}"] if len(close) < NEAR_SHOWN_MAX else []
         counts[patient] += 1
-        labels[label] += 1
+        labels.update(classes)
         lengths[len(text)] += 1
         texts.add(hashlib.blake2b(text.encode(), digest_size=16).digest())
     return DataFigures(
@@ -98,7 +97,7 @@ def examine_data(
         records,
         dict(sorted(Counter(counts.values()).items())),
         sum(count > group for count in counts.values()),
-        {name: labels[name] for name in task.labels},
+        {name: labels[place] for place, name in enumerate(task.classes)},
         (_quantile(lengths, 0.5), _quantile(lengths, 0.95), max(lengths, default=0)),
         records - len(texts),
         tuple(close),
@@ -109,12 +108,13 @@ def examine_data(
 
 
 def examine_tokens(
-    path: Path, task: TaskSection, base: Path, max_length: int, encoding: Encoding = "utf-8"
+    path: Path, task: TaskTable, base: Path, max_length: int, encoding: Encoding = "utf-8"
 ) -> TextFigures:
     """What a base model's tokenizer makes of the same file, all of whose rows are records. Raises UserError."""
     tokenizer = tokenizer_in(base)
-    patients = read_patients(path, columns_of(task), task.labels, str(path), encoding=encoding)
-    return measure(patients, tokenizer, max_length)
+    kind = kind_for(task, max_length)
+    patients = read_patients(path, kind, str(path), encoding=encoding)
+    return measure(patients, tokenizer, kind)
 
 
 def _nearly(patient: str) -> str:

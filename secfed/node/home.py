@@ -34,7 +34,6 @@ from crypto.identity import Identity
 from dp.ledger import Ledger
 from secfed.errors import UserError
 from secfed.files.whole import json_text, open_to_others, sync_folder, try_lock, write_whole
-from secfed.models.data import columns
 from secfed.node.consent import Consent
 from secfed.node.data_watch import DataWatch
 from secfed.node.keys import read_identity
@@ -259,7 +258,7 @@ class Home:
                 "Ask for a study whose task.patient_column matches this site's",
             )
         file, encoding = Path(dataset.file), dataset.encoding
-        return check_site(study, name, self.identity, policy, file, self.path, columns(study), encoding)
+        return check_site(study, name, self.identity, policy, file, self.path, encoding)
 
     def approved_site(self, kept: Approved) -> tuple[Site, DataWatch]:
         """Like `site`, for an approved study, on exactly the data file that was approved.
@@ -314,7 +313,7 @@ class Home:
                 check_budget(study, site)
             account.check_noise(study)
             opened = open_study_model(study, find_base_among(study, self.path / MODELS))
-            check_texts(site, opened.tokenizer, study.model.max_length)
+            check_texts(site, opened.tokenizer, study)
             trainer = trainer_for(study, index, opened, site.patients)
             reserve_once(study, site, ledger)
             with NodeStore(self.path / STORE_FILE) as store:
@@ -335,7 +334,7 @@ class Home:
         now = replace(site, policy=policy)
         reserve_once(kept.study, now, ledger)  # already reserved: this only checks that the policy still agrees
         if policy.texts != site.policy.texts:
-            check_texts(now, tokenizer, kept.study.model.max_length)
+            check_texts(now, tokenizer, kept.study)
         return policy
 
 

@@ -18,9 +18,10 @@ from protocols.errors import ParameterError
 from protocols.parameters import HONEST_MIN, CohortRules
 from secfed.errors import Problems, UserError
 from secfed.files.toml import TOML_BYTES_MAX
-from secfed.study.manifest import HexDigest, Study, TaskSection
+from secfed.study.manifest import HexDigest, Study
 from secfed.study.problems import read_table
 from secfed.study.sections import Section
+from secfed.study.tasks import Task
 
 _IdentityKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -59,7 +60,7 @@ class AllowPolicy(Section):
 
     base_models: tuple[HexDigest, ...]
     """Base models that may be loaded, by digest. Names do not count: a study may choose any name."""
-    tasks: tuple[TaskSection, ...] | None = None
+    tasks: tuple[Task, ...] | None = None
     """Tasks that a study may learn: `[task]` tables, as in a study file. All values must match: the patient column, for
     example, decides who is protected.
     """
@@ -153,9 +154,7 @@ class Policy(Section):
             )
         if allow.tasks is not None and study.task not in allow.tasks:
             yield UserError(
-                f"the policy of {site} does not allow this study's task: learning {study.task.label_column} from "
-                f"{study.task.text_column}, with these {len(study.task.labels)} labels, patients identified by "
-                f"{study.task.patient_column}",
+                f"the policy of {site} does not allow this study's task: learning {study.task.in_short}",
                 "If the site's owner agrees, copy the study's [task] table into policy.toml as [[allow.tasks]], "
                 "replacing an empty list of tasks",
             )

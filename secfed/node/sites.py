@@ -14,12 +14,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from crypto.identity import Identity
 from dp.entries import epsilon_amount
 from dp.ledger import Ledger, refusal
 from secfed.errors import UserError
-from secfed.models.data import Columns, Encoding, Record, read_patients
+from secfed.models.data import Encoding, read_patients
+from secfed.models.tasks import kind_of
 from secfed.node.keys import read_identity
 from secfed.node.policy import Policy, load_policy
 from secfed.study.account import check_noise, least_price, price
@@ -37,7 +39,8 @@ class Site:
     name: str
     identity: Identity
     policy: Policy
-    patients: Mapping[str, list[Record]]
+    patients: Mapping[str, list[Any]]
+    """Its records by patient, as the study's kind of task has them (`secfed.models.tasks`)."""
     records: Path
     """The folder of its ledger and store; it may not exist yet."""
 
@@ -46,7 +49,7 @@ class Site:
         return Ledger(self.records / LEDGER_FILE, entry_signer(self.identity))
 
 
-def read_site(study: Study, name: str, source: Path, records: Path, columns: Columns) -> Site:
+def read_site(study: Study, name: str, source: Path, records: Path) -> Site:
     """Read one site's folder and check it against the study. Writes nothing.
 
     Args:
@@ -54,7 +57,6 @@ def read_site(study: Study, name: str, source: Path, records: Path, columns: Col
         name: the site's name on the roster.
         source: the folder with key, policy and data.
         records: the folder for ledger and store.
-        columns: the fields of a record.
 
     Raises:
         UserError: something is missing or does not fit the study, or the budget is too small.
@@ -71,7 +73,7 @@ def read_site(study: Study, name: str, source: Path, records: Path, columns: Col
             "Use the enrolled key, or have a new study with this key signed",
         )
     policy = load_policy(source / "policy.toml", name)
-    site = check_site(study, name, identity, policy, source / "patients.jsonl", records, columns)
+    site = check_site(study, name, identity, policy, source / "patients.jsonl", records)
     if not is_reserved(study, site.records / LEDGER_FILE):
         check_budget(study, site)
     return site
@@ -84,13 +86,12 @@ def check_site(
     policy: Policy,
     data: Path,
     records: Path,
-    columns: Columns,
     encoding: Encoding = "utf-8",
 ) -> Site:
     """Check policy and data against the study. Does not check the budget.
 
     Args:
-        study, name, records, columns: as for `read_site`.
+        study, name, records: as for `read_site`.
         identity: the key that the roster lists for this name.
         policy: of the population whose records these are.
         data: the data file.
@@ -100,7 +101,7 @@ def check_site(
         UserError: the policy does not allow the study, or the data does not fit it.
     """
     policy.check(study, name)
-    patients = read_patients(data, columns, study.task.labels, name, encoding=encoding)
+    patients = read_patients(data, kind_of(study), name, encoding=encoding)
     study.mechanism.check_size(name, patients)
     return Site(name, identity, policy, patients, records)
 

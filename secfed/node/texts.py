@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from secfed.errors import UserError
-from secfed.models.data import Record, encode
+from secfed.models.tasks import Kind, kind_of
+from secfed.study.manifest import Study
 
 if TYPE_CHECKING:
     from secfed.node.sites import Site
@@ -28,7 +29,7 @@ class TextFigures:
     unknown: int
     """How many of these stand for text that the model does not know."""
     unreadable: int
-    """Records without any token that the model knows."""
+    """Records without any token that the model knows, or without one that is to be learnt."""
     cut: int
     """Records longer than the model reads; the rest of their text is not used."""
 
@@ -48,35 +49,33 @@ class TextFigures:
         return self.cut / self.records
 
 
-def measure(patients: Mapping[str, Sequence[Record]], tokenizer: Any, max_length: int) -> TextFigures:
+def measure(patients: Mapping[str, Sequence[Any]], tokenizer: Any, kind: Kind[Any, Any]) -> TextFigures:
     """Count how a tokenizer reads a site's records.
 
     Args:
         patients: at least one, by id.
         tokenizer: a transformers tokenizer.
-        max_length: tokens per record, from the study.
+        kind: what a record is, and how many tokens of it are read.
     """
     records = tokens = unknown = unreadable = cut = 0
-    texts = [record.text for own in patients.values() for record in own]
-    for batch in encode(texts, tokenizer, max_length + 1):  # one token more than the model reads: this record was cut
-        for ids, added in zip(batch["input_ids"], batch["special_tokens_mask"], strict=True):
-            length = len(ids)
-            own = [token for token, special in zip(ids, added, strict=True) if not special][:max_length]
-            strange = sum(token == tokenizer.unk_token_id for token in own)
-            records, cut = records + 1, cut + (length > max_length)
-            tokens, unknown, unreadable = tokens + len(own), unknown + strange, unreadable + (strange == len(own))
+    for reading in kind.readings([record for own in patients.values() for record in own], tokenizer):
+        own = reading.tokens
+        strange = sum(token == tokenizer.unk_token_id for token in own)
+        records, cut = records + 1, cut + reading.cut
+        tokens, unknown = tokens + len(own), unknown + strange
+        unreadable += strange == len(own) or not reading.learnt
     return TextFigures(records, tokens, unknown, unreadable, cut)
 
 
-def check_texts(site: Site, tokenizer: Any, max_length: int) -> TextFigures:
+def check_texts(site: Site, tokenizer: Any, study: Study) -> TextFigures:
     """Measure a site's records, and refuse them if the policy does. Writes nothing, spends nothing.
 
     Raises:
         UserError: a share is above what the policy allows. The text contains the share, so it is for the site's owner
             only.
     """
-    figures, allowed = measure(site.patients, tokenizer, max_length), site.policy.texts
-    for share, key, what in _shares(figures, max_length):
+    figures, allowed = measure(site.patients, tokenizer, kind_of(study)), site.policy.texts
+    for share, key, what in _shares(figures, study.model.max_length):
         most = getattr(allowed, key)
         if share > most:
             raise UserError(

@@ -21,6 +21,7 @@ from secfed.files.figures import percent, rounded_up, scientific, tiny, with_hun
 from secfed.files.whole import READABLE, write_whole
 from secfed.reports.svg import Curve, epsilon_plot
 from secfed.rounds.faults import what_it_did
+from secfed.study.tasks import figures_in
 
 _CURVES_MAX = 4
 """More sites with different figures than this are drawn as two curves: the least and the most spent."""
@@ -64,6 +65,7 @@ def render_report(report: Mapping[str, Any]) -> str:
         "duration": _duration,
         "moment": lambda text: text[:19].replace("T", " "),
         "stage": lambda text: text.replace("_", " "),
+        "measured": figures_in,
         "did": lambda kind: what_it_did(FaultKind[kind.upper().replace("-", "_")]),
     }
     template = environment.from_string(files("secfed.reports").joinpath("report.html.j2").read_text("utf-8"))

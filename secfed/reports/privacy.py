@@ -64,8 +64,7 @@ def build_report(study: Study, summary: Mapping[str, Any], others: Answers | Non
         "noise_as_run": _noise_as_run(study, summary["rounds"]),
         "hospitals": [_hospital(each) for each in summary["hospitals"]],
         "utility": {
-            "accuracy_before": summary["accuracy_before"],
-            "accuracy_after": summary["accuracy_after"],
+            **{key: summary[key] for figure in study.task.figures for key in figure.keys},
             "measured_on": "the study's held-out test set, which this guarantee does not cover: such figures "
             "belong on public or synthetic data only",
         },

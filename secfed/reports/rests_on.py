@@ -36,7 +36,7 @@ def statements(study: Study, summary: Mapping[str, Any], kind: RunKind) -> list[
         *_said_in_ledgers(study, summary),
         *([] if kind is RunKind.SIMULATION else [_unchanged(study, kind)]),
         *(mechanism.rests_on_others() if kind is RunKind.FEDERATION else []),
-        *_coordinators_word(),
+        *_coordinators_word(study),
     ]
     order = list(Voucher)
     return sorted(rows, key=lambda row: order.index(row.vouched_by))
@@ -91,9 +91,13 @@ def _unchanged(study: Study, kind: RunKind) -> Statement:
     )
 
 
-def _coordinators_word() -> list[Statement]:
+def _coordinators_word(study: Study) -> list[Statement]:
+    measured = ", ".join(figure.title for figure in study.task.figures)
     rows = (
-        ("Accuracy before and after", "nothing in the run's folder proves or refutes it"),
+        (
+            f"{measured.capitalize()} before and after",
+            "nothing in the run's folder proves or refutes it",
+        ),
         (
             "When it ran, how long, how many bytes were sent, the versions of software, and the engine's full name",
             "likewise; no figure of privacy uses them",

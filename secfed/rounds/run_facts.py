@@ -7,7 +7,7 @@ these words whether a run was a federation, a demonstration or a simulation. The
 derives it again.
 
 A node vouches for itself alone: whoever holds several nodes' keys can sign what they like in their names. That is why
-people compare the fingerprints of keys. What the summary says beside (`COORDINATORS_WORD`) no node has signed.
+people compare the fingerprints of keys. What the summary says beside (`coordinators_word`) no node has signed.
 """
 
 from __future__ import annotations
@@ -28,10 +28,7 @@ from secfed.study.manifest import Study
 
 EMBEDDED, FLARE = "embedded", "NVIDIA FLARE"
 """Engines, as nodes sign them. The engine's name in a summary begins with one of them."""
-COORDINATORS_WORD = (
-    "engine",
-    "accuracy_before",
-    "accuracy_after",
+_COORDINATORS_WORD = (
     "started",
     "finished",
     "seconds",
@@ -42,9 +39,14 @@ COORDINATORS_WORD = (
     "rounds.bytes_up",
     "rounds.bytes_down",
 )
-"""What `summary.json` holds that nobody but the coordinator vouches for: nothing in the folder proves or refutes it."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PROCESS = secrets.token_bytes(32)
+
+
+def coordinators_word(study: Study) -> list[str]:
+    """What `summary.json` holds that nobody but the coordinator vouches for: nothing in the folder proves or refutes
+    it."""
+    return ["engine", *(key for figure in study.task.figures for key in figure.keys), *_COORDINATORS_WORD]
 
 
 class RunKind(StrEnum):

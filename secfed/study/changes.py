@@ -24,8 +24,10 @@ from secfed.study.manifest import Study
 from secfed.study.mechanisms import MODES
 from secfed.study.problems import place_and_reason
 from secfed.study.sections import Section
+from secfed.study.tasks import DEFAULT_KIND, KINDS
 
 _KINDS: Mapping[str, tuple[str, Mapping[str, type[Section]]]] = {
+    "task": ("kind", KINDS),
     "algorithm": ("strategy", STRATEGIES),
     "privacy": ("mode", MODES),
 }
@@ -116,7 +118,7 @@ def _of_its_kind(name: str, table: Mapping[str, Any], change: Mapping[str, Any])
     """What stays of a table: all of it, or if its kind changes, the keys that the new kind has, too."""
     chosen_by, kinds = _KINDS.get(name, ("", {}))
     asked = change.get(chosen_by)
-    if not isinstance(asked, str) or asked == table[chosen_by] or asked not in kinds:
+    if not isinstance(asked, str) or asked == table.get(chosen_by, DEFAULT_KIND) or asked not in kinds:
         return table
     return {key: value for key, value in table.items() if key in kinds[asked].model_fields}
 

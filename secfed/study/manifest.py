@@ -28,6 +28,7 @@ from secfed.study.mechanisms import Privacy, mechanism_of
 from secfed.study.mechanisms.base import Mechanism
 from secfed.study.problems import place_and_reason, read_table
 from secfed.study.sections import Section
+from secfed.study.tasks import Task
 
 HexDigest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -46,21 +47,6 @@ class ModelSection(Section):
     """Digest of the base model's files: every node checks it before it loads them."""
     max_length: int = Field(ge=4, le=8192)
     """Tokens per record; every record is padded or cut to exactly this length."""
-
-
-class TaskSection(Section):
-    """Sequence classification on JSON lines: one record per line, several records per patient."""
-
-    labels: tuple[str, ...] = Field(min_length=2, max_length=10_000)
-    patient_column: str = "patient"
-    text_column: str = "text"
-    label_column: str = "label"
-
-    @model_validator(mode="after")
-    def _labels_differ(self) -> TaskSection:
-        if len(set(self.labels)) != len(self.labels):
-            raise ValueError("two labels are the same")
-        return self
 
 
 class LoraSection(Section):
@@ -117,7 +103,7 @@ class Study(Section):
     name: Name
     purpose: str = Field(max_length=2000)
     model: ModelSection
-    task: TaskSection
+    task: Task
     lora: LoraSection
     algorithm: Algorithm
     privacy: Privacy
@@ -126,7 +112,12 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Study:
-        apart = (self._check_roster, self._check_sizes, lambda: self.mechanism.check_fits(self.algorithm))
+        apart = (
+            self._check_roster,
+            self._check_sizes,
+            lambda: self.task.check_length(self.model.max_length),
+            lambda: self.mechanism.check_fits(self.algorithm),
+        )
         found = [problem for check in (*apart, self.cohort_rules) if (problem := _problem(check))]
         if not found:  # the remaining checks need values that fit together
             found = [

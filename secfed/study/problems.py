@@ -16,8 +16,9 @@ from secfed.files.toml import TOML_BYTES_MAX, as_json, parse_toml
 from secfed.study.algorithms import STRATEGIES
 from secfed.study.mechanisms import MODES
 from secfed.study.sections import WITHOUT_EFFECT
+from secfed.study.tasks import KINDS
 
-_CHOICES: dict[str, Container[str]] = {"algorithm": STRATEGIES, "privacy": MODES}
+_CHOICES: dict[str, Container[str]] = {"task": KINDS, "algorithm": STRATEGIES, "privacy": MODES}
 """Tables with several kinds, and the names of the kinds."""
 _TABLE = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_.-]+)\s*\]\]?")
 _KEY = re.compile(r"\s*([A-Za-z0-9_-]+(?:\s*\.\s*[A-Za-z0-9_-]+)*)\s*=")
@@ -32,6 +33,8 @@ def place_and_reason(problem: ErrorDetails) -> tuple[Place, str]:
     place = tuple(problem["loc"])
     if len(place) > 1 and place[1] in _CHOICES.get(str(place[0]), ()):
         place = (place[0], *place[2:])  # pydantic adds what was chosen; the file has no such table
+    if len(place) > 3 and place[:2] == ("allow", "tasks") and place[3] in KINDS:
+        place = (*place[:3], *place[4:])
     unknown = problem["type"] == "extra_forbidden"
     return place, "this key is unknown" if unknown else problem["msg"].removeprefix("Value error, ")
 

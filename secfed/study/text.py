@@ -9,8 +9,6 @@ from secfed.files.figures import scientific
 from secfed.study.algorithms import describe
 from secfed.study.manifest import Study
 
-_LABELS_SHOWN = 8
-
 
 def study_text(study: Study, this_node: int | None = None) -> str:
     """The study as plain text, without its cost: the privacy plan shows that (`secfed.node.privacy_plan`).
@@ -19,16 +17,14 @@ def study_text(study: Study, this_node: int | None = None) -> str:
         study: the study to show.
         this_node: the reader's index in the roster, if the reader is on it.
     """
-    lora, task, privacy = study.lora, study.task, study.privacy
+    lora, privacy = study.lora, study.privacy
     unit = privacy.protects.value
     layers = "all layers" if lora.layers is None else f"layers {', '.join(map(str, lora.layers))}"
     lines = [
         ("digest", study.digest.hex()),
         ("purpose", study.purpose),
         ("base model", f"{study.model.base}, {study.model.digest}"),
-        ("task", f'learn "{task.label_column}" from "{task.text_column}", patients by "{task.patient_column}"'),
-        ("labels", _labels(task.labels)),
-        ("records", f"cut or padded to {study.model.max_length} tokens"),
+        *study.task.lines(study.model.max_length),
         (
             "adapter",
             f"LoRA rank {lora.rank}, alpha {lora.alpha}, on {', '.join(lora.targets)} in {layers}, {lora.variant}",
@@ -42,12 +38,6 @@ def study_text(study: Study, this_node: int | None = None) -> str:
     ]
     text = [f"study {study.name}", *in_columns(lines)]
     return "\n".join(printable(line) for line in [*text, *_roster(study, this_node)])
-
-
-def _labels(labels: tuple[str, ...]) -> str:
-    shown = ", ".join(f'"{label}"' for label in labels[:_LABELS_SHOWN])
-    more = f" and {len(labels) - _LABELS_SHOWN} more" if len(labels) > _LABELS_SHOWN else ""
-    return f"{len(labels)}: {shown}{more}"
 
 
 def _roster(study: Study, this_node: int | None) -> list[str]:

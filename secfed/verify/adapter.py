@@ -88,5 +88,5 @@ def _check_config(folder: Path, chain: Chain) -> None:
     # Users pass these on to transformers: the study's names for the classes, and nothing that nobody expects there.
     given = config.get("auto_mapping")
     padding = given.get("pad_token_id") if isinstance(given, dict) else None
-    if type(padding) not in (int, type(None)) or given != loading_arguments(chain.study.task.labels, padding):
+    if type(padding) not in (int, type(None)) or given != loading_arguments(chain.study.task.classes, padding):
         raise Broken(CONFIG, "auto_mapping is not the study's labels and a padding token")

@@ -2,7 +2,7 @@
 
 Checked: the promise and against whom it holds, epsilon, digests, cohorts, survivors, quorums, ledgers, budgets.
 How it ran is what the nodes signed in their ledgers, and the engine's name must fit it. Accuracy, times, traffic and
-what else `secfed.rounds.run_facts.COORDINATORS_WORD` lists are the coordinator's word: nothing in the folder proves or
+what else `secfed.rounds.run_facts.coordinators_word` lists are the coordinator's word: nothing in the folder proves or
 refutes them.
 Of what is claimed about a node's faults, it is checked that those who are said to have complained did: not that they
 are right. Epsilon is computed again, with the accountant of whoever verifies.
@@ -19,7 +19,7 @@ from protocols.errors import FaultKind
 from protocols.receipts import Receipt
 from secfed.reports.folder import ADAPTER, SUMMARY, receipt_file
 from secfed.rounds.faults import kind_name
-from secfed.rounds.run_facts import COORDINATORS_WORD, RunKind, against_in_short, how_it_ran
+from secfed.rounds.run_facts import RunKind, against_in_short, coordinators_word, how_it_ran
 from secfed.study.account import ACCOUNTANTS_DIFFER, epsilon_by_round
 from secfed.study.manifest import Study
 from secfed.verify.evidence import Broken, agree, claim, read_json, shortened
@@ -82,7 +82,7 @@ def _check_how_it_ran(summary: dict[str, Any], study: Study, accounts: Sequence[
                 )
     how = how_it_ran([entry.name for entry in study.roster], [account.facts for account in accounts])
     agree(SUMMARY, summary, "how_it_ran", how)
-    agree(SUMMARY, summary, "coordinators_word", list(COORDINATORS_WORD))
+    agree(SUMMARY, summary, "coordinators_word", coordinators_word(study))
     return RunKind(how["kind"])
 
 

@@ -26,7 +26,7 @@ from secfed.study.approvals import StudyFile, study_file_digest
 from secfed.study.base import base_digest
 from secfed.study.manifest import Study as RealStudy
 from tests.secfed.federation import ALGORITHMS, FormulaTrainer, study_values
-from tests.tiny import LABELS, LORA, SEED, make_tiny_base
+from tests.tiny import LORA, SEED, classifying, make_tiny_base
 
 LAYOUT = FormulaTrainer.layout
 DISTRIBUTED: dict[str, Any] = {
@@ -66,7 +66,16 @@ def of_nodes(**algorithm: Any) -> dict[str, Any]:
     return {**values, "privacy": dict(NODES), "roster": roster}
 
 
+def with_task(**task: Any) -> dict[str, Any]:
+    return {**study_values(), "task": task}
+
+
+GENERATE = {"kind": "generate", "prompt": "Note: {note} {{é}}", "answer": " {summary}", "answer_tokens": 4}
 STUDIES: dict[str, dict[str, Any]] = {
+    "classification that says so": with_task(kind="classify", labels=["no", "yes"]),
+    "tags": with_task(kind="tag", labels=["O", "drug"], words_column="tokens"),
+    "written answers": with_task(**GENERATE),
+    "written answers in a chat": with_task(**GENERATE, template="chat", patient_column="person"),
     **{f"local, {name}": local(**figures) for name, figures in ALGORITHMS.items()},
     **{
         f"distributed, {name}": distributed(figures)
@@ -172,7 +181,15 @@ def study_toml() -> str:
     )
 
 
-@pytest.mark.parametrize("change", [{"unheard": 1}, {"algorithm": {"rounds": 4, "tau": 0.1}}, {"lora": {"rank": 2}}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"unheard": 1},
+        {"task": {"kind": "tag", "labels": [], "prompt": ""}},
+        {"algorithm": {"rounds": 4, "tau": 0.1}},
+        {"lora": {"rank": 2}},
+    ],
+)
 def test_a_key_that_no_study_has_or_that_is_missing_is_refused(change: dict[str, Any]) -> None:
     values = {**local(), **change}
     with pytest.raises(KeyError):
@@ -208,7 +225,7 @@ def test_the_first_tensors_are_the_same(rows: int, columns: int) -> None:
 
 
 def test_the_first_adapter_of_a_model_follows_from_names_and_shapes(tmp_path: Path) -> None:
-    model = load_model(make_tiny_base(tmp_path), LABELS, LORA, SEED)
+    model = load_model(make_tiny_base(tmp_path), classifying(), LORA, SEED)
     expected: list[float] = []
     for name, shape in model.layout:
         if ".lora_B." in name:

@@ -75,7 +75,7 @@ def write_run(out: Path, work: Path, cuts: tuple[Cut, ...] = (), **changes: Any)
         [end_of(node) for node in federation.nodes],
         coordinator.chain,
         epsilon_by_round=epsilon_by_round(study),
-        accuracy=(0.25, 0.75),
+        figures=({"accuracy": 0.25}, {"accuracy": 0.75}),
         times=(now, now, 1.0),
         engine=ENGINE,
     )
@@ -106,7 +106,7 @@ def write_adapter(out: Path, federation: Federation, vector: np.ndarray) -> None
         "alpha_pattern": {},
         "use_rslora": False,
         "use_dora": False,
-        "auto_mapping": loading_arguments(federation.study.task.labels, 0),
+        "auto_mapping": loading_arguments(federation.study.task.classes, 0),
     }
     (out / run_folder.ADAPTER / CONFIG_FILE).write_text(json.dumps(config))
 

@@ -17,7 +17,7 @@ from dp.sampling import Patients
 from protocols.receipts import Receipt
 from protocols.wire import decode
 from secfed.engines.embedded.run import prepare
-from secfed.models.data import columns, read_patients, tokenise
+from secfed.models.data import read_patients, tokenise
 from secfed.models.model import AdapterModel, load_tokenizer
 from secfed.models.training import load_study_model
 from secfed.reports.folder import receipt_file, sum_file
@@ -57,9 +57,9 @@ def opened_again(folder: Path, out: Path) -> tuple[Study, AdapterModel, ModelSta
     tokenizer = load_tokenizer(plan.base, model.vocabulary)
     data = [
         tokenise(
-            read_patients(folder / "sites" / entry.name / "patients.jsonl", columns(study), study.task.labels, ""),
+            read_patients(folder / "sites" / entry.name / "patients.jsonl", model.kind, ""),
             tokenizer,
-            study.model.max_length,
+            model.kind,
         )
         for entry in study.roster
     ]

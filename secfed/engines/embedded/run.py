@@ -23,7 +23,8 @@ from secfed.aggregator.records import RoundRecord
 from secfed.engines.embedded.channel import ENGINE, EmbeddedChannel, Simulation, load_simulation
 from secfed.errors import UserError
 from secfed.files.whole import alone_in, check_writable, whole_or_gone
-from secfed.models.data import Record, columns, read_test_set, tokenise
+from secfed.models.data import read_test_set, tokenise
+from secfed.models.tasks import kind_of
 from secfed.models.trainer import Trainer
 from secfed.models.trainers import StudyModel, open_study_model, progress_steps, trainer_for
 from secfed.node.books import planned_end
@@ -66,7 +67,7 @@ class Plan:
     out: Path
     base: Path
     sites: tuple[Site, ...]
-    test_set: Mapping[str, list[Record]]
+    test_set: Mapping[str, list[Any]]
     simulation: Simulation
     epsilon_by_round: tuple[float, ...]
     """Nominal epsilon after each round."""
@@ -101,12 +102,11 @@ def prepare(study_path: Path, out: Path) -> Plan:
     check_writable(out)
     _check_out(file, out)
     folder = study_path.parent
-    fields = columns(study)
     sites = tuple(
-        read_site(study, entry.name, folder / "sites" / entry.name, out / "sites" / entry.name, fields)
+        read_site(study, entry.name, folder / "sites" / entry.name, out / "sites" / entry.name)
         for entry in study.roster
     )
-    test_set = read_test_set(folder / "test.jsonl", fields, study.task.labels)
+    test_set = read_test_set(folder / "test.jsonl", kind_of(study))
     base = find_base(study, folder)
     simulation = load_simulation(folder / "simulation.toml", study)
     account.check_noise(study)
@@ -157,7 +157,7 @@ def _work(plan: Plan, opened: StudyModel) -> Work:
         study=plan.study,
         study_file=plan.file.data,
         opened=opened,
-        test_set=tokenise(plan.test_set, opened.tokenizer, plan.study.model.max_length),
+        test_set=tokenise(plan.test_set, opened.tokenizer, opened.model.kind),
         epsilon_by_round=plan.epsilon_by_round,
         out=plan.out,
         deadlines=Deadlines(gathering_seconds=0.0, handover_seconds=0.0),
@@ -182,8 +182,7 @@ def _show_plan(plan: Plan, opened: StudyModel, reporter: Reporter) -> None:
     """
     for mended in opened.verdict.mended:
         reporter.show(Note(f"the model: {mended}"))
-    length = plan.study.model.max_length
-    figures = {site.name: check_texts(site, opened.tokenizer, length) for site in plan.sites}
+    figures = {site.name: check_texts(site, opened.tokenizer, plan.study) for site in plan.sites}
     shown = privacy_plan(plan.study, plan.sites, opened.model.describe(), plan.epsilon_by_round[-1], RunKind.SIMULATION)
     reporter.show(Note("\n".join([shown, *in_columns([("texts", told(figures))])])))
 

@@ -24,15 +24,15 @@ from secfed.study.draft import checked_known, drawn_up, roster_entry
 from secfed.study.draft_figures import Known, figures
 from secfed.study.manifest import Study
 
-TextRecord: TypeAlias = tuple[str, str, str]
-"""A patient's id, a text, and its label."""
+TextRecord: TypeAlias = tuple[str, str, str] | Mapping[str, Any]
+"""A patient's id, a text, and its label; or a row by its columns, as another kind of task needs it."""
 
 
 def make_workspace(
     folder: Path,
     *,
     base: Path,
-    labels: Sequence[str],
+    labels: Sequence[str] = (),
     sites: Mapping[str, Iterable[TextRecord]],
     test: Iterable[TextRecord],
     name: str = "study",
@@ -46,9 +46,9 @@ def make_workspace(
     Args:
         folder: a new one.
         base: the base model's folder; it is copied.
-        labels: the classes, in order.
+        labels: the classes, in order; none if `task=` among the changes says what is learnt.
         sites: each site's records, by the site's name (small letters, digits and hyphens).
-        test: the held-out records on which accuracy is measured.
+        test: the held-out records on which the model is measured.
         name: the study's name.
         mode: how its promise is kept.
         changes: changed values, as for `Study.changed`.
@@ -65,7 +65,8 @@ def make_workspace(
     check_base_files(base)
     records = {site: list(own) for site, own in sites.items()}
     identities = {site: Identity.generate() for site in records}
-    study = _study(name, mode, base, labels, records, identities)
+    study = _study(name, mode, base, records, identities)
+    study = with_changes(study, {"task": {"labels": labels}}) if labels else study
     study = with_changes(study, changes)
     study = study if names_noise(changes) else calibrated(study)
     with whole_or_gone(folder):
@@ -81,16 +82,14 @@ def _study(
     name: str,
     mode: Literal["distributed", "local"],
     base: Path,
-    labels: Sequence[str],
     records: Mapping[str, Sequence[TextRecord]],
     identities: Mapping[str, Identity],
 ) -> Study:
     """The study with a draft's values for these sites, before its noise is known."""
-    counts = {site: len({patient for patient, *_ in own}) for site, own in records.items()}
+    counts = {site: len({_row(record)["patient"] for record in own}) for site, own in records.items()}
     known = checked_known(Known(len(records), sum(counts.values()), mode))
     roster = [roster_entry(site, identities[site].public.raw.hex(), rounded(count)) for site, count in counts.items()]
-    study = drawn_up(figures(known, base), name, "model", base_digest(base), roster)
-    return with_changes(study, {"task": {"labels": labels}})
+    return drawn_up(figures(known, base), name, "model", base_digest(base), roster)
 
 
 def rounded(patients: int) -> int:
@@ -119,5 +118,12 @@ def write_site(folder: Path, study: Study, name: str, identity: Identity, record
 def write_records(path: Path, records: Iterable[TextRecord]) -> None:
     """Records as JSON lines."""
     with path.open("w", encoding="utf-8") as file:
-        for patient, text, label in records:
-            file.write(json.dumps({"patient": patient, "text": text, "label": label}) + "\n")
+        for record in records:
+            file.write(json.dumps(_row(record)) + "\n")
+
+
+def _row(record: TextRecord) -> Mapping[str, Any]:
+    if isinstance(record, Mapping):
+        return record
+    patient, text, label = record
+    return {"patient": patient, "text": text, "label": label}

@@ -8,7 +8,7 @@ Nothing about a record depends on other records: labels, vocabulary and length c
 from secfed.models.data.faults import BadRow, DataError
 from secfed.models.data.jsonl import LINE_BYTES_MAX
 from secfed.models.data.patients import Survey, read_patients, read_test_set, survey
-from secfed.models.data.records import Columns, Record, columns, columns_of, record_of, text_of
+from secfed.models.data.records import Columns, Record, list_of, text_of
 from secfed.models.data.rows import ENCODINGS, Encoding, Row, read_rows
 from secfed.models.data.tokens import encode, tokenise
 
@@ -22,13 +22,11 @@ __all__ = [
     "Record",
     "Row",
     "Survey",
-    "columns",
-    "columns_of",
     "encode",
+    "list_of",
     "read_patients",
     "read_rows",
     "read_test_set",
-    "record_of",
     "survey",
     "text_of",
     "tokenise",

@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from secfed.models.data.faults import BadRow, DataError, Faults
-from secfed.models.data.records import Columns, Record, record_of, text_of
+from secfed.models.data.records import Columns, text_of
 from secfed.models.data.rows import Encoding, Row, Rows, read_rows
 from secfed.models.data.spellings import Spellings
+
+if TYPE_CHECKING:
+    from secfed.models.tasks.base import Kind
 
 Made = TypeVar("Made")
 
@@ -40,12 +43,14 @@ def survey(path: Path, columns: Columns, encoding: Encoding = "utf-8") -> Survey
     labels: set[str] = set()
 
     def texts(row: Row) -> str:
-        text_of(row, columns.text)
-        return text_of(row, columns.label)
+        if columns.text:
+            text_of(row, columns.text)
+        return text_of(row, columns.label) if columns.label else ""
 
     for patient, label in checked(path, columns.needed, texts, encoding):
         counts[patient] = counts.get(patient, 0) + 1
-        labels.add(label)
+        if label:
+            labels.add(label)
     if not counts:
         raise DataError(f"{path} holds no record", "Point it at a file with one JSON object a line")
     return Survey(len(counts), sum(counts.values()), max(counts.values()), tuple(sorted(labels)))
@@ -53,18 +58,16 @@ def survey(path: Path, columns: Columns, encoding: Encoding = "utf-8") -> Survey
 
 def read_patients(
     path: Path,
-    columns: Columns,
-    labels: Sequence[str],
+    kind: Kind[Any, Any],
     owner: str,
     advice: str = "Point it at this hospital's records",
     encoding: Encoding = "utf-8",
-) -> dict[str, list[Record]]:
+) -> dict[str, list[Any]]:
     """One hospital's records, grouped by patient, in the order of the file.
 
     Args:
         path: JSON lines, CSV or Parquet.
-        columns: the fields that every record has; other fields are ignored.
-        labels: the study's labels.
+        kind: what a record is; columns that it does not name are ignored.
         owner: whose file it is, for the error's text.
         advice: what to do where it holds no record.
         encoding: of a file of text.
@@ -72,19 +75,18 @@ def read_patients(
     Raises:
         DataError: the file cannot be read, holds no record, or rows are not what the study describes.
     """
-    index_of = {label: index for index, label in enumerate(labels)}
-    patients: dict[str, list[Record]] = {}
-    for patient, record in checked(path, columns.needed, lambda row: record_of(row, columns, index_of), encoding):
+    patients: dict[str, list[Any]] = {}
+    for patient, record in checked(path, kind.needed, kind.record_of, encoding):
         patients.setdefault(patient, []).append(record)
     if not patients:
         raise DataError(f"{owner} has no patients: {path} holds no record", advice)
     return patients
 
 
-def read_test_set(path: Path, columns: Columns, labels: Sequence[str]) -> dict[str, list[Record]]:
-    """The held-out records on which accuracy is measured; same format and errors as `read_patients`."""
+def read_test_set(path: Path, kind: Kind[Any, Any]) -> dict[str, list[Any]]:
+    """The held-out records on which a model is measured; same format and errors as `read_patients`."""
     return read_patients(
-        path, columns, labels, "the test set", "Point it at held-out records, public or synthetic ones: no patients'"
+        path, kind, "the test set", "Point it at held-out records, public or synthetic ones: no patients'"
     )
 
 

@@ -1,9 +1,9 @@
-"""From a row to a record of a patient. What a record is depends on the study's task; nothing else here does."""
+"""What stands in a row's columns, checked. What a record is made of depends on the task: see `secfed.models.tasks`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from secfed.models.data.faults import BadRow
 from secfed.models.data.rows import Row
 
 if TYPE_CHECKING:
-    from secfed.study.manifest import Study, TaskSection
+    from secfed.study.tasks import TaskTable
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 """One of two surrogates: JSON lets it through alone, and no text has it."""
@@ -19,16 +19,18 @@ _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The names of a record's fields, from the study."""
+    """The names of a record's fields, before there is a study that names them."""
 
     patient: str
     text: str
+    """Empty where no column is text alone."""
     label: str
+    """Empty where records have no label."""
 
     @property
     def needed(self) -> tuple[str, ...]:
         """All of them, each once, the patient's first."""
-        return tuple(dict.fromkeys((self.patient, self.text, self.label)))
+        return tuple(dict.fromkeys(name for name in (self.patient, self.text, self.label) if name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,54 +42,38 @@ class Record:
     """Index in the study's list of labels."""
 
 
-def columns(study: Study) -> Columns:
-    """The names of a record's fields."""
-    return columns_of(study.task)
-
-
-def columns_of(task: TaskSection) -> Columns:
-    """The names of a record's fields."""
-    return Columns(task.patient_column, task.text_column, task.label_column)
-
-
-def needed_of(task: TaskSection) -> tuple[str, ...]:
+def needed_of(task: TaskTable) -> tuple[str, ...]:
     """The columns that a task needs, each once, the patient's first."""
-    return columns_of(task).needed
+    return tuple(dict.fromkeys((task.patient_column, *task.columns)))
 
 
-def maker_of(task: TaskSection) -> Callable[[Row], Any]:
+def maker_of(task: TaskTable) -> Callable[[Row], Any]:
     """What makes a task's record of a row, or raises BadRow."""
-    fields, index_of = columns_of(task), {label: index for index, label in enumerate(task.labels)}
-    return lambda row: record_of(row, fields, index_of)
+    from secfed.models.tasks import kind_for  # stands on this module
 
-
-def record_of(row: Row, columns: Columns, index_of: Mapping[str, int]) -> Record:
-    """The record that a row describes.
-
-    Args:
-        row: as the file has it.
-        columns: the fields that every record has; other fields are ignored.
-        index_of: the study's labels, and their places in it.
-
-    Raises:
-        BadRow: it describes none.
-    """
-    text, name = text_of(row, columns.text), text_of(row, columns.label)
-    label = index_of.get(name)
-    if label is None:
-        raise BadRow(
-            row.place,
-            f'has a label in "{columns.label}" that the study does not list',
-            "Use the labels of task.labels, or ask for a study that lists this one",
-        )
-    return Record(text, label)
+    return kind_for(task, 0).record_of  # how many tokens are read does not matter to it
 
 
 def text_of(row: Row, column: str) -> str:
     """What a row says in one column. Raises BadRow when it is no text, or none that a model could read."""
+    return _checked(row, column, _value(row, column))
+
+
+def list_of(row: Row, column: str) -> tuple[str, ...]:
+    """The texts of a list in one column. Raises BadRow when it is no list, is empty, or holds what is no text."""
+    value = _value(row, column)
+    if not isinstance(value, list | tuple) or not value:
+        raise BadRow(row.place, f'has no list in column "{column}"', "Write it as a list of texts")
+    return tuple(_checked(row, column, each) for each in value)
+
+
+def _value(row: Row, column: str) -> Any:
     if column not in row.values:
         raise BadRow(row.place, f'has no column "{column}"', "Name the columns in the study as in the file")
-    value = row.values[column]
+    return row.values[column]
+
+
+def _checked(row: Row, column: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise BadRow(
             row.place,

@@ -22,15 +22,15 @@ from secfed.errors import UserError
 from secfed.files.toml import TOML_BYTES_MAX
 from secfed.models.data.fhir.mapping import ConditionsColumn, FhirMapping
 from secfed.models.data.records import needed_of
-from secfed.study.manifest import TaskSection
 from secfed.study.problems import read_table
 from secfed.study.sections import Section
+from secfed.study.tasks import ClassifyTask, Task
 
 
 class TaskFile(Section):
     """The whole file."""
 
-    task: TaskSection
+    task: Task
     fhir: FhirMapping | None = None
 
     @model_validator(mode="after")
@@ -44,8 +44,8 @@ class TaskFile(Section):
         if missing := [name for name in needed if name not in given]:
             raise ValueError(f"fhir.columns lacks what the task needs: {', '.join(missing)}")
         for name, column in given.items():
-            unlisted = isinstance(column, ConditionsColumn) and set(column.prefixes.values()) - set(self.task.labels)
-            if name == self.task.label_column and unlisted:
+            unlisted = isinstance(column, ConditionsColumn) and set(column.prefixes.values()) - set(self.task.classes)
+            if isinstance(self.task, ClassifyTask) and name == self.task.label_column and unlisted:
                 raise ValueError(f"fhir.columns.{name} gives labels that task.labels does not list")
         return self
 

@@ -6,50 +6,43 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from secfed.models.data.records import Record
-
 if TYPE_CHECKING:
     from dp.sampling import Patients
+    from secfed.models.tasks.base import Kind
 
 _TOKENISE_BATCH = 1024
 
 
-def tokenise(patients: Mapping[str, Sequence[Record]], tokenizer: Any, max_length: int) -> Patients:
-    """All records as tensors of one fixed length: cut, or padded with masked tokens.
+def tokenise(patients: Mapping[str, Sequence[Any]], tokenizer: Any, kind: Kind[Any, Any]) -> Patients:
+    """All records as tensors of one fixed shape.
 
     Args:
         patients: records by patient id.
         tokenizer: a transformers tokenizer.
-        max_length: tokens per record.
+        kind: what a record is, and how many tokens it has.
     """
-    import torch
-
     from dp.sampling import Patients
 
-    records = [record for own in patients.values() for record in own]
-    parts: dict[str, list[torch.Tensor]] = {"input_ids": [], "attention_mask": []}
-    for encoded in encode([record.text for record in records], tokenizer, max_length, padding="max_length"):
-        for name, tensors in parts.items():
-            tensors.append(torch.tensor(encoded[name], dtype=torch.int64))
+    inputs, labels = kind.tensors([record for own in patients.values() for record in own], tokenizer)
     rows: dict[str, range] = {}
     used = 0
     for patient, own in patients.items():
         rows[patient] = range(used, used + len(own))
         used += len(own)
-    return Patients(
-        inputs={name: torch.cat(tensors) for name, tensors in parts.items()},
-        labels=torch.tensor([record.label for record in records], dtype=torch.int64),
-        rows=rows,
-    )
+    return Patients(inputs, labels, rows)
 
 
 def encode(
-    texts: Sequence[str], tokenizer: Any, most: int, padding: Literal["max_length", "do_not_pad"] = "do_not_pad"
-) -> Iterator[Mapping[str, list[list[int]]]]:
+    texts: Sequence[str] | Sequence[list[str]],
+    tokenizer: Any,
+    most: int,
+    padding: Literal["max_length", "do_not_pad"] = "do_not_pad",
+) -> Iterator[Any]:
     """What the tokenizer makes of texts, some at a time: token ids, and masks of what is padding and what was added.
 
     Args:
         texts: notes, of which everything is text: what looks like a special token is spelled out like any other word.
+            Each may be a list of words.
         tokenizer: a transformers tokenizer.
         most: tokens of a text; the rest is cut.
         padding: whether shorter ones are filled up: after the text, whatever the tokenizer's own files say. Models with
@@ -61,6 +54,7 @@ def encode(
             max_length=most,
             padding=padding,
             truncation=True,
+            is_split_into_words=not isinstance(texts[start], str),
             padding_side="right",
             split_special_tokens=True,
             return_attention_mask=True,

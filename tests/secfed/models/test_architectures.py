@@ -21,7 +21,7 @@ from secfed.models.model import AdapterModel, LoraSettings, load_model, load_tok
 from secfed.study.base import ModelError
 from tests.architectures import ARCHITECTURES, Architecture, write_base
 from tests.console import ROOT
-from tests.tiny import LABELS, LENGTH, SEED, load_plainly
+from tests.tiny import LABELS, LENGTH, SEED, classifying, load_plainly
 
 DISTRIBUTED = StepPlan(0.9, 0.5, 1 << 20, 1, 4, 2, Fraction(10**6))
 LOCAL = LocalPlan(1, 0.9, 6, 0.5, 0.7, 0.1, "sgd", 4, 2)
@@ -38,7 +38,7 @@ def names(architecture: Architecture) -> str:
 
 def opened(base: Path, architecture: Architecture) -> AdapterModel:
     lora = LoraSettings(rank=2, alpha=4, targets=architecture.targets, layers=None, variant="ffa")
-    return load_model(base, LABELS, lora, SEED)
+    return load_model(base, classifying(), lora, SEED)
 
 
 def tried(model: AdapterModel) -> Verdict:
@@ -59,7 +59,7 @@ def test_an_architecture_is_trained_in_both_modes_and_its_adapter_loaded_by_peft
     model.pad_with(tokenizer.pad_token_id)
     verdict = tried(model)
     verdict.for_batches_alone().refuse()
-    patients, secret, before = tokenise(RECORDS, tokenizer, LENGTH), NoiseSecret(bytes), model.get_state()
+    patients, secret, before = tokenise(RECORDS, tokenizer, classifying()), NoiseSecret(bytes), model.get_state()
     found = private_sum(model.module, patients, DISTRIBUTED, secret, 1, one_at_a_time=verdict.one_at_a_time)
     assert found.non_finite == 0
     assert found.vector.shape == (model.dimension,)
@@ -89,7 +89,9 @@ def test_a_decoder_classifies_by_the_last_token_of_a_text_however_much_padding_f
     model.pad_with(tokenizer.pad_token_id)
     record = {"a": [Record("acute pain", 0)]}
     with torch.inference_mode():
-        short, long = (model.module(**tokenise(record, tokenizer, length).inputs).logits for length in (4, 12))
+        short, long = (
+            model.module(**tokenise(record, tokenizer, classifying(length)).inputs).logits for length in (4, 12)
+        )
     assert np.allclose(short.numpy(), long.numpy(), atol=1e-6)
 
 

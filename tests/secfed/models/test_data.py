@@ -11,7 +11,7 @@ import pytest
 
 from secfed.models.data import Columns, DataError, Record, read_patients, read_test_set, survey, tokenise
 from secfed.models.model import load_tokenizer
-from tests.tiny import VOCABULARY, make_tiny_base, write_records
+from tests.tiny import VOCABULARY, classifying, make_tiny_base, write_records
 
 COLUMNS = Columns("patient", "text", "label")
 LABELS = ("bones", "organs")
@@ -25,7 +25,7 @@ def tiny(tmp_path: Path) -> Any:
 
 
 def read(path: Path) -> dict[str, list[Record]]:
-    return read_patients(path, COLUMNS, LABELS, "harbour-clinic")
+    return read_patients(path, classifying(), "harbour-clinic")
 
 
 def test_records_are_grouped_by_patient_in_the_order_of_the_file(tmp_path: Path) -> None:
@@ -35,13 +35,15 @@ def test_records_are_grouped_by_patient_in_the_order_of_the_file(tmp_path: Path)
     found = read(path)
     assert found == {"b": [Record("lung", 1), Record("heart", 1)], "a": [Record("bone", 0)]}
     assert list(found) == ["b", "a"]
-    assert read_test_set(path, COLUMNS, LABELS) == found
+    assert read_test_set(path, classifying()) == found
 
 
 def test_the_study_names_the_columns_and_others_are_ignored(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text('{"mrn": "p1", "note": "bone", "chapter": "bones", "ward": 3}\n\n')
-    found = read_patients(path, Columns("mrn", "note", "chapter"), LABELS, "harbour-clinic")
+    found = read_patients(
+        path, classifying(patient_column="mrn", text_column="note", label_column="chapter"), "harbour-clinic"
+    )
     assert found == {"p1": [Record("bone", 0)]}
 
 
@@ -102,7 +104,7 @@ def test_ids_that_differ_otherwise_are_different_patients(tmp_path: Path) -> Non
 
 
 def test_what_looks_like_a_special_token_in_a_note_is_text(tiny: Any) -> None:
-    ids = tokenise({"a": [Record("acute [SEP] pain [PAD]", 0)]}, tiny, 16)
+    ids = tokenise({"a": [Record("acute [SEP] pain [PAD]", 0)]}, tiny, classifying(16))
     tokens = tiny.convert_ids_to_tokens(ids.inputs["input_ids"][0].tolist())
     assert tokens.count("[SEP]") == 1  # the tokenizer's own
     assert tokens.index("[SEP]") == int(ids.inputs["attention_mask"].sum()) - 1
@@ -112,9 +114,9 @@ def test_what_looks_like_a_special_token_in_a_note_is_text(tiny: Any) -> None:
 
 def test_padding_comes_after_the_text_whatever_the_tokenizers_files_say(tiny: Any) -> None:
     """With absolute positions a model reads a text elsewhere if it is moved."""
-    expected = tokenise({"a": [Record("bone", 0)]}, tiny, 6).inputs["input_ids"].tolist()
+    expected = tokenise({"a": [Record("bone", 0)]}, tiny, classifying(6)).inputs["input_ids"].tolist()
     tiny.padding_side = "left"
-    found = tokenise({"a": [Record("bone", 0)]}, tiny, 6)
+    found = tokenise({"a": [Record("bone", 0)]}, tiny, classifying(6))
     assert found.inputs["input_ids"].tolist() == expected
     assert found.inputs["attention_mask"].tolist() == [[1, 1, 1, 0, 0, 0]]
 
@@ -137,7 +139,7 @@ def test_every_record_becomes_a_row_of_the_same_length(tmp_path: Path) -> None:
         "a": [Record("fracture of the left lung and of the right heart with pain", 1)],
         "b": [Record("bone", 0), Record("acute pain", 1)],
     }
-    patients = tokenise(records, tokenizer, max_length=6)
+    patients = tokenise(records, tokenizer, classifying(6))
     assert patients.inputs["input_ids"].shape == patients.inputs["attention_mask"].shape == (3, 6)
     assert patients.inputs["attention_mask"].sum(dim=1).tolist() == [6, 3, 4]
     assert patients.labels.tolist() == [1, 0, 1]
@@ -147,8 +149,8 @@ def test_every_record_becomes_a_row_of_the_same_length(tmp_path: Path) -> None:
 def test_a_records_tokens_do_not_depend_on_other_records(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(make_tiny_base(tmp_path / "base"), VOCABULARY)
     long, short = Record("acute chronic viral infection of the lung", 1), Record("bone", 0)
-    alone = tokenise({"b": [short]}, tokenizer, 8)
-    together = tokenise({"a": [long], "b": [short]}, tokenizer, 8)
+    alone = tokenise({"b": [short]}, tokenizer, classifying(8))
+    together = tokenise({"a": [long], "b": [short]}, tokenizer, classifying(8))
     for name, tensor in alone.inputs.items():
         assert tensor[0].tolist() == together.inputs[name][1].tolist()
 

@@ -17,7 +17,17 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertMod
 
 from secfed.models.model import AdapterModel, LoraSettings, adapter_digest, load_model, load_tokenizer, orthonormal_rows
 from secfed.study.base import ModelError, base_digest, resolve_base
-from tests.tiny import LABELS, LORA, SEED, VOCABULARY, load_plainly, make_tiny_base, make_tiny_model, make_tiny_patients
+from tests.tiny import (
+    LABELS,
+    LORA,
+    SEED,
+    VOCABULARY,
+    classifying,
+    load_plainly,
+    make_tiny_base,
+    make_tiny_model,
+    make_tiny_patients,
+)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +105,7 @@ def test_every_node_starts_from_the_same_state_and_another_seed_gives_another(ba
     def start(seed: bytes, torch_seed: int) -> list[bytes]:
         with torch.random.fork_rng():
             torch.manual_seed(torch_seed)
-            module = load_model(base, LABELS, LORA, seed).module
+            module = load_model(base, classifying(), LORA, seed).module
         return [
             parameter.detach().numpy().tobytes()
             for name, parameter in module.named_parameters()
@@ -195,11 +205,9 @@ def test_two_forward_passes_are_equal_though_the_base_has_dropout(base: Path) ->
 
 def test_accuracy_is_the_share_of_labels_predicted(base: Path) -> None:
     model, patients = make_tiny_model(base), make_tiny_patients(100)
-    predicted = model.predict(patients)
-    assert predicted.tolist() == model.module(**patients.inputs).logits.argmax(1).tolist()
-    labels = torch.from_numpy(predicted.copy())
+    labels = model.module(**patients.inputs).logits.argmax(1)
     labels[:50] = (labels[:50] + 1) % 3
-    assert model.accuracy(replace(patients, labels=labels)) == 0.75
+    assert model.measured(replace(patients, labels=labels)) == {"accuracy": 0.75}
 
 
 def test_the_description_counts_what_is_trained(base: Path) -> None:

@@ -53,7 +53,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def read(source: Path, study: Study | None = None) -> Site:
-    return read_site(study or make_study(), NAME, source, source.parent / "records", COLUMNS)
+    return read_site(study or make_study(), NAME, source, source.parent / "records")
 
 
 def refusal(source: Path, study: Study | None = None) -> str:

@@ -17,7 +17,7 @@ from secfed.node.data_change import accept_data
 from secfed.node.home import Home
 from secfed.node.texts import TextFigures, measure, told
 from tests.homes import Hospitals, approve_at, make_hospitals
-from tests.tiny import VOCABULARY, make_tiny_base
+from tests.tiny import VOCABULARY, classifying, make_tiny_base
 
 READABLE = [Record("fracture of the bone", 0), Record("acute pain", 1)]
 
@@ -28,11 +28,13 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_records_that_the_model_reads_have_nothing_unknown(tokenizer: Any) -> None:
-    assert measure({"a": READABLE}, tokenizer, 8) == TextFigures(records=2, tokens=6, unknown=0, unreadable=0, cut=0)
+    assert measure({"a": READABLE}, tokenizer, classifying(8)) == TextFigures(
+        records=2, tokens=6, unknown=0, unreadable=0, cut=0
+    )
 
 
 def test_unknown_tokens_and_records_that_say_nothing_are_counted(tokenizer: Any) -> None:
-    found = measure({"a": READABLE, "b": [Record("боль", 0), Record("acute боль", 0)]}, tokenizer, 8)
+    found = measure({"a": READABLE, "b": [Record("боль", 0), Record("acute боль", 0)]}, tokenizer, classifying(8))
     assert found == TextFigures(records=4, tokens=9, unknown=2, unreadable=1, cut=0)
     assert found.unknown_share == 2 / 9
     assert found.unreadable_share == 1 / 4
@@ -40,14 +42,16 @@ def test_unknown_tokens_and_records_that_say_nothing_are_counted(tokenizer: Any)
 
 def test_a_record_that_fits_to_the_last_token_is_not_cut_and_one_more_token_is(tokenizer: Any) -> None:
     fits, cut = Record("fracture of the bone", 0), Record("fracture of the left bone", 0)  # and two special tokens
-    found = measure({"a": [fits, cut]}, tokenizer, 6)
+    found = measure({"a": [fits, cut]}, tokenizer, classifying(6))
     assert (found.cut, found.cut_share) == (1, 0.5)
 
 
 def test_what_is_counted_is_what_the_model_is_given(tokenizer: Any) -> None:
     """A record without a readable token within the length, whatever comes after it."""
-    found = measure({"a": [Record("боль " * 20 + "bone", 0)]}, tokenizer, 6)
-    given = tokenise({"a": [Record("боль " * 20 + "bone", 0)]}, tokenizer, 6).inputs["input_ids"][0].tolist()
+    found = measure({"a": [Record("боль " * 20 + "bone", 0)]}, tokenizer, classifying(6))
+    given = (
+        tokenise({"a": [Record("боль " * 20 + "bone", 0)]}, tokenizer, classifying(6)).inputs["input_ids"][0].tolist()
+    )
     assert tokenizer.convert_ids_to_tokens(given)[1:-1] == ["[UNK]"] * 4
     assert found.unreadable == 1
 

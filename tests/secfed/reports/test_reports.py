@@ -19,7 +19,7 @@ from secfed.files.figures import rounded_up
 from secfed.reports.html import render_report, write_report
 from secfed.reports.privacy import build_report
 from secfed.reports.risk import Training, assess
-from secfed.rounds.run_facts import COORDINATORS_WORD, RunKind
+from secfed.rounds.run_facts import RunKind, coordinators_word
 from secfed.study.manifest import Study
 
 NAMES = ["north", "south", "east"]
@@ -88,7 +88,7 @@ def _summary(
             "held_back": held_back,
             "nodes": [{"name": name, "engines": ["an engine"], "hold_back_seconds": 0} for name in names],
         },
-        "coordinators_word": list(COORDINATORS_WORD),
+        "coordinators_word": coordinators_word(study),
         "mode": study.privacy.mode,
         "unit": "patient",
         "against": "",

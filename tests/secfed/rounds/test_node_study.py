@@ -22,7 +22,6 @@ from dp.node_update import local_update
 from dp.patients import square_sum
 from protocols import encoding
 from secfed.errors import UserError
-from secfed.models.data import Columns
 from secfed.models.model import AdapterModel
 from secfed.models.training import NodeTrainer, check_training, make_trainer
 from secfed.node.keys import write_identity
@@ -128,7 +127,7 @@ def test_a_node_has_as_many_records_as_it_has(tmp_path: Path) -> None:
     def read(*people: str) -> Site:
         lines = (json.dumps({"patient": name, "text": "words", "label": "no"}) + "\n" for name in people)
         (source / "patients.jsonl").write_text("".join(lines))
-        return read_site(study_of(), "hospital-0", source, tmp_path / "records", Columns("patient", "text", "label"))
+        return read_site(study_of(), "hospital-0", source, tmp_path / "records")
 
     for people in (("home",), ("home",) * 500, ("anna", "ben", "anna")):
         assert sum(len(own) for own in read(*people).patients.values()) == len(people)

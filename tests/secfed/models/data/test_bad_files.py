@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from secfed.models.data import Columns, DataError, read_patients
+from tests.tiny import classifying
 
 FOLDER = Path(__file__).parent / "bad_files"
 EXPECTED: dict[str, str] = json.loads((FOLDER / "expected.json").read_text())
@@ -25,7 +26,7 @@ def test_every_file_of_the_folder_is_expected_to_be_refused() -> None:
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_bad_file_is_refused_with_its_line_and_without_its_words(name: str) -> None:
     with pytest.raises(DataError) as refused:
-        read_patients(FOLDER / name, COLUMNS, ("bones", "organs"), "harbour-clinic")
+        read_patients(FOLDER / name, classifying(labels=("bones", "organs")), "harbour-clinic")
     text = str(refused.value)
     assert f"{name} {EXPECTED[name]}" in text or f"{name}, {EXPECTED[name]}" in text
     assert refused.value.next_step.strip()

@@ -9,6 +9,7 @@ import pytest
 
 from secfed.errors import Problems
 from secfed.models.data import LINE_BYTES_MAX, Columns, DataError, read_patients, survey
+from tests.tiny import classifying
 
 COLUMNS = Columns("patient", "text", "label")
 SECRET = "Mrs Example of Example Street"
@@ -17,7 +18,7 @@ GOOD = json.dumps({"patient": "p1", "text": SECRET, "label": "bones"})
 
 def refused(path: Path) -> DataError:
     with pytest.raises(DataError) as error:
-        read_patients(path, COLUMNS, ("bones", "organs"), "harbour-clinic")
+        read_patients(path, classifying(labels=("bones", "organs")), "harbour-clinic")
     assert SECRET not in str(error.value)
     assert "p1" not in str(error.value)
     return error.value

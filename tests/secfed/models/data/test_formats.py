@@ -14,6 +14,7 @@ from pyarrow import parquet
 from secfed.errors import Problems
 from secfed.models.data import Columns, DataError, Encoding, Record, read_patients, survey
 from secfed.models.data.csv_text import RECORD_BYTES_MAX
+from tests.tiny import classifying
 
 COLUMNS = Columns("patient", "text", "label")
 NAMES = ["patient", "text", "label"]
@@ -29,7 +30,7 @@ EXPECTED = {
 
 
 def read(path: Path, encoding: Encoding = "utf-8") -> dict[str, list[Record]]:
-    return read_patients(path, COLUMNS, ("bones", "organs"), "harbour-clinic", encoding=encoding)
+    return read_patients(path, classifying(labels=("bones", "organs")), "harbour-clinic", encoding=encoding)
 
 
 def write_csv(path: Path, rows: Sequence[Sequence[str]], encoding: str = "utf-8", **dialect: object) -> Path:

@@ -16,8 +16,8 @@ WAYS = {
     "import_records(Path('rows.csv'), task, Path('out.jsonl'))",
     "check": "from secfed.node.data_check import examine_data; "
     "found = examine_data(Path('rows.csv'), task.task, 4); assert found.records == 1_000_000",
-    "read": "from secfed.models.data import read_patients, columns_of; "
-    "kept = read_patients(Path('rows.csv'), columns_of(task.task), task.task.labels, 'clinic')",
+    "read": "from secfed.models.data import read_patients; from secfed.models.tasks import kind_for; "
+    "kept = read_patients(Path('rows.csv'), kind_for(task.task, 0), 'clinic')",
 }
 
 

@@ -18,7 +18,7 @@ from secfed.models.data import Columns, Record, read_patients, tokenise
 from secfed.models.data.importing import import_records
 from secfed.models.data.task_file import read_task_file
 from secfed.models.model import load_tokenizer
-from tests.tiny import LABELS, LENGTH, VOCABULARY, WORDS, make_tiny_base
+from tests.tiny import LABELS, LENGTH, VOCABULARY, WORDS, classifying, make_tiny_base
 
 NAMES = ["patient", "text", "label"]
 COLUMNS = Columns("patient", "text", "label")
@@ -104,7 +104,7 @@ def as_export(folder: Path) -> Path:
 
 
 def read(path: Path) -> dict[str, list[Record]]:
-    return read_patients(path, COLUMNS, LABELS, "harbour-clinic")
+    return read_patients(path, classifying(labels=LABELS), "harbour-clinic")
 
 
 @pytest.fixture(scope="module")
