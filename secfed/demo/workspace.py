@@ -223,7 +223,7 @@ def _hospitals(settings: DemoSettings, generator: np.random.Generator) -> list[_
 
 def _patient_records(
     hospital: _Hospital, training: Mapping[str, Sequence[str]], generator: np.random.Generator
-) -> list[TextRecord]:
+) -> Sequence[TextRecord]:
     """One to four records for every patient. Each hospital sees some chapters more often than others."""
     labels = list(training)
     mix: NDArray[np.float64] = generator.dirichlet(np.full(len(labels), _CHAPTER_CONCENTRATION))
@@ -238,6 +238,6 @@ def _patient_records(
     return records
 
 
-def _test_records(held_out: Mapping[str, Sequence[str]]) -> list[TextRecord]:
+def _test_records(held_out: Mapping[str, Sequence[str]]) -> Sequence[TextRecord]:
     pairs = [(label, text) for label, texts in held_out.items() for text in texts]
     return [(f"test-{number:05d}", text, label) for number, (label, text) in enumerate(pairs, start=1)]

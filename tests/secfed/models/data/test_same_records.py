@@ -18,7 +18,7 @@ from secfed.models.data import Columns, Record, read_patients, tokenise
 from secfed.models.data.importing import import_records
 from secfed.models.data.task_file import read_task_file
 from secfed.models.model import load_tokenizer
-from tests.tiny import LABELS, LENGTH, VOCABULARY, WORDS, classifying, make_tiny_base
+from tests.tiny import LABELS, VOCABULARY, WORDS, classifying, make_tiny_base
 
 NAMES = ["patient", "text", "label"]
 COLUMNS = Columns("patient", "text", "label")
@@ -128,7 +128,7 @@ def test_a_node_reads_the_same_tensors_in_the_same_order_from_every_file(
 ) -> None:
     """Drawing goes by patients' ids, training by these tensors: with the same secret, uploads are the same bytes."""
     tokenizer = load_tokenizer(make_tiny_base(tmp_path / "base"), VOCABULARY)
-    first, second = (tokenise(each, tokenizer, LENGTH) for each in (expected, read(written(tmp_path))))
+    first, second = (tokenise(each, tokenizer, classifying()) for each in (expected, read(written(tmp_path))))
     assert list(first.rows.items()) == list(second.rows.items())
     assert torch.equal(first.labels, second.labels)
     for name, tensor in first.inputs.items():

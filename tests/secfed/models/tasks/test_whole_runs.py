@@ -50,7 +50,7 @@ def run(folder: Path, base: Path, row: Any, **changes: Any) -> tuple[dict[str, A
     """Without noise worth the name: what is tried here is that something is learnt, and everything agrees."""
     sites = {f"site-{name}": [row(100 * at + number) for number in range(40)] for at, name in enumerate("abc")}
     figures = {
-        "algorithm": {"strategy": "fedopt-adam", "rounds": 6, "server_learning_rate": 0.2, "physical_batch": 8},
+        "algorithm": {"strategy": "fedopt-adam", "rounds": 6, "server_learning_rate": 0.05, "physical_batch": 8},
         "privacy": {"epsilon": 30.0, "sampling_rate": 0.5, "records_per_patient": 1, "clip": 1.0, "delta": 1e-4},
         "cohort": {"colluders": 1, "tolerated_dropouts": 0, "minimum": 3},
     }
@@ -68,7 +68,7 @@ def test_a_study_that_writes_learns_and_is_verified_and_its_adapter_is_plain_pef
     lora = {"rank": 1, "alpha": 8, "targets": ["q_proj", "v_proj", "o_proj", "down_proj"], "layers": None}
     folder = tmp_path / "study"
     summary, screen = run(folder, base, written, task=GENERATE, model={"max_length": 12}, lora=lora)
-    assert summary["loss_after"] < 0.95 * summary["loss_before"]
+    assert summary["loss_after"] < 0.98 * summary["loss_before"]
     assert {"perplexity_after", "token_accuracy_before"} <= set(summary)
     assert "accuracy_before" not in summary
     assert "loss_after" in summary["coordinators_word"]
@@ -103,7 +103,7 @@ def test_an_adapter_that_claims_another_task_is_found_out(tmp_path: Path) -> Non
     path.write_text(json.dumps({**config, "auto_mapping": {**config["auto_mapping"], "id2label": {"0": "no"}}}))
     problem = secfed.verify_folder(tmp_path / "study" / "run").problem
     assert problem is not None
-    assert re.search("adapter_config.json", problem)
+    assert re.search("adapter_config.json", str(problem))
 
 
 @pytest.mark.parametrize("gone", ["finding", "place"])
