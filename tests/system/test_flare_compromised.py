@@ -114,7 +114,7 @@ def test_code_that_a_job_ships_runs_at_no_site_that_keeps_our_rules(
     processes.abort()
     assert not {path.name for path in marks.iterdir()} & set(running.honest)
     for home in processes.homes[:-1]:
-        assert "a job of the server was not taken: BYOC not permitted" in owners_log(home)
+        assert "a job from the server was refused: BYOC not permitted" in owners_log(home)
     for site in running.honest:
         assert any(each.startswith(f"{site}: ") and "BYOC not permitted" in each for each in said), said
         assert not [path for path in processes.kits[site].rglob("*") if path.name in ("shipped.py", "sitecustomize.py")]

@@ -110,7 +110,7 @@ def test_nobody_answers_for_a_study_that_the_server_changed_after_its_approval(
         if told == "the changed study":
             wait_until_told(home, f"no study {faster.study.digest.hex()[:16]} is approved at {home.name}")
         else:
-            wait_until_told(home, "a request that is not about this study was dropped")
+            wait_until_told(home, "a request about a different study was dropped")
     faster.abort()
     assert not kinds(faster) & {"round-opened", "stage"}
     assert ledgers(running.homes) == before

@@ -68,7 +68,7 @@ def test_one_job_runs_though_the_server_and_its_operator_submit_it_again(tmp_pat
         refused = submit_when_connected(processes.operator, processes.study, processes.loopback)
         assert "COMPLETED" not in processes.status(refused)
         assert not starts(processes)
-        assert "another process runs study" in server_log(processes)
+        assert "another process already runs study" in server_log(processes)
         os.close(lock)
 
         first = submit_when_connected(processes.operator, processes.study, processes.loopback)

@@ -1,7 +1,7 @@
-"""The channel over FLARE's auxiliary messages: a request to each site's job process, one answer each, and a deadline.
+"""The channel over FLARE's auxiliary messages: one request to each site's job process, one answer each, one deadline.
 
-A site that is gone, late, or answers anything but our bytes is absent. FLARE drops what comes after the deadline, and
-nothing is asked twice here. Sites are known to FLARE by the names that they have on the roster.
+A site that is disconnected or late, or whose answer is not our bytes, counts as absent. FLARE drops answers after the
+deadline, and no request is repeated here. FLARE knows sites by their roster names.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from secfed.rounds.handover import most_handover_bytes
 from secfed.study.manifest import Study
 
 _GATHERING_SECONDS = 5.0
-"""For a site's word that it is there. It is asked again soon enough."""
+"""Seconds to wait for a site's attendance answer. It is asked again soon."""
 Send = Callable[[str, Shareable, float], Any]
-"""Sends one site a request; gives what came back within so many seconds."""
+"""Sends one site a request; returns what came back within the given seconds."""
 
 
 class StudyAborted(Exception):
@@ -33,7 +33,7 @@ class StudyAborted(Exception):
 
 
 class SitesWait(Exception):
-    """Sites have come that this job does not reach: the study is to go on in one that does. No round is open."""
+    """Sites have connected that this job does not reach: the study continues in a new job. No round is open."""
 
 
 class FlareChannel:
@@ -52,10 +52,10 @@ class FlareChannel:
         Args:
             study: names the sites.
             packed_bytes: the size of a packed vector, which bounds the answers.
-            deadlines: how long to wait.
+            deadlines: how long to wait for each stage.
             send: FLARE's call.
-            aborted: whether the job was ended meanwhile.
-            log: is told who is asked, and who has answered.
+            aborted: returns whether the job was aborted meanwhile.
+            log: records which sites are asked and which have answered.
         """
         self._study = study
         self.most_bytes = max(most_reply_bytes(len(study.roster), packed_bytes), most_handover_bytes(study))
@@ -66,10 +66,10 @@ class FlareChannel:
         self._log = log
 
     def exchange(self, requests: Mapping[int, bytes], *, round_number: int, stage: str) -> Mapping[int, bytes]:
-        """As `secfed.rounds.channel.Channel` has it.
+        """See `secfed.rounds.channel.Channel`.
 
         Raises:
-            StudyAborted: the job was ended.
+            StudyAborted: the job was aborted.
         """
         if not requests:
             return {}
@@ -84,13 +84,14 @@ class FlareChannel:
             return answer
 
         self._log.asks([roster[node].name for node in requests], round_number, stage, seconds)
-        # FLARE's call for several sites with a request each fails in 2.9.0, and the one with one for all waits for all.
+        # In FLARE 2.9.0, the call with one request per site fails, and the call with one request for all waits for all
+        # sites.
         with ThreadPoolExecutor(len(requests), "secfed exchange") as pool:
             answers = dict(zip(requests, pool.map(ask, requests), strict=True))
         give_back()
         self._log.waited()
         if self._aborted():
-            raise StudyAborted("the job was ended")
+            raise StudyAborted("the job was aborted")
         return {node: answer for node, answer in answers.items() if answer is not None}
 
     def _deadline(self, stage: str) -> float:

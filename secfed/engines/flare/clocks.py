@@ -1,7 +1,7 @@
-"""Tells a node's owner that its clock, or the aggregator's, is off. No nvflare.
+"""Tells a node's owner when the node's clock and the aggregator's differ. No nvflare.
 
-Rounds, ledgers and receipts do not depend on it: what waits, waits by a clock that nobody sets. Certificates do, and
-what people read: the times in `node.log`, and the hours in the ledger.
+Rounds, ledgers and receipts do not depend on clocks: all waiting uses the monotonic clock. Certificates do depend on
+them, and so do the times that people read in `node.log` and the ledger.
 """
 
 from __future__ import annotations
@@ -10,25 +10,25 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 OFF = timedelta(minutes=5)
-"""More than any request is under way."""
+"""More than any request spends in transit."""
 
 
 class Clocks:
-    """Compares this clock with what requests say; tells once that they differ, and once that they agree again."""
+    """Compares this clock with the times in requests; reports once when they differ, and once when they agree again."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         """
         Args:
-            tell: gets a line.
+            tell: called with a line.
         """
         self._tell = tell
         self._off = False
 
     def compare(self, theirs: datetime | None, ours: datetime) -> None:
-        """Look at one request.
+        """Check one request's time.
 
         Args:
-            theirs: the aggregator's clock, by its own word; None where it says nothing.
+            theirs: the aggregator's clock, as the request states it; None if it states none.
             ours: this machine's.
         """
         if theirs is None or (abs(ours - theirs) > OFF) == self._off:
@@ -40,7 +40,7 @@ class Clocks:
         side = "ahead of" if ours > theirs else "behind"
         self._tell(
             f"this machine's clock is {_span(abs(ours - theirs))} {side} the aggregator's: one of them is wrong, and "
-            "certificates are judged by it. Compare it with another, and keep it right with NTP"
+            "certificate checks depend on it. Compare with a third clock, and keep both in sync with NTP"
         )
 
 

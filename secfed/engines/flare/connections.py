@@ -1,8 +1,8 @@
-"""To whom the server has a connection open at this moment: `connected.json` in the aggregator's folder. No nvflare.
+"""The sites that the server has an open connection to: `connected.json` in the aggregator's folder. No nvflare.
 
-FLARE keeps a site in its list for minutes after it heard from it last. Its transport knows at once when a process that
-was killed is gone, since its machine ends the connection. The server writes that down for `secfed federation status`; a
-machine that lost its power or its network shows later, when it has not been heard from.
+FLARE lists a site for minutes after its last message. Its transport knows at once when a site's process was killed,
+because that machine closes the connection. The server writes this down for `secfed federation status`. A machine that
+lost power or its network is noticed later, by its silence.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ def open_connections(engine: Any) -> frozenset[str]:
 
 
 class ConnectionsFile:
-    """Writes them down whenever they are others. Never raises OSError."""
+    """Writes the connected sites to the file whenever they change. Never raises OSError."""
 
     def __init__(self, aggregator: Path) -> None:
         self._path = aggregator / FILE
         self._written: frozenset[str] | None = None
 
     def put(self, sites: frozenset[str]) -> None:
-        """These sites are connected."""
+        """Record that these sites are connected."""
         if sites != self._written:
             with suppress(OSError):
                 write_whole(self._path, json.dumps(sorted(sites)).encode(), READABLE)
@@ -40,7 +40,7 @@ class ConnectionsFile:
 
 
 def read_connections(aggregator: Path) -> frozenset[str] | None:
-    """The sites that the server has a connection open to; None where nothing says so."""
+    """The sites that the server has an open connection to; None if no file says so."""
     try:
         with (aggregator / FILE).open("rb") as file:
             found = json.loads(file.read(_BYTES_MAX))

@@ -1,10 +1,10 @@
-"""The server's side of a job: the study at the aggregator, with FLARE's messages as its channel.
+"""The server's side of a job: runs the study at the aggregator, over FLARE's messages.
 
-The job says one thing, the study's digest. Study, base model and test set are what this server's operator put into the
-aggregator's folder (`secfed.aggregator.home`); a digest that is not there is refused. FLARE's own tasks are not used.
+The job contains only the study's digest. The server's operator has put study, base model and test set into the
+aggregator's folder (`secfed.aggregator.home`); an unknown digest is refused. FLARE's own tasks are not used.
 
-One process runs a study: it holds a lock for as long as it lives (`AggregatorHome.take_run`), or two jobs of one study,
-each with a part of the sites, would write one journal.
+One process runs a study and holds a lock while it lives (`AggregatorHome.take_run`). Otherwise two jobs of one study,
+each with some of the sites, could write the same journal.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from secfed.models.libraries import settle_libraries
 from secfed.rounds.events import Note
 
 _LOCK_TRIES = 15
-"""One a second: the job's process of a server that was killed ends within a few seconds of it, by itself."""
+"""One per second: when a server is killed, its job's process ends on its own within a few seconds."""
 
 
 class StudyController(Controller):  # type: ignore[misc]
@@ -52,10 +52,10 @@ class StudyController(Controller):  # type: ignore[misc]
         self._lock: int | None = None
 
     def start_controller(self, fl_ctx: FLContext) -> None:
-        """Nothing to prepare: `control_flow` does all."""
+        """Nothing to prepare: `control_flow` does everything."""
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
-        """The whole study, if no other process runs it. What goes wrong is in the run's log, and in FLARE's."""
+        """Run the whole study, unless another process runs it. Errors go to the run's log and to FLARE's."""
         settle_libraries()
         home = AggregatorHome(default_home())
         log = RunLog(home.run(self._digest))
@@ -66,9 +66,9 @@ class StudyController(Controller):  # type: ignore[misc]
         except StudyAborted:
             return
         if self._lock is None:
-            # The other one writes the log and the journal: not a word of this job is in them.
+            # The other process writes log and journal; this job must not touch them.
             self.system_panic(
-                f"another process runs study {self._digest.hex()[:16]} in {home.path}: this job ends", fl_ctx
+                f"another process already runs study {self._digest.hex()[:16]} in {home.path}: this job ends", fl_ctx
             )
             return
         try:
@@ -76,10 +76,10 @@ class StudyController(Controller):  # type: ignore[misc]
             room.write(log.flush)
             self._run(home, log, room, abort_signal, fl_ctx)
         except SitesWait:
-            # Without an end in the log the job was cut short, and the server's `StudyKeeper` submits it again.
-            log.show(Note("sites have come that take no part yet: the job is started anew with them"))
+            # A log without an end means that the job was interrupted; the server's `StudyKeeper` then submits it again.
+            log.show(Note("new sites have connected: the job restarts to include them"))
         except StudyAborted:
-            _end(log, room, "aborted", "the job was ended; submit the study again to go on")
+            _end(log, room, "aborted", "the job was aborted; to continue, submit the study again")
         except (UserError, DPError, ProtocolError, OSError) as error:
             if is_full(error):  # where nobody waited for room: as if the process had been killed, it is submitted again
                 raise
@@ -91,7 +91,7 @@ class StudyController(Controller):  # type: ignore[misc]
             raise
 
     def _take(self, home: AggregatorHome, room: Room, pause: Callable[[float], None]) -> int | None:
-        """The lock on the run; None where another process keeps it."""
+        """The lock on the run; None if another process holds it."""
         for _ in range(_LOCK_TRIES):
             lock = room.write(partial(home.take_run, self._digest))
             if lock is not None:
@@ -100,13 +100,13 @@ class StudyController(Controller):  # type: ignore[misc]
         return None
 
     def _full(self, log: RunLog, said: str) -> None:
-        text = f"no room to write ({said}): the study waits, and goes on by itself once there is some"
+        text = f"no room to write ({said}): the study waits, and continues on its own once there is room"
         self.logger.warning(text)
         log.no_room(waits=True)
         log.show(Note(text))
 
     def _room_again(self, log: RunLog) -> None:
-        text = "there is room again: the study goes on"
+        text = "there is room again: the study continues"
         self.logger.warning(text)
         log.no_room(waits=False)
         log.show(Note(text))
@@ -117,7 +117,7 @@ class StudyController(Controller):  # type: ignore[misc]
     def process_result_of_unknown_task(
         self, client: Client, task_name: str, client_task_id: str, result: Shareable, fl_ctx: FLContext
     ) -> None:
-        """There are no tasks: whatever comes is dropped."""
+        """Drop every task result: this engine uses no tasks."""
 
     def _run(self, home: AggregatorHome, log: RunLog, room: Room, abort_signal: Signal, fl_ctx: FLContext) -> None:
         from secfed.aggregator.aggregation import Aggregation, load  # loads torch
@@ -126,7 +126,7 @@ class StudyController(Controller):  # type: ignore[misc]
         engine = fl_ctx.get_engine()
 
         def send(site: str, container: Shareable, seconds: float) -> Any:
-            # FLARE logs a site that is not in the job, and without "optional" one that is absent, as a server's error.
+            # FLARE logs a site outside the job as a server error, and without "optional" an absent site, too.
             if engine.get_client_from_name(site) is None:
                 return None
             came = engine.send_aux_request([site], TOPIC, container, seconds, fl_ctx, optional=True)
@@ -149,23 +149,23 @@ class StudyController(Controller):  # type: ignore[misc]
 
 
 def _pause(abort_signal: Signal, seconds: float) -> None:
-    """Wait, unless the job is ended.
+    """Wait, unless the job is aborted.
 
     Raises:
-        StudyAborted: it was.
+        StudyAborted: the job was aborted.
     """
     end = time.monotonic() + seconds
     while not abort_signal.triggered:
         if time.monotonic() >= end:
             return
         time.sleep(min(0.5, seconds))
-    raise StudyAborted("the job was ended")
+    raise StudyAborted("the job was aborted")
 
 
 def _end(log: RunLog, room: Room, how: str, text: str) -> None:
-    """The log's last line, on disk before the job is over, or what is complete would be run again.
+    """Write the log's last line to disk before the job ends; otherwise a completed study would be run again.
 
-    An abort does not wait for room: FLARE's own record of the job has it.
+    An abort does not wait for disk space: FLARE's own record of the job shows it.
     """
     log.end(how, text)
     with suppress(StudyAborted):

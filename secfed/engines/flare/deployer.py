@@ -1,4 +1,4 @@
-"""Tells a site's owner of every job that the site does not take, and why. FLARE tells its server alone."""
+"""Tells a site's owner about every job that the site refuses, and why. FLARE tells only the server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from secfed.node.home import default_home
 from secfed.node.owners_log import OwnersLog
 
 _REASON_MAX = 300
-"""Characters of a reason, in which words of the server's may be repeated."""
+"""The most characters of a reason, which may repeat the server's words."""
 
 
 class NodeDeployer(AppDeployer):  # type: ignore[misc]
@@ -29,13 +29,14 @@ class NodeDeployer(AppDeployer):  # type: ignore[misc]
         app_data: bytes,
         fl_ctx: FLContext,
     ) -> str:
-        """As FLARE's. Gives the reason for which the job is not taken; empty where it is."""
+        """Like FLARE's. Returns why the job is refused; empty if it is accepted."""
         forget_old_jobs(Path(workspace.get_root_dir()))
         reason = check_archive(app_data)
         if not reason:
             reason = str(super().deploy(workspace, job_id, job_meta, app_name, app_data, fl_ctx) or "")
         if reason:
             OwnersLog(default_home())(
-                f"a job of the server was not taken: {reason[:_REASON_MAX]}. Nothing of it was run; ask its operator"
+                f"a job from the server was refused: {reason[:_REASON_MAX]}. Nothing of it was run; ask the "
+                "server's operator"
             )
         return reason

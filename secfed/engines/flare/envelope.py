@@ -1,8 +1,8 @@
-"""Our bytes in FLARE's container, and nothing else of FLARE's.
+"""Carries our bytes in FLARE's container and uses nothing else of FLARE's.
 
-A request carries the study's digest, so that bytes of two studies never meet, one byte string, and the sender's clock,
-by which an owner is told that the node's is off; an answer carries the byte string alone. What is read from a container
-is checked for exactly that, and for its size, before anybody looks inside. An answer without bytes is silence.
+A request carries the study's digest, so that bytes of two studies never mix; one byte string; and the sender's clock,
+for the warning about clocks that differ. An answer carries only the byte string. A received container is checked for
+exactly this content, and for its size, before its bytes are parsed. An answer without bytes means silence.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from crypto.kdf import DIGEST_BYTES
 TOPIC = "secfed"
 _STUDY, _DATA, _TIME = "study", "data", "time"
 _TIME_MAX = 1 << 37
-"""Seconds since 1970: a year that `datetime` still has."""
+"""Seconds since 1970: within the years that `datetime` supports."""
 
 
 def request_of(study: bytes, data: bytes) -> Shareable:
-    """A request about a study."""
+    """Make a request about a study."""
     return Shareable({_STUDY: study, _DATA: data, _TIME: int(time.time())})
 
 
 def answer_of(data: bytes) -> Shareable:
-    """An answer; empty for silence."""
+    """Make an answer; empty bytes mean silence."""
     return Shareable({_DATA: data})
 
 
@@ -36,9 +36,9 @@ def read_request(container: Any, study: bytes, most_bytes: int) -> bytes | None:
     """The bytes of a request about this study; None for anything else.
 
     Args:
-        container: what FLARE handed over.
-        study: the digest of the study that this process is for.
-        most_bytes: a longer request is none.
+        container: from FLARE.
+        study: the digest of this process's study.
+        most_bytes: longer requests are invalid.
     """
     if not isinstance(container, Shareable):
         return None
@@ -49,7 +49,7 @@ def read_request(container: Any, study: bytes, most_bytes: int) -> bytes | None:
 
 
 def read_time(container: Any) -> datetime | None:
-    """What the sender of a request says that the time is; nothing depends on it but a line to the owner."""
+    """The sender's clock, as the request states it. Used only for a line to the owner."""
     said = container.get(_TIME) if isinstance(container, Shareable) else None
     if type(said) is not int or not 0 <= said < _TIME_MAX:
         return None
@@ -57,7 +57,7 @@ def read_time(container: Any) -> datetime | None:
 
 
 def read_answer(container: Any, most_bytes: int) -> bytes | None:
-    """The bytes of an answer; None for silence, for whatever went wrong on the way, and for anything else."""
+    """The bytes of an answer; None for silence, transport errors and anything malformed."""
     if not isinstance(container, Shareable) or container.get_return_code() != ReturnCode.OK:
         return None
     return _read(container, most_bytes)

@@ -1,8 +1,8 @@
-"""A site's side of a job: the hospital's node, as far as the hospital's own home approves the study that the job names.
+"""A site's side of a job: runs the site's node, if the site's own home has approved the study that the job names.
 
-The job says one thing, the study's digest. What is run is the study in the node's own store (`secfed.node.home`),
-whatever the server sent. The node works on a thread of its own; nothing but its answers leaves this process, and an
-answer is the node's bytes or nothing. Reasons go to the owner's log in the node's home.
+The job contains only the study's digest. The node runs the study from its own home (`secfed.node.home`), whatever the
+server sent. The node works on its own thread. Only its answers leave this process, and an answer is either the node's
+bytes or empty. Reasons go to the owner's log in the node's home.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from secfed.rounds.run_facts import FLARE
 
 _STOP_SECONDS = 5.0
 _ANOTHERS = (
-    "a request that is not about this study was dropped, and so will be the next: the server may run another study, or "
-    "a changed one, in this study's job. Ask its operator"
+    "a request about a different study was dropped, and further ones will be: the server may be running another or "
+    "changed study in this study's job. Ask the server's operator"
 )
 
 
@@ -62,7 +62,7 @@ class NodeExecutor(Executor):  # type: ignore[misc]
             self._worker.stop(_STOP_SECONDS)
 
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
-        """No tasks are used here: every one is unknown."""
+        """This engine uses no tasks: every task is unknown."""
         return make_reply(ReturnCode.TASK_UNKNOWN)
 
     def _answer(self, topic: str, request: Shareable, fl_ctx: FLContext) -> Shareable:
@@ -74,7 +74,7 @@ class NodeExecutor(Executor):  # type: ignore[misc]
         if data is not None:
             self._clocks.compare(read_time(request), datetime.now(UTC))
             return answer_of(worker.ask(data))
-        if most and not self._told_of_others:  # once: whoever sends such things must not fill the owner's disk
+        if most and not self._told_of_others:  # only once: a sender must not be able to fill the owner's disk
             self._told_of_others = True
             OwnersLog(default_home())(_ANOTHERS)
         return answer_of(b"")

@@ -1,8 +1,9 @@
-"""What peers may make this process hold at a time: streams that are arriving, and frames that wait. No nvflare.
+"""Limits on what peers can make this process hold at a time: arriving streams and waiting frames. No nvflare.
 
-A stream says its size in every frame. It is taken if that is no more than this process can need at the moment, and if
-what is taken already leaves room; then its size is reserved until the stream has failed or has been used. Before a
-study is known, and in every process that carries none, `IDLE_BYTES` is enough for all that FLARE sends by itself.
+Every frame states its stream's size. A stream is accepted if that size is at most what this process can need at the
+moment, and if the streams already accepted leave room. Its size then stays reserved until the stream has failed or was
+used. Before a study is known, and in processes without a study, `IDLE_BYTES` is enough for everything that FLARE itself
+sends.
 """
 
 from __future__ import annotations
@@ -13,26 +14,27 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 FRAME_BYTES = 8 << 20
-"""Of one frame. FLARE cuts streams into pieces of 1 MiB; its other messages are smaller."""
+"""The largest frame. FLARE cuts streams into pieces of 1 MiB; its other messages are smaller."""
 IDLE_BYTES = 4 << 20
-"""Of one stream where no study is open."""
+"""The largest stream while no study is open."""
 ENVELOPE_BYTES = 64 << 10
-"""What FLARE's container and encoding add to our bytes."""
+"""Overhead of FLARE's container and encoding."""
 STREAMS_EACH = 32
-"""Of one peer at a time: those under way, those that wait to be used, and those that failed a moment ago."""
+"""The most streams per peer: arriving, waiting to be used, or just failed."""
 PEERS_IDLE = 4
 _PIECE_BYTES = 64 << 10
 _PIECES_MORE = 64
-"""FLARE sends pieces of 1 MiB but for the last. A stream of very small pieces would cost more than it says."""
+"""FLARE sends pieces of 1 MiB, except the last. A stream of tiny pieces would cost more memory than its stated size."""
 WAITING_BYTES, WAITING_FRAMES = 64 << 20, 4096
 """Frames that were received and not yet worked on."""
 UNREAD_BYTES = 192 << 20
-"""Of frames that one peer has not read. FLARE sends 64 MiB of a stream before it waits for its receiver."""
+"""The most bytes of frames that one peer has not read. FLARE sends 64 MiB of a stream before it waits for the receiver.
+"""
 FRAME_OVERHEAD = 1 << 10
 _PATIENCE_SECONDS = 30.0
 
 Key = tuple[Hashable, Hashable]
-"""A stream: who sends it, and its number there."""
+"""A stream: its sender, and its number there."""
 
 
 class TooMuch(Exception):
@@ -41,61 +43,61 @@ class TooMuch(Exception):
 
 @dataclass(slots=True)
 class _Taken:
-    """A stream that was taken."""
+    """An accepted stream."""
 
     bytes: int
     ended: Callable[[], bool]
 
 
 class Incoming:
-    """Which streams are taken. For several threads."""
+    """Decides which streams are accepted. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # a stream that is found ended may be dropped meanwhile
+        self._lock = threading.RLock()  # ended streams may be removed during the loop
         self._taken: dict[Key, _Taken] = {}
         self._needed: Callable[[], int] = lambda: 0
         self._peers = PEERS_IDLE
 
     def allow(self, needed: Callable[[], int], peers: int) -> None:
-        """Take what a study needs.
+        """Accept what a study needs.
 
         Args:
-            needed: the most bytes of ours that one message can have at the moment.
-            peers: how many may send such a message at the same time.
+            needed: the most bytes of ours in one message at the moment.
+            peers: the number of peers that may send such a message at the same time.
         """
         with self._lock:
             self._needed, self._peers = needed, max(peers, PEERS_IDLE)
 
     @property
     def most_bytes(self) -> int:
-        """Of one stream at the moment."""
+        """The largest stream at the moment."""
         needed = self._needed()
         return max(IDLE_BYTES, needed + ENVELOPE_BYTES if needed else 0)
 
     @property
     def most_streams(self) -> int:
-        """Under way at a time."""
+        """The most streams at a time."""
         return STREAMS_EACH * (self._peers + 2)
 
     @property
     def most_bytes_together(self) -> int:
-        """Of all streams at the moment: one from every peer, and as much again as two."""
+        """The most bytes of all streams together: one largest stream per peer, plus two."""
         return self.most_bytes * (self._peers + 2)
 
     def take(self, key: Key, size: object, ended: Callable[[], bool]) -> None:
-        """Reserve a stream's size, or find it reserved.
+        """Reserve a stream's size, if it is not reserved yet.
 
         Args:
             key: the stream.
-            size: what it says.
-            ended: whether nothing of it is held any longer; asked later, and often.
+            size: the size that it states.
+            ended: returns whether nothing of it is held any longer; called later and often.
 
         Raises:
-            TooMuch: it is not taken.
+            TooMuch: the stream is refused.
         """
         most = self.most_bytes
         if type(size) is not int or not 0 <= size <= most:
-            raise TooMuch(f"a stream says that it has {str(size)[:40]} bytes, and here it may have {most}")
+            raise TooMuch(f"a stream states {str(size)[:40]} bytes, but at most {most} are accepted here")
         with self._lock:
             if key in self._taken:
                 return
@@ -110,24 +112,25 @@ class Incoming:
             self._taken[key] = _Taken(size, ended)
 
     def holds(self, key: Key) -> bool:
-        """Whether a stream was taken, and has not been found ended."""
+        """Whether a stream was accepted and is not known to have ended."""
         with self._lock:
             return key in self._taken
 
     def drop(self, key: Key) -> None:
-        """Nothing of this stream is held any longer."""
+        """Release a stream's reservation: nothing of it is held any longer."""
         with self._lock:
             self._taken.pop(key, None)
 
 
 def pieces_most(size: int) -> int:
-    """How many pieces a stream of this size may have."""
+    """The most pieces of a stream of this size."""
     return _PIECES_MORE + size // _PIECE_BYTES
 
 
 class Waiting:
-    """Frames that were received and not yet worked on. Whoever reads from a connection waits while they are too many:
-    then so does the peer."""
+    """Frames received but not yet processed. While there are too many, the reader of a connection waits, and so does
+    the peer.
+    """
 
     def __init__(
         self, most_bytes: int = WAITING_BYTES, most_frames: int = WAITING_FRAMES, patience: float = _PATIENCE_SECONDS
@@ -137,10 +140,10 @@ class Waiting:
         self._bytes = self._frames = 0
 
     def enter(self, size: int) -> None:
-        """Count a frame, once there is room for it.
+        """Count a frame; wait until there is room for it.
 
         Raises:
-            TooMuch: there is none for a long time.
+            TooMuch: no room became free for a long time.
         """
         end = time.monotonic() + self._patience
         with self._room:
@@ -148,12 +151,12 @@ class Waiting:
                 self._bytes + size + FRAME_OVERHEAD > self._most_bytes or self._frames >= self._most_frames
             ):
                 if not self._room.wait(max(0.0, end - time.monotonic())) and time.monotonic() >= end:
-                    raise TooMuch(f"{self._frames} frames wait already")
+                    raise TooMuch(f"{self._frames} frames are already waiting")
             self._bytes += size + FRAME_OVERHEAD
             self._frames += 1
 
     def leave(self, size: int) -> None:
-        """A frame was worked on."""
+        """Record that a frame was processed."""
         with self._room:
             self._bytes -= size + FRAME_OVERHEAD
             self._frames -= 1

@@ -1,4 +1,4 @@
-"""Jobs, as the server's operator submits, follows and aborts them: configuration that names installed classes only."""
+"""Jobs that the server's operator submits, follows and aborts: configuration that names only installed classes."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class Job:
 
     @property
     def is_over(self) -> bool:
-        """Whether it will not go on."""
+        """Whether the job has ended for good."""
         return self.status.upper().startswith(("FINISHED", "FAILED", "ABANDONED"))
 
 
 def write_job(folder: Path, study: Study) -> Path:
-    """Write a study's job as FLARE takes it: three files, in which nothing but the digest is of the study."""
+    """Write a study's job in FLARE's format: three files, whose only content from the study is its digest."""
     config = folder / job_name(study.digest) / _APP / "config"
     config.mkdir(parents=True)
     digest = {"study": study.digest.hex()}
@@ -86,11 +86,11 @@ class Operator:
         self._session = session
 
     def sites(self) -> list[str]:
-        """The sites that the server knows: those that were killed for some minutes more."""
+        """The sites that the server lists, including for some minutes those that were killed."""
         return sorted(client.name for client in self._session.get_system_info().client_info)
 
     def last_heard(self) -> dict[str, float]:
-        """When the server heard last from each site that it knows, in seconds since 1970 by the server's clock."""
+        """When the server last heard from each listed site, in seconds since 1970 by the server's clock."""
         return {client.name: float(client.last_connect_time) for client in self._session.get_system_info().client_info}
 
     def sites_of(self, job: str) -> tuple[str, ...]:
@@ -104,17 +104,17 @@ class Operator:
         return sorted((job for job in found if job is not None), key=lambda job: job.submitted, reverse=True)
 
     def submit(self, study: Study) -> str:
-        """Submit a study's job. Gives the job's id.
+        """Submit a study's job. Returns the job's id.
 
         Raises:
-            UserError: a job of this study is not over, or the server refuses.
+            UserError: a job of this study has not ended, or the server refuses.
         """
         running = [job for job in self.jobs() if job.study == study.digest.hex() and not job.is_over]
         if running:
             raise UserError(
-                f"study {study.name} is at the server already, as job {running[0].id}",
-                "A server that was restarted goes on by itself: follow it with `secfed federation status`, or end "
-                "it with `secfed federation abort`",
+                f"the server already has study {study.name}, as job {running[0].id}",
+                "A restarted server continues it on its own. Follow it with `secfed federation status`, or end it "
+                "with `secfed federation abort`",
             )
         folder = Path(tempfile.mkdtemp(prefix="secfed-job-"))
         try:
@@ -123,15 +123,15 @@ class Operator:
             shutil.rmtree(folder, ignore_errors=True)
 
     def submit_folder(self, job: Path) -> str:
-        """Submit any job's folder: what the server says to it is its matter."""
+        """Submit any job folder; the server decides whether to accept it."""
         return str(self._session.submit_job(str(job)))
 
     def meta(self, job: str) -> dict[str, Any]:
-        """All that the server says about a job."""
+        """All that the server reports about a job."""
         return dict(self._session.get_job_meta(job))
 
     def abort(self, study: bytes) -> list[str]:
-        """End what runs of a study. Gives the jobs' ids."""
+        """Abort a study's running jobs. Returns their ids."""
         ended = [job.id for job in self.jobs() if job.study == study.hex() and not job.is_over]
         for job in ended:
             self._session.abort_job(job)
@@ -143,13 +143,13 @@ def connect(kit: Path) -> Iterator[Operator]:
     """A session with the server, from the operator's kit.
 
     Raises:
-        UserError: the kit is none, the server does not answer, or it refuses; from inside the session, too.
+        UserError: the kit is invalid, or the server does not answer or refuses; also raised from inside the session.
     """
     checked, warnings = check_start(kit, "operator")
     for line in warnings:
         sys.stderr.write(f"secfed: {line}\n")
     level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)  # FLARE's own words about its connections; what matters is in its exceptions
+    logging.disable(logging.CRITICAL)  # hides FLARE's messages about its connections; its exceptions say what matters
     session = None
     try:
         session = _log_in(checked)
@@ -160,10 +160,10 @@ def connect(kit: Path) -> Iterator[Operator]:
         ) from error
     except (AuthenticationError, AuthorizationError) as error:
         raise UserError(
-            f"the server does not let its operator do that ({error})", "Use the operator's own kit"
+            f"the server does not allow its operator to do that ({error})", "Use the operator's kit"
         ) from error
     except (NoConnection, JobNotFound, JobNotRunning, InternalError) as error:
-        raise UserError(f"the server says: {error}", "Look at `secfed federation status`") from error
+        raise UserError(f"the server says: {error}", "Run `secfed federation status`") from error
     finally:
         if session is not None:
             session.close()
@@ -172,17 +172,21 @@ def connect(kit: Path) -> Iterator[Operator]:
 
 def _log_in(kit: Kit) -> Session:
     try:
-        with redirect_stdout(io.StringIO()):  # it prints, too
+        with redirect_stdout(io.StringIO()):  # it also prints
             return new_secure_session(OPERATOR, str(kit.path), timeout=_CONNECT_SECONDS, auto_login_max_tries=1)
     except (AuthenticationError, AuthorizationError) as error:
-        raise UserError(f"the server does not accept this operator ({error})", "Use its operator's kit") from error
-    except Exception as error:  # FLARE raises whatever its transport and its cryptography do
+        raise UserError(
+            f"the server does not accept this operator ({error})", "Use the kit of this server's operator"
+        ) from error
+    except Exception as error:  # FLARE passes on any exception of its transport and cryptography
         greet(Server(kit.host, kit.port, kit.root, kit.certificate, kit.key))  # says what is wrong, if it is TLS
         if isinstance(error, NoConnection):
-            raise UserError("the server does not answer", "Check that it runs, and host, port and firewall") from None
+            raise UserError(
+                "the server does not answer", "Check that the server runs, its host and port, and the firewall"
+            ) from None
         raise UserError(
             f"no session with the server could be set up ({type(error).__name__}: {error})",
-            "Check that the kit is the operator's of this very server, whole and still valid",
+            "Check that the kit belongs to this server's operator, is complete, and has not expired",
         ) from None
 
 

@@ -209,7 +209,7 @@ def test_an_owner_is_told_once_that_a_job_asks_about_another_study(
     assert "was dropped" not in log.read_text()
     for _ in range(3):
         assert ask("", request_of(bytes(32), asked), context) == answer_of(b"")
-    assert log.read_text().count("a request that is not about this study was dropped") == 1
+    assert log.read_text().count("a request about a different study was dropped") == 1
     executor.handle_event(EventType.END_RUN, context)
 
 
