@@ -180,8 +180,8 @@ def _checked(
         f"  each patient  {_spread(found.records_per_patient)}",
         f"  above {group:<8}{found.above_group} patients: of theirs, at most {group} records count in a step",
         *(f"  label         {_part(count, found.records)} {name}" for name, count in found.labels.items()),
-        f"  characters    half of the texts have up to {middle}, 95 % up to {most}, the longest {longest}",
-        f"  duplicates    {_part(found.duplicates, found.records)} have a text that an earlier one has",
+        f"  characters    half of the records have up to {middle}, 95 % up to {most}, the longest {longest}",
+        f"  duplicates    {_part(found.duplicates, found.records)} have the text of an earlier one",
     ]
     if tokens is not None:
         lines += [

@@ -8,6 +8,7 @@ from protocols.complaints import Complaint
 from protocols.messages import FROM_AGGREGATOR, FROM_NODE
 from protocols.receipts import Receipt
 from secfed.rounds.channel import EchoRequest, Offer, RoundOpening, Standing, StudyClosing
+from tests.fuzz.data_files import data_targets
 from tests.fuzz.files import RunFolder, setting_targets, verifier_targets
 from tests.fuzz.machines import WalkedRound, aggregator_targets, client_targets
 from tests.fuzz.messages import message_targets, primitive_targets
@@ -36,6 +37,7 @@ def make_targets(base: Path) -> dict[str, Target]:
         *node_targets(recorded),
         *verifier_targets(run),
         *setting_targets(run, _folder(base / "settings")),
+        *data_targets(_folder(base / "data")),
     ]
     return {target.name: target for target in targets}
 

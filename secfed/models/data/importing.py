@@ -64,7 +64,10 @@ def import_records(
 
     def line_of(row: Row) -> bytes:
         check(row)
-        line = json.dumps({name: row.values[name] for name in needed}, ensure_ascii=False).encode() + b"\n"
+        line = (
+            json.dumps({name: row.values[name] for name in needed if name in row.values}, ensure_ascii=False).encode()
+            + b"\n"
+        )
         if len(line) > LINE_BYTES_MAX:
             raise BadRow(row.place, "makes a record of more than 1 MiB", "Take shorter texts, such as fewer sections")
         return line

@@ -49,7 +49,7 @@ def test_check_tells_figures_and_mistakes_and_no_text(
         "3 with 1, 1 with 3",
         "above 2       1 patients",
         "3 (50.0 %) bones",
-        "2 (33.3 %) have a text that an earlier one has",
+        "2 (33.3 %) have the text of an earlier one",
         "2 patients' ids nearly equal another's",
         "line 4 and line 1",
         "line 6 and line 5",

@@ -51,10 +51,17 @@ def decoded_attachment(attachment: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def plain_text(markup: str) -> str:
-    """HTML as the text that a person would read: a line for each block, no scripts and styles, blanks as one."""
+    """HTML as the text that a person would read: a line for each block, no scripts and styles, blanks as one.
+
+    Raises:
+        Unusable: Python's parser cannot read it.
+    """
     parser = _Text()
-    parser.feed(markup)
-    parser.close()
+    try:
+        parser.feed(markup)
+        parser.close()
+    except AssertionError:  # what it raises for a marked section of a kind that it does not know
+        raise Unusable("has markup that cannot be read") from None
     lines = (" ".join(line.split()) for line in "".join(parser.pieces).splitlines())
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
