@@ -20,7 +20,7 @@ from typing import Annotated
 import typer
 
 from secfed import __version__
-from secfed.cli import data, demo, doctor, federation, node, pausing, run, study, verify
+from secfed.cli import data, demo, doctor, federation, model, node, pausing, run, study, verify
 from secfed.errors import Problems, UserError
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ app.add_typer(node.app, name="node")
 pausing.add_to(node.app)
 app.add_typer(study.app, name="study")
 app.add_typer(data.app, name="data")
+app.add_typer(model.app, name="model")
 app.add_typer(federation.app, name="federation")
 # Packages above this one add their command groups as entry points: this one must not import them.
 for _group in entry_points(group="secfed.commands"):

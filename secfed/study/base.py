@@ -52,14 +52,29 @@ def resolve_base(name_or_folder: str, relative_to: Path) -> Path:
             return folder
     if not _HUB_NAME.fullmatch(name_or_folder):
         raise ModelError(f"the base model folder {folder} does not exist", "Name an existing folder in model.base")
+    return hub_folder(name_or_folder)
+
+
+def hub_folder(name: str, beside: Sequence[str] = ()) -> Path:
+    """A download of the hub model of this name.
+
+    Args:
+        name: such as `owner/model`.
+        beside: files to fetch, if they are there, beside those that decide what the model computes.
+
+    Raises:
+        ModelError: this is no such name, or no such model is within reach.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+    if not _HUB_NAME.fullmatch(name):
+        raise ModelError(f"{name} is neither a file or folder that exists nor a hub name", "Give one of these")
     try:
-        return Path(snapshot_download(name_or_folder, allow_patterns=list(BASE_FILES)))
+        return Path(snapshot_download(name, allow_patterns=[*BASE_FILES, *beside]))
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         raise ModelError(
-            f"the base model {name_or_folder} is not a local folder and cannot be downloaded ({type(error).__name__})",
+            f"the base model {name} is not a local folder and cannot be downloaded ({type(error).__name__})",
             "Download it on a machine with network access, and name the folder in model.base",
         ) from error
 
