@@ -93,7 +93,7 @@ def test_registered_data_gets_a_budget_and_every_comment_of_the_policy_stays(cli
     before = (home / "policy.toml").read_text()
     code, out, _ = cli("node", "data", "add", records(tmp_path / "letters.jsonl"), *POPULATION, "--home", home)
     assert code == 0
-    assert "3, with 3 records; at most 1 of one patient" in out
+    assert "3, with 3 records; at most 1 per patient" in out
     assert (home / "policy.toml").read_text().startswith(before.rstrip("\n"))
     budget = Home.open(home).policy().budget_of("patients of the clinic")
     assert budget is not None

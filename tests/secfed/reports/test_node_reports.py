@@ -111,7 +111,7 @@ def test_no_word_of_the_page_is_another_units(kind: RunKind, changes: dict[str, 
     assert len(report["risk"]["failing_nodes"]) == 5
     page = render_report(report)
     text = page[page.index("<main>") :].lower().replace("a coin for 50 %", "")
-    for word in ("patient", "hospital", "gradient", "coin", "added or removed", "poisson", "q n", "staff"):
+    for word in ("patient", "hospital", " site", "gradient", "coin", "added or removed", "poisson", "q n", "staff"):
         assert word not in text, word
     assert "except whether it contributed what its data gives, or zero" in text
     assert "quantile of update norms" in text or not changes
@@ -129,6 +129,7 @@ def test_the_plan_is_shown_in_words_of_nodes() -> None:
     assert "every node adds" in shown
     assert "at every node" in shown
     assert "hospital" not in shown
+    assert " site" not in shown
     assert "q =" not in shown
 
 
@@ -155,6 +156,7 @@ def test_the_verifier_finds_that_an_honest_run_of_nodes_holds(run: Path) -> None
     words = closing_words(summary, run / "study.toml", run)
     assert "nodes            5 of 5 hold the same model" in words
     assert "hospitals " not in words
+    assert "sites " not in words
 
 
 def test_a_run_of_nodes_that_claims_another_unit_is_found(run: Path, tmp_path: Path) -> None:

@@ -251,7 +251,7 @@ def test_a_deployed_run_names_its_adversary_and_how_many_may_fail() -> None:
 
     study = study_of(algorithm={"rounds": 4}, privacy={"noise_multiplier": 1.0})
     found = build_report(study, _summary(study, RunKind.FEDERATION))
-    assert "as long as no more than one hospital works against the others" in found["guarantee"]["against"]
+    assert "as long as no more than one site works against the others" in found["guarantee"]["against"]
     assumed = [row["statement"] for row in found["accounting"]["rests_on"] if row["vouched_by"] == "assumed"]
     assert any("leaks or leaves out noise" in text for text in assumed)
     assert found["accounting"]["delta_terms"]
