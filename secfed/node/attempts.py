@@ -1,12 +1,12 @@
 """How often a node takes part from one state of the model, and who may allow more: its owner, once it has stopped.
 
-Every round that fails leaves the state as it was, and the next one starts from it again, with other survivors perhaps.
-The differences of such sums are about single hospitals, and their noise averages out over repetitions; what each costs
-the patients is booked all the same. So a node joins three rounds on one state, then stops and tells its owner.
+A round that fails leaves the state as it was. The next one starts from the same state, perhaps with other survivors.
+The differences between such sums are about single sites, and their noise averages out over repetitions. What each round
+costs the patients is booked every time. So a node joins three rounds on one state, then stops and tells its owner.
 
-A hospital that uploads what does not fit its tag makes round after round fail, and nobody can tell that it was not the
-aggregator (docs/wrong-sums.md). To find out takes rounds with other survivors. So owners can allow more attempts: on
-the one state at which their node has stopped, not in advance, and up to a bound. The next state has three again.
+A site whose upload does not fit its tag makes round after round fail, and nobody can tell this from a fault of the
+aggregator (docs/wrong-sums.md). To find out takes rounds with other survivors. So owners can allow more attempts: only
+on the state at which their node has stopped, never in advance, and up to a bound. The next state has three again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from secfed.rounds.channel import ATTEMPTS_MAX
 from secfed.study.manifest import Study
 
 MORE_ATTEMPTS_MAX: Final = 9
-"""More that its owner can allow on one state, all in all."""
+"""The most that its owner can allow on one state beyond the usual ones, in total."""
 _NAMES_MAX = 10
 
 
@@ -35,7 +35,7 @@ class Attempts:
         self._told = b"", 0
 
     def check(self, state: bytes) -> None:
-        """Refuse to join another round on a state that has had its attempts. The owner is told once.
+        """Refuse to join another round on a state that has used up its attempts. The owner is told once.
 
         Raises:
             LocalError: this node stops here.
@@ -55,7 +55,7 @@ class Attempts:
         )
 
     def sum_refused(self, error: RemoteError, client: Client) -> None:
-        """Tell the owner of a sum that does not fit, and that nobody can tell whose fault it is."""
+        """Tell the owner that a sum does not fit its tags, and that nobody can tell whose fault it is."""
         if not error.untraceable:
             return
         names = [self._study.roster[node].name for node in client.survivors]
@@ -99,7 +99,7 @@ def allow_attempts(store: NodeStore, study: bytes, more: int) -> int:
         more: how many, from 1.
 
     Returns:
-        How many are allowed on this state beyond the usual ones, all in all.
+        How many are allowed on this state beyond the usual ones, in total.
 
     Raises:
         ValueError: the node has not stopped, or that is more than may be allowed on one state.

@@ -1,10 +1,10 @@
 """What a node writes into its ledger in the course of a study, in the right order.
 
-Before a process's first commit it writes how it runs the study (`secfed.rounds.run_facts`). Its ledger is handed over
-once the aggregator has said that the study is over, and named as the last receipt the one that this node holds. Before
-it leaves the node writes that the study is closed, and from then on it joins no round of it: so the word of an
-aggregator that wants to see a ledger is kept. A round that was joined before may still be finished by echo, without
-which the sites would end with different models.
+Before a process's first commit, the node writes how it runs the study (`secfed.rounds.run_facts`). It hands its ledger
+over once the aggregator has said that the study is over, and has named the receipt that this node holds as the last
+one. First the node writes that the study is closed. From then on it joins no round of it, so that an aggregator which
+ends a study to see a ledger has really ended it. A round that was joined before may still be finished by echo; without
+that, the sites would end with different models.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def commit(study: Study, parts: NodeParts, round_number: int) -> None:
-    """Book a round, whose update is about to leave.
+    """Book a round whose update is about to leave.
 
     Raises:
         LedgerError: the ledger refuses, and nothing may leave.
@@ -69,7 +69,7 @@ def end_of(study: Study, links: tuple[Link, ...]) -> bytes:
 
 
 def hand_over(node: Node) -> LedgerCopy | None:
-    """What is to be kept of a node's ledger, and the study is closed; None while nobody has said that it is over.
+    """Close the study, and give the copy of the ledger to hand over; None while nobody has said that it is over.
 
     Raises:
         LedgerError: the ledger refuses.

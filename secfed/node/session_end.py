@@ -1,8 +1,8 @@
-"""A session ends by itself after a while, and its secrets go with it, whether or not another message ever comes.
+"""A session ends by itself after a while, even if no further message comes. Its secrets are wiped with it.
 
-The aggregator decides when it sends what, so that without this it could keep a node's seeds in memory for as long as it
-liked. The owner's policy says how long (`pace.session_ends_after_seconds`), from the round's opening. The clock is a
-parameter. Whoever runs the node looks at every request, and an engine that waits for requests looks when it is time
+The aggregator decides when it sends what: without this, it could keep a node's seeds in memory for as long as it liked.
+The owner's policy sets the time, counted from the round's opening (`pace.session_ends_after_seconds`). The clock is a
+parameter. The node checks the time at every request, and an engine that waits for requests checks when the time is up
 (`Node.end_overdue`).
 """
 
@@ -24,7 +24,7 @@ class SessionEnd:
         """
         Args:
             seconds: how long a session may last.
-            clock: seconds since whenever, never going back.
+            clock: seconds since any fixed moment; never goes back.
             tell_owner: shows a line to the owner.
         """
         self.seconds = seconds
@@ -54,7 +54,7 @@ class SessionEnd:
         return None
 
     def check(self, session: Client) -> None:
-        """To be called while the node works, and before it spends.
+        """Refuse to go on in a session that has ended. Called while the node works, and before it spends.
 
         Raises:
             LocalError: the session's time is over, or it has ended.

@@ -1,11 +1,11 @@
-"""What a node was shown of a session against what its receipt says: the owner is told where the two differ.
+"""Compares what a node was shown of a session with what the receipt says, and tells the owner where they differ.
 
-An honest aggregator shows every node the same sets. One that does not leaves a trace at the node that it misled, as
-soon as a receipt of that round comes: so the node compares. Nothing of the node's input is lost by it, because masks
-are bound to what the node was shown (protocols/SPEC.md, section 5).
+An honest aggregator shows every node the same sets. If it does not, the node that it misled can tell from the round's
+receipt. The node's input stays protected in any case: masks are bound to what the node was shown (protocols/SPEC.md,
+section 5).
 
-A receipt can come late: the next round may have been opened before it. So a node keeps what it was shown of every round
-that can still get one. It does so in memory: a node that starts again has nothing to compare with.
+A receipt can come late, after the next round was opened. So a node keeps what it was shown of every round that can
+still get one. This is in memory only: after a restart there is nothing to compare with.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from secfed.study.manifest import Study
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """One session as a node saw it; what it did not get to is empty."""
+    """One session as a node saw it; stages that it did not reach are empty."""
 
     predecessor: bytes
     session: bytes
