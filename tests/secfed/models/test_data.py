@@ -49,7 +49,7 @@ def test_the_study_names_the_columns_and_others_are_ignored(tmp_path: Path) -> N
 
 BAD_LINES = {
     "is not JSON": f'{{"patient": "{SECRET_TEXT}'.encode(),
-    "is not JSON ": b"\xff\xfe\x00\n",
+    "is not in UTF-8": b"\xff\xfe\x01\n",
     "is not JSON  ": b"[" * 200_000,
     "is not a JSON object": f'["{SECRET_TEXT}"]'.encode(),
     'has no column "patient"': f'{{"text": "{SECRET_TEXT}", "label": "bones"}}'.encode(),

@@ -133,7 +133,7 @@ def test_a_node_is_not_opened_on_data_that_changed_until_its_owner_stands_by_it(
         pass
     code, printed = console(monkeypatch, capsys, "node", "data", "accept", "letters", "--home", home.path)
     assert code == 0
-    assert "goes on with letters as it is now" in printed
+    assert "continues with letters as it is now" in printed
     with home.open_node(digest) as node:
         assert node.handle(opening(node))
 

@@ -96,7 +96,7 @@ def test_a_finished_run_without_its_last_files_does_not_pass_and_what_is_missing
     assert "BROKEN" not in printed
     assert "everything holds" not in printed
     assert all(place in printed for place in last)
-    assert "taken away" in printed
+    assert "somebody removed these files" in printed
     assert exit_code(monkeypatch, "verify", str(folder), "--json") == 1
     result = json.loads(capsys.readouterr().out)
     assert (result["ok"], result["finished"], sorted(result["missing"])) == (False, False, sorted(last))
