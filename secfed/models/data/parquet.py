@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 from secfed.errors import UserError
 from secfed.models.data.faults import DataError
 from secfed.models.data.rows import Row, Rows
+from secfed.models.libraries import how_to_add
 
 MAGIC = b"PAR1"
 GROUP_BYTES_MAX = 1 << 31
@@ -38,7 +39,7 @@ def rows(path: Path, file: BinaryIO, needed: Sequence[str]) -> Rows:
         import pyarrow  # noqa: F401 - whether it is there
     except ImportError as error:
         raise UserError(
-            f"{path} is Parquet, and pyarrow is not installed here", "Install it: pip install 'secfed[parquet]'"
+            f"{path} is Parquet, and pyarrow is not installed here", f"Install it: {how_to_add('parquet')}"
         ) from error
     number = 0
     try:
