@@ -209,7 +209,7 @@ FAULTS: list[tuple[Callable[[Home], None], str, str, str]] = [
     (spent_budget, "budget", "is spent, and every study that it paid for is over", "No further study"),
     (other_budget, "study", "and is granted once", "restore the granted values"),
     (narrowed_policy, "study", "on a roster", "allow.members"),
-    (withdrawn_study, "study", "or was withdrawn", "cannot come back"),
+    (withdrawn_study, "study", "or it was withdrawn", "cannot come back"),
     (entry_from_tomorrow, "clock", "the ledger's last entry was written here at", "NTP"),
 ]
 
