@@ -131,4 +131,4 @@ def test_each_program_is_run_from_its_own_kit(console: Console, tmp_path: Path) 
 @pytest.mark.parametrize("server", ["localhost", "localhost:0", ":8002", "localhost:http", "localhost:70000"])
 def test_a_server_is_a_host_and_a_port(console: Console, server: str) -> None:
     code, printed = console("federation", "provision", "study.toml", "--server", server, "--out", "f")
-    assert (code, "Give it as --server HOST:PORT" in printed) == (2, True)
+    assert (code, "Pass it as --server HOST:PORT" in printed) == (2, True)

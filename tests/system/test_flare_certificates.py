@@ -78,7 +78,7 @@ def test_a_certificate_that_expires_during_the_run(tmp_path: Path) -> None:
         started = secfed(processes, "node", "run", kit, "--home", home.path)
         assert started.returncode == 2
         for words in (started.stderr, owners_log(home)[told:]):
-            assert f"the certificate of {expiring} has expired at" in words
+            assert f"the certificate of {expiring} expired at" in words
             assert "`secfed federation renew`" in words
             assert "Traceback" not in words
         doctor = secfed(processes, "doctor", "--home", home.path)

@@ -67,7 +67,7 @@ def test_a_site_behind_a_proxy_takes_part(running: Processes, monkeypatch: pytes
     victim = running.names[1]
     assert running.namespaces is not None
     running.launch(victim)
-    assert "no connection" in told_by_doctor(running, victim)
+    assert "cannot connect" in told_by_doctor(running, victim)
     time.sleep(SECONDS_WITHOUT)
     with connect(running.operator) as operator:
         assert victim not in operator.sites(), "it gets through without a proxy"

@@ -87,7 +87,7 @@ def test_one_job_runs_though_the_server_and_its_operator_submit_it_again(tmp_pat
         # And once more, while it runs.
         late = processes.submit(write_job(tmp_path / "late", processes.study))
         assert processes.status(late).endswith("ABANDONED")
-        assert f"job {late} is not started" in server_log(processes)
+        assert f"job {late} not started" in server_log(processes)
         processes.finished()
         begun = starts(processes)
         assert begun[0] == first

@@ -1,9 +1,8 @@
-"""Whether a start-up kit can work: its certificate's dates, its key, its authority, its name. No nvflare.
+"""Checks whether a start-up kit can work: its certificate's dates, its key, its authority, its name. No nvflare.
 
-A kit that cannot connect does not say so by itself: FLARE tries again for ever, and gRPC writes "handshake failed" into
-a log that nobody reads. So each start looks first (`check_start`), and `secfed doctor` shows all of it
-(`examine_kit`). A certificate that ends within `SOON` is told at both places: it can be renewed only while somebody
-still has time to.
+A kit that cannot connect does not report it: FLARE retries for ever, and gRPC writes "handshake failed" into a log that
+nobody reads. So each start checks the kit first (`check_start`), and `secfed doctor` shows every check (`examine_kit`).
+Both warn of a certificate that expires within `SOON`, while there is still time to renew it.
 """
 
 from __future__ import annotations
@@ -29,40 +28,40 @@ from secfed.files.whole import open_to_others, write_whole
 from secfed.findings import Finding, NotChecked, Warned, look
 
 SOON = timedelta(days=30)
-"""A certificate that ends sooner is to be renewed."""
+"""A certificate that expires sooner should be renewed."""
 KIT_FILE = "kit.txt"
-"""In a node's home, or an aggregator's folder: where the kit is that it was last started with."""
+"""In a node's home or an aggregator's folder: names the kit that it was last started with."""
 BACKDATED = timedelta(days=2)
-"""How long before they are made certificates begin: for whoever's clock is behind the organiser's."""
+"""Certificates are valid from this long before they are made, for machines whose clock is behind the organiser's."""
 _SIZE_MAX = 1 << 20
 _PATH_MAX = 4096
 
 Role = Literal["server", "site", "operator"]
 _SETTINGS: dict[Role, str] = {"server": "fed_server.json", "site": "fed_client.json", "operator": "fed_admin.json"}
 _RENEWED = (
-    "Have the federation's organiser renew it (`secfed federation renew`), and put it into the kit "
-    "(`secfed federation install`)"
+    "Ask the federation's organiser to renew it (`secfed federation renew`), then install it in the kit (`secfed "
+    "federation install`)"
 )
-RIGHT_ONE = "Give the one that the organiser made for this kit; nothing was changed"
-ANEW = "Have the organiser found a new federation (`secfed federation provision`), and make every kit anew"
-_OWN_FILES = "Put back the files that this kit was made with, or make the kit anew: see docs/deploy.md"
+RIGHT_ONE = "Pass the certificate that the organiser made for this kit; nothing was changed"
+ANEW = "Ask the organiser to create a new federation (`secfed federation provision`), and make every kit again"
+_OWN_FILES = "Restore the files that this kit was made with, or make the kit again: see docs/deploy.md"
 
 
 @dataclass(frozen=True, slots=True)
 class Kit:
-    """A start-up kit, as far as TLS goes."""
+    """The TLS part of a start-up kit."""
 
     path: Path
     role: Role
     name: str
-    """Whom its certificate has to name: the site, the operator, or the server's host."""
+    """The name that its certificate must contain: the site, the operator, or the server's host."""
     host: str
-    """The server, as this kit dials it or has it dialled."""
+    """The server's address: as this kit dials it, or as others dial it."""
     port: int
 
     @property
     def certificate(self) -> Path:
-        """What it shows to the others."""
+        """The certificate that it presents."""
         return self._file("crt")
 
     @property
@@ -72,12 +71,12 @@ class Kit:
 
     @property
     def root(self) -> Path:
-        """The authority that all of this federation's certificates are checked with."""
+        """The authority's certificate, which all certificates of this federation are checked against."""
         return self.path / "startup" / "rootCA.pem"
 
     @property
     def whose(self) -> str:
-        """For people."""
+        """Whose kit this is, in words."""
         return {"server": "the server", "operator": "the operator"}.get(self.role, self.name)
 
     def _file(self, suffix: str) -> Path:
@@ -85,21 +84,21 @@ class Kit:
 
 
 def read_kit(path: Path) -> Kit:
-    """What a kit says it is for.
+    """Read what a kit's own settings say it is for.
 
     Raises:
-        UserError: it is no kit, or not whole.
+        UserError: it is not a kit, or it is incomplete.
     """
     roles = [role for role, name in _SETTINGS.items() if (path / "startup" / name).is_file()]
     if len(roles) != 1:
-        raise UserError(f"{path} is no start-up kit", "Give the folder that `secfed federation kit` made")
+        raise UserError(f"{path} is not a start-up kit", "Pass the folder that `secfed federation kit` made")
     settings = path / "startup" / _SETTINGS[roles[0]]
     try:
         with settings.open("rb") as file:
             name, (host, port) = _named(roles[0], json.loads(file.read(_SIZE_MAX)))
         kit = Kit(path, roles[0], str(name), str(host), int(port))
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise UserError(f"{settings} does not say whom this kit is for", "Make the kit again") from error
+        raise UserError(f"{settings} does not say who this kit is for", "Make the kit again") from error
     missing = [each.name for each in (kit.certificate, kit.key, kit.root) if not each.is_file()]
     if missing:
         raise UserError(f"{path / 'startup'} lacks {' and '.join(missing)}", _OWN_FILES)
@@ -107,7 +106,7 @@ def read_kit(path: Path) -> Kit:
 
 
 def _named(role: Role, values: Any) -> tuple[Any, tuple[Any, Any]]:
-    """Whose certificate it has to be, and the server's host and port."""
+    """The name that the certificate must contain, and the server's host and port."""
     if role == "operator":
         return values["admin"]["username"], (values["admin"]["host"], values["admin"]["port"])
     host, _, port = values["servers"][0]["service"]["target"].rpartition(":")
@@ -115,20 +114,20 @@ def _named(role: Role, values: Any) -> tuple[Any, tuple[Any, Any]]:
 
 
 def certificate_of(path: Path, step: str = _OWN_FILES) -> x509.Certificate:
-    """Read a certificate. Raises UserError, with this next step, when the file has none."""
+    """Read a certificate. Raises UserError with this next step if the file contains none."""
     return parse_certificate(read_at_most(path, _SIZE_MAX, "", step), path, step)
 
 
 def parse_certificate(data: bytes, path: Path, step: str) -> x509.Certificate:
-    """A certificate from a file's bytes. Raises UserError, with this next step, when they are none."""
+    """A certificate from a file's bytes. Raises UserError with this next step if they are not a certificate."""
     try:
         return x509.load_pem_x509_certificate(data)
     except ValueError as error:
-        raise UserError(f"{path} holds no certificate", step) from error
+        raise UserError(f"{path} contains no certificate", step) from error
 
 
 def names_of(certificate: x509.Certificate) -> set[str]:
-    """Everybody whom a certificate is for: its common name, and the hosts and addresses in its extension."""
+    """All names in a certificate: its common name, and the hosts and addresses in its extension."""
     names = {str(each.value) for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)}
     with suppress(x509.ExtensionNotFound):
         others = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -141,15 +140,15 @@ def _key(kit: Kit, now: datetime) -> str:
     mode = kit.key.stat().st_mode
     if open_to_others(mode):
         raise UserError(
-            f"the private key {kit.key} can be read by others (mode {stat.S_IMODE(mode):04o})",
-            f"Run `chmod 600 {kit.key}`, and tell the federation's organiser if somebody may have read it",
+            f"other users can read the private key {kit.key} (mode {stat.S_IMODE(mode):04o})",
+            f"Run `chmod 600 {kit.key}`, and tell the federation's organiser if someone may have read it",
         )
-    return "its owner's alone to read"
+    return "only its owner can read it"
 
 
 def _fits(kit: Kit, now: datetime) -> str:
     _check_key(kit, certificate_of(kit.certificate), kit.certificate, _OWN_FILES)
-    return "it is the certificate's"
+    return "it matches the certificate"
 
 
 def _check_key(kit: Kit, certificate: x509.Certificate, path: Path, step: str) -> None:
@@ -157,7 +156,7 @@ def _check_key(kit: Kit, certificate: x509.Certificate, path: Path, step: str) -
         with kit.key.open("rb") as file:
             key = serialization.load_pem_private_key(file.read(_SIZE_MAX), password=None)
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{kit.key} holds no private key that can be read", _OWN_FILES) from error
+        raise UserError(f"{kit.key} contains no readable private key", _OWN_FILES) from error
     if key.public_key() != certificate.public_key():
         raise UserError(f"{kit.key} is not the key of {path}", step)
 
@@ -172,7 +171,7 @@ def _check_issuer(kit: Kit, certificate: x509.Certificate, path: Path, step: str
         certificate.verify_directly_issued_by(certificate_of(kit.root))
     except (ValueError, TypeError, InvalidSignature) as error:
         raise UserError(
-            f"{path} was not made by the authority in {kit.root}: they are of two federations", step
+            f"{path} was not issued by the authority in {kit.root}: they belong to different federations", step
         ) from error
 
 
@@ -184,14 +183,14 @@ def _name(kit: Kit, now: datetime) -> str:
 def _check_name(kit: Kit, certificate: x509.Certificate, path: Path, step: str) -> None:
     names = names_of(certificate)
     if kit.name not in names:
-        raise UserError(f"{path} is for {', '.join(sorted(names))}, and this kit is that of {kit.name}", step)
+        raise UserError(f"{path} is for {', '.join(sorted(names))}, but this kit belongs to {kit.name}", step)
 
 
 def check_certificate(kit: Kit, certificate: x509.Certificate, path: Path, now: datetime) -> None:
-    """Whether a certificate is one for this kit: of its authority, for its name and its key, and good today.
+    """Check that a certificate fits this kit: issued by its authority, for its name and its key, and valid now.
 
     Raises:
-        UserError: it is not.
+        UserError: it does not fit.
     """
     _check_issuer(kit, certificate, path, RIGHT_ONE)
     _check_name(kit, certificate, path, RIGHT_ONE)
@@ -204,9 +203,9 @@ def _address(kit: Kit, address: str) -> str:
     names = names_of(certificate_of(kit.certificate))
     if address not in names:
         raise UserError(
-            f"the server is dialled at {address}, and its certificate is for {', '.join(sorted(names))}: no site "
-            "connects",
-            "Have the sites dial the name in the certificate, or found a federation for this address",
+            f"sites dial the server at {address}, but its certificate is for {', '.join(sorted(names))}: no site can "
+            "connect",
+            "Have the sites dial the name in the certificate, or create a federation for this address",
         )
     return f"its certificate is for {address}"
 
@@ -216,22 +215,22 @@ def _dates(kit: Kit, now: datetime) -> str:
 
 
 def _dated(whose: str, certificate: x509.Certificate, now: datetime, renewal: str) -> str:
-    """Until when it is good; raises what is not well about that."""
+    """Say until when a certificate is valid. Raises UserError if it is not valid now, Warned if it expires soon."""
     starts, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     clock = f"this machine's clock says {_moment(now)}"
     if now < starts:
         raise UserError(
-            f"{whose} is not valid yet: it begins at {_moment(starts)}, and {clock}",
-            "Set this machine's clock, if it is that; if it is right, ask the federation's organiser",
+            f"{whose} is not valid before {_moment(starts)}, and {clock}",
+            "Correct this machine's clock if it is wrong; if it is right, ask the federation's organiser",
         )
     if now > ends:
-        raise UserError(f"{whose} has expired at {_moment(ends)}, and {clock}", f"{renewal}, if the clock is right")
+        raise UserError(f"{whose} expired at {_moment(ends)}, and {clock}", f"If the clock is right: {renewal}")
     warn_of_end(whose, ends, now, renewal)
-    return f"good until {_moment(ends)}"
+    return f"valid until {_moment(ends)}"
 
 
 def warn_of_end(whose: str, ends: datetime, now: datetime, renewal: str = _RENEWED) -> None:
-    """Raises Warned where a certificate ends soon."""
+    """Raises Warned if a certificate expires soon."""
     if ends - now < SOON:
         raise Warned(f"{whose} expires in {_days(ends - now)}, at {_moment(ends)}", renewal)
 
@@ -247,22 +246,21 @@ _CHECKS: tuple[tuple[str, Check], ...] = (
 
 
 def check_start(path: Path, role: Role, now: datetime | None = None) -> tuple[Kit, list[str]]:
-    """Look at a kit before it is started.
+    """Check a kit before it is started.
 
     Args:
         path: the kit.
-        role: whose kit it has to be.
-        now: this machine's clock.
+        role: whose kit it must be. now: this machine's clock. Returns:
 
     Returns:
-        The kit, and what its owner has to know although it works.
+        The kit, and warnings for its owner: it works, but needs attention.
 
     Raises:
-        UserError: it cannot connect, and why; or it is another one's.
+        UserError: it cannot connect, with the reason; or it belongs to another role.
     """
     kit = read_kit(path)
     if kit.role != role:
-        raise UserError(f"{path} is the kit of {kit.whose}", f"Give that of the {role}")
+        raise UserError(f"{path} is the kit of {kit.whose}", f"Pass the kit of the {role}")
     warnings = []
     for _, check in _CHECKS:
         try:
@@ -272,36 +270,35 @@ def check_start(path: Path, role: Role, now: datetime | None = None) -> tuple[Ki
         except UserError as error:
             if check is not _key:
                 raise
-            warnings.append(
-                str(error)
-            )  # whoever starts a kit closes it (`kits.narrow`), and has to know that it was open
+            # starting a kit makes its key private again (`kits.narrow`); its owner must know that it was open
+            warnings.append(str(error))
     return kit, warnings
 
 
 def examine_kit(
     path: Path | None, role: Role, name: str | None, now: datetime, address: str | None = None
 ) -> Iterator[Finding]:
-    """For `secfed doctor`: every check of a kit.
+    """Every check of a kit, for `secfed doctor`.
 
     Args:
-        path: the kit; None where nobody has said which it is.
+        path: the kit; None if none was named or remembered.
         role: whose kit it has to be.
-        name: what this site is called.
+        name: the site's name.
         now: this machine's clock.
-        address: the host at which the server is dialled, if that was said; its certificate has to name it.
+        address: the host at which sites dial the server, if given; the server's certificate must name it.
     """
     kits: list[Kit] = []
 
     def right_one() -> str:
         if path is None:
-            raise NotChecked("no kit was started here yet", "Name it with --kit DIR")
+            raise NotChecked("no kit was started here so far", "Name it with --kit DIR")
         kit = read_kit(path)
         if kit.role != role:
-            raise UserError(f"{path} is the kit of {kit.whose}", f"Give that of the {role}, with --kit DIR")
+            raise UserError(f"{path} is the kit of {kit.whose}", f"Pass the kit of the {role} with --kit DIR")
         if name not in (None, kit.name):
-            raise UserError(f"{path} is the kit of {kit.name}, and this is {name}", "Give this site's own kit")
+            raise UserError(f"{path} is the kit of {kit.name}, but this is {name}", "Pass this site's own kit")
         kits.append(kit)
-        return f"{path} is that of {kit.whose}"
+        return f"{path} is the kit of {kit.whose}"
 
     yield look("kit", right_one)
     for kit in kits:
@@ -312,14 +309,14 @@ def examine_kit(
 
 
 def remember(home: Path, kit: Path) -> None:
-    """Note in a home which kit it was started with, for `secfed doctor`. A full disk is no reason not to start."""
+    """Note in a home which kit it was started with, for `secfed doctor`. A full disk does not prevent the start."""
     with suppress(OSError):
         home.mkdir(parents=True, exist_ok=True)
         write_whole(home / KIT_FILE, f"{kit.resolve()}\n".encode())
 
 
 def remembered(home: Path) -> Path | None:
-    """The kit that a home was started with last; None if none was."""
+    """The kit that a home was last started with; None if there was none."""
     try:
         text = (home / KIT_FILE).read_text()[:_PATH_MAX].strip()
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""Tells, while a program runs, that its certificate is about to expire, or has expired.
+"""Warns, while a program runs, that its certificate is about to expire or has expired.
 
-A connection that stands outlives its certificate: the study goes on, and stops some day when a cable is pulled. FLARE
-says nothing of it. No nvflare.
+An open connection outlives its certificate: the study continues, and stops only when the connection is next
+interrupted. FLARE does not warn of this. No nvflare.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _TELL_AGAIN = timedelta(days=1)
 
 
 class KitWatch:
-    """What a kit's owner is told, and when: once a day while something is not well, and at once when that changes."""
+    """Warns a kit's owner: once a day while something is wrong, and at once when that changes."""
 
     def __init__(self, kit: Path, tell: Callable[[str], None]) -> None:
         """
         Args:
-            kit: the kit that this program was started from.
-            tell: gets a line.
+            kit: the kit that started this program.
+            tell: called with a line.
         """
         self._kit = kit
         self._tell = tell
@@ -35,12 +35,12 @@ class KitWatch:
         self._told_at: datetime | None = None
 
     def look(self, now: datetime) -> float:
-        """Look, and tell what is to be told. Gives the seconds until the next look."""
+        """Check the kit, and tell the owner what is due. Returns the seconds until the next check."""
         try:
             lines = check_start(self._kit, read_kit(self._kit).role, now)[1]
             failed = False
         except UserError as error:
-            lines = [f"{error} What is connected now stays so; nothing connects anew"]
+            lines = [f"{error} Open connections stay open; no new connection will work"]
             failed = True
         due = self._told_at is None or abs(now - self._told_at) >= _TELL_AGAIN or failed != self._failed
         if lines and due:
@@ -53,7 +53,7 @@ class KitWatch:
         return self._until_next(now)
 
     def _until_next(self, now: datetime) -> float:
-        """An hour, or until it expires: that is told when it happens."""
+        """One hour, or less if it expires sooner, so that the owner is told at that moment."""
         try:
             paths = read_kit(self._kit)
             ends = min(certificate_of(each).not_valid_after_utc for each in (paths.certificate, paths.root))
@@ -63,22 +63,22 @@ class KitWatch:
         return min(_LOOK_SECONDS, left) if left > 0 else _LOOK_SECONDS
 
     def run(self, ending: threading.Event) -> None:
-        """Look until the end."""
+        """Check for as long as the process lives."""
         while not ending.wait(self.look(datetime.now(UTC))):
             pass
 
 
 def watch(kit: Path, tell: Callable[[str], None]) -> None:
-    """Watch a kit as long as this process lives."""
+    """Watch a kit for as long as this process lives."""
     threading.Thread(target=KitWatch(kit, tell).run, args=(threading.Event(),), name="kit watch", daemon=True).start()
 
 
 def begin(kit: Path, home: Path, role: Role) -> None:
-    """Look at a kit just before its program starts. What is not well is said here and, at a site, in `node.log`.
+    """Check a kit just before its program starts. Problems are printed here and, at a site, written to `node.log`.
 
     Args:
         kit: the kit.
-        home: the node's home, or the aggregator's; remembers the kit for `secfed doctor`.
+        home: the node's or the aggregator's home; it remembers the kit for `secfed doctor`.
         role: "site" or "server".
 
     Raises:

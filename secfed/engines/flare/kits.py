@@ -1,17 +1,17 @@
-"""FLARE's start-up kits, made for a study's roster and then narrowed to what a study needs.
+"""Makes FLARE's start-up kits for a study's roster and narrows them to what a study needs.
 
 A kit is the folder that a server, a site or an operator starts from: certificates, addresses, and FLARE's local rules.
-FLARE makes them (`nvflare.lighter`). Here they get rules of ours:
+FLARE makes the kits (`nvflare.lighter`); this module adds our rules:
 
-- a job may name the classes of this package that a study needs, and no other; that is enforced;
-- no job brings code: "byoc" is nobody's right;
-- the server's operator may submit, abort and look at jobs at the server; at a site it has no right but that of a job
-  to be there: no shell, no logs, no statistics, no errors, no restart;
-- logs are bounded in size and in rate (`logs`);
-- a site serves no request but those of a job (`served`), tells its owner which jobs it refuses (`deployer`), streams no
-  logs, and keeps its job processes itself (`launcher`); a cut-short job is kept by the server (`keeper`).
+- a job may name only the classes of this package that a study needs; this is enforced;
+- no job brings code: nobody has the "byoc" right;
+- the server's operator may submit, abort and view jobs at the server; at a site, its only right is to have a job run
+  there: no shell, no logs, no statistics, no errors, no restart;
+- logs are limited in size and rate (`logs`);
+- a site serves only the requests of a job (`served`), tells its owner which jobs it refuses (`deployer`), streams no
+  logs, and restarts its own job processes (`launcher`); the server resubmits a job that was cut short (`keeper`).
 
-The rules lie in a kit's `local/`, which is its owner's. No certificate is touched.
+The rules are in a kit's `local/`, which belongs to the kit's owner. Certificates are not changed.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ _RIGHTS_AT_SITE = {**dict.fromkeys(_RIGHTS_AT_SERVER, "none"), "submit_job": "an
 
 @dataclass(frozen=True, slots=True)
 class Federation:
-    """Who is to be connected."""
+    """The participants to connect."""
 
     project: str
-    """A name for all of it, which stands in every certificate."""
+    """The federation's name; it is in every certificate."""
     host: str
-    """The server's name, or address, as the sites dial it."""
+    """The server's name or address, as the sites dial it."""
     port: int
     sites: tuple[str, ...]
-    """The names of the study's roster."""
+    """The site names on the study's roster."""
 
 
 def project_of(federation: Federation, participants: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -104,26 +104,26 @@ def operator_of() -> dict[str, Any]:
 
 
 def site_of(name: str) -> dict[str, Any]:
-    """A hospital as a participant."""
+    """A site as a participant."""
     return {"name": name, "type": "client", "org": name.replace("-", "_"), "allow_log_streaming": False}
 
 
 def make_kits(federation: Federation, folder: Path) -> dict[str, Path]:
-    """Make every participant's kit, private keys included, and narrow them.
+    """Make the kit of every participant, private key included, and narrow it.
 
     Args:
-        federation: who is to be connected.
-        folder: a new folder; `certificates/` in it keeps what is needed to add a site.
+        federation: the participants to connect.
+        folder: a new folder; its `certificates/` keeps what is needed to add a site.
 
     Returns:
-        The kits by participant: "server", "operator", and each site by its name.
+        The kits by participant: "server", "operator", and each site's name.
 
     Raises:
-        UserError: a name does not fit, the folder exists, or FLARE does not make them.
+        UserError: a name is not allowed, the folder is not empty, or FLARE fails.
     """
     if not _PROJECT.fullmatch(federation.project):
         raise UserError(
-            f"{federation.project!r} is no name for a federation",
+            f"{federation.project!r} is not a valid name for a federation",
             "Use lower-case letters, digits and hyphens, at most 63 of them",
         )
     if folder.exists() and any(folder.iterdir()):
@@ -133,11 +133,11 @@ def make_kits(federation: Federation, folder: Path) -> dict[str, Path]:
     definition = project_of(federation, participants)
     try:
         project = prepare_project(definition)
-        with redirect_stdout(io.StringIO()):  # FLARE prints where it puts them at first
+        with redirect_stdout(io.StringIO()):  # FLARE prints the folder where it first puts them
             context = Provisioner(str(folder / "certificates"), prepare_builders(definition)).provision(project)
         made = Path(context.get_result_location())
     except (ValueError, RuntimeError, OSError) as error:
-        raise UserError(f"FLARE made no kits: {error}", "Mend that, remove the folder, and try again") from error
+        raise UserError(f"FLARE made no kits: {error}", "Fix that, remove the folder, and try again") from error
     names = {"server": federation.host, "operator": OPERATOR, **{name: name for name in federation.sites}}
     kits = {kit: (made / name).rename(folder / kit) for kit, name in names.items()}
     for path in kits.values():
@@ -146,10 +146,10 @@ def make_kits(federation: Federation, folder: Path) -> dict[str, Path]:
 
 
 def narrow(kit: Path) -> None:
-    """Put our rules into a kit, whoever made it. The same kit twice is no harm.
+    """Put our rules into a kit, whoever made it. Doing it twice is harmless.
 
     Raises:
-        UserError: it is no kit of a server, a site or an operator.
+        UserError: it is not the kit of a server, a site or an operator.
     """
     local = kit / "local"
     for path in kit.rglob("*"):
@@ -164,7 +164,7 @@ def narrow(kit: Path) -> None:
     elif (kit / "startup" / "fed_admin.json").exists():
         return
     else:
-        raise UserError(f"{kit} is no start-up kit", "Give a folder that provisioning made")
+        raise UserError(f"{kit} is not a start-up kit", "Pass a folder that provisioning made")
     permissions = {ROLE: rights, **dict.fromkeys(("project_admin", "org_admin", "member"), "none")}
     _put(local / "resources.json", resources)
     _put(local / "authorization.json", {"format_version": "1.0", "permissions": permissions})
@@ -173,7 +173,7 @@ def narrow(kit: Path) -> None:
 
 
 def _put(path: Path, value: Any) -> None:
-    """Write a file that is not so already: a program is to start from its kit on a full disk, too."""
+    """Write a file only if it differs: a program must start from its kit even on a full disk."""
     data = json_text(value).encode()
     if not path.exists() or path.read_bytes() != data:
         write_whole(path, data)
@@ -195,7 +195,7 @@ def _site_resources(resources: dict[str, Any]) -> dict[str, Any]:
 
 
 def _server_resources(resources: dict[str, Any], kit: Path) -> dict[str, Any]:
-    """The server's rules, and its stores inside the kit, where two servers of one machine do not share them."""
+    """The server's rules. Its stores go inside the kit, so that two servers on one machine do not share them."""
     kept = [each for each in resources["components"] if each["id"] != "log_receiver"]
     for each in kept:
         if each["id"] == "job_manager":
@@ -213,4 +213,4 @@ def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read", "Make the kit again; it is not whole") from error
+        raise UserError(f"cannot read {path}", "The kit is incomplete: make it again") from error

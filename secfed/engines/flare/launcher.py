@@ -1,15 +1,14 @@
-"""A site's job process is started again when it dies, by the site itself. FLARE's own way is another.
+"""A site restarts its own job process when it dies; FLARE would fail the whole job.
 
-In FLARE a job process that ends badly at one site fails the whole job, and a site that was restarted does not take up
-the jobs that it had: one hospital's crash would end everybody's study, and a crashed node would stay a dropout to the
-end. A hospital's node is made to be killed at any moment and opened again. So this launcher starts the process again
-when it was killed, tells the server of no exit code but the one that says that the job's configuration is not allowed
-here, and takes up, when the site's FLARE client itself is started anew, what was running when it stopped. What the
-server no longer runs is ended by FLARE's heartbeat.
+In FLARE, a job process that fails at one site fails the whole job, and a restarted site does not resume its jobs: one
+site's crash would end the study for all, and a crashed node would stay a dropout to the end. But a site's node may be
+killed at any moment and opened again. So this launcher restarts the process when it was killed. It reports no exit code
+to the server except the one that says that the job's configuration is not allowed here. When the site's FLARE client
+itself restarts, the launcher resumes what was running. FLARE's heartbeat ends what the server no longer runs.
 
-A study has one process here: one process alone opens the node for it. The server runs one job of a study, so that the
-one it started last is the one that counts, and the process of an earlier one is ended at once. That is so at all sites,
-or the sites of one study could be divided between two jobs, with too few in either.
+A study has one process here, because only one process can open its node. The server runs one job per study, so the job
+that it started last counts, and the process of an earlier job is ended at once. All sites do this; otherwise a study's
+sites could be split between two jobs, with too few in each.
 """
 
 from __future__ import annotations
@@ -47,15 +46,15 @@ from secfed.node.owners_log import OwnersLog
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 2.0, 60.0
 _REFUSALS = {
-    int(ProcessExitCode.UNSAFE_COMPONENT): "a job of the server was not run: it names a class that is not allowed here",
-    int(ProcessExitCode.CONFIG_ERROR): "a job of the server was not run: its configuration cannot be used",
+    int(ProcessExitCode.UNSAFE_COMPONENT): "refused a job from the server: it names a class that is not allowed here",
+    int(ProcessExitCode.CONFIG_ERROR): "refused a job from the server: its configuration is unusable",
 }
 _FINAL = frozenset({0, *_REFUSALS})
-"""Exit codes that starting again would give again."""
+"""Exit codes that a restart would only repeat."""
 
 
 class KeptAlive(ProcessHandle):  # type: ignore[misc]
-    """A job process that is started again until it ends by itself, or is told to."""
+    """A job process that is restarted until it ends by itself or is told to end."""
 
     def __init__(
         self,
@@ -68,8 +67,8 @@ class KeptAlive(ProcessHandle):  # type: ignore[misc]
         Args:
             start: starts the process.
             folder: the job's folder at this site.
-            pause: waits for so many seconds, or until the job is told to end.
-            tell_owner: gets the reason when the job is not allowed here.
+            pause: waits for the given seconds, or until the job is told to end.
+            tell_owner: called with the reason if the job is not allowed here.
         """
         super().__init__(process_adapter=start())
         self.adapter: ProcessAdapter
@@ -79,7 +78,7 @@ class KeptAlive(ProcessHandle):  # type: ignore[misc]
         self._tell_owner = tell_owner
         self._ending = False
         self._lock = threading.Lock()
-        with contextlib.suppress(OSError):  # on a full disk it is not taken up after a restart, and runs all the same
+        with contextlib.suppress(OSError):  # on a full disk the job still runs, but is not resumed after a restart
             (folder / MARK).touch()
 
     def terminate(self, heartbeat_cleanup: bool = False) -> None:
@@ -89,7 +88,7 @@ class KeptAlive(ProcessHandle):  # type: ignore[misc]
             self.adapter.terminate()
 
     def wait(self) -> None:
-        """Until the job is over here, over all restarts of its process."""
+        """Wait until the job is over here, across all restarts of its process."""
         seconds = _FIRST_PAUSE_SECONDS
         while True:
             self.adapter.wait()
@@ -100,18 +99,18 @@ class KeptAlive(ProcessHandle):  # type: ignore[misc]
             with self._lock:
                 if self._ending:
                     break
-                with contextlib.suppress(OSError):  # no memory, no disk: the next time there may be
+                with contextlib.suppress(OSError):  # no memory or disk space: there may be some next time
                     self.adapter = self._start()
         refusal = _REFUSALS.get(self.adapter.poll())
         if refusal is not None:
             self._tell_owner(f"{refusal}. Ask its operator; {self._folder / 'log.txt'} says more")
-        # FLARE would report what is in this file. It is not the server's business how a process of ours ended.
+        # FLARE would report this file's contents. How our process ended does not concern the server.
         for name in (MARK, FLMetaKey.PROCESS_RC_FILE):
             with contextlib.suppress(OSError):
                 (self._folder / name).unlink(missing_ok=True)
 
     def poll(self) -> int:
-        """FLARE's code for how it ended: that of a job that is not allowed here, success, or nothing to report."""
+        """FLARE's code for how the process ended: job not allowed here, success, or nothing to report."""
         code = self.adapter.poll()
         if code in (0, int(ProcessExitCode.UNSAFE_COMPONENT)):
             return int(code)
@@ -119,23 +118,23 @@ class KeptAlive(ProcessHandle):  # type: ignore[misc]
 
 
 class NodeLauncher(ClientProcessJobLauncher):  # type: ignore[misc]
-    """Starts the processes of jobs at a site, and keeps them."""
+    """Starts the job processes at a site, and keeps them running."""
 
     def __init__(self) -> None:
-        """FLARE makes it in the site's client, and in every job's process, before either listens to the server."""
+        """FLARE creates it in the site's client, and in every job's process, before either listens to the server."""
         super().__init__()
         self._kept: dict[bytes, tuple[str, KeptAlive]] = {}
-        """By study: its last job's id, and that one's process."""
+        """By study: the id of its last job, and that job's process."""
         serve_jobs_only()
         bound_memory()
         bound_audit()
 
     def launch_job(self, job_meta: dict[str, Any], fl_ctx: FLContext) -> KeptAlive:
-        """Start a job's process. It gets no folder of a job on its path: what it runs is installed here."""
+        """Start a job's process. No job folder is on its path: it runs only what is installed here."""
         workspace: Workspace = fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT)
         others = {each.name for each in running(Path(workspace.get_root_dir()))} - {job_meta.get(JobConstants.JOB_ID)}
         if len(others) >= JOBS_MAX:
-            told = f"a job of the server was not run: {len(others)} run here already. Ask its operator"
+            told = f"refused a job from the server: {len(others)} jobs already run here. Ask the server's operator"
             OwnersLog(default_home())(told)
             raise RuntimeError(told)
         environment = os.environ.copy()
@@ -153,14 +152,14 @@ class NodeLauncher(ClientProcessJobLauncher):  # type: ignore[misc]
         return kept
 
     def _end_earlier(self, study: bytes | None, job: str) -> None:
-        """The process of an earlier job of the same study would keep the node from this one."""
+        """End the process of an earlier job of the same study: it would keep this job from opening the node."""
         earlier, kept = self._kept.get(study, (job, None)) if study is not None else (job, None)
         if kept is not None and earlier != job:
-            self.logger.info(f"job {earlier} makes way for job {job} of the same study")
+            self.logger.info(f"job {earlier} is ended: job {job} of the same study replaces it")
             kept.terminate()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """As FLARE's launchers, and once this site is connected, take up what was running."""
+        """Act as FLARE's launchers do; once this site is connected, also resume what was running."""
         super().handle_event(event_type, fl_ctx)
         if event_type == EventType.SYSTEM_START:
             watch(Path(fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT).get_root_dir()), OwnersLog(default_home()))
@@ -176,12 +175,12 @@ class NodeLauncher(ClientProcessJobLauncher):  # type: ignore[misc]
                 found.append((float(job_meta.get(JobMetaKey.SUBMIT_TIME.value) or 0.0), folder.name, job_meta))
             except (OSError, ValueError, TypeError, AttributeError) as error:
                 self._cannot_take_up(folder, error)
-        for _, job, job_meta in sorted(found, key=itemgetter(0)):  # so that the last job of a study counts here, too
+        for _, job, job_meta in sorted(found, key=itemgetter(0)):  # so that a study's last job counts here as well
             try:
-                self.logger.info(f"taking up job {job}: {engine.start_app(job, job_meta)}")
+                self.logger.info(f"resuming job {job}: {engine.start_app(job, job_meta)}")
             except (OSError, ValueError, RuntimeError) as error:
                 self._cannot_take_up(Path(workspace.get_run_dir(job)), error)
 
     def _cannot_take_up(self, folder: Path, error: Exception) -> None:
         (folder / MARK).unlink(missing_ok=True)
-        self.logger.warning(f"job {folder.name} was running here and cannot be taken up ({type(error).__name__})")
+        self.logger.warning(f"job {folder.name} was running here and cannot be resumed ({type(error).__name__})")

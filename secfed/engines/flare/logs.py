@@ -1,7 +1,7 @@
-"""FLARE's own logs, bounded as ours are (`secfed.bounded_log`): its configuration in a kit, and its record of commands.
+"""Limits FLARE's own logs as ours are limited (`secfed.bounded_log`): its log settings in a kit, and its audit log.
 
-FLARE 2.9 writes four files of up to 220 MB for the program and again for every job, and `audit.log` without an end. A
-kit of ours has one file, `log.txt`, for the program and for each job, and standard output.
+FLARE 2.9 writes four files of up to 220 MB for the program and again for every job, and an `audit.log` without a limit.
+Our kits have one file, `log.txt`, for the program and for each job, and standard output.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def log_settings() -> dict[str, Any]:
 
 
 class BoundedAuditor(audit.Auditor):  # type: ignore[misc]
-    """FLARE's auditor, with another file under it."""
+    """FLARE's auditor, writing to a file of limited size."""
 
     def __init__(self, audit_file_name: str) -> None:
         """
@@ -50,5 +50,5 @@ class BoundedAuditor(audit.Auditor):  # type: ignore[misc]
 
 
 def bound_audit() -> None:
-    """Have FLARE use it in this process. To be called before FLARE makes its own."""
+    """Make FLARE use it in this process. Call this before FLARE creates its own."""
     audit.Auditor = BoundedAuditor

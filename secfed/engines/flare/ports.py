@@ -1,7 +1,8 @@
-"""The ports that a server opens to others, tried before it starts. No nvflare.
+"""Checks before a server starts that its ports are free. No nvflare.
 
-FLARE's gRPC shares a port with whoever lets it, and where nobody does it says nothing: the server is up, and deaf. So
-the port is tried without sharing, and with what a port needs whose last connections are just closing.
+FLARE's gRPC shares a port with any program that allows it; if none does, it reports nothing, and the server runs but
+cannot be reached. So the port is tried without sharing, but in a way that accepts a port whose last connections are
+just closing.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from secfed.errors import UserError
 
 
 def ports_of(kit: Path) -> set[tuple[str, int]]:
-    """The addresses that the server of this kit listens on, as FLARE takes them from it.
+    """The addresses that the server of this kit listens on, as FLARE reads them.
 
     Raises:
-        OSError, ValueError, KeyError: the kit does not say.
+        OSError, ValueError, KeyError: the kit does not name them.
     """
     server = json.loads((kit / "startup" / "fed_server.json").read_text())["servers"][0]
     name, _, port = server["service"]["target"].partition(":")
@@ -31,15 +32,15 @@ def ports_of(kit: Path) -> set[tuple[str, int]]:
 
 
 def check_ports(kit: Path) -> None:
-    """Refuse to start a server on a port that somebody has.
+    """Refuse to start a server on a port that is in use.
 
     Raises:
-        UserError: with the port, and who has it, if that can be seen.
+        UserError: names the port and, if visible, the program that uses it.
     """
     try:
         addresses = ports_of(kit)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{kit} does not say which port its server listens on", "Make the kit again") from error
+        raise UserError(f"{kit} does not name the port that its server listens on", "Make the kit again") from error
     for address, port in sorted(addresses):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -53,19 +54,19 @@ def check_ports(kit: Path) -> None:
 def _refusal(port: int, error: OSError) -> UserError:
     if error.errno == errno.EADDRINUSE:
         return UserError(
-            f"port {port} is in use{_holder(port)}, so that no site could reach this server",
-            "End that program, or the server that runs already; or make kits with another port",
+            f"port {port} is in use{_holder(port)}, so no site could reach this server",
+            "End that program (or the server that already runs), or make kits with another port",
         )
     if error.errno == errno.EACCES:
         return UserError(
-            f"this user may not listen on port {port} ({error.strerror})",
-            "Make kits with a port of 1024 or above, or give the service the right to this one",
+            f"this user is not allowed to listen on port {port} ({error.strerror})",
+            "Make kits with a port of 1024 or above, or allow the service to use this one",
         )
-    return UserError(f"port {port} cannot be listened on ({error.strerror})", "Check the machine's network")
+    return UserError(f"cannot listen on port {port} ({error.strerror})", "Check the machine's network")
 
 
 def _holder(port: int) -> str:
-    """Who has a port, as far as this user may know."""
+    """The program that uses a port, as far as this user can see."""
     with suppress(psutil.Error, OSError):
         for each in psutil.net_connections("tcp"):
             if each.status == psutil.CONN_LISTEN and each.laddr.port == port and each.pid:

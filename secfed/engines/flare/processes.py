@@ -1,6 +1,6 @@
-"""What runs a kit: FLARE's server or client, in a process of its own that its starter can end. No nvflare.
+"""Runs a kit: FLARE's server or client, in a process of its own that its starter can end. No nvflare.
 
-FLARE's `start.sh` starts a loop that starts the program; a service manager, or the demo, wants the program itself.
+FLARE's `start.sh` starts a loop that starts the program; a service manager, or the demo, needs the program itself.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _RUN = ("-u", "-m")
 
 
 def become(kit: Path, home: Path) -> NoReturn:
-    """Run a kit's program in the place of this one, until it is ended.
+    """Replace this process by a kit's program, until that is ended.
 
     Args:
-        kit: the server's, or a site's. Its rules are narrowed first: one that was moved has its stores elsewhere, and
-            one that was made by hand has not our rules.
-        home: the aggregator's home, or the node's.
+        kit: the server's or a site's. Its rules are narrowed first, because a moved kit has its stores elsewhere and a
+            kit made by hand lacks our rules.
+        home: the aggregator's or the node's home.
 
     Raises:
-        UserError: it is no kit, it cannot connect, as when its certificate has expired, or somebody has the server's
-            port.
+        UserError: it is not a kit, it cannot connect (for example, its certificate has expired), or the server's port
+            is in use.
     """
     from secfed.engines.flare.kit_watch import begin
 
@@ -42,13 +42,13 @@ def become(kit: Path, home: Path) -> NoReturn:
 
     begin(kit, home, "server" if is_server(kit) else "site")
     narrow(kit)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # an image of the memory has records, keys and masks in it
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would contain records, keys and masks
     program = command(kit)
     os.execve(program[0], program, environment(kit, home))  # noqa: S606 - our own interpreter
 
 
 def is_server(kit: Path) -> bool:
-    """Whether this kit is the server's; else it is a site's.
+    """Whether this kit is the server's; otherwise it is a site's.
 
     Raises:
         UserError: it is neither.
@@ -57,11 +57,11 @@ def is_server(kit: Path) -> bool:
         return True
     if (kit / "startup" / "fed_client.json").exists():
         return False
-    raise UserError(f"{kit} is no start-up kit of a server or a site", "Give a folder that provisioning made")
+    raise UserError(f"{kit} is not the start-up kit of a server or a site", "Pass a folder that provisioning made")
 
 
 def command(kit: Path) -> list[str]:
-    """The program that runs a kit, and its arguments. No secret is among them."""
+    """The program that runs a kit, and its arguments. They contain no secret."""
     workspace = str(kit.resolve())
     common = ["-m", workspace, "-s"]
     if is_server(kit):
@@ -75,25 +75,25 @@ def command(kit: Path) -> list[str]:
 
 
 def site_name(kit: Path) -> str:
-    """What the site of this kit is called.
+    """The name of this kit's site.
 
     Raises:
-        UserError: the kit does not say.
+        UserError: the kit does not name it.
     """
     try:
         return str(json.loads((kit / "startup" / "fed_client.json").read_text())["client"]["fqsn"])
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{kit} does not say which site it is for", "Make the kit again") from error
+        raise UserError(f"{kit} does not name the site that it is for", "Make the kit again") from error
 
 
 def environment(kit: Path, home: Path) -> Mapping[str, str]:
-    """What the program finds in its environment: its home, and where a server keeps its jobs.
+    """The program's environment: its home, and where a server keeps its jobs.
 
     Args:
         kit: the kit.
-        home: the node's home, or the aggregator's.
+        home: the node's or the aggregator's home.
     """
-    # FLARE starts a thread for nearly everything, and glibc would give every few of them an arena that only grows.
+    # FLARE starts many threads, and glibc would give every few of them a memory arena that only grows.
     settings = dict(os.environ, OMP_WAIT_POLICY="PASSIVE", MALLOC_ARENA_MAX="2")
     if is_server(kit):
         settings[aggregator_home.VARIABLE] = str(home.resolve())

@@ -1,9 +1,10 @@
-"""What a run's operator can follow: `DIGEST.progress.jsonl` beside the run's folder, one event a line. No nvflare.
+"""The log with which an operator follows a run: `DIGEST.progress.jsonl` beside the run's folder, one event per line. No
+nvflare.
 
-It holds what the aggregator knows, which is what the protocol tells it. Its times are exact, to follow a run by; so it
-lies beside the run's folder and not in it: the folder is handed on, and how long a round took is not. However long the
-run, there are at most `FILES_KEPT` files of `FILE_BYTES`: the oldest lines go. Lines are numbered through, so that a
-reader knows which are new. Where the run is now, and who is missing, is in `DIGEST.state.json` (`run_state`).
+It contains what the aggregator knows, which is what the protocol tells it. Its times are exact, so it is stored beside
+the run's folder and not in it: the folder is shared with others, and how long a round took is not. There are at most
+`FILES_KEPT` files of `FILE_BYTES`, however long the run; the oldest lines are dropped. Lines are numbered, so that a
+reader knows which are new. Where the run is now, and which sites are missing, is in `DIGEST.state.json` (`run_state`).
 """
 
 from __future__ import annotations
@@ -29,20 +30,20 @@ from secfed.rounds.events import Event, NodeAbsent, Note, RoundClosed, RoundFail
 FILE, WAITING, NO_ROOM = "progress.jsonl", "sites-wait", "no-room"
 START, END, ROUND = "start", "end", "round-closed"
 FILE_BYTES, FILES_KEPT = 1 << 20, 3
-"""Of the log: hundreds of rounds, and more than all starts in vain that a keeper makes."""
+"""Size of a log file: enough for hundreds of rounds, and for all the failed starts that a keeper makes."""
 _TEXT_MAX = 1000
-"""Characters of a text in it: an event is one line, and lines are never cut."""
+"""Longest text in the log, in characters: an event is one line, and lines are never cut."""
 _KINDS: tuple[type[Event], ...] = (Note, RoundOpened, StageReached, NodeAbsent, RoundClosed, RoundFailed)
 _KEPT_LINES = 1000
-"""More than two rounds have; the run itself waits for room before a third."""
+"""More events than two rounds have; the run itself waits for free space before a third."""
 _EVENTS = {kind.KIND: kind for kind in _KINDS}
 
 
 class RunLog:
-    """Appends to a run's log, and keeps its state beside it. For several threads of the one process that runs it.
+    """Appends to a run's log, and keeps its state beside it. Thread-safe within the one process that runs it.
 
-    No run ends, and no round is held up, because its log cannot be written: lines are kept, and written with the next
-    one that there is room for. Who must not go on without them, at a job's start and end, waits for `flush`.
+    A log that cannot be written never ends a run or delays a round: lines are kept, and written once there is space.
+    Where a job must not continue without them, at its start and end, it calls `flush`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -57,38 +58,38 @@ class RunLog:
         self._lock = threading.Lock()
 
     def start(self, job: str) -> None:
-        """Write down that a job begins, or goes on with, the study."""
+        """Record that a job begins or continues the study."""
         self.no_room(waits=False)
         self._write({"event": START, "job": job})
         self._state.start(job)
 
     def show(self, event: Event) -> None:
-        """Write down an event."""
+        """Record an event."""
         self._write({"event": event.KIND, **dataclasses.asdict(event)})
         self._state.show(event)
 
     def asks(self, sites: Iterable[str], round_number: int, stage: str, seconds: float) -> None:
-        """These sites are being asked for a stage's answers, and have so many seconds. For the state alone."""
+        """Record that these sites are asked for a stage's answers within the given seconds. In the state only."""
         self._state.asks(sites, round_number, stage, seconds)
 
     def answered(self, site: str) -> None:
-        """One of them has answered."""
+        """Record that one of them has answered."""
         self._state.answered(site)
 
     def waited(self) -> None:
-        """All have answered, or their time is over."""
+        """Record that all have answered, or that their time is over."""
         self._state.waited()
 
     def end(self, how: str, text: str) -> None:
-        """Write down how the job ended: completed, stopped, aborted or failed, and why."""
+        """Record how the job ended (completed, stopped, aborted or failed) and why."""
         self._state.end(how, text)
         self._write({"event": END, "how": how, "text": text})
 
     def flush(self) -> None:
-        """Write what is still kept.
+        """Write the lines that are still kept.
 
         Raises:
-            OSError: the disk is full. Other reasons why a log cannot be written hold nobody up.
+            OSError: the disk is full. Other write errors are ignored.
         """
         with self._lock:
             self._write_kept()
@@ -97,7 +98,9 @@ class RunLog:
         self._state.again()
 
     def no_room(self, *, waits: bool) -> None:
-        """Mark that the run waits for room on its disk, or no longer does. A mark has no bytes, and takes none."""
+        """Mark that the run waits for free space on its disk, or no longer does. The mark is an empty file and needs no
+        space.
+        """
         with suppress(OSError):
             if waits:
                 self._no_room.touch()
@@ -110,12 +113,12 @@ class RunLog:
         return self._path.exists()
 
     def let_wait(self, job: str) -> None:
-        """Write down that sites have come which take no part in this job of the study, which is begun."""
+        """Record that sites have connected that take no part in this running job of the study."""
         self._waiting.parent.mkdir(parents=True, exist_ok=True)
         write_whole(self._waiting, job.encode(), READABLE)
 
     def sites_wait(self, job: str) -> bool:
-        """Whether that was written down of this job."""
+        """Whether this was recorded for this job."""
         return self._waiting.exists() and self._waiting.read_text() == job
 
     def _write(self, line: Mapping[str, Any]) -> None:
@@ -130,7 +133,7 @@ class RunLog:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             if self._number is None:
                 if not self._ends_whole() and not self._file.append(""):
-                    return  # a line that a crash cut short must not run into the next one
+                    return  # the next line must not be joined to one that a crash cut short
                 self._number = max((event["number"] for event in read_log(self._folder)), default=0)
             while self._kept:
                 line = json.dumps({"number": self._number + 1, **self._kept[0]}, ensure_ascii=False)
@@ -149,10 +152,10 @@ def _beside(folder: Path, name: str) -> Path:
 
 
 def read_log(folder: Path, after: int = 0) -> Iterator[dict[str, Any]]:
-    """The events of a run with a higher number than this one. A line that a crash cut short is left out."""
+    """The events of a run with a number above this one. Skips a line that a crash cut short."""
     path = _beside(folder, FILE)
     texts = []
-    # The newest first: of a file that is turned over meanwhile, lines are read twice then, and none is missed.
+    # Newest file first: if a file is rotated meanwhile, its lines are read twice, but none is missed.
     for each in (path, *(path.with_name(f"{path.name}.{age}") for age in range(1, FILES_KEPT))):
         with suppress(FileNotFoundError):
             texts.append(each.read_text(errors="replace"))
@@ -169,12 +172,12 @@ def read_log(folder: Path, after: int = 0) -> Iterator[dict[str, Any]]:
 
 
 def waits_for_room(folder: Path) -> bool:
-    """Whether the job that last began waits for room on its disk."""
+    """Whether the newest job waits for free space on its disk."""
     return _beside(folder, NO_ROOM).exists()
 
 
 def event_of(line: Mapping[str, Any]) -> Event | None:
-    """The event that a line tells of; None for the log's own."""
+    """The event in a line; None for the log's own lines."""
     kind = _EVENTS.get(line["event"])
     if kind is None:
         return None
@@ -182,7 +185,7 @@ def event_of(line: Mapping[str, Any]) -> Event | None:
 
 
 def starts_in_vain(events: Sequence[Mapping[str, Any]]) -> int:
-    """How many jobs have begun since the last round that was completed."""
+    """How many jobs have begun since the last completed round."""
     count = 0
     for event in events:
         count = 0 if event["event"] == ROUND else count + (event["event"] == START)

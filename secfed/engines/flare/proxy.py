@@ -1,9 +1,9 @@
-"""The way to a server through an HTTP proxy, with CONNECT (RFC 9110, 9.3.6), where the environment names one.
+"""Connects to a server through an HTTP proxy with CONNECT (RFC 9110, 9.3.6), if the environment names one.
 
-Which one, is decided as gRPC decides it, which a node dials with: a check that took another way than the node would
-say nothing about the node. Its rules are narrower than those of other programs: variables in capitals are not looked
-at, of `grpc_proxy`, `https_proxy` and `http_proxy` the first that is set counts, even where it is empty, and `*` in
-`no_proxy` excepts nothing. Everything after the proxy's answer is the server's, or is broken off by TLS.
+It chooses the proxy by gRPC's rules, because a node dials with gRPC: a check over another route would prove nothing
+about the node. These rules are narrower than those of other programs: upper-case variables are ignored; of
+`grpc_proxy`, `https_proxy` and `http_proxy`, the first that is set counts, even if empty; and `*` in `no_proxy`
+excludes nothing. After the proxy's answer, everything comes from the server, or TLS ends the connection.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ class Proxy:
     host: str
     port: int
     credentials: str | None = field(default=None, repr=False)
-    """NAME:PASSWORD, where it wants them."""
+    """NAME:PASSWORD, if it requires them."""
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
 
 
 def proxy_for(host: str, environ: Mapping[str, str]) -> Proxy | None:
-    """The proxy that leads to this host; none where it is dialled directly.
+    """The proxy for this host; None if it is dialled directly.
 
     Args:
         host: a name, or an address.
         environ: the environment's variables.
 
     Raises:
-        UserError: a variable holds what gRPC does not take for a proxy. It would dial directly, and say so in a log.
+        UserError: a variable's value is not a proxy by gRPC's rules. gRPC would dial directly, and only log it.
     """
     variable = next((each for each in PROXIES if each in environ), None)
     if variable is None or not environ[variable]:
@@ -61,32 +61,32 @@ def proxy_for(host: str, environ: Mapping[str, str]) -> Proxy | None:
     except ValueError:
         parts, name, port = urlsplit(""), None, None
     if parts.scheme != "http" or not name or not port or parts.path.strip("/") or parts.query or parts.fragment:
-        raise UserError(  # its value may hold a password, and is not shown
-            f"the variable {variable} names no proxy that a node can use",
-            f"Set it as {variable}=http://HOST:PORT; a proxy that is itself spoken to with TLS is not supported",
+        raise UserError(  # its value may contain a password, and is not shown
+            f"the variable {variable} does not name a proxy that a node can use",
+            f"Set it as {variable}=http://HOST:PORT; a TLS connection to the proxy itself is not supported",
         )
     who, at, _ = parts.netloc.rpartition("@")
     return Proxy(name, port, unquote(who) if at else None)
 
 
 def ignored(environ: Mapping[str, str]) -> list[str]:
-    """Variables that name a proxy to other programs, and not to a node."""
+    """Variables that other programs read as a proxy, but a node ignores."""
     if any(each in environ for each in PROXIES):
         return []
     return [each for each in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "all_proxy") if environ.get(each)]
 
 
 def ask(connection: socket.socket, proxy: Proxy, host: str, port: int, seconds: float) -> None:
-    """Have a proxy that is connected lead on to a server. After that the connection is the server's.
+    """Ask a connected proxy to connect to a server. After that, the connection leads to the server.
 
     Args:
-        connection: to the proxy.
+        connection: the connection to the proxy.
         proxy: which one it is.
-        host, port: the server's, for the proxy to look up.
-        seconds: within which its whole answer has to be there.
+        host, port: the server's; the proxy resolves them.
+        seconds: time limit for its whole answer.
 
     Raises:
-        UserError: it does not, with what to do about it.
+        UserError: it does not connect; says what to do.
     """
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     lines = [f"CONNECT {where} HTTP/1.1", f"Host: {where}"]
@@ -98,21 +98,21 @@ def ask(connection: socket.socket, proxy: Proxy, host: str, port: int, seconds: 
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"the proxy {proxy} does not answer ({reason})", "Check that this is an HTTP proxy, and its port"
+            f"no answer from the proxy {proxy} ({reason})", "Check that this is an HTTP proxy, and its port"
         ) from error
     found = _STATUS_LINE.match(head)
     if found is None or not head.endswith(_HEAD_END):
         raise UserError(
-            f"what answers at {proxy} is no HTTP proxy, or sends more than its answer",
-            "Check the address: it has to be an HTTP proxy that knows CONNECT",
+            f"{proxy} is not an HTTP proxy, or sends more than its answer",
+            "Check the address: it must be an HTTP proxy that supports CONNECT",
         )
     status = int(found[1])
     if not 200 <= status < 300:
-        raise UserError(f"the proxy {proxy} does not lead to {where}: it answers {status}", _mend(status, where))
+        raise UserError(f"the proxy {proxy} does not connect to {where}: it answers {status}", _mend(status, where))
 
 
 def _head(connection: socket.socket, request: bytes, seconds: float) -> bytes:
-    """What is answered until an empty line, the end, or too much. The server waits for us: nothing may follow it."""
+    """The answer up to an empty line, the end, or the size limit. The server waits for us, so nothing may follow."""
     end = time.monotonic() + seconds
     connection.settimeout(seconds)
     connection.sendall(request)
@@ -132,14 +132,14 @@ def _head(connection: socket.socket, request: bytes, seconds: float) -> bytes:
 
 def _mend(status: int, where: str) -> str:
     if status == 407:
-        return "It wants credentials: give them in the variable, as http://NAME:PASSWORD@HOST:PORT"
+        return "It requires credentials: add them to the variable, as http://NAME:PASSWORD@HOST:PORT"
     if status >= 500:
-        return "Check the server's address, that it runs, and that its firewall lets the proxy in"
-    return f"Have whoever runs the proxy allow CONNECT to {where}; many allow it to port 443 alone"
+        return "Check the server's address, that the server runs, and that its firewall lets the proxy in"
+    return f"Ask the proxy's administrator to allow CONNECT to {where}; many proxies allow only port 443"
 
 
 def _covers(entry: str, host: str) -> bool:
-    """Whether an entry of `no_proxy` is this host, a domain above it, or a network that it is in."""
+    """Whether an entry of `no_proxy` is this host, a parent domain, or a network that contains it."""
     if not entry:
         return False
     with suppress(ValueError):

@@ -1,9 +1,9 @@
-"""Where a run is: what it waits for, who answered, and since when the others have not. No nvflare.
+"""The state of a run: what it waits for, which sites answered, and since when the others have not. No nvflare.
 
-`DIGEST.state.json` lies beside the run's folder and its log, and is written whole at every change: its size follows
-from the roster, however long the run. It is there for `secfed federation status` and holds what the aggregator knows,
-which is what the protocol tells it. Nothing depends on it; where it cannot be written, on a full disk as elsewhere, the
-run goes on. Its times are by the aggregator's clock.
+`DIGEST.state.json` is stored beside the run's folder and its log, and is rewritten at every change. Its size depends on
+the roster, not on the length of the run. It is for `secfed federation status`, and contains what the aggregator knows,
+which is what the protocol tells it. Nothing depends on it; if it cannot be written, for example on a full disk, the run
+continues. Its times are by the aggregator's clock.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from secfed.study.sections import Section
 
 FILE = "state.json"
 _ENTRY = {GATHERING, Stage.ADVERTISE.value}
-"""Stages that a node outside the rounds answers, too."""
+"""Stages that a node outside the rounds also answers."""
 _TEXT_MAX = 1000
 _BYTES_MAX = 1 << 22
 
 
 class Moment(Section):
-    """When a site was asked for what."""
+    """What a site was asked for, and when."""
 
     round: int
     stage: str
@@ -40,16 +40,16 @@ class Moment(Section):
 
 
 class Out(Section):
-    """Why a site that answers is not in the rounds."""
+    """Why a site that answers takes no part in the rounds."""
 
     round: int
-    """The first one that it was not in."""
+    """The first round that it took no part in."""
     reason: str
     time: datetime
 
 
 class SiteState(Section):
-    """What is known of one site."""
+    """What is known about one site."""
 
     answered: Moment | None = None
     """Its last answer."""
@@ -59,20 +59,20 @@ class SiteState(Section):
 
 
 class Doing(Section):
-    """What all nodes of a stage were asked for last."""
+    """What all nodes of a stage were last asked for."""
 
     round: int
     stage: str
     since: datetime
     until: datetime
-    """Who has not answered by then is absent."""
+    """Sites that have not answered by then count as absent."""
     waits_for: tuple[str, ...]
-    """Who has not answered yet; of a stage that is over, who has not answered at all."""
+    """Sites that have not answered yet; once the stage is over, sites that did not answer at all."""
     is_over: bool = False
 
 
 class Ended(Section):
-    """How a job ended, by its own word."""
+    """How a job ended, as it reported itself."""
 
     how: str
     text: str
@@ -80,23 +80,23 @@ class Ended(Section):
 
 
 class RunState(Section):
-    """Of a study's newest job."""
+    """The state of a study's newest job."""
 
     format: Literal[1] = 1
     job: str = ""
     started: datetime
     time: datetime
-    """Of the last change."""
+    """When it last changed."""
     rounds: int = 0
-    """Of the study; 0 before the first is opened."""
+    """The study's number of rounds; 0 before the first is opened."""
     opened: int = 0
     """The last round that was opened."""
     done: int = 0
-    """The last round that is over."""
+    """The last completed round."""
     done_before: int = 0
-    """The last round that was over when the job began."""
+    """The last round completed when the job began."""
     note: str = ""
-    """What the run said last, in words."""
+    """The run's last message, in words."""
     doing: Doing | None = None
     ended: Ended | None = None
     sites: dict[str, SiteState] = Field(default_factory=dict)
@@ -107,10 +107,10 @@ def _path(folder: Path) -> Path:
 
 
 def read_state(folder: Path) -> RunState | None:
-    """The state of the run in this folder; None where there is none.
+    """The state of the run in this folder; None if there is none.
 
     Raises:
-        UserError: it is there and cannot be read.
+        UserError: it exists but cannot be read.
     """
     try:
         with _path(folder).open("rb") as file:
@@ -118,19 +118,17 @@ def read_state(folder: Path) -> RunState | None:
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not what the aggregator writes"
-        raise UserError(
-            f"{_path(folder)} cannot be read ({why})", "Run this as the user that the aggregator runs as"
-        ) from error
+        why = error.strerror if isinstance(error, OSError) else "the aggregator did not write it in this form"
+        raise UserError(f"cannot read {_path(folder)} ({why})", "Run this command as the aggregator's user") from error
 
 
 def runs_among(runs: Path) -> tuple[str, ...]:
-    """The names of the folders in here whose runs have a state."""
+    """The names of the folders in here whose run has a state file."""
     return tuple(sorted(path.name.removesuffix(f".{FILE}") for path in runs.glob(f"[!.]*.{FILE}")))
 
 
 class StateFile:
-    """Keeps the state of one run in its file. For several threads of one process."""
+    """Keeps the state of one run in its file. Thread-safe within one process."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -138,7 +136,7 @@ class StateFile:
         self._lock = threading.Lock()
 
     def start(self, job: str) -> None:
-        """A job begins, or goes on with, the study. What is known of sites stays."""
+        """A job begins or continues the study. What is known about the sites is kept."""
         try:
             before = read_state(self._folder)
         except UserError:
@@ -150,7 +148,7 @@ class StateFile:
             self._change(job=job, started=now, done_before=done, note="", doing=None, ended=None)
 
     def show(self, event: Event) -> None:
-        """An event of the run."""
+        """Record an event of the run."""
         with self._lock:
             match event:
                 case Note(text):
@@ -163,7 +161,7 @@ class StateFile:
                     self._set_out(node, number, reason)
 
     def asks(self, sites: Iterable[str], round_number: int, stage: str, seconds: float) -> None:
-        """These sites are being asked, and have so many seconds for it."""
+        """These sites are being asked, and have the given seconds to answer."""
         now = datetime.now(UTC)
         until = now + timedelta(seconds=seconds)
         doing = Doing(round=round_number, stage=stage, since=now, until=until, waits_for=tuple(sites))
@@ -171,14 +169,15 @@ class StateFile:
             self._change(doing=doing)
 
     def answered(self, site: str) -> None:
-        """A site has answered what it was asked."""
+        """A site has answered."""
         with self._lock:
             doing = self._state.doing if self._state is not None else None
             if self._state is None or doing is None:
                 return
             before = self._state.sites.get(site, SiteState())
             moment = Moment(round=doing.round, stage=doing.stage, time=datetime.now(UTC))
-            # A node that is out of the rounds answers their openings, too: what comes after them tells that it is in.
+            # A node outside the rounds also answers their openings; only an answer to a later stage shows that it takes
+            # part.
             out = before.out if doing.stage in _ENTRY else None
             left = tuple(name for name in doing.waits_for if name != site)
             self._change(
@@ -187,7 +186,7 @@ class StateFile:
             )
 
     def waited(self) -> None:
-        """The time for answers is over."""
+        """All have answered, or the time for answers is over."""
         with self._lock:
             doing = self._state.doing if self._state is not None else None
             if self._state is None or doing is None:
@@ -200,12 +199,12 @@ class StateFile:
             self._change(doing=doing.model_copy(update={"is_over": True}), sites=sites)
 
     def end(self, how: str, text: str) -> None:
-        """How the job ended."""
+        """Record how the job ended."""
         with self._lock:
             self._change(ended=Ended(how=how, text=text[:_TEXT_MAX], time=datetime.now(UTC)), note="")
 
     def again(self) -> None:
-        """Write the file once more: the last time there was no room for it, perhaps."""
+        """Write the file again; the last attempt may have failed for lack of space."""
         with self._lock:
             if self._state is not None:
                 _write(_path(self._folder), self._state.model_dump_json().encode())
@@ -226,7 +225,7 @@ class StateFile:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """As `write_whole`, but that a power cut may cost it, and that it never raises OSError."""
+    """Like `write_whole`, but a power failure may lose the file, and it never raises OSError."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     with suppress(OSError):
         try:

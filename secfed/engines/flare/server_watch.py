@@ -1,8 +1,8 @@
-"""A server that lives on without doing its work ends instead, so that the service starts it again.
+"""Ends a server that runs but no longer works, so that the service restarts it.
 
-FLARE's threads that start jobs and bring them to their end are lost for good to an exception, as a full disk raises one
-at each status they write; and a server that does not get its port says nothing and waits for nobody. From outside both
-look well.
+An exception permanently ends FLARE's threads that start and finish jobs; a full disk causes one at each status they
+write. And a server that does not get its port reports nothing and can never be reached. From outside, both look
+healthy.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from secfed.engines.flare.ports import ports_of
 _LOOKS_SECONDS = 5.0
 _LISTENS_WITHIN_SECONDS = 60.0
 _THREADS = ("_start_job_runner", "_job_complete_process")
-"""Python names a thread by its function, too."""
+"""Python also names a thread after its function."""
 _FAILURE = 1
 
 
 def watch_server(engine: Any, logger: logging.Logger) -> None:
-    """Look now and then, on a thread, and end this process where it does not do its work."""
+    """Check regularly, on a thread, and end this process if it no longer works."""
 
     def watch() -> None:
         started, seen = time.monotonic(), set[str]()
@@ -36,17 +36,17 @@ def watch_server(engine: Any, logger: logging.Logger) -> None:
             if not reason and time.monotonic() - started > _LISTENS_WITHIN_SECONDS:
                 reason = deaf(Path(engine.args.workspace))
             if reason and not engine.job_runner.ask_to_stop:
-                logger.error(f"this server ends, to be started again: {reason}")
-                os._exit(_FAILURE)  # FLARE's own way out waits for the very threads that are gone
+                logger.error(f"this server ends so that its service restarts it: {reason}")
+                os._exit(_FAILURE)  # FLARE's own shutdown would wait for the threads that have ended
 
     threading.Thread(target=watch, name="secfed watch", daemon=True).start()
 
 
 def lost(seen: set[str]) -> str:
-    """Which of FLARE's threads was there once and is no longer; empty where none is.
+    """Which of FLARE's threads has ended; empty if none has.
 
     Args:
-        seen: those that were there at earlier looks; it is added to.
+        seen: the threads seen at earlier checks; updated here.
     """
     alive = {each for each in _THREADS for thread in threading.enumerate() if each in thread.name}
     gone = seen - alive
@@ -55,7 +55,7 @@ def lost(seen: set[str]) -> str:
 
 
 def deaf(kit: Path) -> str:
-    """Which port of its kit this process does not listen on; empty where it listens, and where that cannot be seen."""
+    """Which port of its kit this process does not listen on; empty if it listens, or if that cannot be determined."""
     try:
         ports = {port for _, port in ports_of(kit)}
         listening = {

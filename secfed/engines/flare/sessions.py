@@ -1,10 +1,10 @@
-"""A site whose client was started anew goes on in the jobs that it was in, under its new session with the server.
+"""Lets a site whose client restarted continue in its jobs, under its new session with the server.
 
-FLARE 2.9 gives a client a token when it connects, and a job's process learns the tokens of its sites when it starts. A
-site that connects again, after a kill or a restart, has another token: the job's process knows no such site, refuses
-its process's question for tasks twice a second, and each refusal is two lines in the site's log. So the server puts the
-new session in the place of the old one, and a job's process that meets a token it does not know asks the server anew.
-A token is given for a certificate; the server alone says which are valid, now as before.
+FLARE 2.9 gives a client a token when it connects, and a job's process learns its sites' tokens when it starts. A site
+that reconnects, after a kill or a restart, has a new token. The job's process does not know it and refuses its task
+requests twice a second, with two lines in the site's log each time. So the server replaces the old session by the new
+one, and a job's process that meets an unknown token asks the server again. A token is still issued only for a
+certificate, and the server alone decides which tokens are valid.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from nvflare.apis.client import Client
 from nvflare.private.fed.server.server_command_agent import ServerCommandAgent
 
 _ASKS_SECONDS = 5.0
-"""Between two questions of a job's process to the server, whatever tokens come."""
+"""Least seconds between two requests of a job's process to the server, whatever tokens arrive."""
 _MARK = "_secfed_follows"
 
 
 def with_new_sessions(participants: Mapping[str, Client], connected: Iterable[Client]) -> dict[str, Client] | None:
-    """A job's sites by token, each under its present one.
+    """A job's sites by token, each under its current token.
 
     Args:
-        participants: the same as the job has them.
+        participants: the sites by token, as the job knows them.
         connected: the sites that are connected now.
 
     Returns:
-        None where nothing has changed.
+        None if nothing has changed.
     """
     now = {client.name: client for client in connected}
     followed = {}
@@ -41,7 +41,7 @@ def with_new_sessions(participants: Mapping[str, Client], connected: Iterable[Cl
 
 
 class _Asks:
-    """Lets one question through in a while."""
+    """Lets one request through per interval."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -58,8 +58,9 @@ class _Asks:
 
 
 def follow_sessions() -> None:
-    """Have this process, if it is a job's at the server, ask for the sites again when it meets a token it does not
-    know. To be called before it listens."""
+    """Make this process, if it is a job's process at the server, ask for the sites again when it meets an unknown
+    token. Call this before it listens.
+    """
     if getattr(ServerCommandAgent, _MARK, False):
         return
     known, asks = ServerCommandAgent._get_client, _Asks()

@@ -1,4 +1,4 @@
-"""Names that provisioning, jobs and both sides of a job have in common. No nvflare."""
+"""Names shared by provisioning, jobs and both sides of a job. No nvflare."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def study_digest(text: object) -> bytes:
 
 
 def job_name(study: bytes) -> str:
-    """What the job of a study is called."""
+    """The name of a study's job."""
     return f"{_JOB_PREFIX}{study.hex()}"
 
 
 def study_of_job(name: str) -> bytes | None:
-    """The digest in a job's name; None where it is no job of ours."""
+    """The digest in a job's name; None if the job is not ours."""
     digits = name.removeprefix(_JOB_PREFIX)
     return bytes.fromhex(digits) if name.startswith(_JOB_PREFIX) and _DIGEST.fullmatch(digits) else None

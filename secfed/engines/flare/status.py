@@ -1,8 +1,8 @@
-"""What `secfed federation status` says of a study: from the server's word, and from the run's state file. No nvflare.
+"""What `secfed federation status` reports about a study, from the server and from the run's state file. No nvflare.
 
-FLARE knows jobs and connections: a job that it calls RUNNING may be over by its own word, and a site that was killed
-stays in its list for minutes. The run knows who answers. Each is believed in what it knows; where the aggregator's
-folder is on another machine, what only the folder knows is said to be missing.
+FLARE knows jobs and connections, but a job that it calls RUNNING may have reported its end, and it lists a killed site
+for minutes. The run knows which sites answer. Each source counts for what it knows. If the aggregator's folder is on
+another machine, the status says what is missing without it.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from secfed.engines.flare.run_state import Doing, RunState, SiteState
 from secfed.rounds.events import KEEPS_OUT, LEFT_OUT
 
 HEARD_SECONDS = 30.0
-"""Of silence after which a site is not connected: it says that it is there every ten."""
+"""Silence after which a site counts as not connected: it sends a heartbeat every ten seconds."""
 _CLOCK_SECONDS = 5.0
 _FORGOTTEN_SECONDS = 700.0
-"""The server keeps no site that it has not heard from for so long: then it is the clocks that differ."""
+"""The server never keeps a site that was silent for so long: then the clocks differ."""
 _OVERDUE_SECONDS = 60.0
 _COMPLETED, _RUNNING = "completed", "running"
-_REASON = "its owner's node.log has the reason"
+_REASON = "the reason is in its owner's node.log"
 
 
 @dataclass(frozen=True, slots=True)
 class JobSeen:
-    """A job, as the server tells of it."""
+    """A job, as the server reports it."""
 
     id: str
     status: str
@@ -37,12 +37,12 @@ class JobSeen:
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """Which sites there is a connection to."""
+    """The sites that are connected."""
 
     heard: Mapping[str, float]
-    """Seconds since the server heard from a site."""
+    """Seconds since the server last heard from each site."""
     open: frozenset[str] | None = None
-    """To whom the server has a connection open; None where its folder, which says so, is not here."""
+    """The sites that the server has an open connection to; None if its folder, which records them, is not here."""
 
     def has(self, site: str) -> bool:
         """Whether a site is connected."""
@@ -70,29 +70,29 @@ class StudyStatus:
     """A study."""
 
     study: str
-    """Its digest, as hexadecimal digits."""
+    """Its digest, in hexadecimal."""
     name: str
-    """Empty where its file is not here."""
+    """Empty if the study's file is not here."""
     state: str
     """"running", "starting", "submitted", "completed", "stopped", "aborted", "failed" or "cut short"."""
     text: str
-    """What is to be said about that."""
+    """The state explained, in words."""
     job: str
     server_says: str
     rounds: int | None
-    """That the study has. This and the next: None where it is not known here."""
+    """Rounds of the study. This and the next: None if not known here."""
     rounds_over: int | None
     rounds_of_job: int | None
-    """Of those, in its newest job."""
+    """Completed rounds in its newest job."""
     waits_for: str
-    """What it waits for, and whom; empty where it is not running."""
+    """What it waits for, and from which sites; empty if it is not running."""
     missing: tuple[str, ...]
     """The sites that it waits for."""
     sites: tuple[SiteStatus, ...]
     run_is_here: bool
 
     def as_json(self) -> dict[str, Any]:
-        """For machines."""
+        """For JSON output."""
         return asdict(self)
 
 
@@ -124,15 +124,15 @@ def study_status(
     """The status of one study.
 
     Args:
-        digest: of the study, as hexadecimal digits.
-        name: of the study; empty where it is not known here.
-        roster: the names of its sites, as far as they are known.
-        run: the run's state, where the aggregator's folder is here and the run has begun.
-        jobs: of this study, the newest first.
-        connections: who is connected.
-        late_come_in: the running job was told that sites wait to be let in.
-        no_room: it waits for room on its disk.
-        now: the time, if not the clock's.
+        digest: of the study, in hexadecimal.
+        name: of the study; empty if not known here.
+        roster: the names of its sites, as far as known.
+        run: the run's state, if the aggregator's folder is here and the run has begun.
+        jobs: this study's jobs, newest first.
+        connections: the connected sites.
+        late_come_in: the running job was told that sites wait to join.
+        no_room: the run waits for free space on its disk.
+        now: the time; the machine's clock if None.
     """
     now = now or datetime.now(UTC)
     job = _newest(jobs, run)
@@ -141,13 +141,16 @@ def study_status(
     sites = tuple(_site(each, run, running, connections, now) for each in roster)
     waits_for, missing = _waits_for(run, now) if running else ("", ())
     if running and late_come_in:
-        waits_for = f"{waits_for}; sites that came late come in after it".lstrip("; ")
+        waits_for = f"{waits_for}; late sites join after it".lstrip("; ")
     if running and no_room:
-        waits_for, missing = "room on the disk of the aggregator's folder, which is full; it goes on by itself then", ()
+        waits_for, missing = (
+            "free space on the disk of the aggregator's folder, which is full; the run then continues by itself",
+            (),
+        )
     elif running and run is not None and run.doing is not None and not run.doing.is_over:
         overdue = (now - run.doing.until).total_seconds()
         if overdue > _OVERDUE_SECONDS:
-            text = f"the run should have gone on {_ago(overdue)}, and has not: look at the server's log"
+            text = f"the run should have continued {_ago(overdue)} but has not: look at the server's log"
     return StudyStatus(
         study=digest,
         name=name,
@@ -166,14 +169,14 @@ def study_status(
 
 
 def _newest(jobs: Sequence[JobSeen], run: RunState | None) -> JobSeen | None:
-    """The job that counts: one that is not over, or else the newest that is not merely a second one, never started."""
+    """The job that counts: one that is not over, or else the newest, ignoring second jobs that were never started."""
     unstarted = [each for each in jobs if "ABANDONED" in each.status.upper() and run is not None and each.id != run.job]
     counts = [each for each in jobs if each not in unstarted] or jobs
     return next((each for each in counts if not each.is_over), counts[0] if counts else None)
 
 
 def _state(run: RunState | None, job: JobSeen | None) -> tuple[str, str]:
-    """The run's own word of its end counts, and without one what the server says."""
+    """The run's own report of its end counts; without one, the server's."""
     ended = run.ended if run is not None else None
     if ended is not None and ended.how == _COMPLETED:
         return _COMPLETED, ended.text
@@ -181,23 +184,26 @@ def _state(run: RunState | None, job: JobSeen | None) -> tuple[str, str]:
     if ended is not None and is_runs:
         return ended.how, ended.text
     if job is None:
-        return "cut short", "the server knows no job of it; submit the study again, and it goes on"
+        return "cut short", "the server has no job for it; submit the study again to continue"
     said = job.status.upper()
     if not job.is_over:
         if "RUNNING" not in said:
             return "submitted", "the server starts the job once enough of its sites are connected"
-        return (_RUNNING, "") if run is None or is_runs else ("starting", "the job has not begun with its work")
+        return (_RUNNING, "") if run is None or is_runs else ("starting", "the job has not begun its work")
     if "ABORT" in said:
-        return "aborted", "the job was ended; submit the study again to go on"
+        return "aborted", "the job was aborted; to continue, submit the study again"
     if "COMPLETED" in said and run is None:
-        return _COMPLETED, "by the server's word"
+        return _COMPLETED, "as the server reports"
     if "SCHEDULE" in said or "FAILED" in said:
-        return "failed", f"the server could not run the job ({job.status}); look at its log, and submit the study again"
-    return "cut short", "the server submits the study again by itself; if it has not in two minutes, submit it again"
+        return (
+            "failed",
+            f"the server could not run the job ({job.status}); look at its log, then submit the study again",
+        )
+    return "cut short", "the server resubmits the study by itself; if it has not after two minutes, submit it again"
 
 
 def _waits_for(run: RunState | None, now: datetime) -> tuple[str, tuple[str, ...]]:
-    """In words, and whom."""
+    """What the run waits for, in words, and the sites."""
     if run is None:
         return "", ()
     doing = run.doing
@@ -210,7 +216,7 @@ def _waits_for(run: RunState | None, now: datetime) -> tuple[str, tuple[str, ...
 
 def _asked(doing: Doing) -> str:
     if doing.stage == GATHERING:
-        return f"a sign of life before round {max(1, doing.round)}"
+        return f"an attendance answer before round {max(1, doing.round)}"
     if doing.stage == HANDOVER:
         return "signature and ledger"
     return f"{doing.stage} of round {doing.round}"
@@ -237,7 +243,7 @@ def _site(name: str, run: RunState | None, running: bool, connections: Connectio
 def _doing(
     name: str, run: RunState | None, running: bool, connected: bool
 ) -> tuple[str, int | None, datetime | None, str]:
-    """A site's state, since which round and moment, and what is said of it."""
+    """A site's state, since which round and moment, and its explanation."""
     if run is None:
         return ("unknown" if connected else "not connected"), None, None, ""
     site, doing = run.sites.get(name, SiteState()), run.doing
@@ -252,11 +258,11 @@ def _doing(
         return state, out.round, out.time, f"out of the rounds since round {out.round}: {out.reason}"
     if running and doing is not None and not doing.is_over and name in doing.waits_for:
         state = "asked" if connected else "not connected"
-        return state, doing.round, doing.since, f"was asked for {_asked(doing)} {{ago}}, no answer yet"
+        return state, doing.round, doing.since, f"asked for {_asked(doing)} {{ago}}, no answer yet"
     answered = site.answered
     if answered is None:
         return ("not asked" if connected else "not connected"), None, None, "has not answered yet" if running else ""
-    last = f"answered last {{ago}}, {_when(answered.round, answered.stage)}"
+    last = f"last answered {{ago}}, {_when(answered.round, answered.stage)}"
     if not running:
         return "not running", answered.round, answered.time, last
     if not connected:
@@ -271,14 +277,14 @@ def _when(number: int, stage: str) -> str:
 
 
 def lines_of(status: StudyStatus) -> Iterable[str]:
-    """For people."""
+    """The status as lines of text."""
     yield f"study        {status.study[:16]}{'  ' + status.name if status.name else ''}"
     job = f", job {status.job}" if status.job else ""
     yield f"state        {status.state}{job}{': ' + status.text if status.text else ''}"
     if not status.run_is_here:
-        yield "rounds       not known here: no run of it is in this machine's aggregator's folder (--aggregator DIR)"
+        yield "rounds       not known here: this machine's aggregator folder has no run of it (--aggregator DIR)"
     elif status.rounds is None:
-        yield "rounds       none was opened yet"
+        yield "rounds       none opened yet"
     else:
         yield f"rounds       {status.rounds_over} of {status.rounds} over, {status.rounds_of_job} of them in this job"
     if status.waits_for:

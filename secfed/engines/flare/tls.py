@@ -1,7 +1,7 @@
-"""Whether the server answers with the certificate that it should have, and takes this node's. For `secfed doctor`.
+"""Checks that the server shows the right certificate and accepts this node's. For `secfed doctor`.
 
-Nothing but a greeting is sent. What an HTTP server says the time is, is taken; a server that speaks something else,
-as an engine's does, does not say. Where the environment names a proxy it is gone through, as a node would.
+It sends only a greeting. If an HTTP server reports its time, that is used; other servers, such as an engine's, report
+none. If the environment names a proxy, the check goes through it, as a node would.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ _CONNECT_SECONDS = 10.0
 _ANSWER_SECONDS = 3.0
 _ANSWER_BYTES_MAX = 16_384
 _GIVE_CERTIFICATE = (
-    "Give this node's own certificate and key of the start-up kit, with --cert and --key; where they are given, check "
-    "that they are of this server's federation and not expired"
+    "Pass this node's own certificate and key from its start-up kit with --cert and --key; if you did, check that "
+    "they belong to this server's federation and have not expired"
 )
 
 
 class _ClosedAtOnce(Exception):
-    """The server has taken the handshake and says nothing: this is how some refuse a client's certificate."""
+    """The server accepted the handshake and then closed: some servers refuse a client's certificate this way."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where the server is, and who this node is to it."""
+    """The server's address, and this node's certificate for it."""
 
     host: str
     port: int
     ca: Path
-    """The certificate under which the server's was made, from the start-up kit."""
+    """The CA certificate that issued the server's, from the start-up kit."""
     certificate: Path | None = None
     key: Path | None = None
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """HOST:PORT. Raises UserError when it is not."""
+    """Parse HOST:PORT. Raises UserError if it is not one."""
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or not port.isascii() or len(port) > 5 or not 0 < int(port) < 1 << 16:
-        raise UserError(f"{text} is no address of a server", "Give it as --server HOST:PORT")
+        raise UserError(f"{text} is not a server address", "Pass it as --server HOST:PORT")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
@@ -58,21 +58,21 @@ class Greeting:
     """How a server answered."""
 
     text: str
-    """What is well, in a line."""
+    """The good result, in one line."""
     until: datetime
-    """Its certificate's end."""
+    """When its certificate expires."""
     time: datetime | None
-    """Its clock, if it says what it is."""
+    """Its clock, if it reports it."""
 
 
 def greet(server: Server) -> Greeting:
     """Connect with TLS.
 
     Returns:
-        What the server said.
+        The server's answer.
 
     Raises:
-        UserError: what is not well, and the next step.
+        UserError: what is wrong, and the next step.
     """
     context = _context(server)
     proxy = proxy_for(server.host, os.environ)
@@ -87,7 +87,7 @@ def greet(server: Server) -> Greeting:
                 told = f"{secure.version()} with {where}, until {until:%Y-%m-%d}"
                 return Greeting(told, until, _time_of(secure, server.host))
         except ssl.SSLCertVerificationError as error:
-            opened = ", or the proxy opens TLS, which nothing gets through here" if proxy else ""
+            opened = ", or the proxy intercepts TLS, which secfed never accepts" if proxy else ""
             raise UserError(
                 f"the certificate of {where} is refused: {error.verify_message}", _mend(error) + opened
             ) from error
@@ -106,12 +106,12 @@ def _connect(host: str, port: int, what: str = "") -> socket.socket:
     try:
         return socket.create_connection((host, port), timeout=_CONNECT_SECONDS)
     except OSError as error:
-        fix = "Check the address, that the server runs, and that the firewall and proxy let this machine out to it"
+        fix = "Check the address, that the server runs, and that firewall and proxy let this machine connect to it"
         if what:
             fix = "Check the proxy's address, and that this machine may use it"
         elif others := ignored(os.environ):
-            fix += f"; {' and '.join(others)} names a proxy to other programs: set grpc_proxy for a node"
-        raise UserError(f"there is no connection to {what}{host}:{port} ({error.strerror or error})", fix) from error
+            fix += f"; {' and '.join(others)} sets a proxy only for other programs: for a node, set grpc_proxy"
+        raise UserError(f"cannot connect to {what}{host}:{port} ({error.strerror or error})", fix) from error
 
 
 def _context(server: Server) -> ssl.SSLContext:
@@ -120,10 +120,10 @@ def _context(server: Server) -> ssl.SSLContext:
     context.set_alpn_protocols(["h2", "http/1.1"])
     try:
         context.load_verify_locations(server.ca)
-    except OSError as error:  # an SSLError is one, too
+    except OSError as error:  # includes SSLError
         raise UserError(
-            f"{server.ca} holds no certificate that a server's can be checked with ({error.strerror or error})",
-            "Give rootCA.pem of this node's start-up kit with --ca",
+            f"{server.ca} contains no CA certificate to check the server with ({error.strerror or error})",
+            "Pass rootCA.pem from this node's start-up kit with --ca",
         ) from error
     if server.certificate is None or server.key is None:
         return context
@@ -131,14 +131,14 @@ def _context(server: Server) -> ssl.SSLContext:
         mode = server.key.stat().st_mode
         if open_to_others(mode):
             raise UserError(
-                f"the TLS key {server.key} can be used by others than its owner (mode {stat.S_IMODE(mode):04o})",
-                f"Run `chmod 600 {server.key}`, and get a new one if somebody may have read it",
+                f"other users than its owner can use the TLS key {server.key} (mode {stat.S_IMODE(mode):04o})",
+                f"Run `chmod 600 {server.key}`, and get a new key if someone may have read it",
             )
         context.load_cert_chain(server.certificate, server.key)
     except OSError as error:
         raise UserError(
-            f"{server.certificate} and {server.key} are no certificate with its key ({error.strerror or error})",
-            "Give client.crt and client.key of this node's start-up kit",
+            f"{server.certificate} and {server.key} are not a certificate and its key ({error.strerror or error})",
+            "Pass client.crt and client.key from this node's start-up kit",
         ) from error
     return context
 
@@ -146,12 +146,12 @@ def _context(server: Server) -> ssl.SSLContext:
 def _mend(error: ssl.SSLCertVerificationError) -> str:
     message = error.verify_message.lower()
     if "expired" in message:
-        return "Check this machine's clock; if it is right, have the server's certificate renewed"
+        return "Check this machine's clock; if it is right, ask for the server's certificate to be renewed"
     if "not yet valid" in message:
-        return "Check this machine's clock: by it, the certificate is from the future"
+        return "Check this machine's clock: according to it, the certificate is not valid yet"
     if "hostname" in message or "ip address" in message:
-        return "Connect to the name that the certificate is for, or have one made for this name"
-    return "Give the CA of the federation's own start-up kit; if it is that one, somebody else answers: stop and ask"
+        return "Connect to the name in the certificate, or ask for a certificate for this name"
+    return "Pass the CA of the federation's own start-up kit; if it is that one, someone else answers: stop and ask"
 
 
 def _reason(error: ssl.SSLError) -> str:
@@ -174,7 +174,7 @@ def _time_of(secure: ssl.SSLSocket, host: str) -> datetime | None:
 
 
 def _first_answer(secure: ssl.SSLSocket, host: str) -> bytes:
-    """What the server says of itself (HTTP/2), or to a greeting in HTTP; nothing where it waits for something else."""
+    """What the server sends first (HTTP/2), or as answer to an HTTP greeting; empty if it waits for something else."""
     secure.settimeout(_ANSWER_SECONDS)
     speaks_first = secure.selected_alpn_protocol() == "h2"
     answer = b""

@@ -1,8 +1,8 @@
-"""A node on a thread of its own: it is opened there, answers there, one request at a time, and is closed there.
+"""Runs a node on its own thread: opens it, answers one request at a time, and closes it there.
 
-Its ledger and its store belong to that thread. Whoever asks waits for the answer; FLARE's own threads, and so its
-heartbeats, go on meanwhile. A request that comes while another is being answered gets silence, not a queue: by the time
-its turn came nobody would wait for it. What goes wrong is told to the owner alone, and the answer is silence.
+Its ledger and its store belong to that thread. The caller waits for the answer, while FLARE's own threads, and so its
+heartbeats, continue. A request that arrives while another is being answered is dropped, not queued: its sender would
+have timed out. Errors go only to the owner; the sender gets no answer.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ OPENING_PAUSE_SECONDS = 5.0
 DIED = 70
 """Exit code of a process whose node's thread has ended: `secfed.engines.flare.launcher` starts it again."""
 _OPEN_ANEW = (DataChanged, LedgerUnavailable, sqlite3.Error, OSError)
-"""The data is another, or the disk is full or broken: the node goes on from what is on the disk, once that will do."""
+"""The data has changed, or the disk is full or broken: once that is fixed, the node continues from what is on the disk.
+"""
 
 
 @dataclass
 class _Asked:
-    """One request, and where its answer goes."""
+    """One request, and the queue for its answer."""
 
     request: bytes
     answer: bytes = b""
@@ -58,11 +59,11 @@ class NodeWorker:
     ) -> None:
         """
         Args:
-            open_node: opens the node; called on the worker's thread, and again after it failed.
+            open_node: opens the node; called on the worker's thread, and again after a failure.
             approval: the node's signature under the study.
-            tell_owner: gets a line for every round, and the reason whenever something goes wrong.
-            debug: gets a line for every answer.
-            end_process: ends the process with this code. A process whose node is gone must not live on.
+            tell_owner: called with a line for every round, and with the reason for every error.
+            debug: called with a line for every answer.
+            end_process: ends the process with this code. A process without its node must not keep running.
         """
         self._open_node = open_node
         self._approval = approval
@@ -76,22 +77,22 @@ class NodeWorker:
         self._thread = threading.Thread(target=self._run, name="secfed node", daemon=True)
 
     def start(self) -> None:
-        """Begin to open the node, and return at once."""
+        """Start opening the node, and return at once."""
         self._thread.start()
 
     def stop(self, patience: float) -> None:
-        """Close the node once its present request is answered; wait for that at most so many seconds."""
+        """Close the node once its current request is answered; wait for that at most the given seconds."""
         self._ending.set()
         self._requests.put(None)
         self._thread.join(patience)
 
     @property
     def most_request_bytes(self) -> int:
-        """A longer request is none. 0 while the node is not open."""
+        """The longest valid request, in bytes; 0 while the node is not open."""
         return self.most_bytes if self._ready.is_set() else 0
 
     def ask(self, request: bytes) -> bytes:
-        """The node's answer; empty while it is not open, or busy, and when it refuses."""
+        """The node's answer; empty if the node is not open, is busy, or refuses."""
         if not self._ready.is_set() or self._ending.is_set() or not self._busy.acquire(blocking=False):
             return b""
         try:
@@ -105,13 +106,13 @@ class NodeWorker:
             self._busy.release()
 
     def _run(self) -> None:
-        """Whatever ends this thread before it is told to, ends the process: it is started again, with a node."""
+        """If this thread ends before it is told to, the process ends as well, and is restarted with a node."""
         try:
             self._keep_open()
         finally:
             self._ready.clear()
             if not self._ending.is_set():
-                self._tell_owner("the node's thread has ended: its process ends, too, and is started again")
+                self._tell_owner("the node's thread has ended: its process ends as well, and is restarted")
                 self._end_process(DIED)
 
     def _keep_open(self) -> None:
@@ -121,16 +122,16 @@ class NodeWorker:
                 with self._open_node() as node:
                     self._tell_owner("the node is open for the study")
                     self._serve(node)
-            except Exception as error:  # whatever it is, it is the owner's matter alone, and no reason to end
+            except Exception as error:  # whatever the error, only the owner learns it, and the process keeps running
                 self._ready.clear()
                 reason = _reason(error)
                 if reason != told:
-                    self._tell_owner(f"the node takes no part for now: {reason}")
+                    self._tell_owner(f"the node takes no part at present: {reason}")
                     told = reason
             self._ending.wait(OPENING_PAUSE_SECONDS)
 
     def _tell_owner(self, text: str) -> None:
-        """Tell the owner. What cannot be told is no reason to end, either."""
+        """Tell the owner. Failing to do so does not end the process either."""
         with contextlib.suppress(Exception):
             self._tell(text)
 
@@ -145,7 +146,7 @@ class NodeWorker:
                 give_back()
         finally:
             self._ready.clear()
-            node.abandon()  # a session does not outlive its node
+            node.abandon()  # a session ends with its node
             lines.end()
 
     def _answer(self, node: Node, approval: bytes, asked: _Asked, lines: RoundLines) -> None:
@@ -160,13 +161,13 @@ class NodeWorker:
             raise
         except KeepsOut:
             pass  # its owner has been told
-        except Exception as error:  # a refusal, or a fault of ours: to the aggregator both are silence
+        except Exception as error:  # a refusal, or our own fault: the aggregator gets no answer to either
             self._tell_owner(f"no answer to a request after {time.monotonic() - started:.1f} s: {_reason(error)}")
         finally:
             asked.answered.set()
 
     def _next_request(self, node: Node) -> _Asked | None:
-        """Wait for it. A session whose time is over meanwhile ends at that moment: perhaps nothing more ever comes."""
+        """Wait for a request. A session that times out meanwhile ends at that moment: perhaps no request ever comes."""
         while True:
             try:
                 return self._requests.get(timeout=node.end_overdue())
@@ -175,9 +176,9 @@ class NodeWorker:
 
 
 def _reason(error: Exception) -> str:
-    """For the owner: our own errors are written for people; of others the kind is said, too."""
+    """The reason for the owner: our own errors are written for people; for others, add the error's type."""
     try:
         text = str(error)
-    except Exception:  # an exception that cannot be shown must not end the thread that met it
+    except Exception:  # an exception that cannot be shown must not end this thread
         text = "no text"
     return text if isinstance(error, UserError | ProtocolError) else f"{type(error).__name__}: {text}"

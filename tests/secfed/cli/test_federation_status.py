@@ -75,7 +75,7 @@ def test_a_site_that_is_connected_and_silent_is_named_with_its_round_and_where_t
     run.asks(4, "gathering", ONE, TWO)
     found = site(run.status(RUNNING, later=90.0), GONE)
     assert (found.state, found.since_round, found.connected) == ("silent", 3, True)
-    assert "silent since round 3 (share), 90 s ago; its owner's node.log has the reason" in found.text
+    assert "silent since round 3 (share), 90 s ago; the reason is in its owner's node.log" in found.text
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_too_few_sites_are_told_with_who_is_missing(run: Run) -> None:
     run.log.show(Note("  waiting for sites: 1 of 3 are there, 2 needed"))
     status = run.status(RUNNING)
     assert status.missing == (TWO, GONE)
-    assert "a sign of life before round 1 from lakeside-hospital, quiet-hospital" in status.waits_for
+    assert "an attendance answer before round 1 from lakeside-hospital, quiet-hospital" in status.waits_for
     assert "1 of 3 are there, 2 needed" in status.waits_for
     assert status.rounds is None
 
@@ -162,7 +162,7 @@ def test_a_job_that_the_server_aborted_in_mid_round_is_aborted_even_without_a_wo
 
 def test_the_next_job_of_an_aborted_study_is_the_one_that_counts(run: Run) -> None:
     run.log.show(RoundClosed(1, 3, 3, 1.0, 1.0))
-    run.log.end("aborted", "the job was ended")
+    run.log.end("aborted", "the job was aborted")
     over = JobSeen("job", "FINISHED:ABORTED", True)
     assert run.status(JobSeen("next", "SUBMITTED", False), over).state == "submitted"
     assert run.status(JobSeen("next", "RUNNING", False), over).state == "starting"
@@ -178,7 +178,7 @@ def test_a_job_without_an_end_was_cut_short_and_the_next_step_is_named(run: Run)
     run.asks(3, "share", *ROSTER)
     status = run.status(JobSeen("job", "FINISHED:ABANDONED", True))
     assert status.state == "cut short"
-    assert "submits the study again by itself" in status.text
+    assert "resubmits the study by itself" in status.text
     assert run.status().state == "cut short"
     assert "submit the study again" in run.status().text
 
@@ -191,14 +191,14 @@ def test_a_run_that_says_nothing_long_after_a_deadline_is_told(run: Run) -> None
 
 def test_late_sites_that_come_in_are_told(run: Run) -> None:
     run.asks(3, "share", *ROSTER)
-    assert "sites that came late" in run.status(RUNNING, late=True).waits_for
+    assert "late sites join" in run.status(RUNNING, late=True).waits_for
 
 
 def test_a_run_that_waits_for_room_on_its_disk_says_so_and_waits_for_no_site(run: Run) -> None:
     run.asks(1, "masked input", ONE)
     status = run.status(RUNNING, later=3600.0, no_room=True)
     assert (status.state, status.text, status.missing) == ("running", "", ())
-    assert "room on the disk" in status.waits_for
+    assert "free space on the disk" in status.waits_for
 
 
 def test_a_second_job_that_was_never_started_does_not_count(run: Run) -> None:

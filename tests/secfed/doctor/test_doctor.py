@@ -336,7 +336,7 @@ def other_authority(authority: Authority) -> Authority:
     [
         ("127.0.0.1", -9, -2, "expired", "renewed"),
         ("127.0.0.1", 2, 9, "not yet valid", "clock"),
-        ("elsewhere.example", -1, 9, "mismatch", "name that the certificate is for"),
+        ("elsewhere.example", -1, 9, "mismatch", "the name in the certificate"),
     ],
 )
 def test_a_certificate_that_does_not_hold_is_refused(
@@ -354,21 +354,21 @@ def test_a_server_of_another_authority_is_refused(home: Home, authority: Authori
     with serving(other_authority(authority).issue("127.0.0.1")) as port:
         found = connect(home, Server("127.0.0.1", port, authority.path))["server"]
     assert found.state == "failed"
-    assert "somebody else answers" in found.fix
+    assert "someone else answers" in found.fix
 
 
 def test_a_server_that_is_not_there_is_named(home: Home, authority: Authority) -> None:
     with serving(authority.issue("127.0.0.1")) as port:
         pass
     found = connect(home, Server("127.0.0.1", port, authority.path))["server"]
-    assert f"no connection to 127.0.0.1:{port}" in found.text
+    assert f"cannot connect to 127.0.0.1:{port}" in found.text
     assert "firewall" in found.fix
 
 
 def test_a_ca_that_is_none_is_named(home: Home, authority: Authority, tmp_path: Path) -> None:
     for path in (tmp_path / "missing.pem", home.path / "policy.toml"):
         found = connect(home, Server("127.0.0.1", 1, path))["server"]
-        assert "holds no certificate" in found.text
+        assert "contains no CA certificate" in found.text
         assert "--ca" in found.fix
 
 

@@ -105,7 +105,7 @@ def test_a_run_that_stopped_says_why_and_what_to_do_and_one_that_was_aborted_is_
     log.end("stopped", "quiet-hospital did not hand over its ledger.")
     (run,) = (each for each in examine_aggregator(aggregator, None) if each.check.startswith("run"))
     assert (run.state, "did not hand over" in run.text, "submit the study again" in run.fix) == ("warning", True, True)
-    log.end("aborted", "the job was ended")
+    log.end("aborted", "the job was aborted")
     (run,) = (each for each in examine_aggregator(aggregator, None) if each.check.startswith("run"))
     assert (run.state, run.fix) == ("ok", "")
 

@@ -292,7 +292,7 @@ def test_a_job_that_is_not_allowed_is_started_once_and_its_owner_is_told(tmp_pat
 
     KeptAlive(start, tmp_path, lambda seconds: None, owner).wait()
     assert len(started) == 1
-    assert [text for text in owner.told if "a job of the server was not run" in text]
+    assert [text for text in owner.told if "refused a job from the server" in text]
 
 
 def test_a_job_process_that_was_told_to_end_is_not_started_again(tmp_path: Path) -> None:

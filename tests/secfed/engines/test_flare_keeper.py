@@ -235,7 +235,7 @@ def test_a_second_job_of_a_running_study_is_not_started_and_is_over(server: Serv
     server.running["first"] = server.manager.add("first", RunStatus.RUNNING)
     server.manager.add("second", RunStatus.SUBMITTED)
     server.manager.add("of another study", RunStatus.SUBMITTED, OTHER)
-    assert "runs already, as job first" in blocked(server, "second")
+    assert "already runs as job first" in blocked(server, "second")
     assert server.manager.jobs["second"].meta["status"] == RunStatus.ABANDONED
     assert blocked(server, "of another study") is None
     server.running.clear()
@@ -250,4 +250,4 @@ def test_a_second_job_is_not_started_even_where_that_cannot_be_written_down(serv
     context = server.context("second")
     with pytest.raises(RuntimeError):  # FLARE catches it
         server.keeper.handle_event(EventType.BEFORE_CHECK_CLIENT_RESOURCES, context)
-    assert "runs already" in context.get_prop(FLContextKey.JOB_BLOCK_REASON)
+    assert "already runs" in context.get_prop(FLContextKey.JOB_BLOCK_REASON)

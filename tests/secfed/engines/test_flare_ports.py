@@ -76,7 +76,7 @@ def test_a_port_whose_last_connections_are_just_closing_is_free(tmp_path: Path) 
 def test_a_kit_that_says_no_port_is_refused(tmp_path: Path) -> None:
     kit = make_kit(tmp_path, 1, 1)
     (kit / "startup" / "fed_server.json").write_text("{}")
-    with pytest.raises(UserError, match="does not say which port"):
+    with pytest.raises(UserError, match="does not name the port"):
         check_ports(kit)
 
 

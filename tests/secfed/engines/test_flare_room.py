@@ -49,7 +49,7 @@ def test_an_archive_that_unpacks_to_more_than_a_study_needs_is_not_unpacked() ->
     assert len(bomb) < 10_000
     assert "its configuration has 1 files" in check_archive(bomb)
     assert check_archive(archive(FILES_MAX + 1, 0))
-    assert "no archive" in check_archive(b"junk")
+    assert "not an archive" in check_archive(b"junk")
 
 
 def test_folders_of_old_jobs_are_removed_and_of_running_ones_never(tmp_path: Path) -> None:
@@ -80,9 +80,9 @@ def test_no_more_jobs_are_started_than_a_node_has_studies(tmp_path: Path, monkey
     jobs = [job_folder(kit, 0.0, runs=True).name for _ in range(JOBS_MAX - 1)]
     assert str(site.launch_job({"job_id": "the last that may run"}, context))
     job_folder(kit, 0.0, runs=True)
-    with pytest.raises(RuntimeError, match="8 run here already"):
+    with pytest.raises(RuntimeError, match="8 jobs already run here"):
         site.launch_job({"job_id": "one too many"}, context)
-    assert "8 run here already" in (tmp_path / OWNERS_LOG).read_text()
+    assert "8 jobs already run here" in (tmp_path / OWNERS_LOG).read_text()
     assert str(site.launch_job({"job_id": jobs[0]}, context))  # it is started again
 
 

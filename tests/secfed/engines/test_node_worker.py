@@ -130,7 +130,7 @@ def test_a_process_whose_nodes_thread_has_ended_ends_with_a_code_that_starts_it_
         until(lambda: ended)
         assert ended == [DIED]
         assert not worker.most_request_bytes
-        assert "its process ends, too" in told[-1]
+        assert "its process ends as well" in told[-1]
 
 
 def test_a_node_that_is_told_to_end_does_not_end_its_process(node: Node) -> None:

@@ -68,7 +68,7 @@ def test_an_address_is_excepted_by_itself_or_its_network(entry: str, through: bo
     "value", ["one.example:3128", "https://one.example:3128", "http://one.example", "http://x:y", "http://a:1/path"]
 )
 def test_a_variable_that_grpc_would_pass_over_is_an_error(value: str) -> None:
-    with pytest.raises(UserError, match="names no proxy that a node can use"):
+    with pytest.raises(UserError, match="does not name a proxy that a node can use"):
         proxy_for(NAME, {"grpc_proxy": value})
 
 
@@ -178,7 +178,7 @@ def test_a_proxy_that_opens_tls_is_not_taken_for_the_server(tmp_path: Path, monk
         monkeypatch.setenv("grpc_proxy", proxy.url)
         with pytest.raises(UserError, match=r"through the proxy .* is refused") as caught:
             greet(Server("127.0.0.1", port, ours.path))
-        assert "proxy opens TLS" in caught.value.next_step
+        assert "proxy intercepts TLS" in caught.value.next_step
 
 
 def test_a_proxy_that_is_not_there_and_one_that_a_node_does_not_read_are_named(
@@ -186,10 +186,10 @@ def test_a_proxy_that_is_not_there_and_one_that_a_node_does_not_read_are_named(
 ) -> None:
     server = Server("127.0.0.1", 1, Authority.make(tmp_path / "ca").path)
     monkeypatch.setenv("HTTPS_PROXY", ONE)
-    with pytest.raises(UserError, match=r"no connection to 127\.0\.0\.1:1 ") as caught:
+    with pytest.raises(UserError, match=r"cannot connect to 127\.0\.0\.1:1 ") as caught:
         greet(server)
     assert "HTTPS_PROXY" in caught.value.next_step
     assert "grpc_proxy" in caught.value.next_step
     monkeypatch.setenv("grpc_proxy", "http://127.0.0.1:2")
-    with pytest.raises(UserError, match=r"no connection to the proxy 127\.0\.0\.1:2"):
+    with pytest.raises(UserError, match=r"cannot connect to the proxy 127\.0\.0\.1:2"):
         greet(server)

@@ -109,7 +109,7 @@ def test_a_job_that_goes_on_counts_its_own_rounds_and_remembers_who_was_silent(t
     exchange(log, 1, "share", ONE)
     log.show(RoundOpened(1, 8))
     log.show(RoundClosed(1, 3, 4, 1.0, 1.0))
-    log.end("aborted", "the job was ended")
+    log.end("aborted", "the job was aborted")
     log = RunLog(tmp_path / "run")
     log.start("second")
     log.show(Note("going on after round 1 of 8"))

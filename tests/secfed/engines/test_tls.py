@@ -10,5 +10,5 @@ from secfed.errors import UserError
 
 @pytest.mark.parametrize("text", ["host", "host:", ":80", "host:0", "host:65536", "host:x", "host:\u0664"])
 def test_what_is_no_address_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match="no address"):
+    with pytest.raises(UserError, match="not a server address"):
         parse_address(text)

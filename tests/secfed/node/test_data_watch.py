@@ -231,7 +231,7 @@ def test_a_running_node_stays_away_until_its_owner_stands_by_the_file(
         before = patients()
         withdraw_patient(home)
         assert worker.ask(there) == b""
-        wait_for(lambda: any("the node takes no part for now" in text and "data accept" in text for text in told))
+        wait_for(lambda: any("the node takes no part at present" in text and "data accept" in text for text in told))
         console(monkeypatch, capsys, "node", "data", "accept", "letters", "--home", home.path)
         wait_for(lambda: worker.ask(there))
         assert patients() == before - 1
