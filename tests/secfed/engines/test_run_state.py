@@ -122,5 +122,5 @@ def test_a_job_that_goes_on_counts_its_own_rounds_and_remembers_who_was_silent(t
 def test_a_state_that_cannot_be_read_is_said_to_be_so(tmp_path: Path) -> None:
     assert read_state(tmp_path / "run") is None
     (tmp_path / "run.state.json").write_text("{")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot read"):
         read_state(tmp_path / "run")
