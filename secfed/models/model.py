@@ -148,7 +148,8 @@ class AdapterModel:
     @property
     def trained(self) -> dict[str, nn.Parameter]:
         """What a state is written into, by its name in `module`."""
-        return {name: parameter for name, parameter in self.module.named_parameters() if parameter.requires_grad}
+        ours = {id(parameter) for _, parameter in self._trained}  # frozen since or not: the guards are to see that
+        return {name: parameter for name, parameter in self.module.named_parameters() if id(parameter) in ours}
 
     @property
     def vocabulary(self) -> int:

@@ -26,8 +26,6 @@ from nvflare.app_common.widgets.component_path_authorizer import ComponentPathAu
 from nvflare.fuel.common.exit_codes import ProcessExitCode
 from nvflare.fuel.sec.authz import AuthzContext, Person
 from nvflare.private.defs import SysCommandTopic
-from nvflare.private.fed.client.admin_commands import AdminCommands
-from nvflare.private.fed.client.client_req_processors import ClientRequestProcessors
 from nvflare.security.security import FLAuthorizer
 from nvflare.utils.process_utils import ProcessAdapter
 
@@ -38,7 +36,7 @@ from secfed.engines.flare.envelope import answer_of, read_answer, read_request, 
 from secfed.engines.flare.executor import NodeExecutor
 from secfed.engines.flare.keeper import LateSites
 from secfed.engines.flare.kits import OPERATOR, ROLE, Federation, make_kits
-from secfed.engines.flare.launcher import KeptAlive, NodeLauncher
+from secfed.engines.flare.launcher import KeptAlive
 from secfed.engines.flare.progress import RunLog, read_log
 from secfed.engines.flare.served import OF_A_JOB, OF_A_SITE
 from secfed.engines.flare.settings import EXECUTOR, job_name, study_digest, study_of_job
@@ -347,22 +345,30 @@ def test_at_a_site_the_operator_has_rights_that_flares_own_kit_gives_and_ours_do
     assert allows("authorization.json.default")
 
 
-def test_a_site_and_its_jobs_serve_what_a_job_takes_and_nothing_else_of_what_flare_serves(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """By whatever right, and whether the request says that rights are to be looked at or not."""
-    monkeypatch.setattr(ClientRequestProcessors, "request_processors", list(ClientRequestProcessors.request_processors))
-    monkeypatch.setattr(AdminCommands, "commands", list(AdminCommands.commands))
+def test_a_site_and_its_jobs_serve_what_a_job_takes_and_nothing_else_of_what_flare_serves() -> None:
+    """By whatever right, and whether the request says that rights are to be looked at or not. In a process of its own:
+    a launcher that another test has made has taken the rest away for good."""
+    script = """
+import json
+from nvflare.private.fed.client.client_req_processors import ClientRequestProcessors
+from nvflare.private.fed.client.admin_commands import AdminCommands
+from secfed.engines.flare.launcher import NodeLauncher
 
-    def served() -> set[str]:
-        return {topic for each in ClientRequestProcessors.request_processors for topic in each.get_topics()}
+def served():
+    topics = sorted({topic for each in ClientRequestProcessors.request_processors for topic in each.get_topics()})
+    return topics, sorted(each.get_command_name() for each in AdminCommands.commands)
 
-    assert {SysCommandTopic.SHELL, SysCommandTopic.REPORT_ENV} <= served()
-    assert AdminCommands.get_command(AdminCommandNames.SHOW_ERRORS)
-    NodeLauncher()
-    assert served() == OF_A_SITE
-    assert {each.get_command_name() for each in AdminCommands.commands} == OF_A_JOB
-    assert not AdminCommands.get_command(AdminCommandNames.SHOW_ERRORS)
+before = served()
+NodeLauncher()
+print(json.dumps([before, served()]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    (before, commands_before), (after, commands_after) = json.loads(done.stdout.splitlines()[-1])
+    assert {SysCommandTopic.SHELL, SysCommandTopic.REPORT_ENV} <= set(before)
+    assert AdminCommandNames.SHOW_ERRORS in commands_before
+    assert set(after) == OF_A_SITE
+    assert set(commands_after) == OF_A_JOB
+    assert AdminCommandNames.SHOW_ERRORS not in commands_after
 
 
 def test_a_kit_streams_no_logs_and_keeps_its_job_processes(kits: dict[str, Path]) -> None:

@@ -34,7 +34,7 @@ from tests.dp.guarded import adapted
 from tests.secfed import exact
 from tests.secfed.federation import ALGORITHMS, BASE_DIGEST, Federation, FormulaTrainer, cut, identities, study_values
 from tests.secfed.refusals import noise_named
-from tests.tiny import LABELS, LENGTH, LORA, make_tiny_model, make_tiny_patients
+from tests.tiny import LABELS, LENGTH, LORA, classifying, make_tiny_model, make_tiny_patients
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -253,7 +253,7 @@ def test_an_owner_is_told_of_an_update_that_is_not_finite_without_a_figure(
 
 def test_a_model_that_opacus_cannot_follow_is_trained_in_batches(base: Path) -> None:
     """DoRA: a patient's step takes its records one at a time, and a node's update asks for no record's gradient."""
-    model = AdapterModel(adapted(base, target_modules=["query"], use_dora=True), LORA, LABELS)  # type: ignore[arg-type]
+    model = AdapterModel(adapted(base, target_modules=["query"], use_dora=True), LORA, classifying())  # type: ignore[arg-type]
     length = {"model": {**study_values()["model"], "max_length": LENGTH}, "task": {"labels": list(LABELS)}}
     of_patients = values("fedopt-adam", privacy={"unit": "patient", "sampling_rate": 0.1}, **length)
     del of_patients["algorithm"]["local"]
