@@ -1,4 +1,4 @@
-"""Set up before torch is imported: threads that wait must not spin, which costs dearly beside other work.
+"""Set up before torch is imported: stops idle threads from busy-waiting, which slows tests down on a shared machine.
 
 The fixtures here import torch when they are used: most tests need none.
 """

@@ -226,7 +226,7 @@ class Aggregation:
         study, patience = self._work.study, self._work.deadlines.gathering_seconds
         everybody = set(range(len(study.roster)))
         fewest = study.cohort_rules().fewest_survivors
-        # Before the first round all are waited for; who has not come by then is expected no more until it comes.
+        # All sites are waited for before round 1. A site absent then is not waited for until it connects.
         usual = self._present or everybody
         request = encode(AttendanceRequest(study.digest))
         present: dict[int, bytes] = {}

@@ -5,8 +5,8 @@ round's number is on disk before anything of the round leaves, and a receipt bef
 protects anybody: the nodes have memories of their own, and take nothing from here that they cannot check. It is there
 so that a study goes on where it was.
 
-A line that a crash cut short is the last one, and is dropped. A sum whose receipt was not written any more is, too: the
-nodes that signed for it offer it again. A round that was opened and has no ending is void, or finished late.
+A line that a crash cut short is the last one, and is dropped. A sum without a receipt is dropped as well: the nodes
+that signed for it offer it again. A round that was opened and has no ending is void, or finished late.
 """
 
 from __future__ import annotations

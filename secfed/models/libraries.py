@@ -18,7 +18,7 @@ from secfed.errors import UserError
 def settle_libraries() -> None:
     """Keep model libraries from drawing progress bars and warning about what this program does on purpose.
 
-    And threads that wait for work must not spin: on a machine with other work that makes training several times slower.
+    It also stops idle threads from busy-waiting, which makes training several times slower on a shared machine.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -47,7 +47,7 @@ class Attempts:
             self._told = state, joined
             self._tell_owner(
                 f"this node has joined {joined} rounds on one state of the model, and none has its receipt. Ask the "
-                f"other hospitals and the operator what they were told of these rounds. {self._how_to_go_on()}"
+                f"other sites and the operator what they were told of these rounds. {self._how_to_go_on()}"
             )
         raise LocalError(
             f"round after round fails on one state of the model; this node joined {joined} and stops here until its "
@@ -65,7 +65,7 @@ class Attempts:
             f"round {client.config.context.round_number}: the published sum is not what the survivors sent: the "
             f"fault of the aggregator or of one of the survivors ({whom}). Either it was changed, or one of them "
             "uploaded what does not fit its tag; nobody can tell from it which. This node signed nothing, and the "
-            "round's spend counts. Compare with the other hospitals, and have the operator leave sites out until it "
+            "round's spend counts. Compare with the other sites, and have the operator leave sites out until it "
             f"stops (docs/wrong-sums.md).{' ' + self._how_to_go_on() if last else ''}"
         )
 

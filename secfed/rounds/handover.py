@@ -3,8 +3,8 @@
 Before the first round it says that it is there, with its signature under the study. Once the study is over, and no
 round of it can follow at this node (`secfed.node.books`), it gives what is to be kept of its ledger: the study's own
 entries, how it ran, where it stands, and of other studies nothing but digests and one total (`dp.ledger_copy`). Parsed
-as strictly as the protocol's own messages (`protocols.wire`), bounded in size, and checked by whoever takes them:
-neither promises anything that its signatures do not.
+as strictly as the protocol's own messages (`protocols.wire`), bounded in size, and checked by the aggregator and
+the verifier: they prove only what is signed in them.
 """
 
 from __future__ import annotations

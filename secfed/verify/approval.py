@@ -39,7 +39,9 @@ def check_approval(folder: Path) -> Study:
     if refused:
         raise Broken(SIGNATURES, f"the signature of {refused[0]} under this study is missing or not valid")
     if read_file(folder, SIGNATURES) != signatures_text(study, data, found).encode():
-        raise Broken(SIGNATURES, "more, less or otherwise than the digests of the study and the roster's signatures")
+        raise Broken(
+            SIGNATURES, "it differs from its canonical form: the digests of the study and the roster's signatures"
+        )
     return study
 
 
