@@ -11,6 +11,7 @@ import typer
 from secfed.cli.options import TextEncoding
 
 if TYPE_CHECKING:
+    from secfed.models.data import Survey
     from secfed.node.approve import Candidate
     from secfed.node.home import Approved, Home
 
@@ -90,7 +91,9 @@ def init(
 
 @data_app.command(name="add", epilog=ADD_EXAMPLE)
 def add(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines, one record per line.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="One record per line or row: JSON lines, CSV or Parquet.")
+    ],
     population: Annotated[
         str, typer.Option("--population", metavar="NAME", help="The people whose records these are; their budget pays.")
     ],
@@ -141,11 +144,16 @@ def add(
         found = {"patients": seen.patients, "records": seen.records, "labels": list(seen.labels)}
         _print({"name": called, "population": population, **found, "most_records": seen.most_records})
         return
+    _tell(f"{called} is registered at {opened.name}, for {population}", seen)
+
+
+def _tell(registered: str, seen: Survey) -> None:
+    """Print what is in a data file, for its owner."""
     from secfed.errors import printable
 
     labels = ", ".join(f'"{label}"' for label in seen.labels[:5]) + (", ..." if len(seen.labels) > 5 else "")
     lines = [
-        f"{called} is registered at {opened.name}, for {population}",
+        registered,
         f"  patients      {seen.patients}, with {seen.records} records; at most {seen.most_records} per patient",
         f"  labels        {len(seen.labels)}: {labels}",
         "These counts are shown only here.",
