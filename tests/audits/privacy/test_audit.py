@@ -254,6 +254,7 @@ def test_every_real_build_is_below_its_theory_and_every_defect_is_flagged(audite
         assert all(0 < bound < each["epsilon_theory"] for bound in each["bounds"].values())
 
 
+@pytest.mark.sweep
 @WHOLE_COMMAND
 def test_the_theories_are_those_of_one_round_and_gdp_is_bounded_where_there_is_one(
     audited: tuple[int, dict, str],
@@ -267,6 +268,7 @@ def test_the_theories_are_those_of_one_round_and_gdp_is_bounded_where_there_is_o
         assert set(each["bounds"]) == {"one_run", "f_dp", last}
 
 
+@pytest.mark.sweep
 @WHOLE_COMMAND
 def test_the_picture_says_what_the_table_says(audited: tuple[int, dict, str]) -> None:
     _, table, drawn = audited

