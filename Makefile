@@ -24,7 +24,7 @@ demo: setup ## Five hospitals fine-tune a language model together (about six min
 demo-flare: setup ## A server and four hospitals as processes, over mutual TLS (about five minutes)
 	$(BIN)/secfed federation demo
 
-test: setup ## Every behaviour, on all cores (about three minutes on two)
+test: setup ## Every behaviour, on all cores (about eight minutes on two)
 	$(BIN)/python -m pytest -n auto --maxprocesses 8
 
 test-all: setup ## The same with every sweep, and a federation of processes: what a change has to pass
