@@ -1,4 +1,4 @@
-"""`secfed data`: a hospital's records as they are, made ready for a study and looked at. All of it stays here."""
+"""`secfed data`: a site's records as they are, made ready for a study and looked at. All of it stays here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IMPORT_EXAMPLE = "Example: secfed data import export/ --task task.toml --out rec
 CHECK_EXAMPLE = "Example: secfed data check records.jsonl --study study.toml"
 
 app = typer.Typer(
-    help="A hospital's records: made ready for a study, and looked at. Nothing of it goes anywhere else.",
+    help="A site's records: made ready for a study, and looked at. Nothing of it goes anywhere else.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -168,7 +168,7 @@ def _imported(found: Imported, out: Path) -> list[str]:
         lines.append(f"  patients      {found.patients_in_source - found.patients} more have no record")
     lines += [f"  left out      {count}: {reason}" for reason, count in found.left_out.items()]
     lines += [f"  not read      {count}: {reason}" for reason, count in found.not_read.items()]
-    return [*lines, "This is shown here and to nobody else."]
+    return [*lines, "This is shown only here."]
 
 
 def _checked(
@@ -192,7 +192,7 @@ def _checked(
     lines.append(f"  near ids      {found.near_count} patients' ids nearly equal another's, such as 0010 and 10")
     lines += [f"    {each}" for each in found.near]
     lines += [f"  bad rows      {found.bad_count}", *(f"    {each}" for each in found.bad)]
-    return [*lines, "This is shown here and to nobody else."]
+    return [*lines, "This is shown only here."]
 
 
 def _spread(counts: dict[int, int]) -> str:

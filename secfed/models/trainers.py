@@ -1,4 +1,4 @@
-"""From a base model's folder and a study to a hospital's trainer, as the embedded run and a node's home both need it.
+"""From a base model's folder and a study to a site's trainer, as the embedded run and a node's home both need it.
 
 torch is loaded when the first function here is called, and not before.
 """
@@ -54,7 +54,7 @@ def open_study_model(study: Study, base: Path) -> StudyModel:
 
 
 def trainer_for(study: Study, index: int, opened: StudyModel, patients: Mapping[str, list[Any]]) -> Trainer:
-    """The trainer of the hospital at this place of the roster, on its records."""
+    """The trainer of the site at this place of the roster, on its records."""
     from secfed.models.training import make_trainer
 
     records = tokenise(patients, opened.tokenizer, opened.model.kind)
@@ -62,5 +62,5 @@ def trainer_for(study: Study, index: int, opened: StudyModel, patients: Mapping[
 
 
 def progress_steps(study: Study, index: int) -> int:
-    """How many steps of progress the hospital at this place reports in one round."""
+    """How many steps of progress the site at this place reports in one round."""
     return study.mechanism.progress_steps(index)

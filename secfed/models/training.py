@@ -45,13 +45,13 @@ class ModelTrainer(ABC, Generic[PlanT]):
     study: Study
     """Gives all figures."""
     index: int
-    """The hospital's place in the roster."""
+    """The site's place in the roster."""
     model: AdapterModel
     """At whatever state; shared with other trainers of this process."""
     first: ModelState
     """The first state, which follows from study and base model."""
     patients: Patients
-    """The hospital's tokenised records, by unit of privacy."""
+    """The site's tokenised records, by unit of privacy."""
     one_at_a_time: bool = False
     """Whether `check_training` asks for it; `DistributedTrainer` alone can do so."""
 
@@ -91,7 +91,7 @@ class ModelTrainer(ABC, Generic[PlanT]):
 
 @dataclass(frozen=True, slots=True)
 class LocalTrainer(ModelTrainer[LocalPlan]):
-    """Several private steps on one hospital's patients."""
+    """Several private steps on one site's patients."""
 
     def train(
         self,
@@ -171,7 +171,7 @@ def _trainer_type(study: Study) -> type[ModelTrainer[Any]]:
 
 
 def check_training(study: Study, model: AdapterModel) -> Verdict:
-    """Try a step on made-up records, of the shape that the study gives, before any of a hospital's goes through.
+    """Try a step on made-up records, of the shape that the study gives, before any of a site's goes through.
 
     Raises:
         ModelError: no step of this model is private; with every reason and its fix.

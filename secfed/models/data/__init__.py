@@ -1,4 +1,4 @@
-"""Patients and their records: read from a hospital's files, checked strictly, turned into tensors of fixed shape.
+"""Patients and their records: read from a site's files, checked strictly, turned into tensors of fixed shape.
 
     a file -> rows.py (and a module for each format) -> records.py -> patients.py -> tokens.py -> tensors
 

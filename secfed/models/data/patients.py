@@ -60,10 +60,10 @@ def read_patients(
     path: Path,
     kind: Kind[Any, Any],
     owner: str,
-    advice: str = "Point it at this hospital's records",
+    advice: str = "Point it at this site's records",
     encoding: Encoding = "utf-8",
 ) -> dict[str, list[Any]]:
-    """One hospital's records, grouped by patient, in the order of the file.
+    """One site's records, grouped by patient, in the order of the file.
 
     Args:
         path: JSON lines, CSV or Parquet.

@@ -6,15 +6,21 @@ import base64
 import binascii
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from html.parser import HTMLParser
 from typing import Any
+
+from secfed.errors import UserError
+from secfed.models.libraries import how_to_add
 
 _MARKUP = ("text/html", "application/xhtml+xml")
 _CHARSETS = ("utf-8", "us-ascii", "iso-8859-1", "windows-1252")
 _CHARSET = re.compile(r';\s*charset\s*=\s*"?([a-z0-9_-]+)')
 _UNSEEN = frozenset(("head", "script", "style", "template", "title"))
+_EMPTY_UNSEEN = re.compile(r"<(?:script|style|template|title)\b[^<>]*/>", re.IGNORECASE)
+"""In XHTML, <style/> hides nothing; HTML would take all that follows for a style."""
 _INLINE = frozenset(("a", "abbr", "b", "code", "em", "font", "i", "img", "small", "span", "strong", "sub", "sup", "u"))
 """Any other tag begins a line, but for cells."""
+_LINE_ENDS = frozenset(("br", "hr"))
+"""They have no inside: where they begin a line ends, and once."""
 _CELLS = frozenset(("td", "th"))
 _NESTED_MAX = 32
 
@@ -53,47 +59,52 @@ def decoded_attachment(attachment: Mapping[str, Any]) -> tuple[str, str]:
 def plain_text(markup: str) -> str:
     """HTML as the text that a person would read: a line for each block, no scripts and styles, blanks as one.
 
+    Read by lxml, in time that grows with the length alone: Python's own parser takes hours over some documents.
+
     Raises:
-        Unusable: Python's parser cannot read it.
+        UserError: lxml is not installed.
     """
-    parser = _Text()
     try:
-        parser.feed(markup)
-        parser.close()
-    except AssertionError:  # what it raises for a marked section of a kind that it does not know
-        raise Unusable("has markup that cannot be read") from None
-    lines = (" ".join(line.split()) for line in "".join(parser.pieces).splitlines())
+        from lxml import etree
+    except ImportError as error:
+        raise UserError(
+            "lxml, which reads markup, is not installed here", f"Install it: {how_to_add('fhir')}"
+        ) from error
+    parser = etree.HTMLParser(target=_Text(), huge_tree=True, no_network=True)
+    parser.feed(f"<html>{_EMPTY_UNSEEN.sub('', markup)}")
+    lines = (" ".join(line.split()) for line in parser.close().splitlines())
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 
-class _Text(HTMLParser):
+class _Text:
+    """Takes what the parser finds, in order. What is nothing of a page's text, such as a comment, it is not told."""
+
     def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.pieces: list[str] = []
-        self._unseen = ""
+        self._pieces: list[str] = []
+        self._unseen = 0
+        """How many elements are open in which nothing is text for people."""
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in _UNSEEN and not self._unseen:
-            self._unseen = tag
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        self._unseen += tag in _UNSEEN
         self._break(tag)
 
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._break(tag)  # in XHTML: <style/> hides nothing
+    def end(self, tag: str) -> None:
+        self._unseen -= tag in _UNSEEN
+        if tag not in _LINE_ENDS:
+            self._break(tag)
 
-    def handle_endtag(self, tag: str) -> None:
-        if tag == self._unseen:
-            self._unseen = ""
-        self._break(tag)
-
-    def handle_data(self, data: str) -> None:
+    def data(self, text: str) -> None:
         if not self._unseen:
-            self.pieces.append(data)
+            self._pieces.append(text)
+
+    def close(self) -> str:
+        return "".join(self._pieces)
 
     def _break(self, tag: str) -> None:
         if tag in _CELLS:
-            self.pieces.append(" ")
+            self._pieces.append(" ")
         elif tag not in _INLINE:
-            self.pieces.append("\n")
+            self._pieces.append("\n")
 
 
 def section_text(composition: Mapping[str, Any], wanted: Sequence[str]) -> str:
