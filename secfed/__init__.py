@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from secfed.study.manifest import Study, load_study
     from secfed.verify.folder import Verdict, verify_folder
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "Event",

@@ -45,12 +45,20 @@ def check_report(folder: Path, study: Study, summary: dict[str, Any], with_page:
         raise Broken(
             REPORT,
             f"{where.removeprefix('it.')} is {shortened(said)} where study and summary give {shortened(given)} "
-            f"(by secfed {__version__})",
+            f"({_whose_words(summary)})",
         )
     if with_page and read_file(folder, REPORT_PAGE) != render_report(report).encode():
-        raise Broken(REPORT_PAGE, f"it is not the page of {REPORT} (by secfed {__version__})")
+        raise Broken(REPORT_PAGE, f"it is not the page of {REPORT} ({_whose_words(summary)})")
     named = {"Rényi differential privacy": others.renyi, "privacy random variables": others.prv}
     return tuple(f"its cross-check by {name} failed: {each.problem}" for name, each in named.items() if each.problem)
+
+
+def _whose_words(summary: dict[str, Any]) -> str:
+    """By which version the comparison was made, and by which the report is said to be: each has words of its own."""
+    made = str(dict(summary["versions"]).get("secfed"))
+    if made == __version__:
+        return f"by secfed {__version__}"
+    return f"by secfed {__version__}, and the run is said to be of {shortened(made)}: verify it with that version, too"
 
 
 def _settled(report: dict[str, Any], study: Study) -> Answers:

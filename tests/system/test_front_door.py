@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 import secfed
 
@@ -32,16 +33,22 @@ def test_the_licence_is_the_published_text() -> None:
     assert "\nlicense: Apache-2.0\n" in (ROOT / "CITATION.cff").read_text()
 
 
-def test_the_version_is_one_everywhere() -> None:
+def test_the_version_is_one_everywhere_and_between_releases_another_than_the_last_ones() -> None:
+    """A release is cited, with its day, and heads the changelog. What comes after it goes by another version: what it
+    writes may differ."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    cited = re.findall(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
-    assert [secfed.__version__, *cited] == [project["version"]] * 2
-
-
-def test_the_changelog_has_this_version_with_the_day_on_which_it_is_cited() -> None:
+    assert secfed.__version__ == project["version"]
     cited = (ROOT / "CITATION.cff").read_text()
+    [released] = re.findall(r"^version: (.*)$", cited, re.MULTILINE)
     [day] = re.findall(r"^date-released: (\d{4}-\d\d-\d\d)$", cited, re.MULTILINE)
-    assert f"\n## {secfed.__version__} - {day}\n" in (ROOT / "CHANGELOG.md").read_text()
+    first, *others = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    if first == "Unreleased":
+        assert Version(released) < Version(secfed.__version__)
+        assert Version(secfed.__version__).is_devrelease
+        first = others[0]
+    else:
+        assert released == secfed.__version__
+    assert first == f"{released} - {day}"
 
 
 POLICY = '<meta http-equiv="Content-Security-Policy" content="default-src \'self\'">'

@@ -9,11 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from secfed import __version__
 from secfed.errors import UserError
 from secfed.models import libraries
 from secfed.models.libraries import how_to_add, require_flare
 
-NOWHERE = "`pip install './secfed-0.1.0-py3-none-any.whl[flare]'`"
+NOWHERE = f"`pip install './secfed-{__version__}-py3-none-any.whl[flare]'`"
 
 
 @pytest.mark.parametrize(

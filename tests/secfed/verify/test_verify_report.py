@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import secfed
 from secfed.files.whole import json_text
 from secfed.reports import folder as run_folder
 from secfed.reports.html import render_report, write_report
@@ -161,3 +162,26 @@ def test_a_page_that_shows_something_else_is_found(folder: Path) -> None:
         place, reason = problem_in(folder)
         assert place == "report.html"
         assert "not the page of report.json" in reason
+
+
+@pytest.mark.parametrize(("made_by", "told"), [("0.1.0", True), (secfed.__version__, False)])
+def test_another_versions_words_are_not_those_of_this_one_and_its_number_is_named(
+    folder: Path, made_by: str, told: bool
+) -> None:
+    """Texts are compared exactly, whoever is said to have written them; but a version has words of its own."""
+
+    def of(summary: dict[str, Any]) -> None:
+        summary["versions"]["secfed"] = made_by
+
+    summary = json.loads((folder / run_folder.SUMMARY).read_text())
+    of(summary)
+    (folder / run_folder.SUMMARY).write_text(json_text(summary))
+
+    def worded(report: dict[str, Any]) -> None:
+        of(report)
+        report["guarantee"]["unit"] = "one patient, in other words"
+
+    place, reason = forge_report(folder, worded)
+    assert place == "report.json"
+    assert f"by secfed {secfed.__version__}" in reason
+    assert ('the run is said to be of "0.1.0": verify it with that version, too' in reason) == told
