@@ -46,16 +46,16 @@ def tagged(number: int) -> dict[str, Any]:
     return {"patient": f"p{number}", "words": words, "labels": ["X" if "t" in word else "O" for word in words]}
 
 
-def run(folder: Path, base: Path, row: Any, **changes: Any) -> tuple[dict[str, Any], Screen]:
-    """Without noise worth the name: what is tried here is that something is learnt, and everything agrees."""
-    sites = {f"site-{name}": [row(100 * at + number) for number in range(40)] for at, name in enumerate("abc")}
+def run(folder: Path, base: Path, row: Any, rounds: int = 20, **changes: Any) -> tuple[dict[str, Any], Screen]:
+    """Little noise, many small steps: what is tried here is that something is learnt, and everything agrees."""
+    sites = {f"site-{name}": [row(1000 * at + number) for number in range(200)] for at, name in enumerate("abc")}
     figures = {
-        "algorithm": {"strategy": "fedopt-adam", "rounds": 6, "server_learning_rate": 0.05, "physical_batch": 8},
+        "algorithm": {"strategy": "fedopt-adam", "rounds": rounds, "server_learning_rate": 0.03, "physical_batch": 8},
         "privacy": {"epsilon": 30.0, "sampling_rate": 0.5, "records_per_patient": 1, "clip": 1.0, "delta": 1e-4},
         "cohort": {"colluders": 1, "tolerated_dropouts": 0, "minimum": 3},
     }
     study = make_workspace(
-        folder, base=base, sites=sites, test=[row(number) for number in range(500, 520)], **figures | changes
+        folder, base=base, sites=sites, test=[row(number) for number in range(5000, 5020)], **figures | changes
     )
     screen = Screen()
     result = secfed.execute(secfed.prepare(study, folder / "run"), screen)
@@ -96,7 +96,7 @@ def test_a_study_that_tags_learns_and_is_verified(tmp_path: Path) -> None:
 def test_an_adapter_that_claims_another_task_is_found_out(tmp_path: Path) -> None:
     base = write_causal_base(tmp_path / "base")
     lora = {"rank": 2, "alpha": 4, "targets": ["q_proj"], "layers": None}
-    run(tmp_path / "study", base, written, task=GENERATE, model={"max_length": 12}, lora=lora)
+    run(tmp_path / "study", base, written, 2, task=GENERATE, model={"max_length": 12}, lora=lora)
     path = tmp_path / "study" / "run" / "adapter" / "adapter_config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, "auto_mapping": {**config["auto_mapping"], "id2label": {"0": "no"}}}))
