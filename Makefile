@@ -27,7 +27,7 @@ demo-flare: setup ## A server and four hospitals as processes, over mutual TLS (
 test: setup ## Every behaviour, on all cores (about eight minutes on two)
 	$(BIN)/python -m pytest -n auto --maxprocesses 8
 
-test-all: setup ## The same with every sweep, and a federation of processes (about half an hour on two)
+test-all: setup ## The same with every sweep, and a federation of processes (about twenty minutes on two)
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 -m 'not flare' --hypothesis-profile sweep
 
 test-flare: setup ## A federation of real processes: kills, cuts, strangers, refusals, leaks, a soak (about an hour)
