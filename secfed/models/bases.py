@@ -17,6 +17,7 @@ import torch
 import transformers
 from torch import nn
 
+from secfed.models.libraries import OWN_CODE_ONLY
 from secfed.models.tasks.base import Kind
 from secfed.study.base import ModelError
 from secfed.study.base_files import check_base_files
@@ -39,8 +40,6 @@ def load_base(base: Path, kind: Kind[Any, Any]) -> tuple[nn.Module, list[str]]:
         ModelError: it is no model that can be trained for that.
     """
     config = check_base_files(base)
-    if "auto_map" in config:
-        raise ModelError(f"the model in {base} comes with code of its own, which is never run", "Choose another base")
     kind.check_config(base, config)
     labels = kind.classes
     names = {"id2label": dict(enumerate(labels)), "label2id": {label: place for place, label in enumerate(labels)}}
@@ -51,8 +50,8 @@ def load_base(base: Path, kind: Kind[Any, Any]) -> tuple[nn.Module, list[str]]:
                 **(names if labels else {}),
                 dtype=torch.float32,
                 use_safetensors=True,
-                local_files_only=True,
                 output_loading_info=True,
+                **OWN_CODE_ONLY,
             )
     except Exception as error:  # a library's, of which nobody has a list
         raise ModelError(

@@ -14,6 +14,10 @@ from urllib.parse import unquote, urlsplit
 from secfed import __version__
 from secfed.errors import UserError
 
+OWN_CODE_ONLY = {"trust_remote_code": False, "local_files_only": True}
+"""For everything that transformers loads from a base's folder. If it is not told, it asks whoever sits at the terminal
+whether it should run the code that comes with the model, and does so on a "y"."""
+
 
 def settle_libraries() -> None:
     """Keep model libraries from drawing progress bars and warning about what this program does on purpose.

@@ -33,6 +33,7 @@ from secfed.files.whole import READABLE, write_whole
 from secfed.models.adapter import ADAPTER_FILES, loading_arguments, orthonormal_rows, uniform
 from secfed.models.bases import check_length, load_base, parts_to_save, quiet
 from secfed.models.data import encode
+from secfed.models.libraries import OWN_CODE_ONLY
 from secfed.models.tasks.base import Kind
 from secfed.models.tasks.chat import pinned_template
 from secfed.study.base import ModelError, base_digest, files_digest
@@ -86,7 +87,7 @@ def load_tokenizer(base: Path, vocabulary: int) -> Any:
             first record with it, or one that lacks most of the model's.
     """
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(base, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(base, **OWN_CODE_ONLY)
     except Exception as error:  # a library's, of which nobody has a list
         raise ModelError(
             f"the tokenizer in {base} cannot be loaded ({type(error).__name__})",

@@ -21,6 +21,7 @@ import transformers
 from secfed.errors import UserError
 from secfed.files.whole import check_new, whole_or_gone
 from secfed.models.bases import quiet
+from secfed.models.libraries import OWN_CODE_ONLY
 from secfed.models.model import load_tokenizer
 from secfed.study.base import ModelError, base_digest, hub_folder
 from secfed.study.base_files import check_base_files
@@ -59,17 +60,17 @@ def import_model(source: str, out: Path) -> ImportedModel:
     path = Path(source)
     if not path.exists():
         path = hub_folder(source, _BESIDE)
-    elif path.is_dir():
-        base_digest(path)
+    if path.is_dir():
+        base_digest(path)  # the weights are safetensors
         check_base_files(path)
-    gguf = {} if path.is_dir() else {"gguf_file": path.name}
+    gguf: dict[str, Any] = {} if path.is_dir() else {"gguf_file": path.name}
     folder = path if path.is_dir() else path.parent
     with _in_words(source), quiet():
         kind = "AutoModelForCausalLM" if gguf else _class_of(folder)
         model = getattr(transformers, kind).from_pretrained(
-            folder, local_files_only=True, dtype=torch.float32 if gguf else "auto", **gguf
+            folder, dtype=torch.float32 if gguf else "auto", **OWN_CODE_ONLY, **gguf
         )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, **gguf)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **OWN_CODE_ONLY, **gguf)
     if gguf:  # its numbers are whole now
         model.config.__dict__.pop("quantization_config", None)
         model.hf_quantizer = None

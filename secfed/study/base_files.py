@@ -66,6 +66,8 @@ def check_base_files(folder: Path) -> dict[str, Any]:
         if name.endswith(".safetensors.index.json"):
             _check_shards(folder, name, values)
     config = read["config.json"]
+    if "auto_map" in config:
+        raise BrokenBase(f"the model in {folder} comes with code of its own, which is never run", "Choose another base")
     _check_config(folder, config)
     return config
 

@@ -66,11 +66,12 @@ def tokenizer_in(base: Path) -> Any:
     """The tokenizer of a base model that is not loaded. Raises ModelError."""
     from transformers import AutoConfig
 
+    from secfed.models.libraries import OWN_CODE_ONLY
     from secfed.models.model import load_tokenizer
     from secfed.study.base import ModelError
 
     try:
-        config = AutoConfig.from_pretrained(base, local_files_only=True)
+        config = AutoConfig.from_pretrained(base, **OWN_CODE_ONLY)
     except (OSError, ValueError) as error:
         raise ModelError(f"{base} is no base model's folder", "Give the folder that has its config.json") from error
     return load_tokenizer(base, config.get_text_config().vocab_size)

@@ -73,7 +73,7 @@ class TaskTable(Section):
     @property
     @abstractmethod
     def in_short(self) -> str:
-        """All values of the table, as the end of a sentence that begins with `learning`."""
+        """The table, as the end of a sentence that begins with `learning`; long texts are cut."""
 
     @abstractmethod
     def lines(self, max_length: int) -> list[tuple[str, str]]:

@@ -68,8 +68,8 @@ class GenerateTask(TaskTable):
         how = ", as a chat of user and assistant" if self.template == "chat" else ""
         return [
             ("task", f'learn to write an answer{how}, patients by "{self.patient_column}"'),
-            ("prompt", _quoted(self.prompt) if self.prompt else "none: the text itself is learnt, token by token"),
-            ("answer", _quoted(self.answer)),
+            ("prompt", _whole(self.prompt) if self.prompt else "none: the text itself is learnt, token by token"),
+            ("answer", _whole(self.answer)),
             (
                 "records",
                 f"{max_length - self.answer_tokens} tokens of prompt, of which the last are kept, and "
@@ -86,5 +86,10 @@ class GenerateTask(TaskTable):
 
 
 def _quoted(template: str) -> str:
-    text = template if len(template) <= _SHOWN else f"{template[:_SHOWN]}..."
-    return '"' + text.replace("\n", "\\n") + '"'
+    """The beginning, in one line."""
+    return _whole(template if len(template) <= _SHOWN else f"{template[:_SHOWN]}...")
+
+
+def _whole(template: str) -> str:
+    """All of it, in one line: whoever signs a study is to see what is taught."""
+    return '"' + template.replace("\n", "\\n") + '"'

@@ -15,6 +15,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, BertConfig, BertModel
 
+from secfed.errors import UserError
 from secfed.models.model import AdapterModel, LoraSettings, adapter_digest, load_model, load_tokenizer, orthonormal_rows
 from secfed.study.base import ModelError, base_digest, resolve_base
 from tests.tiny import (
@@ -250,7 +251,7 @@ def test_code_that_comes_with_a_model_is_never_run(own_base: Path) -> None:
     config = json.loads((own_base / "config.json").read_text())
     config["auto_map"] = {"AutoModelForSequenceClassification": "evil.Model"}
     (own_base / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match="never run"):
+    with pytest.raises(UserError, match="never run"):
         make_tiny_model(own_base)
 
 
