@@ -1,17 +1,17 @@
-"""What a training costs: its epsilon at a delta, and the noise multiplier that a target asks for.
+"""What a training costs: its epsilon at a delta, and the noise multiplier that a target needs.
 
 The figure of record is the privacy loss distribution (Koskela et al. 2020; Doroshenko et al. 2022) as computed by
 dp-accounting, pessimistic, for the add-or-remove relation between patients (for nodes, zeroing out one of them), at the
-nominal noise and for all planned steps. Beside it stand two other methods. Renyi privacy at integer orders (Mironov et
-al. 2019) lies above. Privacy random variables (Gopi et al. 2021), in Opacus, is as sharp: it errs high by its own
-tolerance of 0.01, to within `PRV_AGREEMENT`. That is for deltas down to `SMALLEST_CROSS_CHECK`: further down its
-floating-point numbers fail, and it can lie below the figure of record. Neither is ever the figure of record.
-A central-limit approximation is never used: it errs low.
+nominal noise and for all planned steps. Two other methods check it. Renyi privacy at integer orders (Mironov et al.
+2019) gives a higher epsilon. Privacy random variables (Gopi et al. 2021), in Opacus, are as sharp: their epsilon is
+higher by their own tolerance of 0.01, to within `PRV_AGREEMENT`. This holds for deltas down to `SMALLEST_CROSS_CHECK`:
+below, their floating-point numbers fail, and their epsilon can be lower than the figure of record. Neither is ever the
+figure of record. We never use a central-limit approximation: it gives too low an epsilon.
 
-Some of delta goes to what the machine does otherwise than the analysis assumes (`dp.delta_terms`), and the figure is
-that at what is left of delta.
+Where the machine differs from the analysis, the differences use up some of delta (`dp.delta_terms`); the figure is the
+epsilon at the rest of delta.
 
-dp-accounting and Opacus take seconds to import, so that happens inside the functions.
+dp-accounting and Opacus take seconds to import, so the functions import them.
 """
 
 from __future__ import annotations
@@ -33,21 +33,22 @@ if TYPE_CHECKING:
 DISCRETIZATION = 1e-4
 """Grid of the privacy loss, rounded pessimistically; dp-accounting's own default."""
 MIXTURE_DISCRETIZATION = 1e-3
-"""The same for mixtures of Gaussians, which take twenty times as long; errs high by a few ten-thousandths."""
+"""The same for mixtures of Gaussians, which take twenty times as long; too high by a few ten-thousandths."""
 TABLE_DISCRETIZATION = 1e-3
-"""The same for a table's rows with less than the nominal noise."""
+"""The same for rows of a table with less than the nominal noise."""
 NOISE_UNITS = 10_000
-"""A calibrated noise multiplier is a whole number of these parts of 1: it has four decimals."""
+"""A calibrated noise multiplier is a whole number of ten-thousandths: it has four decimals."""
 _FEWEST_UNITS = NOISE_UNITS // 16
 _MOST_UNITS = 4096 * NOISE_UNITS
 PRV_AGREEMENT = 0.02
-"""Privacy random variables and the figure of record may differ by so much: twice the former's own tolerance."""
+"""Privacy random variables and the figure of record may differ by this much: twice the former's own tolerance."""
 SMALLEST_CROSS_CHECK = 1e-11
 """Below this delta the floating-point numbers of privacy random variables fail: their figure can then lie below the
-figure of record (by 0.03 at 1e-12), or cannot be had at all. It is not asked for."""
+figure of record (by 0.03 at 1e-12), or does not exist. `prv_epsilon` refuses such a delta."""
 _RENYI_ORDERS = tuple(range(2, 256))
 _LITTLE_NOISE = 1 / 8
-"""With less noise left a table shows a simple bound: the exact figure would take long, and promises as little."""
+"""With less noise left a table shows a simple bound: the exact figure would take long, and also promises almost
+nothing."""
 _FIXED_POINT_STEPS = 50
 
 
@@ -85,8 +86,8 @@ def event_epsilon(
         delta: in (0, 1).
         noise: how the noise is made; without it all of delta goes to the analysed mechanism.
         relation: the event's own by default. `Relation.REPLACE` is the figure for a changed diagnosis.
-        discretization: grid of the privacy loss; by default that of the figure of record. A coarser one is faster, and
-            errs high.
+        discretization: grid of the privacy loss; by default that of the figure of record. A coarser one is faster and
+            gives a higher epsilon.
 
     Raises:
         OutOfRange: delta is outside its range, or the relation is not defined for this event.
@@ -109,10 +110,10 @@ def side_epsilon(
     relation: Relation | None = None,
     discretization: float | None = None,
 ) -> float:
-    """As `event_epsilon`, for figures that are told beside the promise, such as that of a patient at two hospitals.
+    """As `event_epsilon`, for figures shown beside the promise, such as that of a patient at two sites.
 
-    It refuses nothing: a training that was accepted for what it promises is not stopped, or left without a report, by
-    what it does not promise. Where the noise's terms take all of delta the figure is infinite.
+    It refuses nothing: a figure that is not promised must not stop an accepted training, or leave it without a report.
+    If the noise's terms take all of delta the figure is infinite.
 
     Raises:
         OutOfRange: delta is outside its range, or the relation is not defined for this event.
@@ -127,7 +128,7 @@ def side_epsilon(
 
 @lru_cache(maxsize=1024)
 def rdp_epsilon(sampling_rate: float, noise_multiplier: float, steps: int, delta: float) -> float:
-    """A cross-check: epsilon at `delta` by Renyi privacy at integer orders; lies above `epsilon`, for every delta from
+    """A cross-check: epsilon at `delta` by Renyi privacy at integer orders; above `epsilon` for every delta from
     `SMALLEST_CROSS_CHECK` on."""
     from dp_accounting import rdp
 
@@ -141,7 +142,7 @@ def rdp_epsilon(sampling_rate: float, noise_multiplier: float, steps: int, delta
 def prv_epsilon(sampling_rate: float, noise_multiplier: float, steps: int, delta: float) -> float:
     """A cross-check: epsilon at `delta` by privacy random variables; within `PRV_AGREEMENT` of `epsilon`.
 
-    It aims at 0.01 above, its own tolerance. That is no bound: it is no proof that `epsilon` errs high.
+    It aims at 0.01 above, its own tolerance. That is not a bound, and does not prove that `epsilon` is high enough.
 
     Raises:
         OutOfRange: an argument is outside its range, or delta is below `SMALLEST_CROSS_CHECK`.
@@ -155,7 +156,7 @@ def prv_epsilon(sampling_rate: float, noise_multiplier: float, steps: int, delta
     event = NoisedSums(sampling_rate, noise_multiplier, steps)
     accountant = PRVAccountant()
     accountant.history = [(event.noise_multiplier, event.sampling_rate, event.steps)]
-    # At the ends of its grid it takes logarithms of 0, and masks the results; a wider grid than needed is no harm.
+    # At the ends of its grid it takes logarithms of 0, and masks the results; a wider grid than needed does no harm.
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Optimal order is")
         return float(accountant.get_epsilon(delta))
@@ -166,9 +167,9 @@ class FailingNodes:
     """One row of the table of epsilon against failing nodes."""
 
     failing: int
-    """So many nodes leak their noise, or add none."""
+    """The number of nodes that leak their noise, or add none."""
     noise_multiplier: float
-    """What noise is left, in units of C."""
+    """The noise that is left, in units of C."""
     epsilon: float
     """At the training's delta; infinite where no noise is left."""
 
@@ -193,9 +194,10 @@ def epsilon_by_failing_nodes(
 
 @lru_cache(maxsize=512)
 def epsilon_of_seen(event: NoisedSums, seen: float, delta: float, noise: Noise) -> float:
-    """Epsilon at `delta` to those who see less noise, or at another delta than the noise was planned for.
+    """Epsilon at `delta` with respect to parties for whom less noise remains, or at another delta than the noise was
+    planned for.
 
-    As `event_epsilon`, but it refuses nothing: where the noise's terms take all of delta it is infinite.
+    As `event_epsilon`, but it refuses nothing: if the noise's terms take all of delta it is infinite.
 
     Args:
         event: the training with its nominal noise multiplier.
@@ -208,7 +210,7 @@ def epsilon_of_seen(event: NoisedSums, seen: float, delta: float, noise: Noise) 
         return math.inf
     left = replace(event, noise_multiplier=seen)
     if seen >= _LITTLE_NOISE:
-        # Only what stands in a verdict needs the fine grid, which is slow where there is little noise.
+        # Only a verdict's figures need the fine grid, which is slow with little noise.
         grid = None if seen >= event.noise_multiplier else TABLE_DISCRETIZATION
         figure = privacy_loss(left, discretization=grid).get_epsilon_for_delta
     else:
@@ -218,13 +220,14 @@ def epsilon_of_seen(event: NoisedSums, seen: float, delta: float, noise: Noise) 
 
 
 def analysed_delta(event: NoisedSums, delta: float, noise: Noise | None, claim: float) -> float:
-    """What is left of delta for the analysed mechanism, in a claim of this epsilon: what another accountant, which
-    knows nothing of the noise's terms, has to be asked."""
+    """The part of delta left for the analysed mechanism, in a claim of this epsilon. Give it to other accountants,
+    which do not know the noise's terms."""
     return delta if noise is None else delta - noise.delta_terms(event, event.noise_multiplier, claim).total
 
 
 def _concentrated_epsilon(event: NoisedSums, delta: float) -> float:
-    """Epsilon by concentrated privacy, as if all took part (Bun and Steinke 2016, proposition 1.3): far above."""
+    """Epsilon by concentrated privacy, as if all took part (Bun and Steinke 2016, proposition 1.3): far above the exact
+    one."""
     rho = event.steps * (event.draws / event.noise_multiplier) ** 2 / 2
     return rho + 2 * math.sqrt(rho * math.log(1 / delta))
 
@@ -236,7 +239,7 @@ def calibrate(
     """The smallest noise multiplier with four decimals whose epsilon is at most the target.
 
     `epsilon(sampling_rate, calibrate(...), steps, delta, noise) <= target_epsilon` holds exactly, not to within a
-    tolerance: of the two neighbouring decimals around the root the upper one is taken.
+    tolerance: the result is the upper of the two neighbouring decimals around the root.
 
     Raises:
         OutOfRange: an argument is outside its range.
@@ -261,12 +264,14 @@ def calibrate(
 
             about = estimated_noise(target_epsilon, delta, sampling_rate, steps)
             start = min(max(round(about * NOISE_UNITS), _FEWEST_UNITS), _MOST_UNITS)
-            # A coarser grid errs high: what meets the target on it does so on the fine one, which would take minutes.
+            # A coarser grid gives a higher epsilon: noise that meets the target on it also does on the fine one, which
+            # takes minutes.
             if start == _FEWEST_UNITS and meets(start, TABLE_DISCRETIZATION):
                 raise _OutOfBounds(_NEXT_TO_NONE)
             units = _smallest(partial(meets, discretization=DISCRETIZATION), start=start, stride=max(1, start // 4000))
         else:
-            # All terms shrink as the noise grows: refused here, before a coarse grid is drowned in noise.
+            # All terms shrink as the noise grows: refuse here, rather than add noise until a grid that is too coarse
+            # passes.
             alone = NoisedSums(sampling_rate, calibrate(target_epsilon, delta, sampling_rate, steps), steps)
             noise.refuse(noise.delta_terms(alone, alone.noise_multiplier, target_epsilon), delta)
             start = round(alone.noise_multiplier * NOISE_UNITS)
@@ -287,9 +292,9 @@ _NEXT_TO_NONE = "below 1/16, which is next to no noise"
 
 
 def _smallest(meets: Callable[[int], bool], start: int, stride: int) -> int:
-    """The smallest number of units that meets a condition which holds from some number on.
+    """The smallest number of units that meets a condition; every larger number must meet it, too.
 
-    Gallops from `start` with doubling strides until the edge lies between two numbers, then halves.
+    Goes from `start` in doubling strides until the edge lies between two numbers, then bisects.
     """
     low = high = start
     if meets(start):
@@ -309,9 +314,9 @@ def _smallest(meets: Callable[[int], bool], start: int, stride: int) -> int:
 
 
 def _epsilon_beside(figure: Callable[[float], float], delta: float, terms: Callable[[float], DeltaTerms]) -> float:
-    """The epsilon that holds at `delta` where terms that grow with epsilon are taken off it first.
+    """The epsilon that holds at `delta` after subtracting terms that grow with epsilon.
 
-    Goes up from the figure without terms until it is at least the figure at what is left; infinite if it never is.
+    Goes up from the figure without terms until it is at least the figure at the rest of delta; infinite if it never is.
     """
     found = float(figure(delta))
     for _ in range(_FIXED_POINT_STEPS):
@@ -342,13 +347,13 @@ def privacy_loss(
 
 @lru_cache(maxsize=8)
 def _one_step_loss(event: NoisedSums, relation: Relation, discretization: float) -> PrivacyLossDistribution:
-    """One step's privacy loss. Building it takes most of the time, and all lengths of a run share it."""
+    """One step's privacy loss. Building it takes most of the time, so runs of all lengths share it."""
     from dp_accounting.pld import privacy_loss_distribution
     from dp_accounting.privacy_accountant import NeighboringRelation
 
     if event.draws > 1:
         if relation is not Relation.ADD_OR_REMOVE:
-            raise OutOfRange("a patient at several hospitals is accounted for as added or removed, not as replaced")
+            raise OutOfRange("a patient at several sites is accounted for as added or removed, not as replaced")
         from dp.mixtures import mixture_loss
 
         return mixture_loss(event.noise_multiplier, range(event.draws + 1), event.draw_chances(), discretization)
@@ -366,7 +371,7 @@ def _one_step_loss(event: NoisedSums, relation: Relation, discretization: float)
 
 
 def check_delta(delta: float) -> None:
-    """Refuse what is no probability. How large a delta may be is `dp.delta_limit`'s matter.
+    """Refuse a delta that is not a probability. `dp.delta_limit` limits how large it may be.
 
     Raises:
         OutOfRange: delta is not between 0 and 1.

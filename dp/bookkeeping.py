@@ -1,8 +1,9 @@
-"""Whether a ledger's entries, in their order, are what a ledger takes: figures and rules over entries. No files.
+"""Checks whether a ledger would have accepted these entries in this order: figures and rules over entries. No files.
 
-Chain and signatures say that a node wrote them. This says that no budget was granted twice or went beyond its grant,
-that nothing was taken back that a commit had spent, and that a closed study was counted rightly. A node's owner looks
-at a whole ledger so; a reader of a copy (`dp.ledger_copy`) at what it shows, beside which other studies may be.
+Chain and signatures show that a node wrote the entries. This module checks that no budget was granted twice or
+exceeded, that no reservation was withdrawn after a commit had spent it, and that a closed study's totals are right. A
+node's owner checks a whole ledger; a reader of a copy (`dp.ledger_copy`) checks the entries that it shows, beside which
+there may be other studies.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from dp.entries import EXACT, Entry, Totals, balance_from, delta_amount, epsilon
 
 
 def first_fault(entries: Sequence[Entry], whole: bool) -> tuple[Entry, str] | None:
-    """The first entry that no ledger would have taken, and what it does; None where there is none.
+    """The first entry that a ledger would have refused, and what is wrong with it; None if there is none.
 
     Args:
-        entries: a whole ledger, or those of one study with the grant that pays for it.
-        whole: which of the two.
+        entries: those of a whole ledger, or of one study with the grant that pays for it.
+        whole: whether they are a whole ledger.
     """
     holding: set[str] = set()
     spent: set[str] = set()
@@ -50,22 +51,23 @@ def _grant_problem(before: Sequence[Entry], entry: Entry) -> str | None:
     try:
         grant = Grant(body["population"], body["patients"], body["epsilon"], body["delta"], body["disjoint"])
     except ValueError as error:
-        return f"grants what cannot be granted: {error}"
+        return f"makes a grant that is not allowed: {error}"
     if granted(before, grant.population) is not None:
         return "grants a budget a second time"
     problem = grant_problem(before, grant)
-    return None if problem is None else f"grants what cannot be granted: {problem}"
+    return None if problem is None else f"makes a grant that is not allowed: {problem}"
 
 
 def _reserve_problem(before: Sequence[Entry], entry: Entry) -> str | None:
     body = entry.body
     amounts = epsilon_amount(body["epsilon"]), delta_amount(body["delta"])
     problem = reservation_problem(before, body["population"], body["study"], *amounts)
-    return None if problem is None else f"reserves what cannot be reserved: {problem}"
+    return None if problem is None else f"makes a reservation that is not allowed: {problem}"
 
 
 def _close_problem(before: Sequence[Entry], entry: Entry, whole: bool) -> str | None:
-    """What its totals say has to be what is there; where other studies are hidden, no less, and within the grant."""
+    """The totals of a closing entry must equal those of the entries; if other studies are hidden, they must be at least
+    as large, and within the grant."""
     population, told = entry.body["population"], Totals.of(entry.body)
     known, grant = totals_of(before, population), granted(before, population)
     if grant is None:
@@ -76,7 +78,7 @@ def _close_problem(before: Sequence[Entry], entry: Entry, whole: bool) -> str | 
     if whole and any(more):
         return "counts other studies, or more or less of them, than the ledger holds"
     if min(more) < 0 or told.spent_epsilon > told.reserved_epsilon or told.spent_delta > told.reserved_delta:
-        return "counts less than the study's own entries come to, or more spent than was reserved"
+        return "counts less than the study's own entries add up to, or more spent than was reserved"
     if left.left_epsilon < 0 or left.left_delta < 0:
         return f"counts more than was granted to {population}"
     return None

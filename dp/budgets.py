@@ -1,11 +1,11 @@
-"""What a population of patients may spend, and what forbids it: figures and rules over a ledger's entries. No files.
+"""What a population of patients may spend: figures and rules over a ledger's entries. No files.
 
-A budget belongs to people, not to files or studies: everything that is ever trained on the same patients is paid from
-one. A node has one population. It has a second only where its owner attests, in words that stay in the ledger, that no
-patient is in both: a patient in two populations would be promised one epsilon and pay two.
+A budget belongs to people, not to files or studies: all training on the same patients is paid from one budget. A node
+has one population. It has a second only if its owner attests, in words that stay in the ledger, that no patient is in
+both: a patient in two populations would be promised one epsilon and pay two.
 
-One delta for each population, fixed when it is granted and split over its studies, and at most 1/(10 N) of its N
-patients (`dp.delta_limit`). A study's own delta is held to the union of its roster, which is larger.
+Each population has one delta, fixed when it is granted and split over its studies, and at most 1/(10 N) for its N
+patients (`dp.delta_limit`). The limit of a study's own delta takes N from the union of its roster, which is larger.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ class Grant:
     """What the owner of a population allows, once and for all.
 
     Raises:
-        ValueError: a figure is out of range, or a text is not one.
-        DeltaTooLarge: delta is above 1/(10 N); a ValueError, too.
+        ValueError: a figure is out of range, or a text is not a valid label.
+        DeltaTooLarge: delta is above 1/(10 N); this is a ValueError, too.
     """
 
     population: str
-    """Whose budget it is. It stands in the ledger, which auditors read: name a group, never a person."""
+    """Whose budget it is. Auditors read it in the ledger: name a group, never a person."""
     patients: int
-    """N: its nominal size, a rounded constant. Nothing is counted for it."""
+    """N: its nominal size, a rounded constant, not a count."""
     epsilon: Amount
     delta: Amount
     disjoint: str = ""
-    """The owner's attestation that no patient of this population is in another one of this node: who vouches, and why.
-    Empty for a node's only population."""
+    """The owner's attestation that no patient of this population is in another population of this node: who vouches,
+    and why. Empty for a node's only population."""
 
     def __post_init__(self) -> None:
         if not is_label(self.population) or not (self.disjoint == "" or is_label(self.disjoint)):
@@ -75,7 +75,7 @@ def granted(entries: Sequence[Entry], population: str) -> Entry | None:
 
 
 def grant_problem(entries: Sequence[Entry], grant: Grant) -> LedgerError | None:
-    """What forbids this grant, if anything does. The same grant again is none."""
+    """Why this grant is not allowed, or None. Repeating the same grant is allowed."""
     before = granted(entries, grant.population)
     if before is not None and _is_same(before, grant):
         return None
@@ -97,7 +97,7 @@ def grant_problem(entries: Sequence[Entry], grant: Grant) -> LedgerError | None:
 def reservation_problem(
     entries: Sequence[Entry], population: str, study: str, epsilon: Decimal, delta: Decimal
 ) -> LedgerError | None:
-    """What forbids this reservation, if anything does."""
+    """Why this reservation is not allowed, or None."""
     if granted(entries, population) is None:
         return NoGrant(f"no privacy budget is granted to {population} yet: set one in this node's policy")
     if find(entries, "reserve", study) is not None:
@@ -120,7 +120,7 @@ def reservation_problem(
 def study_problem(
     entries: Sequence[Entry], grant: Grant, study: str, epsilon: Decimal, delta: Decimal
 ) -> LedgerError | None:
-    """What forbids this grant, and a reservation on top of it, if anything does."""
+    """Why this grant, and then this reservation, are not allowed, or None."""
     problem = grant_problem(entries, grant)
     if problem is not None:
         return problem

@@ -1,9 +1,9 @@
-"""Bounding what one patient can do to a sum of gradients, and refusing models in which that cannot be bounded.
+"""Bounds what one patient can do to a sum of gradients, and refuses models in which that cannot be bounded.
 
-Clipping to the L2 norm C is DP-SGD's (Abadi et al. 2016, algorithm 1). It bounds the sum's sensitivity only if a
-sample's gradient depends on that sample alone, so the guards refuse layers that mix the samples of a batch. Norms
-are accumulated in float64 and scaling is in float32, whatever the model computes in. The validator follows
-Opacus's: it returns every problem, each with its fix.
+Clipping to the L2 norm C is that of DP-SGD (Abadi et al. 2016, algorithm 1). It bounds the sum's sensitivity only if a
+sample's gradient depends on that sample alone, so the guards refuse layers that mix the samples of a batch. Norms are
+accumulated in float64 and scaling is in float32, for models of any precision. The validator follows Opacus's: it
+returns every problem, each with its fix.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-# A clipped gradient stays this much inside the norm, so that float32 rounding cannot carry it outside.
+# A clipped gradient stays this much below the norm, so that float32 rounding cannot push it above.
 _ROUNDING_MARGIN = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class ModelProblem:
-    """One reason why a model has no private gradient."""
+    """One reason why a model cannot be trained privately."""
 
     where: str
     """The module's name inside the model; empty for the model itself."""
@@ -42,7 +42,7 @@ class ClippedSum:
     parts: tuple[Tensor, ...]
     """One float32 tensor per parameter, of the parameter's shape."""
     finite: Tensor
-    """Of shape (samples,), bool: whose gradient is finite. All others contributed zero."""
+    """Of shape (samples,), bool: whether the sample's gradient is finite. The others contributed zero."""
 
 
 def clip_and_sum(gradients: Sequence[Tensor], clip: float) -> ClippedSum:
@@ -61,20 +61,21 @@ def clip_and_sum(gradients: Sequence[Tensor], clip: float) -> ClippedSum:
     factors = torch.where(finite, factors, 0.0).to(torch.float32)
     parts = []
     for part, gradient in zip(flat, gradients, strict=True):
-        # 0 * NaN is NaN: a bad sample is replaced, not scaled. Also where none is bad, which would show in time.
+        # 0 * NaN is NaN: a bad sample is replaced, not scaled. Always done, so that timing does not show a bad sample.
         kept = torch.where(finite[:, None], part, 0.0)
         parts.append((factors @ kept).reshape(gradient.shape[1:]))
     return ClippedSum(tuple(parts), finite)
 
 
 def check_model(model: nn.Module, by_opacus: bool = True) -> list[ModelProblem]:
-    """Everything about the model's layers that rules out private training; an empty list where there is nothing.
+    """Every problem of the model's layers that rules out private training; an empty list if there is none.
 
-    `dp.guards.check_step` finds what shows only when the model runs.
+    `dp.guards.check_step` finds the problems that show only when the model runs.
 
     Args:
         model: any.
-        by_opacus: whether Opacus takes the gradients; one record at a time needs no layer that Opacus knows.
+        by_opacus: whether Opacus computes the gradients; one record at a time works with layers that Opacus does not
+            know.
     """
     problems = []
     trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
@@ -84,7 +85,7 @@ def check_model(model: nn.Module, by_opacus: bool = True) -> list[ModelProblem]:
         problems.append(ModelProblem("", "trainable parameters are on several devices", "move them to one"))
     for name, parameter in trainable:
         if parameter.dtype not in (torch.float32, torch.float64):
-            text = f"it is trained in {parameter.dtype}, in which small steps do not move a weight"
+            text = f"it is trained in {parameter.dtype}, which is too coarse for small steps to move a weight"
             problems.append(ModelProblem(name, text, "keep it in float32; the frozen layers may have half precision"))
     problems.extend(_check_ties(model))
     for name, module in model.named_modules():
@@ -95,7 +96,7 @@ def check_model(model: nn.Module, by_opacus: bool = True) -> list[ModelProblem]:
 
 
 def check_by_opacus(name: str, module: nn.Module) -> list[ModelProblem]:
-    """What Opacus itself has against a layer that is trained: it cannot follow it."""
+    """Opacus's own reasons why it cannot follow a trained layer."""
     validator = ModuleValidator.VALIDATORS.get(type(module))
     if validator is None or not owns_trainable_parameters(module) or isinstance(module, _BatchNorm):
         return []
@@ -109,7 +110,7 @@ def owns_trainable_parameters(module: nn.Module) -> bool:
 
 def _check_module(name: str, module: nn.Module) -> list[ModelProblem]:
     if isinstance(module, _BatchNorm):
-        # Refused even when frozen: one call of train() would let the samples of a batch see each other.
+        # Refused even when frozen: one call of train() would mix the samples of a batch.
         return [ModelProblem(name, "BatchNorm mixes the samples of a batch", "replace it by LayerNorm or GroupNorm")]
     if not owns_trainable_parameters(module):
         return []
@@ -124,7 +125,7 @@ def _check_module(name: str, module: nn.Module) -> list[ModelProblem]:
 
 
 def _check_ties(model: nn.Module) -> list[ModelProblem]:
-    """Trained tensors that have several names: a step on one moves the other, and a saved adapter holds one of them."""
+    """Trained tensors with several names: a step on one moves the other, and a saved adapter holds only one."""
     names: dict[tuple[torch.device, int], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if parameter.numel() and not parameter.is_meta:

@@ -1,8 +1,8 @@
-"""How large a delta may be: at most 1/(10 N) for the N units, patients mostly, that it is promised to.
+"""How large a delta may be: at most 1/(10 N) for the N units, mostly patients, that it is promised to.
 
-Delta is what epsilon leaves uncovered. At 1/N, publishing one patient's records in full, whoever it is, would be within
-the promise. N is everybody whose data is in what is released: for a study the union of its roster, not the largest
-hospital, because the one who is published may be anybody of them.
+Delta is the part that epsilon does not cover. At 1/N, the promise would allow a mechanism that publishes one random
+patient's records in full. N counts everybody whose data is in the release: for a study the union of its roster, not the
+largest site, because the published patient may be any of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _ROUNDED_DOWN = Context(prec=3, rounding=ROUND_DOWN)
 
 
 def check_delta_for(delta: Decimal, units: int, who: str) -> None:
-    """Refuse a delta that is too large for so many units.
+    """Refuse a delta that is too large for this number of units.
 
     Args:
         delta: as an exact decimal, of at most 40 digits.
@@ -24,7 +24,7 @@ def check_delta_for(delta: Decimal, units: int, who: str) -> None:
         who: these units in words, for the error's text.
 
     Raises:
-        DeltaTooLarge: it is above 1/(10 N). The text has the largest that would do.
+        DeltaTooLarge: it is above 1/(10 N). The text has the largest allowed one.
     """
     if EXACT.multiply(delta, Decimal(10 * units)) > 1:
         raise DeltaTooLarge(
@@ -34,5 +34,5 @@ def check_delta_for(delta: Decimal, units: int, who: str) -> None:
 
 
 def largest_delta(units: int) -> str:
-    """1/(10 N) to three digits, as text, and never above it: what is printed here is accepted."""
+    """1/(10 N) rounded down to three digits, as text, so that `check_delta_for` accepts it."""
     return f"{float(_ROUNDED_DOWN.divide(Decimal(1), Decimal(10 * units))):g}".replace("e-0", "e-")

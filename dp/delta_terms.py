@@ -1,8 +1,8 @@
-"""What the machine does otherwise than the analysis assumes, as terms of delta.
+"""How the machine differs from the analysis, as terms of delta.
 
-The accountant analyses T sums with continuous Gaussian noise over independent draws. What runs is close to it, and each
-difference has a price that is added to delta. `overflow` is the only one that local mode has: that its real-number
-Gaussian is one is assumed.
+The accountant analyses T sums with continuous Gaussian noise over independent draws. The running mechanism is close to
+that, and each difference has a price that is added to delta. Local mode has only `overflow`: we assume that its
+real-number Gaussian is exact.
 
 `sampler`. A sampler draws from a distribution at most eta in total variation from the discrete Gaussian. T rounds of n
 nodes with d coordinates each lie within gamma = T n d eta of the exact mechanism M, whatever the data. If M is
@@ -13,8 +13,8 @@ gamma: the term is (1 + e^epsilon) T n d eta.
 Let E be the event that the *other* patients fill the batches alone. E does not depend on the one patient, so that it
 has the same chance p with and without that patient. Outside E all who are drawn fit, with and without: the step is the
 analysed one, for every draw of the others. So a step is dominated by a mixture of the analysed pair with weight 1 - p
-and of a pair that hides nothing with weight p, and T steps by T of those: the term is T p, with no factor e^epsilon.
-It needs p >= P[Binomial(N - 1, q) >= capacity], one patient less than full; 2^-40 is what this software plans for.
+and of a pair that hides nothing with weight p, and T steps by T of those: the term is T p, with no factor e^epsilon. It
+needs p >= P[Binomial(N - 1, q) >= capacity], one patient less than full; this software plans for 2^-40.
 
 `convolution`. The sum of n independent discrete Gaussians with the parameter s each is not quite a discrete Gaussian.
 Every probability of one is within a factor e^(+-tau/2) of the other's, tau = 10 sum_{k=1}^{n-1} exp(-2 pi^2 s^2
@@ -47,9 +47,9 @@ from dp.step_plan import OVERFLOW_BITS
 SHARE_OF_DELTA = 0.01
 """The sampler, the padded batches and the sum of discrete Gaussians may each use up to this share of delta."""
 GRID = 2**20
-"""Steps of the grid in one clipping norm, unless a study says otherwise."""
+"""Steps of the grid in one clipping norm, unless a study sets another number."""
 OVERFLOW_PROBABILITY = 2.0**-OVERFLOW_BITS
-"""The chance that a step's padded batches overflow, as planned for."""
+"""The planned bound on the chance that a step's padded batches overflow."""
 _DISCRETISATION = 0.1
 _DISCRETISATION_OF_LITTLE_NOISE = 0.034
 _SMALLEST_SHARE = 0.5
@@ -70,27 +70,26 @@ class DeltaTerms:
 
     @property
     def total(self) -> float:
-        """Their sum: so much of delta is not left for the analysed mechanism."""
+        """Their sum: the part of delta that is not left for the analysed mechanism."""
         return math.fsum((self.sampler, self.overflow, self.convolution, self.discretisation))
 
 
 @dataclass(frozen=True, slots=True)
 class LocalNoise:
-    """How the noise of a hospital's own sums is made: with real numbers, and over padded batches.
+    """How the noise of a site's own sums is made: with real numbers, and over padded batches.
 
     Raises:
-        OutOfRange: the chance is none.
+        OutOfRange: the chance is not in [0, 1).
     """
 
     overflow_probability: float = OVERFLOW_PROBABILITY
-    """p: the chance of a step that the others fill the hospital's padded batches."""
+    """p: the chance, in each step, that the other patients fill the site's padded batches."""
 
     def __post_init__(self) -> None:
         _check_chance(self.overflow_probability)
 
     def delta_terms(self, seen: NoisedSums, nominal: float, epsilon: float, reach: int = 1) -> DeltaTerms:
-        """The terms of a training; as `DistributedNoise.delta_terms`, of whose arguments only the number of steps
-        counts here."""
+        """The terms of a training; as `DistributedNoise.delta_terms`, but only the number of steps matters here."""
         return DeltaTerms(
             sampler=0.0,
             overflow=seen.steps * seen.draws * self.overflow_probability,
@@ -99,10 +98,10 @@ class LocalNoise:
         )
 
     def refuse(self, terms: DeltaTerms, delta: float) -> None:
-        """Raise if the term takes more of delta than it may.
+        """Raise an error if the term takes more of delta than allowed.
 
         Raises:
-            BatchesTooSmall: with what to change.
+            BatchesTooSmall: the text says what to change.
         """
         _refuse_overflow(terms, delta, self.overflow_probability)
 
@@ -125,7 +124,7 @@ class DistributedNoise:
     sampler_error: float = 0.0
     """eta: the total-variation distance of one drawn number from the exact discrete Gaussian."""
     overflow_probability: float = OVERFLOW_PROBABILITY
-    """p: the chance of a step that the others fill a node's padded batches."""
+    """p: the chance, in each step, that the other patients fill a node's padded batches."""
 
     def __post_init__(self) -> None:
         if self.nodes < self.shares.quorum:
@@ -139,15 +138,15 @@ class DistributedNoise:
         """The terms of a training, for a claim about this epsilon.
 
         Args:
-            seen: the training, with the noise multiplier that those see who know the most.
-            nominal: the noise multiplier that the shares are sized for; that of `seen`, unless nodes fail.
+            seen: the training, with the noise multiplier that remains for the parties who know the most.
+            nominal: the noise multiplier for which the shares are sized; equal to that of `seen`, unless nodes fail.
             epsilon: of the claim, at least 0; the sampler's term grows with it.
             reach: how far apart two neighbouring sums can lie, in units of C: 2 where a unit is replaced, k for a
-                patient at k hospitals.
+                patient at k sites.
         """
         sigma, steps = seen.noise_multiplier, seen.steps
         constant = max(_DISCRETISATION, _DISCRETISATION_OF_LITTLE_NOISE * reach / sigma)
-        # Beyond e^700 there are no floats, and no delta either.
+        # Floats end near e^700, and delta is used up long before.
         odds = 1 + math.exp(min(epsilon, 700.0))
         tau = convolution_distance(self.shares.share(nominal) * self.grid, self.nodes)
         return DeltaTerms(
@@ -158,10 +157,10 @@ class DistributedNoise:
         )
 
     def refuse(self, terms: DeltaTerms, delta: float) -> None:
-        """Raise if a term takes more of delta than it may.
+        """Raise an error if a term takes more of delta than allowed.
 
         Raises:
-            SamplerTooCoarse, BatchesTooSmall, GridTooCoarse: with what to change.
+            SamplerTooCoarse, BatchesTooSmall, GridTooCoarse: the text says what to change.
         """
         most = SHARE_OF_DELTA * delta
         if terms.sampler > most:
@@ -179,7 +178,7 @@ class DistributedNoise:
 
 
 Noise: TypeAlias = DistributedNoise | LocalNoise
-"""How either mode makes its noise."""
+"""How a mode makes its noise."""
 
 
 def convolution_distance(share: float, nodes: int) -> float:

@@ -1,18 +1,19 @@
-"""One step of DP-SGD over the union of all hospitals: what one hospital puts into the secure sum.
+"""One step of DP-SGD over the union of all sites: what one site puts into the secure sum.
 
 Each node adds up the clipped whole-number gradients of its drawn patients and one share of discrete Gaussian noise
 (Kairouz, Liu and Steinke 2021; Abadi et al. 2016, algorithm 1, with the noise split among the nodes). A share has
-variance sigma^2 C^2 / (t - c): t survivors, of which c may give theirs away or add none, leave a sum with at least the
+variance sigma^2 C^2 / (t - c): if c of t survivors reveal their shares or add none, the sum still has at least the
 noise that the accountant counts. No node sees another's gradient, and no party sees the sum without noise.
 
-Nothing about the draw shows. Every step runs the same number K of physical batches of the same shape, filled up with
-rows of weight zero, and clips as many gradients as patients fit them; more than K batches are drawn with a probability
-below 2^-40, which the accountant adds to delta, and the patients beyond contribute zero. A patient whose gradient is
-not finite contributes zero, too.
+The timing shows nothing about the draw. Every step runs the same number K of physical batches of the same shape, filled
+up with rows of weight zero, and clips as many gradients as the batches can hold patients. A step draws more than K
+batches hold with a probability below 2^-40, which the accountant adds to delta; the patients beyond K batches
+contribute zero. A patient whose gradient is not finite contributes zero, too.
 
-Independence to the last bit (`dp.patients`) also needs a record's gradient to be the same at every place of a batch
-and beside any others. `dp.guards.check_step` tries that on made-up records. Where it does not hold, or Opacus cannot
-follow the model, one record goes through the model at a time, by plain autograd: slower, and the same for any model.
+Independence to the last bit (`dp.patients`) also requires that a record's gradient is the same at every place of a
+batch and beside any other records. `dp.guards.check_step` tests that on made-up records. Where it fails, or Opacus
+cannot follow the model, one record at a time goes through the model, by plain autograd: this is slower, and works with
+any model.
 """
 
 from __future__ import annotations
@@ -51,19 +52,19 @@ class Batch:
     """Of shape (records,): 1 for a record that counts, 0 for a filler."""
 
     def on(self, device: torch.device, records: slice = slice(None)) -> Batch:
-        """Some of the records, or all, where the model is."""
+        """Some of the records, or all, on the model's device."""
         inputs = {name: tensor[records].to(device) for name, tensor in self.inputs.items()}
         return Batch(inputs, self.labels[records].to(device), self.weights[records].to(device))
 
 
 @dataclass(slots=True)
 class StepResult:
-    """What one step gives its hospital. Only `vector` leaves, under masks."""
+    """The result of one step at a site. Only `vector` leaves the site, masked."""
 
     vector: NDArray[np.int64]
     """The finished contribution: patients and noise, of shape (D,), or (D + 1,) where the plan has an indicator."""
     non_finite: int = field(default=0)
-    """Drawn patients that contributed zero because their gradient was not finite. For the owner alone."""
+    """Drawn patients that contributed zero because their gradient was not finite. Only the owner sees this."""
 
 
 def private_sum(
@@ -75,17 +76,17 @@ def private_sum(
     progress: Callable[[int], None] | None = None,
     one_at_a_time: bool = False,
 ) -> StepResult:
-    """One hospital's contribution to one step.
+    """One site's contribution to one step.
 
     Args:
         model: called as `model(**inputs)`; gives an object with `.logits`, as `dp.training.record_losses` takes it. Its
             trainable parameters, in the order of their names, make the flat vector.
-        patients: the hospital's tokenised records, at least one.
+        patients: the site's tokenised records, at least one.
         plan: the step's public figures.
         secret: this step's noise secret; the caller wipes it afterwards.
         round_number: names the step's coins and noise.
         progress: called with the number of physical batches done after each.
-        one_at_a_time: whether records go through the model singly, as the verdict of `dp.guards.check_step` has it.
+        one_at_a_time: whether records go through the model singly; the verdict of `dp.guards.check_step` says so.
 
     Raises:
         UnsuitableModel: the model mixes samples, or a trainable parameter has no per-sample gradient.
@@ -124,7 +125,7 @@ def record_gradients(
 ) -> Iterator[NDArray[np.float32]]:
     """The K physical batches of a step: gradients of the drawn records, one after another, then of fillers.
 
-    Each is of shape (physical batch, D), and valid until the next is asked for. Fillers have a weight of zero. With
+    Each is of shape (physical batch, D), and valid until the next is requested. Fillers have a weight of zero. With
     `one_at_a_time` every record, filler or not, has a forward pass of its own; the last bits differ from those of
     batches, because sums are taken in another order.
 
@@ -150,13 +151,13 @@ def trained_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 
 def gradient_buffer(parameters: Sequence[tuple[str, nn.Parameter]], records: int) -> Tensor:
-    """Room for the gradients of one physical batch, used again for every batch: fresh memory costs time."""
+    """Memory for the gradients of one physical batch. Every batch reuses it, because allocating memory takes time."""
     dimension = sum(parameter.numel() for _, parameter in parameters)
     return torch.empty((records, dimension), dtype=torch.float32, device=parameters[0][1].device)
 
 
 def flat_gradients(parameters: Sequence[tuple[str, nn.Parameter]], buffer: Tensor) -> NDArray[np.float32]:
-    """Take the per-sample gradients of one physical batch off the parameters, and put them side by side.
+    """Take the per-sample gradients of one physical batch from the parameters, and put them side by side.
 
     Args:
         parameters: as `trained_parameters` gives them, after a backward pass within `per_sample_gradients`.
@@ -226,7 +227,7 @@ def single_gradients(
     device = parameters[0][1].device
     for record in range(len(batch.labels)):
         own = batch.on(device, slice(record, record + 1))
-        # Not `autograd.grad`, which reentrant checkpointing cannot do.
+        # Not `autograd.grad`: reentrant checkpointing does not support it.
         torch.autograd.backward((losses(model, own.inputs, own.labels) * own.weights).sum())
         parts = []
         for name, parameter in parameters:

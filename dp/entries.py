@@ -1,9 +1,9 @@
-"""What a ledger's entries are: their text, their chain of digests, and what they add up to. No files.
+"""A ledger's entries: their text, their chain of digests, and their totals. No files.
 
 An entry's digest is SHA-256 over the digest before it, its number and the digest of its text; the text is JSON with
-sorted keys and no spaces, so that equal entries have equal bytes. So the chain can be followed through entries whose
-text is not shown (`Sealed`): a random id in every text keeps it from being guessed. Times are whole hours: entries are
-handed on, and nobody is to see in them how long training took. Amounts of privacy are exact decimals, never floats, and
+sorted keys and no spaces, so that equal entries have equal bytes. So a reader can follow the chain through entries
+whose text is not shown (`Sealed`); a random id in every text prevents guessing it. Times are whole hours, because
+entries are handed on and must not show how long training took. Amounts of privacy are exact decimals, never floats, and
 across studies they add up (basic composition, Dwork and Roth 2014, theorem 3.16). `dp.ledger` keeps entries in a node's
 database, `dp.ledger_copy` hands them on as a file.
 """
@@ -22,12 +22,13 @@ Amount: TypeAlias = Decimal | str | float
 """An epsilon or delta. A float means the decimal that it prints as."""
 
 NOTHING_BEFORE = bytes(32)
-"""What stands for the digest of the entry before the first."""
+"""Takes the place of the digest of the entry before the first."""
 FORMAT = 2
-"""Of ledgers and their copies. In format 1 the chain went over whole texts, and times had seconds."""
+"""The format of ledgers and their copies. In format 1 the chain covered whole texts, and times had seconds."""
 _DOMAIN, _CONTENT_DOMAIN = b"secfed ledger entry v2\0", b"secfed ledger content v2\0"
 EXACT = Context(prec=150, traps=[Inexact])
-"""Amounts have at most 40 digits between 10^30 and 10^-70, so that 150 hold any sum; rounding would raise."""
+"""Amounts have at most 40 digits between 10^30 and 10^-70, so 150 digits hold any sum; rounding would raise an
+error."""
 LABEL_LENGTH_MAX = 500
 """The most characters of a text in an entry."""
 
@@ -43,9 +44,9 @@ class Entry:
     time: str
     """When, in UTC, to the hour."""
     body: Mapping[str, Any]
-    """Everything that was recorded, kind and time included."""
+    """All recorded fields, kind and time included."""
     digest: bytes
-    """Over the entry before this one, the number and this one's text: `entry_digest`."""
+    """`entry_digest` of the entry before this one, the number and this one's text."""
     signature: bytes
     """The node's signature of the digest."""
 
@@ -63,14 +64,14 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What all studies of a population come to, in exact decimals. What was withdrawn is not in it."""
+    """The totals of all studies of a population, in exact decimals, without withdrawn ones."""
 
     studies: int
-    """That hold a reservation."""
+    """The number of studies that hold a reservation."""
     reserved_epsilon: Decimal
     reserved_delta: Decimal
     spent_epsilon: Decimal
-    """Of what is reserved: all of a study's from its first commit on."""
+    """The spent part of the reserved amount: a study's whole reservation, from its first commit on."""
     spent_delta: Decimal
 
     def body(self) -> dict[str, int | str]:
@@ -97,7 +98,7 @@ class Balance:
 
 
 def entry_text(body: Mapping[str, Any]) -> str:
-    """The one text of a body: what is hashed."""
+    """The canonical text of a body, which is hashed."""
     return json.dumps(body, sort_keys=True, separators=(",", ":"))
 
 
@@ -112,17 +113,17 @@ def entry_digest(before: bytes, sequence: int, content: bytes) -> bytes:
 
 
 def hour_of(seconds: float) -> str:
-    """A moment, in seconds since the epoch, as entries tell it: the hour that it is in, in UTC."""
+    """The time in an entry: the hour, in UTC, that contains a moment in seconds since the epoch."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%HZ")
 
 
 def hour_from(text: str) -> datetime:
-    """When the hour that an entry tells began. Raises ValueError for anything else."""
+    """The start of the hour that an entry's time names. Raises ValueError for any other text."""
     return datetime.strptime(text, "%Y-%m-%dT%HZ").replace(tzinfo=UTC)
 
 
 def find(entries: Iterable[Entry], kind: str, study: str, round_number: int | None = None) -> Entry | None:
-    """The first entry of this kind for a study, and for a round where one is given."""
+    """The first entry of this kind for a study, and for a round if given."""
     for entry in entries:
         if entry.kind == kind and entry.body["study"] == study and round_number in (None, entry.body.get("round")):
             return entry
@@ -130,32 +131,32 @@ def find(entries: Iterable[Entry], kind: str, study: str, round_number: int | No
 
 
 def shown(entry: Entry, study: str, population: str) -> bool:
-    """Whether an entry is handed on with a study: its own ones, and the grant that pays for it."""
+    """Whether a study's copy shows an entry: the study's own ones, and the grant that pays for it."""
     if entry.kind == "grant":
         return bool(entry.body["population"] == population)
     return bool(entry.body["study"] == study)
 
 
 def is_label(text: object) -> bool:
-    """Whether this is a text that an entry may hold: printable, neither empty nor too long, no spaces around it."""
+    """Whether an entry may hold this text: printable, neither empty nor too long, no spaces around it."""
     return isinstance(text, str) and 0 < len(text) <= LABEL_LENGTH_MAX and text.isprintable() and text == text.strip()
 
 
 def balance_of(entries: Sequence[Entry], population: str) -> Balance:
-    """What these entries grant to a population, and reserve of it. Zero where nothing was granted."""
+    """What these entries grant to a population, and reserve from it. Zero if nothing was granted."""
     grants = [entry.body for entry in entries if entry.kind == "grant" and entry.body["population"] == population]
     return balance_from(_sum(grants, "epsilon"), _sum(grants, "delta"), totals_of(entries, population))
 
 
 def balance_from(epsilon: Decimal, delta: Decimal, totals: Totals) -> Balance:
-    """What is left of a grant once these totals are taken off."""
+    """The balance of a grant after these totals."""
     reserved_epsilon, reserved_delta = totals.reserved_epsilon, totals.reserved_delta
     left = EXACT.subtract(epsilon, reserved_epsilon), EXACT.subtract(delta, reserved_delta)
     return Balance(epsilon, delta, reserved_epsilon, reserved_delta, *left)
 
 
 def totals_of(entries: Sequence[Entry], population: str) -> Totals:
-    """What all studies in these entries come to for a population."""
+    """The totals of all studies of a population in these entries."""
     withdrawn = {entry.body["study"] for entry in entries if entry.kind == "withdraw"}
     begun = {entry.body["study"] for entry in entries if entry.kind == "commit"}
     held = [

@@ -1,4 +1,4 @@
-"""What can go wrong in differential privacy. Texts say what happened and what to do, never patient data."""
+"""Errors of differential privacy. Their texts say what happened and what to do, and never contain patient data."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ class DPError(Exception):
 
 
 class UnsuitableModel(DPError):
-    """The model mixes patients, or has nothing to train: no private gradient of it exists."""
+    """The model mixes patients, or has nothing to train, so it has no private gradient."""
 
 
 class ImpossibleTarget(DPError):
-    """No noise multiplier within reason gives the asked epsilon and delta."""
+    """No reasonable noise multiplier gives the requested epsilon and delta."""
 
 
 class OutOfRange(DPError, ValueError):
-    """A figure that no account can be made of: a probability above 1, no noise, a delta that promises nothing."""
+    """A figure that the accountant cannot use: a probability above 1, no noise, a delta that promises nothing."""
 
 
 class DeltaTooLarge(OutOfRange):
@@ -28,11 +28,11 @@ class SamplerTooCoarse(DPError):
 
 
 class BatchesTooSmall(DPError):
-    """More patients may be drawn in a step than its padded batches hold, with too large a chance."""
+    """The chance is too large that a step draws more patients than its padded batches hold."""
 
 
 class GridTooCoarse(DPError):
-    """Noise on this grid is too far from the Gaussian that the account is made for."""
+    """Noise on this grid is too far from the Gaussian that the accountant assumes."""
 
 
 class LedgerError(DPError):
@@ -40,15 +40,15 @@ class LedgerError(DPError):
 
 
 class LedgerUnavailable(LedgerError):
-    """The file cannot be used just now: its disk is full, or another process holds it. Nothing is wrong with it."""
+    """The file cannot be used now: its disk is full, or another process holds it. The file itself is intact."""
 
 
 class AnotherFormat(LedgerError):
     """Another version of this software wrote the ledger.
 
     Args:
-        what: which one, and how it differs.
-        step: what its owner does about it.
+        what: which ledger, and how it differs.
+        step: what its owner should do.
     """
 
     def __init__(self, what: str, step: str) -> None:
@@ -86,7 +86,7 @@ class AlreadyCommitted(LedgerError):
 
 
 class NotCommitted(LedgerError):
-    """A release of a round that was never committed."""
+    """The round to release was never committed."""
 
 
 class AlreadyReleased(LedgerError):

@@ -1,15 +1,16 @@
-"""What a training does to the data of one patient, apart from what it costs.
+"""What a training does with the data of one patient, separate from what it costs.
 
-An event says what happened: how often a sum was released, who was drawn for it, and how much Gaussian noise those saw
-who know the most. It is plain data, equal and hashable by value, and starts nothing; `NoisedSums.dp_event` is the same
-in dp-accounting's language, for any accountant that speaks it. `dp.accounting` says what an event costs.
+An event says what happened: how often a sum was released, who was drawn for it, and how much Gaussian noise remains for
+the parties who know the most. It is plain data, equal and hashable by value, and computes nothing;
+`NoisedSums.dp_event` gives the same as a dp-accounting event, for any accountant that takes one. `dp.accounting` says
+what an event costs.
 
-In local mode a hospital adds all the noise of its own sums. In distributed mode the sum runs over all hospitals, and
-each adds a share: for a quorum t and c colluders, variance sigma^2 C^2 / (t - c). Whoever takes part knows its own
-noise, so that t survivors less c colluders leave exactly sigma^2 C^2, the nominal noise. More survivors leave more.
-Which of them take part is the aggregator's choice, so that the nominal event is the one to account for.
+In local mode a site adds all the noise of its own sums. In distributed mode the sum runs over all sites, and each adds
+a share: for a quorum t and c colluders, variance sigma^2 C^2 / (t - c). Each participant knows its own noise, so t
+survivors less c colluders leave exactly sigma^2 C^2, the nominal noise. More survivors leave more. The aggregator
+chooses who takes part, so the nominal event is the one to account for.
 
-dp-accounting takes seconds to import, so that happens inside the functions.
+dp-accounting takes seconds to import, so the functions import it.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Relation(Enum):
     ADD_OR_REMOVE = "add or remove"
     """One of them has one unit more."""
     ZERO_OUT = "zero out"
-    """In one of them one unit contributes zero, and everybody still knows that it takes part."""
+    """In one of them one unit contributes zero; everybody still knows that it takes part."""
     REPLACE = "replace"
     """One unit has other records: a changed diagnosis."""
 
@@ -58,12 +59,13 @@ class NoisedSums:
     sampling_rate: float
     """q, the chance of every unit to be drawn in a step, in (0, 1]; 1 where the unit is a node."""
     noise_multiplier: float
-    """sigma, the noise's standard deviation in units of the clipping norm C, as those see it who know the most."""
+    """sigma, the noise's standard deviation in units of the clipping norm C, as it remains for the parties who know the
+    most."""
     steps: int
     """T, how many sums are released, at least 1."""
     draws: int = 1
     """How many independent coins one unit has in every step, each for a contribution of its own, up to C: k for a
-    patient at k hospitals whose sums are added up, 1 otherwise."""
+    patient at k sites whose sums are added up, 1 otherwise."""
     unit: Unit = Unit.PATIENT
     """Whose presence is hidden."""
 
@@ -78,13 +80,13 @@ class NoisedSums:
             raise OutOfRange(f"a unit has at least 1 coin a step, not {self.draws}")
         if self.unit is Unit.NODE and (self.sampling_rate != 1 or self.draws != 1):
             raise OutOfRange(
-                "where the unit is a node it takes part in every step: its presence in a cohort is no secret and "
-                f"amplifies nothing, so that the sampling rate is 1, not {self.sampling_rate}"
+                "a unit that is a node takes part in every step: its presence in a cohort is no secret and "
+                f"amplifies nothing, so the sampling rate is 1, not {self.sampling_rate}"
             )
 
     @property
     def relation(self) -> Relation:
-        """The relation of the figure of record: a node cannot hide that it takes part, only with what."""
+        """The relation of the figure of record: a node cannot hide that it takes part, only what it contributes."""
         return Relation.ZERO_OUT if self.unit is Unit.NODE else Relation.ADD_OR_REMOVE
 
     def reach(self, relation: Relation | None = None) -> int:
@@ -92,15 +94,15 @@ class NoisedSums:
         return self.draws * (2 if relation is Relation.REPLACE else 1)
 
     def at_summed_hospitals(self, count: int) -> NoisedSums:
-        """The event of a patient at `count` hospitals whose sums are added up (distributed mode)."""
+        """The event of a patient at `count` sites whose sums are added up (distributed mode)."""
         return replace(self, draws=self.draws * count)
 
     def at_separate_hospitals(self, count: int) -> NoisedSums:
-        """The event of a patient at `count` hospitals that each noise and release sums of their own (local mode)."""
+        """The event of a patient at `count` sites that each noise and release sums of their own (local mode)."""
         return replace(self, steps=self.steps * count)
 
     def dp_event(self) -> dp_event.DpEvent:
-        """The same in dp-accounting's language."""
+        """The same as a dp-accounting event."""
         from dp_accounting import dp_event
 
         step: dp_event.DpEvent = dp_event.GaussianDpEvent(self.noise_multiplier)
@@ -113,7 +115,7 @@ class NoisedSums:
         return dp_event.SelfComposedDpEvent(step, self.steps)
 
     def draw_chances(self) -> tuple[float, ...]:
-        """The chances that 0, 1, ..., `draws` of a unit's coins fall on heads: Binomial(draws, q)."""
+        """The chances that 0, 1, ..., `draws` of a unit's coins come up heads: Binomial(draws, q)."""
         rate, coins = self.sampling_rate, self.draws
         return tuple(
             math.comb(coins, heads) * rate**heads * (1 - rate) ** (coins - heads) for heads in range(coins + 1)
@@ -122,17 +124,17 @@ class NoisedSums:
 
 @dataclass(frozen=True, slots=True)
 class NoiseShares:
-    """How a sum's noise is divided: every node that takes part adds variance sigma^2 C^2 / (t - c).
+    """How the noise of a sum is divided: every node that takes part adds variance sigma^2 C^2 / (t - c).
 
     Raises:
         OutOfRange: there are no colluders, or not at least two honest nodes in a quorum.
     """
 
     quorum: int
-    """t: so many nodes take part at least."""
+    """t: the least number of nodes that take part."""
     colluders: int
-    """c: so many nodes collude, leak their noise, or fail to add it; at least 1, for all see the sum and know their
-    own noise."""
+    """c: how many nodes may collude, leak their noise, or fail to add it; at least 1, because every node sees the sum
+    and knows its own noise."""
 
     def __post_init__(self) -> None:
         if self.colluders < 1:
@@ -143,12 +145,12 @@ class NoiseShares:
         if self.honest < 2:
             raise OutOfRange(
                 f"a quorum of {self.quorum} with {self.colluders} colluders leaves {self.honest} honest nodes, and "
-                "their sum is that of one at best: raise the number of hospitals or lower colluders or dropouts"
+                "their sum is that of one at best: raise the number of sites or lower colluders or dropouts"
             )
 
     @property
     def honest(self) -> int:
-        """t - c: so many shares make up the nominal noise."""
+        """t - c: the number of shares that make up the nominal noise."""
         return self.quorum - self.colluders
 
     def share(self, noise_multiplier: float) -> float:
@@ -156,7 +158,7 @@ class NoiseShares:
         return noise_multiplier / math.sqrt(self.honest)
 
     def seen(self, noise_multiplier: float, survivors: int, failing: int) -> float:
-        """The noise multiplier that is left where `failing` of the survivors leak their noise or add none.
+        """The noise multiplier that is left if `failing` of the survivors leak their noise or add none.
 
         Args:
             noise_multiplier: sigma, the nominal one.
@@ -164,9 +166,9 @@ class NoiseShares:
             failing: between 0 and `survivors`.
 
         Returns:
-            sigma sqrt((|U3| - failing) / (t - c)); 0 where all fail. With `failing` = c it is the noise of a round
-            that ran with these survivors. A verdict never uses that: it is known after the fact only, and it holds
-            only if attendance did not depend on sums released before.
+            sigma sqrt((|U3| - failing) / (t - c)); 0 where all fail. With `failing` = c it is the noise of a round that
+            ran with these survivors. A verdict never uses that: it is known only after the fact, and it holds only if
+            attendance did not depend on sums released before.
         """
         if not 0 <= failing <= survivors:
             raise OutOfRange(f"of {survivors} survivors between 0 and {survivors} can fail, not {failing}")

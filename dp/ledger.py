@@ -1,18 +1,18 @@
-"""The ledger: what one node has promised, spent and seen published of its patients' privacy budget.
+"""The ledger: what one node has promised and spent of its patients' privacy budget, and what was published.
 
-A study is reserved whole before it starts, committed round by round before an upload leaves, and released when a
-receipt comes. A crash anywhere leaves the spend counted. Only a study that has not committed any round can be
-withdrawn, and gives its reservation back. How the node runs a study is written down before its first commit in a
-process, and when the study is over an entry closes it, with the totals of its population: what is then handed on of
-the ledger shows no other study (`dp.ledger_copy`). Across studies epsilon and delta add up (basic composition, Dwork
-and Roth 2014, theorem 3.16), exactly, in decimals; never as floats. Whose budget it is, and what it may be:
-`dp.budgets`.
+A study reserves its whole cost before it starts. The node commits each round before its upload leaves, and releases the
+round when the receipt arrives. A crash at any point leaves the spend counted. Only a study without a committed round
+can be withdrawn, and gives its reservation back. Before the first commit in a process, the ledger records how the node
+runs the study. When the study is over, an entry closes it, with the totals of its population. The copy that is then
+handed on shows no other study (`dp.ledger_copy`). Across studies epsilon and delta add up (basic composition, Dwork and
+Roth 2014, theorem 3.16), exactly, in decimals, never as floats. `dp.budgets` says whose budget it is, and how large it
+may be.
 
-One SQLite table, append-only: triggers refuse UPDATE and DELETE, every entry holds the digest of the one before
-it, and every entry is signed by the node. The chain finds a changed or removed entry in the middle; that the end is
-missing (a restored backup) is found by peers, who remember `sequence`. Journal in WAL mode with synchronous=FULL:
-what is committed is on disk before the upload leaves. Every change is one exclusive transaction, so that two
-processes cannot both take the last of the budget.
+One SQLite table, append-only: triggers refuse UPDATE and DELETE, every entry holds the digest of the one before it, and
+every entry is signed by the node. The chain shows a changed or removed entry in the middle. Peers, who remember
+`sequence`, notice a missing end (a restored backup). The journal is in WAL mode with synchronous=FULL: a commit is on
+disk before the upload leaves. Every change is one exclusive transaction, so two processes cannot both take the last of
+the budget.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class Ledger:
     """One node's ledger, in one file. Use it as a context manager, or call `close`.
 
     Args:
-        path: the file; made, readable by its owner alone, where it does not exist.
-        sign: signs each new entry's digest; its domain separation is the caller's.
+        path: the file; created if it does not exist, readable only by its owner.
+        sign: signs each new entry's digest; the caller adds the domain separation.
         clock: seconds since the epoch.
 
     Raises:
@@ -123,7 +123,7 @@ class Ledger:
 
         Raises:
             GrantDiffers: another budget was granted to this population before.
-            NotDisjoint: the ledger is another population's, and nobody attests that no patient is in both.
+            NotDisjoint: the ledger belongs to another population, and nobody attests that no patient is in both.
         """
         with self._transaction() as entries:
             problem = grant_problem(entries, grant)
@@ -133,7 +133,7 @@ class Ledger:
                 self._append(entries, {"kind": "grant", **grant.body()})
 
     def refusal(self, grant: Grant, study: bytes, epsilon: Amount, delta: Amount) -> str | None:
-        """Why this cannot be granted and then reserved, or None if it can. Writes nothing."""
+        """Why this cannot be granted and then reserved, or None. Writes nothing."""
         return refusal(self.entries(), grant, study, epsilon, delta)
 
     def reserve(self, population: str, study: bytes, epsilon: Amount, delta: Amount, rounds: int) -> None:
@@ -142,7 +142,7 @@ class Ledger:
         Args:
             population: whose patients it is trained on, as granted.
             study: the study's digest.
-            epsilon: what the whole study costs, by its plan.
+            epsilon: the cost of the whole study, by its plan.
             delta: likewise.
             rounds: how many rounds this pays for; the ledger refuses to commit more.
 
@@ -161,11 +161,11 @@ class Ledger:
             self._append(entries, {"kind": "reserve", "population": population, "study": name, **amounts})
 
     def withdraw(self, study: bytes) -> None:
-        """Give back what a study reserved. Only while it has not committed any round, and for good.
+        """Give a study's reservation back, for good. Possible only before the study commits its first round.
 
-        Nothing of a study leaves its node before the first commit, and from now on it cannot commit. What a round under
-        way has drawn by then, coins and noise, is in the memory of a session that comes to nothing, and nowhere else.
-        Not for a ledger that was put back from a copy: it may have forgotten a commit.
+        Nothing of a study leaves its node before the first commit, and from now on the study cannot commit. If a round
+        is under way, the coins and noise that it has drawn are only in the memory of a session that cannot finish. Do
+        not use this on a ledger restored from a copy: a commit may be missing from it.
 
         Raises:
             NotReserved: the study has no reservation.
@@ -185,8 +185,8 @@ class Ledger:
         """Record that a round's update is about to leave. It counts as spent from here on, whatever follows.
 
         Raises:
-            NotReserved: the study has no reservation, or has committed all the rounds it paid for.
-            AlreadyCommitted: this round was committed before; it is never attempted twice.
+            NotReserved: the study has no reservation, or has committed all the rounds that it reserved.
+            AlreadyCommitted: this round was committed before; a round is never attempted twice.
         """
         name = _name(study)
         with self._transaction() as entries:
@@ -209,7 +209,7 @@ class Ledger:
 
         Raises:
             NotCommitted: this round was never committed here.
-            AlreadyReleased: its receipt is recorded already.
+            AlreadyReleased: its receipt is already recorded.
         """
         name = _name(study)
         with self._transaction() as entries:
@@ -221,7 +221,7 @@ class Ledger:
             self._append(entries, body)
 
     def run(self, study: bytes, facts: Mapping[str, str | int]) -> None:
-        """Record how this node runs a study from here on. The same as before changes nothing.
+        """Record how this node runs a study from now on. Recording the same facts again changes nothing.
 
         Args:
             study: the study's digest.
@@ -234,14 +234,15 @@ class Ledger:
                 self._append(entries, body)
 
     def close_study(self, study: bytes, round_number: int, state: bytes) -> None:
-        """Record that this node joins no further round of a study, where it stands, and its population's totals.
+        """Record that this node joins no further round of a study, with its last round and state, and the population's
+        totals.
 
-        Said again about the same place it changes nothing.
+        Closing it again at the same round and state changes nothing.
 
         Args:
             study: the study's digest.
-            round_number: of the last receipt that the node has adopted; 0 where there is none.
-            state: the digest of the state that it holds.
+            round_number: the round of the last receipt that the node has adopted; 0 if there is none.
+            state: the digest of the state that the node holds.
 
         Raises:
             NotReserved: the study was never reserved here.
@@ -264,11 +265,11 @@ class Ledger:
         return any(_is("close", study, entry) for entry in self.entries())
 
     def holds(self, kind: Literal["commit", "release"], study: bytes, round_number: int) -> bool:
-        """Whether a round's commit, or its release, is recorded."""
+        """Whether a round's commit (or release) is recorded."""
         return find(self.entries(), kind, _name(study), round_number) is not None
 
     def reservation(self, study: bytes) -> Entry | None:
-        """The reservation that a study holds; None if it has none, or was withdrawn."""
+        """The study's reservation; None if it has none, or was withdrawn."""
         entries, name = self.entries(), _name(study)
         return None if find(entries, "withdraw", name) is not None else find(entries, "reserve", name)
 
@@ -284,11 +285,11 @@ class Ledger:
         return entries[-1].digest if entries else NOTHING_BEFORE
 
     def balance(self, population: str) -> Balance:
-        """Granted to a population, reserved and left. Zero where nothing was granted."""
+        """What was granted to a population, what is reserved, and what is left. Zero if nothing was granted."""
         return balance_of(self.entries(), population)
 
     def entries(self) -> tuple[Entry, ...]:
-        """All entries in order, their chain checked.
+        """All entries in order. Checks their chain.
 
         Raises:
             LedgerCorrupt: an entry does not continue the chain.
@@ -320,7 +321,7 @@ class Ledger:
             check: whether a signature of a message is this node's.
 
         Raises:
-            LedgerCorrupt: naming the first bad entry.
+            LedgerCorrupt: the text names the first bad entry.
         """
         for entry in self.entries():
             if not check(entry.digest, entry.signature):
@@ -330,7 +331,7 @@ class Ledger:
                 )
 
     def _settle_format(self) -> None:
-        """Mark a new file with the format that is written here. Raises LedgerError for one of another format."""
+        """Mark a new file with this format. Raises LedgerError for a file of another format."""
         (found,) = self._connection.execute("PRAGMA user_version").fetchone()
         (entries,) = self._connection.execute("SELECT count(*) FROM entries").fetchone()
         if found == 0 and entries == 0:
@@ -346,7 +347,7 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[tuple[Entry, ...]]:
-        """The entries as they are while nobody else can write; what is appended inside is kept on a clean exit."""
+        """The entries, while nobody else can write; a clean exit commits the entries appended inside the block."""
         try:
             self._connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
@@ -357,7 +358,7 @@ class Ledger:
             yield self.entries()
             self._connection.execute("COMMIT")
         except BaseException as error:
-            if self._connection.in_transaction:  # on a full disk SQLite has rolled it back already
+            if self._connection.in_transaction:  # on a full disk SQLite has already rolled it back
                 self._connection.execute("ROLLBACK")
             if isinstance(error, sqlite3.OperationalError):
                 raise LedgerUnavailable(f"{self._path} cannot be written ({error}): check its disk") from error
@@ -365,7 +366,7 @@ class Ledger:
 
     @staticmethod
     def _reservation(entries: tuple[Entry, ...], study: str) -> Entry:
-        """The reservation that a study holds. Raises NotReserved."""
+        """The study's reservation. Raises NotReserved."""
         reservation = find(entries, "reserve", study)
         if reservation is None:
             raise NotReserved(f"study {study[:16]} has reserved no budget: approve it at this node first")
@@ -375,7 +376,7 @@ class Ledger:
 
     def _append(self, entries: tuple[Entry, ...], body: dict[str, Any]) -> None:
         sequence = len(entries) + 1
-        # The random id, derived from nothing, keeps a text from being guessed from its digest.
+        # The random id prevents guessing a text from its digest.
         text = entry_text({**body, "id": os.urandom(16).hex(), "time": hour_of(self._clock())})
         digest = entry_digest(entries[-1].digest if entries else NOTHING_BEFORE, sequence, content_digest(text))
         self._connection.execute(
@@ -384,7 +385,7 @@ class Ledger:
 
 
 def refusal(entries: tuple[Entry, ...], grant: Grant, study: bytes, epsilon: Amount, delta: Amount) -> str | None:
-    """Why a ledger of these entries would refuse this grant, or then this study; None if it would take both."""
+    """Why a ledger of these entries would refuse this grant, or then this study; None if it accepts both."""
     problem = study_problem(entries, grant, _name(study), epsilon_amount(epsilon), delta_amount(delta))
     return None if problem is None else str(problem)
 

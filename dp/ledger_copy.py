@@ -1,12 +1,12 @@
-"""What is handed on of a ledger with one study: the study's own entries, and of all others nothing but their digests.
+"""The copy of a ledger that is handed on with one study: the study's own entries, and only the digests of all others.
 
-A file of lines in canonical JSON (sorted keys, no spaces), not one byte of which a reader does not check. The first
-says the format and the study. Each further line is an entry, from the ledger's first one on: `{"body": {...},
-"signature": "hex"}` for the study's own ones and the grant that pays for it, `{"content": "hex", "signature": "hex"}`
-for all others. The reader writes every line again and compares, follows the chain of digests (`dp.entries`), and has
-every signature checked. The last line is the entry that closes the study. In it the node signs what its population's
-studies come to together, and how many of the lines before it are shown: so nobody on the way can cut the end off, or
-hide a line.
+It is a file of lines in canonical JSON (sorted keys, no spaces); a reader checks every byte. The first line has the
+format and the study. Each further line is an entry, beginning with the ledger's first: `{"body": {...}, "signature":
+"hex"}` for the study's own entries and the grant that pays for it, `{"content": "hex", "signature": "hex"}` for all
+others. The reader writes every line again and compares, follows the chain of digests (`dp.entries`), and checks every
+signature. The last line is the entry that closes the study. In it the node signs the totals of its population's
+studies, and how many of the lines before it are shown. So nobody who passes the copy on can cut off its end, or hide a
+line.
 """
 
 from __future__ import annotations
@@ -39,18 +39,19 @@ from dp.errors import LedgerCorrupt
 from dp.ledger import Check
 
 LINE_BYTES_MAX = 16384
-"""Far more than any entry has. A longer line is refused before it is parsed."""
+"""Far longer than any entry. A longer line is refused before it is parsed."""
 _HEX = re.compile(r"(?:[0-9a-f]{2}){1,64}")
 _NUMBER_MAX = 2**53 - 1
-"""A larger number is none: no count of anything is, and readers in other languages hold them exactly up to here."""
+"""Larger numbers are refused: no count is that large, and readers in other languages hold integers exactly up to
+here."""
 _TOTAL_LENGTH_MAX, _TOTAL_PLACES_MAX, _TOTAL_MAX = 150, 70, 60
-"""Of a sum of amounts: characters, decimal places, and the power of ten that it is below (`dp.entries.EXACT`)."""
+"""Limits of a sum of amounts: characters, decimal places, and the power of ten above it (`dp.entries.EXACT`)."""
 Line: TypeAlias = Entry | Sealed
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerCopy:
-    """What a node has handed on of its ledger, with one study."""
+    """A node's copy of its ledger, handed on with one study."""
 
     study: bytes
     """The study's digest."""
@@ -59,12 +60,12 @@ class LedgerCopy:
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """Those that are shown: the study's own, and the grant that pays for it."""
+        """The shown entries: the study's own, and the grant that pays for it."""
         return tuple(line for line in self.lines if isinstance(line, Entry))
 
     @property
     def closing(self) -> Mapping[str, Any]:
-        """What the last entry says, which closes the study."""
+        """The body of the last entry, which closes the study."""
         return self.entries[-1].body
 
     @property
@@ -74,7 +75,8 @@ class LedgerCopy:
 
     @property
     def totals(self) -> Totals:
-        """What all studies of the population come to: the node's signed word, where other studies are not shown."""
+        """The totals of all studies of the population. For studies that are not shown, the only evidence is the node's
+        signature."""
         return Totals.of(self.closing)
 
     @property
@@ -91,10 +93,10 @@ class LedgerCopy:
 
 
 def copy_for(entries: Sequence[Entry], study: bytes) -> LedgerCopy | None:
-    """What is to be handed on of these entries, which are a whole ledger; None where the study is not closed.
+    """The copy of a whole ledger to hand on with a study; None if the study is not closed.
 
     Args:
-        entries: from the first one on.
+        entries: all of the ledger's, from the first on.
         study: the study's digest.
     """
     name = study.hex()
@@ -116,20 +118,20 @@ def write_copy(copy: LedgerCopy) -> bytes:
 
 
 def read_copy(data: bytes, study: bytes, check: Check) -> LedgerCopy:
-    """A copy, once everything in it holds that can be checked without the study.
+    """Parse a copy, and check everything in it that can be checked without the study.
 
     Args:
         data: the whole file.
-        study: the digest of the study that it is to be about.
+        study: the digest of the study that the copy must be about.
         check: whether a signature (second) of a message (first) is the node's.
 
     Raises:
-        LedgerCorrupt: naming the first line that is not exactly what the node wrote.
+        LedgerCorrupt: the text names the first line that is not exactly what the node wrote.
     """
     head, *rest = data.splitlines(keepends=True) or [b""]
     if head.startswith(b'{"body"'):
         raise LedgerCorrupt(
-            "this is a ledger of format 1, which an earlier version of this software wrote: check it there"
+            "this is a ledger of format 1, which an earlier version of this software wrote: check it with that version"
         )
     if head != _head(study).encode():
         raise LedgerCorrupt(f"line 1 is not the head of a copy of format {FORMAT} for this study")
@@ -149,7 +151,7 @@ def read_copy(data: bytes, study: bytes, check: Check) -> LedgerCopy:
 
 
 def _whole(study: bytes, lines: Sequence[Line]) -> LedgerCopy:
-    """Checks that it ends where the study was closed, and shows what belongs to the study, no more and no less."""
+    """Check that the copy ends where the study was closed, and shows exactly the study's entries."""
     last = lines[-1] if lines else None
     if not isinstance(last, Entry) or last.kind != "close":
         raise LedgerCorrupt("its last line does not close the study: lines are gone, or the node has not closed it")
@@ -181,7 +183,7 @@ def _line(line: Line) -> str:
 
 
 def _parse(text: bytes, before: bytes, sequence: int) -> Line:
-    """One line. Raises ValueError for any other bytes than `_line` writes."""
+    """Parse one line. Raises ValueError for any bytes that `_line` would not write."""
     if len(text) > LINE_BYTES_MAX:
         raise ValueError("it is too long")
     try:
@@ -196,7 +198,7 @@ def _parse(text: bytes, before: bytes, sequence: int) -> Line:
     line: Line
     if "content" in value:
         if not _is_sha256(value["content"]):
-            raise ValueError("its content is no digest")
+            raise ValueError("its content is not a digest")
         content = bytes.fromhex(value["content"])
         line = Sealed(sequence, content, entry_digest(before, sequence, content), bytes.fromhex(signature))
     else:
@@ -211,14 +213,14 @@ def _parse(text: bytes, before: bytes, sequence: int) -> Line:
 
 def _check_body(body: object) -> None:
     if not isinstance(body, dict):
-        raise ValueError("its body is no table")
+        raise ValueError("its body is not a table")
     kind = body.get("kind")
     checks = _BODIES.get(kind) if isinstance(kind, str) else None
     if checks is None or set(body) != {"kind", *checks}:
         raise ValueError("not the fields of any kind of entry")
     for name, is_right in checks.items():
         if not is_right(body[name]):
-            raise ValueError(f"its {name} is not one")
+            raise ValueError(f"its {name} is not valid")
 
 
 def _is_digest(value: object) -> bool:
@@ -307,4 +309,4 @@ _BODIES: Mapping[str, Mapping[str, Callable[[object], bool]]] = {
         "spent_delta": _is_total,
     },
 }
-"""Kind -> its fields, and what each must be."""
+"""Kind -> its fields, and the check of each."""

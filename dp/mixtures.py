@@ -1,8 +1,8 @@
-"""The privacy loss of a Gaussian whose shift is drawn from several, as for a patient at several sites: quickly.
+"""A fast privacy loss of a Gaussian whose shift is drawn from several, as for a patient at several sites.
 
-`dp_accounting` inverts that privacy loss by bisection, one point at a time, and says that this is its bottleneck:
-seven million evaluations for one distribution. Here the same bisections run side by side. Every number is the
-library's own, bit for bit: `tests/dp/test_mixtures.py` compares them.
+`dp_accounting` inverts that privacy loss by bisection, one point at a time, and names this as its bottleneck: seven
+million evaluations for one distribution. Here the same bisections run side by side. Every number equals the library's,
+bit for bit: `tests/dp/test_mixtures.py` compares them.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from dp_accounting.pld.privacy_loss_mechanism import AdjacencyType, MixtureGauss
 from numpy.typing import NDArray
 
 _CHUNK = 1 << 16
-"""Points that are inverted side by side: their intermediate results stay in the processor's cache."""
+"""Points inverted side by side: few enough that their intermediate results stay in the processor's cache."""
 
 
 class _Mixture(MixtureGaussianPrivacyLoss):  # type: ignore[misc]  # the library has no types
-    """The library's, but for the one method that takes the time."""
+    """The library's class, with its one slow method replaced."""
 
     def _inverse_privacy_losses_with_range(
         self, privacy_losses: NDArray[np.float64], bounds: tuple[float, float], precision: float = 1e-6
     ) -> NDArray[np.float64]:
-        """For each loss the smallest multiple of `precision` at which the privacy loss is at most that, rounded down
-        as the library does it. Shape as `privacy_losses`."""
+        """For each loss the smallest multiple of `precision` at which the privacy loss is at most that, rounded down as
+        in the library. Same shape as `privacy_losses`."""
         found = np.empty_like(privacy_losses)
         for start in range(0, len(privacy_losses), _CHUNK):
             part = privacy_losses[start : start + _CHUNK]
@@ -60,7 +60,7 @@ def mixture_loss(
 
     Args:
         noise_multiplier: the Gaussian's standard deviation.
-        shifts: by how much a patient moves the sum, in units of C.
+        shifts: how far a patient can move the sum, in units of C.
         chances: of each shift; they add up to 1.
         discretization: grid of the privacy loss.
     """

@@ -1,17 +1,18 @@
-"""One round of DP-FedAvg: what a node that is one unit of privacy, such as a household, puts into the secure sum.
+"""One round of DP-FedAvg: the contribution to the secure sum of a node that is one unit of privacy, such as a
+household.
 
-McMahan et al. 2018, "Learning Differentially Private Recurrent Language Models": a node trains on its own data as it
-likes, and the change of its weights is clipped *once*, as a whole. Local steps need no noise and no gradient of a
-single record, because nothing but the finished vector leaves, and that is at most C long whatever was done to get it.
-Clipping every step instead would bound the whole by C times the number of steps.
+McMahan et al. 2018, "Learning Differentially Private Recurrent Language Models": a node trains on its own data in any
+way, and the change of its weights is clipped *once*, as a whole. Local steps need no noise and no gradient of a single
+record, because only the finished vector leaves the node, and its norm is at most C whatever the steps were. Clipping
+every step instead would bound the whole by C times the number of steps.
 
-From the clip on it is as for patients (`dp.distributed`): whole numbers, rounded toward zero, their norm checked again,
-and a share of discrete Gaussian noise of variance sigma^2 C^2 / (t - c). Two things are not as there. Nobody is drawn:
-the others see that a node takes part, so that sampling would hide nothing, and what is hidden is whether its vector is
-its data's or zero. And a sum of n nodes costs one release, however many local steps are behind it.
+After the clip everything is as for patients (`dp.distributed`): whole numbers, rounded toward zero, their norm checked
+again, and a share of discrete Gaussian noise of variance sigma^2 C^2 / (t - c). Two things differ. There is no draw:
+the others see that a node takes part, so sampling would hide nothing; what stays hidden is whether its vector comes
+from its data or is zero. And a sum of n nodes costs one release, for any number of local steps.
 
-Nothing about the data shows in how long a round takes: every node makes the same number of steps of the same number of
-records, and repeats records where it has too few. An update that is not finite contributes zero.
+A round's duration shows nothing about the data: every node makes the same number of steps with the same number of
+records, and repeats records if it has too few. An update that is not finite contributes zero.
 """
 
 from __future__ import annotations
@@ -35,13 +36,14 @@ from dp.training import fresh_optimizer, plain_gradients, record_losses
 
 @dataclass(frozen=True, slots=True)
 class UpdateResult:
-    """What one round gives a node. Only `vector` leaves, under masks."""
+    """The result of one round at a node. Only `vector` leaves the node, masked."""
 
     vector: NDArray[np.int64]
     """The finished contribution: clipped update and noise, of shape (D,), or (D + 1,) where the plan has an
     indicator."""
     finite: bool
-    """Whether the update was finite; otherwise it contributed zero, and the vector is noise. For the owner alone."""
+    """Whether the update was finite; otherwise it contributed zero, and the vector is noise. Only the owner sees
+    this."""
 
 
 def private_update(
@@ -56,7 +58,7 @@ def private_update(
 
     Args:
         model: called as `model(**inputs)`; gives an object with `.logits` of shape (records, classes). Its trainable
-            parameters, in the order of their names, make the flat vector. Afterwards it is as it was before.
+            parameters, in the order of their names, make the flat vector. Afterwards it is as before.
         data: all the node's tokenised records, at least one; how they are grouped does not matter.
         plan: the round's public figures.
         secret: this round's noise secret; the caller wipes it afterwards.
@@ -83,8 +85,8 @@ def local_update(
     The arguments are those of `private_update`.
 
     Returns:
-        Of shape (D,), in the order of the parameters' names. The model has its start back, so that nothing of the data
-        stays in it.
+        Of shape (D,), in the order of the parameters' names. The model has its starting values again, so it keeps
+        nothing of the data.
     """
     parameters = [parameter for _, parameter in trained_parameters(model)]
     start = [parameter.detach().clone() for parameter in parameters]
@@ -113,7 +115,7 @@ def _local_step(
     start: list[Tensor],
     proximal_mu: float,
 ) -> None:
-    """One step on these rows: the mean of the records' losses, and FedProx's mu/2 |x - x_t|^2 where there is one."""
+    """One step on these rows: the mean of the records' losses, plus FedProx's mu/2 |x - x_t|^2 if the plan has one."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     device = parameters[0].device
     optimizer.zero_grad(set_to_none=True)
@@ -121,7 +123,7 @@ def _local_step(
     torch.autograd.backward(record_losses(model, inputs, data.labels[index].to(device)).mean())
     if proximal_mu:
         for parameter, before in zip(parameters, start, strict=True):
-            if parameter.grad is not None:  # what the loss does not depend on stays where it is
+            if parameter.grad is not None:  # the loss does not depend on it, so it stays
                 parameter.grad += proximal_mu * (parameter.detach() - before)
     optimizer.step()
 

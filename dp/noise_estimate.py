@@ -1,8 +1,9 @@
-"""About how much noise a target asks for, in a tenth of a second: where the search for the exact figure begins.
+"""A quick estimate of the noise that a target needs, in a tenth of a second: the start of the search for the exact
+figure.
 
-One step's privacy loss, of a sampled Gaussian for one unit removed, on an even grid; all steps by one Fourier transform
-(Koskela et al. 2020). It is an estimate and no bound: what it gives is never promised, and the accountant that is has
-the last word (`dp.accounting`).
+It puts one step's privacy loss, of a sampled Gaussian for one unit removed, on an even grid, and composes all steps by
+one Fourier transform (Koskela et al. 2020). The result is an estimate, not a bound, and is never promised: only the
+accountant's figure (`dp.accounting`) is.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def estimated_noise(target_epsilon: float, delta: float, sampling_rate: float, s
 
 
 def _delta_at(epsilon: float, sigma: float, rate: float, steps: int) -> float:
-    """Delta at this epsilon, about; 1 where the loss is far beyond it on average."""
+    """Approximate delta at this epsilon; 1 where the mean loss is far beyond it."""
     places = np.linspace(-12 * sigma, 1 + 12 * sigma, _PLACES)
     loss = np.logaddexp(np.log1p(-rate) if rate < 1 else -np.inf, np.log(rate) + (2 * places - 1) / (2 * sigma**2))
     weight = np.exp(loss - places**2 / (2 * sigma**2))
@@ -48,7 +49,7 @@ def _delta_at(epsilon: float, sigma: float, rate: float, steps: int) -> float:
         return 1.0
     beyond = float(weight[loss > reach].sum())
     kept = loss <= reach
-    # Each weight goes to the two cells around its loss, so that the mean stays what it is.
+    # Each weight goes to the two cells around its loss, which preserves the mean.
     at = (np.maximum(loss[kept], -reach) + reach) * ((_CELLS // 2) / reach)
     below = np.minimum(at.astype(np.int64), _CELLS - 2)
     share = at - below

@@ -1,16 +1,16 @@
-"""One patient's part in a step: which records, their gradients together, clipped once, as whole numbers.
+"""One patient's part in a step: the chosen records, and the sum of their gradients, clipped once, in whole numbers.
 
 The unit is the patient with all records. Coins and record choices are keyed by the noise secret and the patient's id,
 the gradients of a patient's records are added up in the order of that choice, and the sum is clipped *once*: clipping
-records and then adding them up has a sensitivity of G times C. The result is rounded toward zero onto a grid, where the
-norm cannot grow, and its norm is checked again in integers: what does not fit is zero.
+records and then adding them up has a sensitivity of G times C. The result is rounded toward zero onto a grid, which
+cannot increase the norm, and the norm is checked again in integers: a vector that is too long becomes zero.
 
 Where C follows the gradients (Andrew et al. 2021), each part also says whether it was shortened. That element counts
-like any other: gradient and indicator share the one length, because an element beside it would cost extra.
+like any other: gradient and indicator share the one norm, because a separate element would cost extra.
 
 A part must depend on its own patient alone, to the last bit. If another patient's absence moved it by one step of the
 grid, the sensitivity would be that of all parts together. So nothing here adds floating-point numbers in an order that
-a library may choose: norms are sums of squares of whole numbers, and the rest is elementwise.
+a library may choose: norms are sums of squares of whole numbers, and everything else is elementwise.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from dp.sampling import choose
 from dp.step_plan import gradient_grid
 
 _KEPT_BITS = 26
-"""A gradient is taken to so many bits below its largest element: more than float32 has."""
+"""A gradient keeps this many bits below its largest element: more than float32 has."""
 _CHUNK = 1 << 10
-"""So many squares of 26-bit numbers add up below 2^62."""
+"""This many squares of 26-bit numbers have a sum below 2^62."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,13 @@ class Drawn:
 def draw_patients(
     rows: Mapping[str, Sequence[int]], sampling_rate: float, most_records: int, secret: NoiseSecret, round_number: int
 ) -> list[Drawn]:
-    """Who takes part in a step: every patient by a coin of its own, with at most G of its records, chosen afresh.
+    """Draw who takes part in a step: every patient by a coin of its own, with at most G newly chosen records.
 
-    Every patient costs one coin and G choices, drawn or not, and however many records it has.
+    Every patient takes one coin and G choices, drawn or not, for any number of records.
 
     Args:
         rows: patient id -> the rows of its records.
-        sampling_rate: q, the same for every patient at every hospital, in (0, 1].
+        sampling_rate: q, the same for every patient at every site, in (0, 1].
         most_records: G, at least 1.
         secret: this step's noise secret.
         round_number: the step; part of the name of every coin and choice.
@@ -71,22 +71,23 @@ def patient_vectors(
     grid: int,
     indicator: int = 0,
 ) -> Iterator[NDArray[np.int64] | None]:
-    """The finished vector of every drawn patient, in the order of the draw; None where it is not finite.
+    """The finished vector of every drawn patient, in the order of the draw; None where the gradient is not finite.
 
-    A patient's records follow one another, so that only one patient is open at a time, across batches. The same memory
-    serves all patients, because fresh memory takes longer than the arithmetic.
+    A patient's records follow one another, so only one patient is in progress at a time, across batches. All patients
+    share the same memory, because allocating memory takes longer than the arithmetic.
 
     Args:
         drawn: the drawn patients, each with at least one record.
         batches: gradients of the records in the order of the draw, then of fillers, each of shape (records, D). All
-            batches are taken, whether or not a patient is left for them. Each may go when the next is asked for.
+            batches are consumed, even if no patient is left for them. Each may become invalid when the next is
+            requested.
         dimension: D.
         clip: C, the largest L2 norm of a patient's gradient.
         grid: steps per C, at most 2^26.
         indicator: as `clipped_integers`.
 
     Yields:
-        As `clipped_integers`; valid until the next is asked for.
+        As `clipped_integers`; valid until the next is requested.
     """
     records = [len(entry.rows) for entry in drawn]
     place = added = 0
@@ -107,9 +108,9 @@ def patient_vectors(
 
 
 def clip_nobody(count: int, dimension: int, clip: float, grid: int, indicator: int = 0) -> None:
-    """For `count` patients who were not drawn, do the work that is done for those who were, with made-up gradients.
+    """Do the work of `count` drawn patients on made-up gradients, in place of patients who were not drawn.
 
-    How long a step takes would otherwise tell how many were.
+    Otherwise a step's duration would reveal how many were drawn.
     """
     gradient = np.empty(dimension, dtype=np.float64)
     vector = np.empty(dimension + bool(indicator), dtype=np.int64)
@@ -125,14 +126,14 @@ def clipped_integers(
 ) -> NDArray[np.int64] | None:
     """A patient's gradient, scaled down to norm C where it is longer, on a grid of `grid` steps per C.
 
-    With an indicator it shares that length with one element more, which says whether the gradient was shortened: it is
-    `indicator` steps up where it was not, and down where it was. C is `gradient_grid` steps then.
+    With an indicator the gradient shares that norm with one more element, which says whether the gradient was
+    shortened: `indicator` steps up if it was not, and down if it was. C is then `gradient_grid` steps.
 
     Args:
         gradient: of shape (D,): the sum over the patient's records.
         clip: C, the largest L2 norm.
-        grid: steps that the vector is long at most, at most 2^26.
-        indicator: steps of it that the indicator takes, below `grid`; 0 for none.
+        grid: the vector's largest norm in steps of the grid, at most 2^26.
+        indicator: the indicator's size in steps, below `grid`; 0 for none.
 
     Returns:
         int64 of shape (D,), or (D + 1,) with an indicator, with a sum of squares of at most grid^2; None if the
@@ -145,22 +146,22 @@ def clipped_integers(
 def _clip_into(
     vector: NDArray[np.int64], gradient: NDArray[np.float64], clip: float, grid: int, indicator: int
 ) -> bool:
-    """As `clipped_integers`, into `vector`, using up the gradient's memory; False if the gradient is not finite."""
+    """As `clipped_integers`, into `vector`, overwriting the gradient; False if the gradient is not finite."""
     size, length = gradient.size, gradient_grid(grid, indicator)
     largest = float(max(gradient.max(), -gradient.min())) if size else 0.0
     if not math.isfinite(largest):
         return False
     vector[size:] = indicator
-    if largest * length < clip:  # not a step of the grid anywhere; zero, and numbers too small to be scaled, among them
+    if largest * length < clip:  # below one step of the grid everywhere: zeros, and numbers too small to scale
         vector[:size] = 0
         return True
-    # A power of two moves no bit; what is cut off lies 26 bits below the largest element.
+    # Scaling by a power of two is exact; only what lies 26 bits below the largest element is cut off.
     shift = _KEPT_BITS - math.frexp(largest)[1]
     whole = np.trunc(np.ldexp(gradient, shift, out=gradient), out=gradient)
     vector[:size] = whole
     squares = square_sum(vector[:size])
     norm = math.isqrt(squares)
-    norm += norm * norm < squares  # rounded up: a longer divisor only shortens
+    norm += norm * norm < squares  # rounded up: a larger divisor only shortens
     longest = math.ldexp(clip, shift)
     if norm > longest:
         vector[size:] = -indicator

@@ -4,10 +4,10 @@ Poisson sampling: every patient is in or out by a coin of its own, at the same r
 assumes (Abadi et al. 2016, section 3.1). No shuffling of patients, no fixed batch size, no dropped remainder. In local
 mode one record of a drawn patient is chosen, so that clipping per record is clipping per patient.
 
-Coins and choices are keyed by the noise secret and the patient's id, not taken from a stream in order. A patient's
-part therefore depends on that patient alone: removing or reordering others changes nothing for it. They are made for
-every patient, drawn or not, and take as long for one with ten thousand records as for one with a single record: what a
-step takes would otherwise tell that somebody with many is in it.
+Coins and choices are keyed by the noise secret and the patient's id, not taken from a stream in order. A patient's part
+therefore depends on that patient alone: removing or reordering others changes nothing for it. Every patient, drawn or
+not, gets them, and they take as long for a patient with ten thousand records as for one with a single record: otherwise
+a step's duration would reveal that a patient with many records is in it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Patients:
-    """Tokenised records, grouped by patient; the tensors stay as they are loaded, and batches are rows of them."""
+    """Tokenised records, grouped by patient; the tensors stay as they were loaded, and a batch is a set of their
+    rows."""
 
     inputs: Mapping[str, Tensor]
     """What the model is called with, by argument name; each of shape (records, length)."""
     labels: Tensor
-    """Class indices, int64: one a record, of shape (records,), or one a position, of shape (records, positions)."""
+    """Class indices, int64: one per record, of shape (records,), or one per position, of shape (records, positions)."""
     rows: Mapping[str, Sequence[int]]
     """Patient id -> the rows of its records, at least one."""
 
@@ -54,10 +55,10 @@ class Patients:
 
 
 def record_by_record(patients: Patients) -> Patients:
-    """The same records with each a unit of its own, for data without patients.
+    """The same records, each as a unit of its own, for data without patients.
 
-    A record is named by what is in it, and among equal ones by a number: a coin depends on its own record alone, as it
-    does on a patient's id.
+    A record's name is the hash of its content, with a number to tell equal records apart. So a coin depends on its own
+    record alone, as it does on a patient's id.
     """
     names: dict[str, int] = {}
     rows: dict[str, tuple[int, ...]] = {}
@@ -90,13 +91,13 @@ def draw(
 
 
 def choose(own: Sequence[int], most: int, secret: NoiseSecret, *name: str | int) -> tuple[int, ...]:
-    """At most so many of a patient's rows, each as likely as the others, in the order of the choice.
+    """At most `most` of a patient's rows, all equally likely, in the order of the choice.
 
-    Always `most` keyed choices, however many rows there are. All sets of rows of that size, and all orders of each, are
-    equally likely to within most * len(own) / 2^128 in total variation (see `NoiseSecret.choice`).
+    Makes exactly `most` keyed choices for any number of rows. All sets of rows of that size, and all orders of each,
+    are equally likely to within most * len(own) / 2^128 in total variation (see `NoiseSecret.choice`).
 
     Args:
-        own: the rows of the patient's records, at least one. No pass is made over them.
+        own: the rows of the patient's records, at least one. The function does not iterate over them.
         most: at least 1.
         secret: this round's noise secret.
         name: begins every choice's name: round, step and patient.
@@ -106,11 +107,11 @@ def choose(own: Sequence[int], most: int, secret: NoiseSecret, *name: str | int)
 
 
 def shuffled_rows(records: int, secret: NoiseSecret, *name: str | int) -> Iterator[int]:
-    """The numbers below `records` in random order, without end: each once before one comes again, and then in another
+    """The numbers below `records` in random order, without end: each appears once before any appears again, in a new
     order.
 
-    Every number that is asked for takes one keyed choice (the shuffle of Fisher and Yates 1938, as far as it is
-    needed), and only what has changed places is written down: the work does not tell how many records there are.
+    Each number takes one keyed choice (the shuffle of Fisher and Yates 1938, run only as far as needed), and only moved
+    places are stored. So the work does not reveal the number of records.
 
     Args:
         records: at least 1.

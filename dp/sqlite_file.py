@@ -1,4 +1,4 @@
-"""A SQLite file in which what was committed is on disk, opened by several processes at once, for its owner's eyes."""
+"""A SQLite file that only its owner can read, that several processes can open, and whose commits are on disk."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from typing import Final
 
 BUSY_SECONDS: Final = 30.0
 IN_MEMORY: Final = Path(":memory:")
-"""Instead of a file: for those who go through many states of a node, none of which is to outlive them."""
+"""Instead of a file: for callers that go through many states of a node and keep none of them."""
 _PAUSE_SECONDS: Final = 0.005
 _making = threading.Lock()
 
 
 def open_durable(path: Path, schema: str) -> sqlite3.Connection:
-    """Open the file in WAL mode with synchronous=FULL, and make what its schema lacks.
+    """Open the file in WAL mode with synchronous=FULL, and create the parts of its schema that are missing.
 
-    Two processes that make a file together both turn it to WAL. SQLite does not wait for a lock that this needs, since
-    two that wait for each other would wait for ever: it says "database is locked" at once. So the wait is here.
+    Two processes that create a file at the same time both switch it to WAL. SQLite does not wait for the lock that this
+    needs, because two waiting processes could deadlock: it reports "database is locked" at once. So this function
+    waits.
 
     Args:
-        path: the file; made where it does not exist, readable by its owner alone whatever the umask says. What SQLite
-            puts beside it (the log, the shared memory) gets the same mode.
-        schema: statements that change nothing where they were run before.
+        path: the file; created if it does not exist, readable only by its owner whatever the umask is. The files that
+            SQLite puts beside it (the log, the shared memory) get the same mode.
+        schema: statements that change nothing when they run again.
 
     Returns:
-        A connection that waits `BUSY_SECONDS` for another's lock. Its transactions are opened by hand.
+        A connection that waits `BUSY_SECONDS` for another's lock. The caller opens its transactions explicitly.
 
     Raises:
         sqlite3.OperationalError: the file cannot be opened, or stays locked.
@@ -51,9 +52,9 @@ def open_durable(path: Path, schema: str) -> sqlite3.Connection:
 
 
 def _make_private(path: Path) -> None:
-    """Make the file with its mode, not with the umask's. SQLite takes an empty file for a new database.
+    """Create the file with its mode, not the umask's. SQLite accepts an empty file as a new database.
 
-    Only where there is none, and one at a time: closing a file gives up every lock that this process has on it.
+    Only if there is none, and one at a time: closing a file releases every lock that this process has on it.
     """
     if path == IN_MEMORY:
         return

@@ -1,12 +1,12 @@
-"""The public figures of a step: what every hospital computes, follows from the signed study alone.
+"""The public figures of a step: what every site computes. They follow from the signed study alone.
 
-`StepPlan` is for a distributed step over patients or records, `NodePlan` for nodes that are a unit of privacy each,
-`LocalPlan` for a round of a hospital's own private steps.
+`StepPlan` is for a distributed step over patients or records, `NodePlan` for nodes that are each a unit of privacy,
+`LocalPlan` for a round of a site's own private steps.
 
-Free of torch, so that a verifier can derive the width of the ring. The number K of physical batches decides how long a
-step takes, and in distributed mode how large its sum can get; it comes from a bound on the binomial tail, so that a
-draw beyond K batches, whose last patients contribute zero, has a probability below 2^-40. `dp.delta_terms` charges for
-that.
+This module does not import torch, so that a verifier can derive the width of the ring. The number K of physical batches
+decides how long a step takes and, in distributed mode, how large its sum can get. It comes from a bound on the binomial
+tail: a draw beyond K batches, whose last patients contribute zero, has a probability below 2^-40. `dp.delta_terms`
+charges for that.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fractions import Fraction
 from typing import Literal
 
 OVERFLOW_BITS = 40
-"""More patients than K batches hold are drawn in a step with a probability of at most 2^-40."""
+"""A step draws more patients than K batches hold with a probability of at most 2^-40."""
 _DIGITS = Context(prec=50)
 _TAIL_BITS = 40
 """Any element of any sum of a study exceeds the noise's tail bound with a probability of at most 2^-40."""
@@ -26,24 +26,26 @@ _TAIL_BITS = 40
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """What every hospital does in one step. All of it follows from the signed study."""
+    """What every site does in one step. All of it follows from the signed study."""
 
     sampling_rate: float
     """q, in (0, 1]."""
     clip: float
     """C: the largest L2 norm of one patient's gradient."""
     grid: int
-    """Steps of the grid that one patient's vector is long at most; per C where there is no indicator."""
+    """The largest norm of one patient's vector, in steps of the grid; without an indicator, steps per C."""
     most_records: int
-    """G: records of one patient in a step, at most."""
+    """G: the most records of one patient in a step."""
     physical_batch: int
-    """Records in a batch, always exactly this many; a forward pass each where they go through the model singly."""
+    """Records in a batch, always exactly this many. Where records go through the model singly, each is one forward
+    pass."""
     batches: int
     """K: physical batches per step, always exactly this many; see `batches_needed`."""
     noise_variance: Fraction
     """Variance of this node's share of the noise, in steps of the grid: sigma^2 grid^2 / (t - c)."""
     indicator: int = 0
-    """Steps of the grid in the element that says whether a gradient was shortened; 0 where there is none."""
+    """The size, in steps of the grid, of the element that says whether a gradient was shortened; 0 for no such
+    element."""
 
     def __post_init__(self) -> None:
         for name in ("grid", "most_records", "physical_batch", "batches"):
@@ -57,7 +59,7 @@ class StepPlan:
             raise ValueError("a share of noise has a positive variance")
         if not 0 <= self.indicator < self.grid:
             raise ValueError(
-                f"an indicator leaves something of {self.grid} steps to the gradient: not {self.indicator}"
+                f"an indicator must be below {self.grid} steps, to leave some for the gradient: not {self.indicator}"
             )
 
     @property
@@ -68,11 +70,12 @@ class StepPlan:
 
 @dataclass(frozen=True, slots=True)
 class NodePlan:
-    """What every node does in one round where the unit of privacy is a node with all its data. All of it follows from
-    the signed study."""
+    """What every node does in one round if the unit of privacy is a node with all its data. All of it follows from the
+    signed study."""
 
     steps: int
-    """Local steps. They have no noise: what leaves the node is bounded as a whole, however it came about."""
+    """Local steps. They have no noise: the vector that leaves the node is bounded as a whole, whatever the steps
+    were."""
     optimizer: Literal["adam", "sgd"]
     """The local optimiser; it starts afresh in every round."""
     learning_rate: float
@@ -82,11 +85,12 @@ class NodePlan:
     clip: float
     """C: the largest L2 norm of one node's update."""
     grid: int
-    """Steps of the grid that one node's vector is long at most; per C where there is no indicator."""
+    """The largest norm of one node's vector, in steps of the grid; without an indicator, steps per C."""
     noise_variance: Fraction
     """Variance of this node's share of the noise, in steps of the grid: sigma^2 grid^2 / (t - c)."""
     indicator: int = 0
-    """Steps of the grid in the element that says whether the update was shortened; 0 where there is none."""
+    """The size, in steps of the grid, of the element that says whether the update was shortened; 0 for no such
+    element."""
     proximal_mu: float = 0.0
     """mu: weight of FedProx's proximal term; there is none at 0."""
 
@@ -106,14 +110,14 @@ class NodePlan:
 
 @dataclass(frozen=True, slots=True)
 class LocalPlan:
-    """What a hospital does in one round in local mode. All of it follows from the signed study."""
+    """What a site does in one round in local mode. All of it follows from the signed study."""
 
     steps: int
     """Noised gradient steps in the round."""
     sampling_rate: float
     """q: the chance of every patient to be drawn in a step, in (0, 1]."""
     nominal_patients: int
-    """N: the rounded number of the hospital's patients; q * N divides every step."""
+    """N: the rounded number of the site's patients; q * N divides every step."""
     clip: float
     """C: the largest L2 norm of one patient's gradient."""
     noise_multiplier: float
@@ -144,7 +148,7 @@ class LocalPlan:
 
 
 def gradient_grid(grid: int, indicator: int) -> int:
-    """Steps of the grid that are left for a gradient of norm C beside an indicator: sqrt(grid^2 - indicator^2)."""
+    """Steps of the grid that an indicator leaves for a gradient of norm C: sqrt(grid^2 - indicator^2)."""
     return math.isqrt(grid * grid - indicator * indicator)
 
 
@@ -152,7 +156,7 @@ def noise_share(noise_multiplier: Fraction, grid: int, quorum: int, colluders: i
     """The variance of one node's noise in steps of the grid: sigma^2 grid^2 / (t - c).
 
     Raises:
-        ValueError: t is not above c: no number of survivors would carry the noise.
+        ValueError: t is not above c: nobody would be left to add the noise.
     """
     if quorum <= colluders:
         raise ValueError(f"a quorum of {quorum} with {colluders} colluders leaves nobody to add noise")
@@ -160,14 +164,14 @@ def noise_share(noise_multiplier: Fraction, grid: int, quorum: int, colluders: i
 
 
 def most_drawn(patients: int, sampling_rate: float) -> int:
-    """So many patients are drawn in a step at most, but with a probability of 2^-40.
+    """The most patients that a step draws, except with a probability of 2^-40.
 
     One more than the smallest k with N KL(k / N, q) >= 40 ln 2, by the Chernoff bound (Hoeffding 1963, theorem 1),
-    P[Binomial(N, q) >= k] <= exp(-N KL(k / N, q)). The one more is room for the patient by whom two neighbouring data
-    sets differ (`dp.delta_terms`).
+    P[Binomial(N, q) >= k] <= exp(-N KL(k / N, q)). The extra one leaves room for the patient by whom two neighbouring
+    data sets differ (`dp.delta_terms`).
 
     Args:
-        patients: N, the most patients that a hospital may have under the study.
+        patients: N, the most patients that a site may have under the study.
         sampling_rate: q.
     """
     low, high = math.ceil(Fraction(sampling_rate) * patients), patients
@@ -182,10 +186,10 @@ def most_drawn(patients: int, sampling_rate: float) -> int:
 
 
 def batches_needed(patients: int, sampling_rate: float, most_records: int, physical_batch: int) -> int:
-    """K: enough batches for all draws of a step but with probability 2^-40.
+    """K: enough batches for all draws of a step, except with probability 2^-40.
 
     Args:
-        patients: the most patients that a hospital may have under the study.
+        patients: the most patients that a site may have under the study.
         sampling_rate: q.
         most_records: G.
         physical_batch: records per batch.
@@ -194,10 +198,11 @@ def batches_needed(patients: int, sampling_rate: float, most_records: int, physi
 
 
 def noise_tail(variance: Fraction, count: int) -> int:
-    """No element of `count` draws of the discrete Gaussian is larger, but with a probability of 2^-40 for all.
+    """The bound that no element of `count` draws of the discrete Gaussian exceeds, except with a probability of 2^-40
+    in all.
 
     P[|X| >= z] <= 2 exp(-z^2 / (2 s^2)) (Canonne, Kamath and Steinke 2020, corollary 25, with parameter s^2 =
-    `variance`), so that z^2 = 2 ln 2 s^2 (41 + log2 count) will do; in whole numbers, with 2 ln 2 < 7/5.
+    `variance`), so z^2 = 2 ln 2 s^2 (41 + log2 count) is enough; in whole numbers, with 2 ln 2 < 7/5.
     """
     bits = 1 + _TAIL_BITS + count.bit_length()
     return math.isqrt(math.ceil(variance * bits * 7 / 5)) + 1
@@ -206,8 +211,8 @@ def noise_tail(variance: Fraction, count: int) -> int:
 def _exponent(drawn: int, patients: int, rate: float) -> Decimal:
     """N KL(k / N, q) = k ln(k / (N q)) + (N - k) ln((N - k) / (N (1 - q))), in nats.
 
-    All parties must get the same K, and the logarithm of the C library may differ in its last bit between them: that of
-    `decimal` is correctly rounded.
+    All parties must get the same K, but the last bit of the C library's logarithm may differ between machines. The
+    logarithm of `decimal` is correctly rounded.
     """
     total, heads = Decimal(0), Decimal(rate)
     for count, chance in ((drawn, heads), (patients - drawn, _DIGITS.subtract(Decimal(1), heads))):

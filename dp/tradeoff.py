@@ -1,23 +1,25 @@
-"""What a training's privacy means in plain figures: the trade-off between the two errors of any test for taking part.
+"""What a training's privacy means in plain figures: the trade-off between the two errors of any test for taking part
+(membership).
 
-A guarantee (epsilon, delta) alone bounds very loosely what an attacker achieves. The whole privacy curve
-delta(epsilon) bounds the same thing far better. At every epsilon, a test for taking part with false positive rate FPR
-has a true positive rate of at most
+A single guarantee (epsilon, delta) bounds an attacker's success only loosely. The whole privacy curve delta(epsilon)
+bounds it far better. At every epsilon, a test for taking part with false positive rate FPR has a true positive rate of
+at most
 
     min(e^epsilon FPR + delta(epsilon), 1 - e^-epsilon (1 - delta(epsilon) - FPR))
 
-(Wasserman and Zhou 2010; Kairouz, Oh and Viswanath 2015); the smallest of these over the curve holds. Adding and
-removing a patient are both covered, because the curve is that of the worse one at every epsilon.
+(Wasserman and Zhou 2010; Kairouz, Oh and Viswanath 2015); the smallest of these over the curve is a bound. It covers
+both adding and removing a patient, because at every epsilon the curve takes the worse of the two.
 
-What runs is not quite what is analysed, and the bound is for what runs. Let M be the analysed mechanism with the curve
-delta(epsilon), and M~ the one that runs: with the sampler's error, padded batches that may overflow, a sum of discrete
-Gaussians in place of a continuous one. `dp.delta_terms` shows, for *every* epsilon >= 0 and both orders of the two data
-sets, that M~ is (epsilon, delta(epsilon) + terms(epsilon))-private. So every point of the curve with its terms added is
-a true claim about M~, the two inequalities above follow from each point for every test S of M~'s output (S itself gives
-the first, its complement with the data sets exchanged the second), and the smallest of true bounds is one. The terms
-are at a delta(0), too: half and half, the best guess is right with a chance of (1 + TPR - FPR) / 2, and TPR - FPR <=
-delta(0) + terms(0) for every S. A running minimum over epsilon is allowed, since what M~ exceeds e^epsilon by can only
-fall as epsilon grows: a claim at a smaller epsilon holds at a larger one.
+The running mechanism differs slightly from the analysed one, and the bound is for the running one. Let M be the
+analysed mechanism with the curve delta(epsilon), and M~ the one that runs: with the sampler's error, padded batches
+that may overflow, a sum of discrete Gaussians in place of a continuous one. `dp.delta_terms` shows, for *every* epsilon
+>= 0 and both orders of the two data sets, that M~ is (epsilon, delta(epsilon) + terms(epsilon))-private. So every point
+of the curve with its terms added is a true claim about M~, the two inequalities above follow from each point for every
+test S of M~'s output (S itself gives the first, its complement with the data sets exchanged the second), and the
+smallest of true bounds is one. The terms also apply at delta(0): with equal odds, the best guess is right with a chance
+of (1 + TPR - FPR) / 2, and TPR - FPR <= delta(0) + terms(0) for every S. A running minimum over epsilon is allowed,
+because the excess of M~ over e^epsilon can only fall as epsilon grows: a claim at a smaller epsilon also holds at a
+larger one.
 """
 
 from __future__ import annotations
@@ -33,20 +35,21 @@ from dp.events import NoisedSums, Relation
 
 _POINTS = 4000
 _END_DELTA = 1e-9
-"""The curve ends where so little of delta is left: beyond, it bounds nothing that is plotted or printed."""
+"""The curve ends where delta is this small: beyond, it affects nothing that is plotted or printed."""
 _EPSILON_MOST = 600.0
-"""e^epsilon is a float up to here."""
+"""Up to here e^epsilon fits into a float."""
 
 
 @dataclass(frozen=True, slots=True)
 class PrivacyCurve:
-    """delta(epsilon) of one training, at equally spaced epsilons from 0; between two of them it is below the first."""
+    """delta(epsilon) of one training, at equally spaced epsilons from 0; between two of them it is at most that of the
+    first."""
 
     epsilons: tuple[float, ...]
     deltas: tuple[float, ...]
 
     def true_positive_rate(self, false_positive_rate: float) -> float:
-        """The most that any test for taking part reaches at this false positive rate."""
+        """The highest true positive rate of any test for taking part at this false positive rate."""
         return membership_bound(false_positive_rate, self.epsilons, self.deltas)
 
     @property
@@ -56,15 +59,15 @@ class PrivacyCurve:
 
     @property
     def accuracy(self) -> float:
-        """How often the best test is right at most, about somebody of whom both are equally likely."""
+        """The largest share of right answers of any test, for a person who takes part with a chance of one half."""
         return (1 + self.advantage) / 2
 
     def gaussian_mu(self, delta: float) -> float:
         """The smallest mu whose Gaussian trade-off curve (Dong, Roth and Su 2022) lies below this training's.
 
-        A sum of subsampled Gaussians hides less and less in its far tail, where no mu of use lies below it. So the
-        claim leaves out a delta: no test tells more, at any false positive rate, than one for a single draw from N(0,
-        1) against N(mu, 1) and `delta` besides. The mu of the central limit theorem is lower, and too low.
+        A sum of subsampled Gaussians hides less and less in its far tail, where no useful mu lies below it. So the
+        claim leaves out a delta: at any false positive rate, no test reveals more than one for a single draw from N(0,
+        1) against N(mu, 1), plus `delta`. The mu of the central limit theorem is lower, and too low.
 
         Args:
             delta: as in the guarantee; the curve reaches down to 1e-9.
@@ -74,7 +77,7 @@ class PrivacyCurve:
         """
         if self.deltas[-1] > delta:
             return math.inf
-        # Up to the next point the curve is at most what it is here, and the Gaussian one at least what it is there.
+        # Up to the next point the curve is at most its value here, and the Gaussian one at least its value there.
         points = [
             (self.epsilons[index + 1], self.deltas[index])
             for index in range(len(self.epsilons) - 1)
@@ -97,7 +100,7 @@ def privacy_curve(event: NoisedSums, noise: Noise | None = None, relation: Relat
         noise: how the noise is made; its terms are added to every delta.
         relation: the event's own by default.
     """
-    loss = privacy_loss(event, relation, None)  # in the words of `event_epsilon`, so that it is computed once
+    loss = privacy_loss(event, relation, None)  # the same arguments as in `event_epsilon`, so that it is computed once
     end = min(float(loss.get_epsilon_for_delta(_END_DELTA)), _EPSILON_MOST)
     epsilons = [index * end / _POINTS for index in range(_POINTS + 1)]
     deltas = [float(delta) for delta in loss.get_delta_for_epsilon(epsilons)]
@@ -107,7 +110,7 @@ def privacy_curve(event: NoisedSums, noise: Noise | None = None, relation: Relat
             delta + noise.delta_terms(event, event.noise_multiplier, epsilon, reach).total
             for epsilon, delta in zip(epsilons, deltas, strict=True)
         ]
-        # The sampler's term grows with epsilon, and a mechanism's delta never does: what held before still holds.
+        # The sampler's term grows with epsilon, but a mechanism's delta never does: an earlier bound still holds.
         deltas = list(accumulate(deltas, min))
     return PrivacyCurve(tuple(epsilons), tuple(deltas))
 

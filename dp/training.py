@@ -1,23 +1,23 @@
-"""Private local training: several DP-SGD steps over one hospital's patients, with Opacus.
+"""Private local training: several DP-SGD steps over one site's patients, with Opacus.
 
-Opacus's hooks give per-sample gradients and its optimiser the order of a step: clip, add up, noise, scale, move
+Opacus's hooks give per-sample gradients, and its optimiser sets the order of a step: clip, add up, noise, scale, move
 (Abadi et al. 2016, algorithm 1; Yousefpour et al. 2021). Three things are our own. The noise comes from
-`crypto.randomness`, not from a statistical generator. The loss is our own, one number per record, because a
-model's built-in loss may average over the batch and let one record weigh on the others. The denominator is the
-public q * N, never the size of a draw.
+`crypto.randomness`, not from a statistical generator. The loss gives one number per record, because a model's built-in
+loss may average over the batch, so that one record affects the others. The denominator is the public q * N, never the
+size of a draw.
 
-Nothing about the draw shows. Every step runs the same number K of physical batches of the same shape, even if nobody
-is drawn: filled up with rows whose loss has weight 0, and whose gradient is exactly zero. To Opacus they are the parts
-of one large batch: it clips and adds up each, and noises, scales and moves after the last. Zeros added to a sum of
-clipped gradients leave the sum that the accountant counts. More than K batches are drawn with a probability below
-2^-40, which `dp.delta_terms` charges for, and the patients beyond contribute zero.
+The timing shows nothing about the draw. Every step runs the same number K of physical batches of the same shape, even
+if nobody is drawn: rows whose loss has weight 0, and whose gradient is exactly zero, fill them up. Opacus sees them as
+the parts of one large batch: it clips and adds up each part, and noises, scales and moves after the last. Zeros added
+to a sum of clipped gradients do not change the sum that the accountant counts. A step draws more than K batches hold
+with a probability below 2^-40, which `dp.delta_terms` charges for; the patients beyond K batches contribute zero.
 
-The forward pass is in evaluation mode, so that there is no dropout; only the layers that own trainable parameters are
-told that they train, because Opacus's hooks ask.
+The forward pass is in evaluation mode, so there is no dropout. Only the layers that own trainable parameters are set to
+training mode, because Opacus's hooks check for it.
 
-The proximal term of FedProx (Li et al. 2020), mu/2 |x - x_t|^2, holds a round near its start x_t. Its gradient
-mu (x - x_t) depends on what was noised already and on no data: it is added when a step has been clipped, noised and
-scaled, so that it costs no privacy and nothing of C.
+The proximal term of FedProx (Li et al. 2020), mu/2 |x - x_t|^2, holds a round near its start x_t. Its gradient mu (x -
+x_t) depends only on values that are noised already, and on no data. It is added after a step is clipped, noised and
+scaled, so it costs no privacy and uses up nothing of C.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from dp.sampling import Patients, draw
 from dp.step_plan import LocalPlan, NodePlan
 
 IGNORED = -100
-"""In place of a label at a position that has none, as in torch and transformers."""
+"""The label of a position that has none, as in torch and transformers."""
 _log = logging.getLogger(__name__)
 
 
@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 def _layer_norm_gradients(
     layer: nn.LayerNorm, activations: list[Tensor], backprops: Tensor
 ) -> dict[nn.Parameter, Tensor]:
-    """Opacus's own, which breaks on a LayerNorm without a bias: ModernBERT's head has one."""
+    """As Opacus's own, which fails on a LayerNorm without a bias, such as the one in ModernBERT's head."""
     if layer.bias is not None:
         return dict(compute_layer_norm_grad_sample(layer, activations, backprops))
     normal = nn.functional.layer_norm(activations[0], layer.normalized_shape, eps=layer.eps)
@@ -59,7 +59,7 @@ def _layer_norm_gradients(
 class NoisyOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no types
     """Opacus's optimiser with noise from a `NoiseStream`, clipping of our own, and a public denominator.
 
-    It is made at the start of a round: FedProx's proximal term pulls back to where the parameters are then.
+    Create it at the start of a round: FedProx's proximal term pulls back to the parameters' values at that time.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class NoisyOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no types
         self.non_finite = 0
         """How many drawn patients contributed zero because their gradient was not finite."""
         self.counted = 0
-        """So many samples of the physical batch are drawn patients'; fillers come after them."""
+        """The number of samples of the physical batch that belong to drawn patients; fillers come after them."""
         self._stream = stream
         self._denominator = plan.sampling_rate * plan.nominal_patients
         self._names = tuple(names)
@@ -83,13 +83,13 @@ class NoisyOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no types
         self._start = [parameter.detach().clone() for parameter in self.params] if self._mu else []
 
     def pre_step(self, closure: Callable[[], float] | None = None) -> bool:
-        """Opacus's order of a step, once every parameter is known to have per-sample gradients; then FedProx's term.
+        """Check that every parameter has per-sample gradients, run the step in Opacus's order, then add FedProx's term.
 
         Returns:
-            Whether the gradient is finished, so that the parameters may move: not before the last physical batch.
+            Whether the gradient is finished, so that the parameters may move: only after the last physical batch.
 
         Raises:
-            UnsuitableModel: a trainable parameter has none, so that nothing would bound what it gives away.
+            UnsuitableModel: a trainable parameter has no per-sample gradient, so nothing would bound what it reveals.
         """
         for name, parameter in zip(self._names, self.params, strict=True):
             if parameter.grad_sample is None:
@@ -123,7 +123,7 @@ class NoisyOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no types
             parameter.grad /= self._denominator
 
     def _add_proximal_gradient(self) -> None:
-        """Add mu (x - x_t) to a gradient that is finished otherwise: nothing may clip or noise it."""
+        """Add mu (x - x_t) to a gradient that is otherwise finished: this term must not be clipped or noised."""
         if self._mu:
             for parameter, start in zip(self.params, self._start, strict=True):
                 parameter.grad += self._mu * (parameter.detach() - start)
@@ -141,7 +141,7 @@ def train_locally(
 
     Args:
         model: called as `model(**inputs)`; gives an object with `.logits`, as `record_losses` takes it.
-        patients: the hospital's tokenised records.
+        patients: the site's tokenised records.
         plan: the round's public figures.
         secret: this round's noise secret; the caller wipes it afterwards.
         round_number: names the round's coins and noise.
@@ -175,16 +175,16 @@ def train_locally(
 
 @contextmanager
 def per_sample_gradients(model: nn.Module) -> Iterator[None]:
-    """Within it, a backward pass leaves `.grad_sample`, of shape (samples, *shape), on trainable parameters.
+    """Inside the block a backward pass leaves `.grad_sample`, of shape (samples, *shape), on trainable parameters.
 
-    The loss must be a sum over samples. Afterwards the model is as it was before but for its weights: no hooks, no
+    The loss must be a sum over samples. Afterwards the model is as before, except for its weights: no hooks, no
     gradients, the same modes.
     """
     with evaluation(model, trained_layers_train=True):
         hooks = GradSampleHooks(model, loss_reduction="sum")
         try:
             with warnings.catch_warnings():
-                # The lowest adapter's input needs no gradient, since everything below is frozen: that is intended.
+                # The lowest adapter's input needs no gradient, because everything below is frozen. This is intended.
                 warnings.filterwarnings("ignore", message="Full backward hook is firing")
                 yield
         finally:
@@ -199,8 +199,8 @@ def per_sample_gradients(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def plain_gradients(model: nn.Module) -> Iterator[None]:
-    """Within it, all of the model is in evaluation mode, and a backward pass leaves `.grad` as ever. Afterwards the
-    model is as it was before but for its weights."""
+    """Inside the block the whole model is in evaluation mode, and a backward pass leaves `.grad` as usual. Afterwards
+    the model is as before, except for its weights."""
     with evaluation(model):
         try:
             yield
@@ -211,12 +211,12 @@ def plain_gradients(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def evaluation(model: nn.Module, trained_layers_train: bool = False) -> Iterator[None]:
-    """Within it, the model is in evaluation mode; afterwards every part of it is in the mode that it was in.
+    """Inside the block the model is in evaluation mode; afterwards every part of it has its former mode again.
 
     Args:
         model: any.
-        trained_layers_train: whether the layers that own trainable parameters are told that they train, as they are
-            where Opacus's hooks follow them.
+        trained_layers_train: whether the layers that own trainable parameters are in training mode all the same, as
+            Opacus's hooks require.
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -233,8 +233,9 @@ def evaluation(model: nn.Module, trained_layers_train: bool = False) -> Iterator
 def record_losses(model: nn.Module, inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
     """Cross-entropy of each record on its own, in float32, of shape (records,). Never the model's own loss.
 
-    With a label for each position it is the mean over a record's own labelled positions: never over those of the batch,
-    where a long record would weigh on a short one. A record without any has a loss of zero, and no gradient.
+    With a label for each position it is the mean over a record's own labelled positions, never over those of the batch:
+    there a long record would affect a short one. A record without labelled positions has a loss of zero, and no
+    gradient.
 
     Args:
         model: gives an object with `.logits` of shape (records, classes), or (records, positions, classes).
@@ -254,8 +255,8 @@ def record_losses(model: nn.Module, inputs: dict[str, Tensor], labels: Tensor) -
 def physical_batches(rows: Sequence[int], size: int, batches: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The rows in `batches` batches of exactly `size`, each with its weights: 1 for a drawn row, 0 for a filler.
 
-    Fillers are the first record of the hospital, whoever is drawn: it is a valid input of the model. Rows beyond the
-    last batch are left out.
+    Fillers repeat the site's first record, regardless of the draw, because it is a valid input of the model. Rows
+    beyond the last batch are left out.
     """
     for number in range(batches):
         part = list(rows[number * size : (number + 1) * size])
@@ -282,7 +283,7 @@ def _private_step(
 
 
 def fresh_optimizer(parameters: list[nn.Parameter], plan: LocalPlan | NodePlan) -> torch.optim.Optimizer:
-    """The plan's local optimiser, which remembers nothing of earlier rounds."""
+    """The plan's local optimiser, without any state from earlier rounds."""
     if plan.optimizer == "adam":
         return torch.optim.Adam(parameters, lr=plan.learning_rate)
     return torch.optim.SGD(parameters, lr=plan.learning_rate)

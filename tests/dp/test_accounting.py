@@ -85,7 +85,7 @@ def test_at_summed_hospitals_a_multiple_of_epsilon_is_below_the_truth() -> None:
 
 
 def test_a_patient_at_summed_hospitals_can_not_be_charged_as_replaced() -> None:
-    with pytest.raises(OutOfRange, match="several hospitals"):
+    with pytest.raises(OutOfRange, match="several sites"):
         event_epsilon(PLAN.at_summed_hospitals(2), DELTA, relation=Relation.REPLACE)
 
 

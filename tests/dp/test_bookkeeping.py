@@ -69,23 +69,23 @@ def test_what_a_ledger_writes_itself_holds(ledger: Ledger) -> None:
         ),
         (
             {"kind": "grant", "population": "more", "patients": 1000, "disjoint": "", **STAMPED},
-            "grants what cannot be granted: this ledger's budget is for adults",
+            "makes a grant that is not allowed: this ledger's budget is for adults",
         ),
         (
             {"kind": "grant", "population": "more", "patients": 10**7, "disjoint": "they say", **STAMPED},
-            "grants what cannot be granted: a delta of 1E-7 is above 1/(10 N)",
+            "makes a grant that is not allowed: a delta of 1E-7 is above 1/(10 N)",
         ),
         (
             {"kind": "grant", "population": "more", "patients": 10**200, "disjoint": "they say", **STAMPED},
-            "grants what cannot be granted: a population has 1 to",
+            "makes a grant that is not allowed: a population has 1 to",
         ),
         (
             {"kind": "reserve", "population": "more", "study": OTHER.hex(), "rounds": 1, **STAMPED},
-            "reserves what cannot be reserved: no privacy budget is granted to more",
+            "makes a reservation that is not allowed: no privacy budget is granted to more",
         ),
         (
             {"kind": "reserve", "population": "adults", "study": OTHER.hex(), "rounds": 1, **STAMPED, "epsilon": "2.5"},
-            "reserves what cannot be reserved: this study asks for epsilon 2.5",
+            "makes a reservation that is not allowed: this study asks for epsilon 2.5",
         ),
     ],
 )

@@ -226,7 +226,7 @@ def test_a_model_that_remembers_records_moves_later_sums_and_is_refused() -> Non
     moved = second_batch(range(1, 10)) - second_batch(range(10))
     assert float(moved.norm()) > 0.2 * 0.01, "by a patient who is not in this batch at all"
     model = Classifier(Remembering())
-    assert "something.seen: a forward pass leaves something in it" in texts(verdict(model))
+    assert "something.seen: a forward pass changes this buffer" in texts(verdict(model))
     assert not model.something.seen.any()  # type: ignore[union-attr]
 
 

@@ -98,7 +98,7 @@ def test_a_layer_whose_gradient_opacus_takes_wrongly_is_found_and_goes_one_recor
     model = Classifier(UsedTwice())
     found = verdict(model)
     assert not found.problems
-    assert "something.linear.weight has another gradient than by plain autograd" in texts(found)
+    assert "something.linear.weight has a gradient that differs from plain autograd's" in texts(found)
     patients = mixed_lengths(6)
     wanted = clipped_sum(patient_gradients(model, patients), PLAN.clip).numpy() * GRID / PLAN.clip
     plan = replace(PLAN, noise_variance=Fraction(1))

@@ -269,7 +269,7 @@ def test_a_model_that_does_not_move_is_refused_before_data_is_opened(base: Path)
     model = make_tiny_model(base)
     for parameter in list(model.trained.values())[:1]:
         parameter.requires_grad = False
-    with pytest.raises(ModelError, match="a step is to move it, and it is frozen"):
+    with pytest.raises(ModelError, match="a step should move it, but it is frozen"):
         check_training(study_of(), model)
 
 

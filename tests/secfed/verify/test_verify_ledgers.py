@@ -216,7 +216,7 @@ def test_a_study_that_is_closed_for_another_population_than_paid_for_it_is_found
 
     place, reason = rewritten(folder, tmp_path, story)
     assert place == ledger_file("hospital-1")
-    assert "reserves what cannot be reserved: no privacy budget is granted to test yet" in reason
+    assert "makes a reservation that is not allowed: no privacy budget is granted to test yet" in reason
 
 
 @pytest.mark.parametrize("number", [0, 2, 3])  # round 3 gave no sum
