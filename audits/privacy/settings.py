@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audits.simulator.studies import cohort_of, roster_of, study_from
+from audits.simulator.studies import cohort_of, roster_of, study_from, study_values
 from crypto.identity import Identity
 from crypto.kdf import digest
 from dp.accounting import event_epsilon
@@ -142,41 +142,42 @@ def identity_of(node: int) -> Identity:
 
 @lru_cache
 def _study(setting: Setting) -> Study:
-    rules = setting.rules
+    rules, mode = setting.rules, setting.mode
     own = {node: int(np.count_nonzero(setting.owners == node)) for node in setting.honest}
-    values: dict[str, Any] = {
-        "name": "privacy-audit",
-        "purpose": "To be audited",
-        "model": {"base": "canaries", "digest": BASE_MODEL, "max_length": 4},
-        "task": {"labels": ["in", "out"]},
-        "lora": {"rank": 1, "alpha": 1, "targets": ["layer"]},
-        "algorithm": {
-            "strategy": "fedopt-sgd",
-            "rounds": setting.sessions,
-            "server_learning_rate": _UNMOVED,
-            "physical_batch": setting.physical_batch,
-        },
-        "privacy": {
-            "epsilon": 100.0,
-            "delta": setting.delta,
-            "noise_multiplier": setting.noise_multiplier,
-            "clip": setting.clip,
-        },
-        "cohort": cohort_of(rules),
-        "roster": roster_of(
-            (identity_of(node).public.raw for node in range(rules.roster_size)),
-            (1 if setting.mode is Mode.UPDATE else 1 + own.get(node, 9) for node in range(rules.roster_size)),
-        ),
+    roster = roster_of(
+        (identity_of(node).public.raw for node in range(rules.roster_size)),
+        (1 if mode is Mode.UPDATE else 1 + own.get(node, 9) for node in range(rules.roster_size)),
+    )
+    algorithm: dict[str, Any] = {
+        "strategy": "fedopt-sgd",
+        "rounds": setting.sessions,
+        "server_learning_rate": _UNMOVED,
+        "physical_batch": setting.physical_batch,
     }
-    values["privacy"] |= _PRIVACY[setting.mode]
-    if setting.mode is not Mode.UPDATE:
-        values["privacy"]["sampling_rate"] = setting.sampling_rate
-    if setting.mode is Mode.STEP:
-        values["privacy"]["records_per_patient"] = setting.most_records
-    else:
-        steps = {Mode.LOCAL: setting.steps, Mode.UPDATE: 2}[setting.mode]
-        values["algorithm"]["local"] = {"steps": steps, "optimizer": "sgd", "learning_rate": _RATES[setting.mode]}
-    return study_from(values)
+    if mode is not Mode.STEP:
+        steps = {Mode.LOCAL: setting.steps, Mode.UPDATE: 2}[mode]
+        algorithm["local"] = {"steps": steps, "optimizer": "sgd", "learning_rate": _RATES[mode]}
+    privacy = {
+        "epsilon": 100.0,
+        "delta": setting.delta,
+        "noise_multiplier": setting.noise_multiplier,
+        "clip": setting.clip,
+        **_PRIVACY[mode],
+    }
+    if mode is not Mode.UPDATE:
+        privacy["sampling_rate"] = setting.sampling_rate
+    if mode is Mode.STEP:
+        privacy["records_per_patient"] = setting.most_records
+    values = study_values(
+        roster,
+        name="privacy-audit",
+        purpose="To be audited",
+        model={"base": "canaries", "digest": BASE_MODEL, "max_length": 4},
+        task={"labels": ["in", "out"]},
+        lora={"rank": 1, "alpha": 1, "targets": ["layer"]},
+        cohort=cohort_of(rules),
+    )
+    return study_from({**values, "algorithm": algorithm, "privacy": privacy})
 
 
 _GRID = 1 << 20

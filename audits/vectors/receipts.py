@@ -25,7 +25,7 @@ from audits.reference.machines import Round
 from audits.reference.notation import C, H, Message, Refused, parse_cbor, sign
 from audits.reference.receipts import verify_receipt as verify_by_reference
 from audits.simulator.federation import LAYOUT, ROUNDS, RULES, FormulaTrainer
-from audits.simulator.studies import study_of
+from audits.simulator.studies import study_from, study_of
 from audits.vectors import FOLDER, RECEIPTS, Session, round_from, round_to, write_file
 from audits.vectors.making import Change, apply, flip, inside, put
 from audits.vectors.splices import Splice
@@ -367,7 +367,7 @@ def load(folder: Path = FOLDER) -> Receipts:
     content = json.loads((folder / RECEIPTS).read_text())
     first, last = (Link(**{name: bytes.fromhex(value) for name, value in link.items()}) for link in content["links"])
     return Receipts(
-        study=Study.model_validate_json(json.dumps(content["study"])),
+        study=study_from(content["study"]),
         first=ModelState(np.frombuffer(bytes.fromhex(content["first_state"]), dtype="<f4").astype(np.float32)),
         next=round_from(content["next"]),
         links=(first, last),

@@ -34,7 +34,7 @@ from audits.reference import node as reference_node
 from audits.reference import study as reference_study
 from audits.reference.ledger import Site
 from audits.reference.notation import Message, Refused, parse_cbor
-from audits.simulator.studies import policy_of
+from audits.simulator.studies import policy_of, study_from
 from audits.vectors import AGGREGATOR, FOLDER, ROUNDS, write_file
 from audits.vectors.splices import Splice
 from crypto.identity import Identity
@@ -50,7 +50,6 @@ from secfed.node.store import NodeStore
 from secfed.rounds.run_facts import RunFacts
 from secfed.rounds.strategies import ModelState
 from secfed.study.approvals import study_file_digest
-from secfed.study.manifest import Study
 
 LAYOUT = (("a", (2,)), ("b", (2, 1)))
 NODE = 1
@@ -211,7 +210,7 @@ class _Trainer:
 
 def real_node(case: Case, rounds: Rounds, folder: Path) -> tuple[secfed.node.node.Node, list[str]]:
     """The node of this project, in an empty folder, and what its owner is told."""
-    study = Study.model_validate_json(json.dumps(rounds.study))
+    study = study_from(rounds.study)
     key = Identity(rounds.identity)
     clock = hour_from(rounds.ledger["time"]).timestamp
     ledger = Ledger(folder / "ledger.sqlite", lambda entry: key.sign("ledger entry", entry), clock)

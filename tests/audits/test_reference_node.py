@@ -7,8 +7,7 @@ places, and with independent ones in all. What each round came to has to be the 
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from audits.reference import node as reference_node
 from audits.reference.notation import C, Refused, parse_cbor, verify
+from audits.simulator.studies import study_from
 from protocols import sharing
 from protocols.errors import ProtocolError
 from protocols.wire import encode
@@ -41,10 +41,6 @@ from tests.secfed.rounds.test_closings import LosingOnce, closing_cut_short
 
 def away(node: int, first: int, last: int, stage: str = "advertise") -> tuple[Cut, ...]:
     return tuple(cut(node, number, stage) for number in range(first, last + 1))
-
-
-def made(values: Mapping[str, Any]) -> Study:
-    return Study.model_validate_json(json.dumps(values))
 
 
 @dataclass(frozen=True)
@@ -151,11 +147,11 @@ SCENARIOS: dict[str, Scenario] = {
     "crashed between rounds": Scenario((0, 4), bend=restarting_before(3, 0, 2)),
     "crashed while locked": Scenario((0, 4), closing_cut_short(2, 0, 1), void=(3,), bend=restarting_before(3, 0, 4)),
     "elements as large as noise makes them": Scenario(
-        (0, 4), (cut(2, 2, "agree"),), lambda: made(STUDIES["nodes"]), bend=noisy
+        (0, 4), (cut(2, 2, "agree"),), lambda: study_from(STUDIES["nodes"]), bend=noisy
     ),
     **{
         f"a study: {name}": Scenario(
-            (1, 3), (cut(2, 2, "masked input"), *away(3, 3, 3)), lambda values=values: made(values)
+            (1, 3), (cut(2, 2, "masked input"), *away(3, 3, 3)), lambda values=values: study_from(values)
         )
         for name, values in STUDIES.items()
     },

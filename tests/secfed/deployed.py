@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audits.simulator.studies import roster_of, study_from
 from crypto.randomness import NoiseSecret
 from secfed.models.data import Record
 from secfed.models.trainers import StudyModel, open_study_model, trainer_for
@@ -33,10 +34,7 @@ def signed(
     privacy: Mapping[str, Any], algorithm: Mapping[str, Any], patients: tuple[int, ...] = (100, 200, 300, 400, 500)
 ) -> dict[str, Any]:
     """A study's values, of which these two tables and the nominal sizes are given."""
-    roster = [
-        {"name": f"hospital-{node}", "identity": key.public.raw.hex(), "patients": patients[node]}
-        for node, key in enumerate(identities(COUNT))
-    ]
+    roster = roster_of((key.public.raw for key in identities(COUNT)), patients)
     values = study_values(
         COUNT,
         model={"max_length": LENGTH},
@@ -44,10 +42,6 @@ def signed(
         lora={"rank": 2, "alpha": 8, "targets": ["query", "value"]},
     )
     return {**values, "privacy": dict(privacy), "algorithm": dict(algorithm), "roster": roster}
-
-
-def study_from(values: Mapping[str, Any]) -> Study:
-    return Study.model_validate_json(json.dumps(values))
 
 
 def trainer_of(

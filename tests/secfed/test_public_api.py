@@ -13,10 +13,11 @@ import pytest
 from pydantic import ValidationError
 
 import secfed
+from audits.simulator.studies import study_from
 from secfed.errors import Problems
 from secfed.study.account import check_noise, smallest_noise
 from secfed.study.diff import differences
-from tests.secfed.deployed import signed, study_from
+from tests.secfed.deployed import signed
 from tests.secfed.study.test_kept import KEPT, MODES
 from tests.secfed.study.test_plans import LOCAL_PRIVACY, LOCAL_STEPS, NODE_PRIVACY, SHARED_PRIVACY
 from tests.tiny import LABELS, WORDS, make_tiny_base

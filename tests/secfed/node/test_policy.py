@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from audits.simulator.studies import study_from
 from crypto.identity import Identity
 from secfed.errors import UserError
 from secfed.node.policy import Policy, load_policy
@@ -101,7 +102,7 @@ def test_a_stranger_with_a_members_name_is_a_stranger(tmp_path: Path) -> None:
     values = study_values()
     values["roster"][4]["identity"] = Identity(bytes(32)).public.raw.hex()
     policy = load(tmp_path, COHORT + BUDGET + ALLOW + members(identities(5)))
-    assert "hospital-4" in refusal(policy, Study.model_validate_json(json.dumps(values)))
+    assert "hospital-4" in refusal(policy, study_from(values))
 
 
 def test_each_population_has_a_budget_of_its_own(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from audits.simulator.studies import study_from, study_values
 from crypto.identity import Identity
 from dp.delta_terms import LocalNoise
 from dp.events import NoisedSums
@@ -29,28 +30,21 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def _study(**changes: Any) -> Study:
-    values = {
-        "name": "small-study",
-        "purpose": "A test of the report",
-        "model": {"base": "model", "digest": "sha256:" + "0" * 64, "max_length": 16},
-        "task": {"labels": ["no", "yes"]},
-        "lora": {"rank": 2, "alpha": 4, "targets": ["query"], "layers": [0, 1]},
-        "algorithm": {"rounds": 3, "local": {"steps": 4, "learning_rate": 0.01}},
-        "privacy": {
-            "mode": "local",
-            "epsilon": 3.0,
-            "delta": 1e-5,
-            "noise_multiplier": SIGMA,
-            "sampling_rate": 0.02,
-            "clip": 1.0,
-        },
-        "cohort": {"colluders": 0, "tolerated_dropouts": 1, "minimum": 2},
-        "roster": [
-            {"name": name, "identity": Identity(bytes([index] * 32)).public.raw.hex(), "patients": 100 * index}
-            for index, name in enumerate(NAMES, start=1)
-        ],
-    }
-    return Study.model_validate_json(json.dumps(values | changes))
+    roster = [
+        {"name": name, "identity": Identity(bytes([index] * 32)).public.raw.hex(), "patients": 100 * index}
+        for index, name in enumerate(NAMES, start=1)
+    ]
+    values = study_values(
+        roster,
+        name="small-study",
+        purpose="A test of the report",
+        model={"digest": "sha256:" + "0" * 64, "max_length": 16},
+        lora={"layers": [0, 1]},
+        algorithm={"rounds": 3, "local": {"steps": 4, "learning_rate": 0.01}},
+        privacy={"epsilon": 3.0, "noise_multiplier": SIGMA, "sampling_rate": 0.02},
+        cohort={"colluders": 0, "minimum": 2},
+    )
+    return study_from({**values, **changes})
 
 
 def _round(number: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from audits.reference.notation import C, H
+from audits.simulator.studies import study_from
 from crypto.randomness import NoiseSecret
 from dp.patients import clipped_integers
 from protocols import encoding
@@ -211,7 +212,7 @@ def test_local_mode_has_no_sum_of_gradients_to_learn_a_norm_from() -> None:
     found = study_values()
     found["privacy"] = {**found["privacy"], "adaptive_clip": {}}
     with pytest.raises(ValidationError, match="adaptive_clip has no effect in local mode"):
-        Study.model_validate_json(json.dumps(found))
+        study_from(found)
 
 
 def test_the_settings_are_part_of_what_is_signed() -> None:

@@ -170,7 +170,7 @@ def test_what_no_such_study_says_is_refused(changes: dict[str, Any], said: str) 
         found = values()
         found["algorithm"] = changes["algorithm"]
         with pytest.raises(ValidationError, match=said):
-            Study.model_validate_json(json.dumps(found))
+            study_from(found)
     else:
         assert said in refusal(**changes)
 
@@ -332,7 +332,7 @@ def test_a_federation_under_the_corrected_adam_holds_one_state(tmp_path: Path) -
 def test_the_corrected_adam_is_refused_in_local_mode() -> None:
     found = study_values(algorithm={"strategy": "fedopt-adambc", "server_learning_rate": 0.1, "floor": 1e-6})
     with pytest.raises(ValidationError, match="use fedopt-adam"):
-        Study.model_validate_json(json.dumps(found))
+        study_from(found)
 
 
 # What a study may not ask of a node.

@@ -97,7 +97,7 @@ def test_a_study_of_nodes_without_local_training_is_refused(name: str) -> None:
     found = values(name)
     del found["algorithm"]["local"]
     with pytest.raises(ValidationError, match=r"add \[algorithm.local\]|local\n  Field required"):
-        Study.model_validate_json(json.dumps(found))
+        study_from(found)
 
 
 def test_the_largest_delta_is_that_of_so_many_nodes() -> None:
@@ -257,7 +257,7 @@ def test_a_model_that_opacus_cannot_follow_is_trained_in_batches(base: Path) -> 
     length = {"model": {**study_values()["model"], "max_length": LENGTH}, "task": {"labels": list(LABELS)}}
     of_patients = values("fedopt-adam", privacy={"unit": "patient", "sampling_rate": 0.1}, **length)
     del of_patients["algorithm"]["local"]
-    assert check_training(Study.model_validate_json(json.dumps(of_patients)), model).one_at_a_time
+    assert check_training(study_from(of_patients), model).one_at_a_time
     study = study_of(algorithm={"local": {**LOCAL, "optimizer": "adam"}}, **length)
     assert check_training(study, model) == Verdict((), ())
     patients, secret = make_tiny_patients(6), NoiseSecret(bytes)
@@ -303,7 +303,7 @@ def test_the_example_of_the_documentation_is_a_study_that_keeps_its_promise() ->
     told = tomllib.loads(example.split("```")[0])
     assert [entry["patients"] for entry in told.pop("roster")] == [1]
     homes = roster(200)
-    study = Study.model_validate_json(json.dumps({**study_values(), **told, "roster": homes}))
+    study = study_from({**study_values(), **told, "roster": homes})
     assert 7.99 < check_noise(study) <= 8.0 == study.privacy.epsilon
     deviation = study.mechanism.noise_variance(range(len(homes))) ** 0.5
     assert deviation == pytest.approx(0.008, abs=5e-4)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import secfed
+from audits.simulator.studies import study_from
 from dp.delta_terms import LocalNoise
 from dp.events import Unit
 from dp.step_plan import LocalPlan, NodePlan, StepPlan
@@ -30,7 +31,7 @@ from secfed.study.mechanisms.node_update import NodeUpdate
 from secfed.study.mechanisms.shared_step import SharedStep
 from secfed.study.privacy import PrivacyTable
 from secfed.study.text import how_it_is_kept, study_text
-from tests.secfed.deployed import signed, study_from
+from tests.secfed.deployed import signed
 from tests.secfed.reports.test_reports import _summary
 from tests.secfed.study.test_plans import LOCAL_PRIVACY, LOCAL_STEPS, NODE_PRIVACY, SHARED_PRIVACY
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
+from audits.simulator.studies import study_from
 from dp.step_plan import batches_needed
 from secfed.errors import UserError
 from secfed.models.data import Record
@@ -16,7 +15,7 @@ from tests.secfed.rounds.test_distributed_study import values
 def study_with(nominal: int) -> Study:
     found = values()
     found["roster"][0]["patients"] = nominal
-    return Study.model_validate_json(json.dumps(found))
+    return study_from(found)
 
 
 @pytest.mark.parametrize("nominal", [1, 5, 9, 10, 49])

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import secfed.models.training
+from audits.simulator.studies import study_from
 from crypto.discrete_gaussian import SAMPLER_ERROR
 from dp.delta_terms import DistributedNoise, LocalNoise
 from dp.events import NoisedSums, NoiseShares, Unit
@@ -23,7 +24,7 @@ from dp.step_plan import LocalPlan, NodePlan, StepPlan
 from protocols.parameters import DIMENSION_MAX
 from secfed.rounds.strategies import first_state
 from secfed.study.account import check_noise, event_of, figure_of_record, noise_of
-from tests.secfed.deployed import HONEST, alike, contribution, secret_of, signed, study_from, trainer_of
+from tests.secfed.deployed import HONEST, alike, contribution, secret_of, signed, trainer_of
 from tests.secfed.federation import ALGORITHMS
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
+from audits.simulator.studies import study_from
 from crypto.identity import Identity
 from secfed.errors import UserError
 from secfed.study.account import check_noise, smallest_noise
@@ -157,7 +157,7 @@ def test_a_roster_in_another_form_is_left_as_it_is(tmp_path: Path, roster: str) 
 
 
 def study_with(**changes: Any) -> Study:
-    return Study.model_validate_json(json.dumps({**study_values(), **changes}))
+    return study_from({**study_values(), **changes})
 
 
 def test_equal_studies_differ_in_nothing() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from audits.simulator.studies import study_from
 from dp import accounting
 from secfed.errors import UserError
 from secfed.study import account
@@ -27,9 +28,7 @@ def small_delta(noise: float) -> Study:
 
 def local(noise: float) -> Study:
     privacy = {**test_plans.LOCAL_PRIVACY, "noise_multiplier": noise}
-    return test_plans.study_from(
-        test_plans.signed(privacy, {"rounds": 11, "local": test_plans.LOCAL_STEPS}, test_plans.SIZES)
-    )
+    return study_from(test_plans.signed(privacy, {"rounds": 11, "local": test_plans.LOCAL_STEPS}, test_plans.SIZES))
 
 
 def nodes(noise: float) -> Study:
