@@ -11,7 +11,7 @@ from secfed.study.manifest import Study
 
 
 def not_protected(study: Study, risk: Risk, how: Mapping[str, Any]) -> list[dict[str, str]]:
-    """A heading and a sentence each.
+    """One heading and one sentence for each limit of the guarantee.
 
     Args:
         study: what was signed.
@@ -39,7 +39,7 @@ def not_protected(study: Study, risk: Risk, how: Mapping[str, Any]) -> list[dict
         _durations(study, how),
         (
             "The quality of the model",
-            f"A {party} that sends bad updates on purpose can spoil the model. Its updates are hidden from inspection. "
+            f"A {party} that sends bad updates on purpose can spoil the model. Nobody can inspect its updates. "
             f"{mechanism.most_moved(study.cohort_rules().fewest_survivors)}",
         ),
         ("Test figures", "Accuracy on the test set is computed outside the guarantee."),
@@ -49,7 +49,7 @@ def not_protected(study: Study, risk: Risk, how: Mapping[str, Any]) -> list[dict
 
 
 def _who_ran_it(study: Study, how: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Whoever held several parties' keys, by the nodes' own signed words."""
+    """Who ran several parties at once, from what the nodes signed."""
     party = study.party
     if how["kind"] == RunKind.SIMULATION:
         reason = f"This run was a simulation: one process held every {party}'s records, keys and noise."
@@ -57,8 +57,8 @@ def _who_ran_it(study: Study, how: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         (
             "Anything, from whoever ran one machine",
-            f"It ran {f'all {party}s' if how['kind'] == RunKind.DEMONSTRATION else ', '.join(names)}, as they have "
-            "signed: nothing is claimed against whoever ran that machine.",
+            f"It ran {f'all {party}s' if how['kind'] == RunKind.DEMONSTRATION else ', '.join(names)}; they signed "
+            "this. Nothing is claimed against whoever ran that machine.",
         )
         for names in how["on_one_machine"]
     ]
@@ -67,7 +67,7 @@ def _who_ran_it(study: Study, how: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _durations(study: Study, how: Mapping[str, Any]) -> tuple[str, str]:
     return (
         "Duration and load",
-        f"{study.mechanism.same_work}, but how long a machine takes may still depend on its load, and by a "
-        "little on the numbers. Uploads can be held back to a fixed moment (pace.upload_after_seconds): by the nodes' "
-        f"own signed words they were at {how['held_back']} of {len(study.roster)} {study.party}s.",
+        f"{study.mechanism.same_work}, but how long a machine takes may still depend on its load and slightly on the "
+        "numbers. Uploads can be held back to a fixed moment (pace.upload_after_seconds). The nodes signed that they "
+        f"were held back at {how['held_back']} of {len(study.roster)} {study.party}s.",
     )

@@ -1,7 +1,7 @@
-"""Two other accountants beside the figure of record: what they say, the rule that each has to keep, and if one fails.
+"""Cross-checks of the figure of record by two other accountants: the answer, the rule and a failure of each.
 
-Neither is what was promised. They are asked after the rounds, when the budget is spent; so whatever an accountant ends
-with, the report is written, and says that this cross-check failed.
+The promise does not rest on them. They run after the rounds, when the budget is spent. So the report is written even if
+an accountant ends with an error, and says that this cross-check failed.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Both."""
+    """The answers of both accountants."""
 
     renyi: Answer
-    """By Renyi differential privacy at integer orders, which errs high."""
+    """By Renyi differential privacy at integer orders, which gives too high a figure."""
     prv: Answer
     """By privacy random variables; not asked below `SMALLEST_CROSS_CHECK`."""
 
 
 def ask_renyi(training: Training, risk: Risk) -> Answer:
-    """Renyi differential privacy about what is left of delta for the analysed mechanism."""
+    """Epsilon by Renyi differential privacy, at the delta that is left for the analysed mechanism."""
     event = training.event
     return _asked(
         lambda: accounting.rdp_epsilon(event.sampling_rate, event.noise_multiplier, event.steps, risk.analysed_delta)
@@ -50,7 +50,7 @@ def ask_renyi(training: Training, risk: Risk) -> Answer:
 
 
 def ask_prv(training: Training, risk: Risk) -> Answer:
-    """Privacy random variables about the same; loads Opacus."""
+    """The same by privacy random variables; loads Opacus."""
     event = training.event
     if risk.analysed_delta < SMALLEST_CROSS_CHECK:
         return Answer(None)
@@ -60,22 +60,22 @@ def ask_prv(training: Training, risk: Risk) -> Answer:
 
 
 def is_problem(text: str) -> bool:
-    """Whether this is what a failed accountant is reported with, and nothing else."""
+    """Whether this is exactly one of the texts that report a failed accountant."""
     return text == _NO_NUMBER or (text.startswith(_ENDED) and bool(_ERROR_NAME.fullmatch(text.removeprefix(_ENDED))))
 
 
 def renyi_keeps(epsilon: float, record: float) -> bool:
-    """The rule of Renyi differential privacy."""
+    """Whether an answer by Renyi differential privacy keeps its rule."""
     return epsilon > record
 
 
 def prv_keeps(epsilon: float, record: float) -> bool:
-    """The rule of privacy random variables."""
+    """Whether an answer by privacy random variables keeps its rule."""
     return abs(epsilon - record) <= PRV_AGREEMENT
 
 
 def as_rows(answers: Answers, record: float) -> list[dict[str, Any]]:
-    """The report's rows: who was asked, what came, the rule, and whether it is kept; None where there is no figure."""
+    """The report's rows: method, epsilon, rule, and whether epsilon keeps it; None where there is no figure."""
     return [
         _row(
             "Rényi differential privacy at integer orders, an independent method",
@@ -84,7 +84,7 @@ def as_rows(answers: Answers, record: float) -> list[dict[str, Any]]:
             lambda epsilon: renyi_keeps(epsilon, record),
         ),
         _row(
-            "privacy random variables (Opacus), an independent method that is as sharp",
+            "privacy random variables (Opacus), an independent and equally tight method",
             answers.prv,
             f"it differs from the figure of record by at most {PRV_AGREEMENT:g}, twice its own tolerance",
             lambda epsilon: prv_keeps(epsilon, record),
@@ -100,7 +100,7 @@ def _row(by: str, answer: Answer, rule: str, keeps: Callable[[float], bool]) -> 
 def _asked(figure: Callable[[], float]) -> Answer:
     try:
         found = float(figure())
-    except Exception as error:  # a library's, of which nobody has a list
+    except Exception as error:  # nobody has a list of what the libraries raise
         name = type(error).__name__
         return Answer(None, _ENDED + (name if _ERROR_NAME.fullmatch(name) else "Exception"))
     return Answer(found) if math.isfinite(found) else Answer(None, _NO_NUMBER)

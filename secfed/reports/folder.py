@@ -1,4 +1,4 @@
-"""A run's folder: the names of its files, and the exact bytes of those that have no other home.
+"""A run's folder: the names of its files, and the exact bytes of those that no other module defines.
 
     study.toml, signatures.json         what was agreed, and who signed it
     first_state.cbor                    where the model started; the first receipt names its digest
@@ -31,7 +31,7 @@ JOURNAL = "journal.jsonl"
 SUMMARY = "summary.json"
 REPORT, REPORT_PAGE = "report.json", "report.html"
 _AXES_MAX = 8
-"""More than any trained tensor has. NumPy makes none of more than 64; a product of many large sizes takes minutes."""
+"""More than any trained tensor has. NumPy allows at most 64; the product of many large sizes takes minutes."""
 
 
 def receipt_file(round_number: int) -> str:

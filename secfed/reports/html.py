@@ -1,7 +1,7 @@
 """Writes a report as a page and as its machine-readable twin.
 
-The page is one file: no script, no picture or font from elsewhere, nothing that a browser would fetch. It shows what
-`report.json` holds and nothing else.
+The page is one file without scripts. A browser fetches nothing for it, no picture and no font. It shows only what
+`report.json` holds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from secfed.rounds.faults import what_it_did
 from secfed.study.tasks import figures_in
 
 _CURVES_MAX = 4
-"""More sites with different figures than this are drawn as two curves: the least and the most spent."""
+"""If there are more different figures than this, two curves are drawn: the least and the most spent."""
 _NAMES_MAX = 2
 """A curve of more sites than this is labelled with their number."""
 
@@ -71,7 +71,7 @@ def render_report(report: Mapping[str, Any]) -> str:
     template = environment.from_string(files("secfed.reports").joinpath("report.html.j2").read_text("utf-8"))
     curves = _curves(report["hospitals"], report["parties"]["called"])
     budgets = sorted({each["budget_epsilon"] for each in report["hospitals"]})
-    # The one piece of markup that is not the template's own; `epsilon_plot` escapes what it is given.
+    # The only markup that does not come from the template; `epsilon_plot` escapes its input.
     plot = Markup(epsilon_plot(curves, budgets, report["run"]["rounds_planned"]))  # noqa: S704
     return template.render(report=report, plot=plot, cumulative=_cumulative(report["hospitals"]))
 

@@ -1,4 +1,4 @@
-"""How the run kept its promise, for who checks it: parameters, why no sum can wrap, and the accounting."""
+"""How the run kept its promise, for people who check it: parameters, why no sum can wrap, and the accounting."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from secfed.study.vouchers import Statement
 
 
 def parameters(study: Study, clip: float | None = None) -> list[dict[str, Any]]:
-    """Name, symbol, value, meaning.
+    """Every parameter with its name, symbol, value and meaning.
 
     Args:
         study: what was signed.

@@ -1,8 +1,8 @@
 """The facts of the privacy budget report: what was promised, what it means, what it cost, and what it leaves open.
 
 The order follows NIST SP 800-226, the content "How to DP-fy ML" (Ponomareva et al. 2023, section 5.3). The report is
-data first: `build_report` gives what `report.json` holds, and the page shows nothing else. It gives no verdict on the
-reader's behalf, and makes no claim without a figure or a reason beside it.
+data first: `build_report` gives what `report.json` holds, and the page shows nothing else. The report leaves the
+verdict to its reader. Every claim has a figure or a reason beside it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def build_report(study: Study, summary: Mapping[str, Any], others: Answers | Non
     Args:
         study: the signed study that ran.
         summary: what `summary.json` holds.
-        others: what the cross-checks gave. They are made by default; a verifier, which loads neither Opacus nor torch
-            for them, gives what it settled from the report that it compares (`secfed.verify.report`).
+        others: answers of the cross-checks; by default they are made here. A verifier passes those that it took from
+            the report that it checks, so that it needs neither Opacus nor torch (`secfed.verify.report`).
     """
     training = Training(event_of(study), study.privacy.delta, noise_of(study))
     risk = assess(training)
@@ -65,8 +65,8 @@ def build_report(study: Study, summary: Mapping[str, Any], others: Answers | Non
         "hospitals": [_hospital(each) for each in summary["hospitals"]],
         "utility": {
             **{key: summary[key] for figure in study.task.figures for key in figure.keys},
-            "measured_on": "the study's held-out test set, which this guarantee does not cover: such figures "
-            "belong on public or synthetic data only",
+            "measured_on": "the study's held-out test set. The guarantee does not cover that set, so it should hold "
+            "public or synthetic data only",
         },
         "evidence": _evidence(study, summary),
         "versions": dict(summary["versions"]),
@@ -86,7 +86,7 @@ _WHO = {
     "evidence": Voucher.PROVED.value,
     "versions": Voucher.COORDINATOR.value,
 }
-"""Who vouches for each part's figures. What the promise rests on is said line by line, in `accounting.rests_on`."""
+"""Who vouches for the figures of each part. `accounting.rests_on` says it statement by statement."""
 
 
 def _risk(risk: Risk) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def _risk(risk: Risk) -> dict[str, Any]:
 
 
 def _finite(value: float | None) -> float | None:
-    """JSON has no infinity: None stands where there is no limit, or no figure."""
+    """None stands for no limit, because JSON has no infinity, and for no figure."""
     return value if value is not None and math.isfinite(value) else None
 
 
@@ -155,9 +155,10 @@ def _round(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _noise_as_run(study: Study, rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The noise multiplier of each round's sum when c of its survivors give theirs away; None where there is no sum.
+    """The noise multiplier of each round's sum if c of its survivors give their noise away; None where there is no sum.
 
-    Known after the fact only, and in no figure: it stands here, marked so, and not on the page.
+    It is known only after the run, and no figure uses it. So it is in `report.json`, marked as such, and not on the
+    page.
     """
     counts = [len(each["survivors"]) for each in rounds]
     return {
@@ -167,7 +168,7 @@ def _noise_as_run(study: Study, rounds: Sequence[Mapping[str, Any]]) -> dict[str
 
 
 def _hospital(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """One site's account, and what all studies of its population come to."""
+    """One site's account, and the totals of all studies on its population."""
     kept = (
         "name",
         "patients_nominal",

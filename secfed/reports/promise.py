@@ -1,8 +1,8 @@
 """The promise in words: for whom, how strong, against whom, and where it is weaker. It depends on the mode, and on how
 the study ran.
 
-What all studies on the same people have come to stands first, for that is what a person's privacy has cost; this study
-is a part of it.
+The total of all studies on the same people comes first, because that is what a person's privacy has cost. This study is
+a part of it.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def guarantee(study: Study, risk: Risk, summary: Mapping[str, Any], kind: RunKin
         "nodes": nodes,
         "since_grant": since_grant(study, summary["hospitals"]),
         "sentence": (
-            f"What was published would look nearly the same {study.mechanism.without}; how nearly is in the "
-            f"table of section 1. This holds against {against}."
+            f"What was published would look nearly the same {study.mechanism.without}; the table in section 1 says how "
+            f"nearly. This holds against {against}."
         ),
         "technically": (
             f"Technically: training was differentially private with epsilon {rounded_up(risk.epsilon, 2)} "
@@ -75,7 +75,7 @@ def since_grant(study: Study, hospitals: Sequence[Mapping[str, Any]]) -> str:
     ]
     if len(told) == 1:
         return f"{start} every {study.party} were promised {told[0]}."
-    return f"{start} each {study.party} were promised from {told[0]} to {told[-1]}; which, is in section 2."
+    return f"{start} each {study.party} were promised from {told[0]} to {told[-1]}; section 2 lists them."
 
 
 def _outside(study: Study, risk: Risk) -> str:
@@ -84,7 +84,7 @@ def _outside(study: Study, risk: Risk) -> str:
     everybody = sum(study.weights)
     fewer = scientific(delta / 10)
     over_all = f"{two_digits_up(delta * everybody)} over the {everybody:,} of this study"
-    cliff = f"At delta {fewer} there is no figure: the noise's own terms take more than that."
+    cliff = f"At delta {fewer} there is no figure: the terms of the noise alone take more than that."
     if math.isfinite(risk.epsilon_at_tenth):
         cliff = f"No cliff: epsilon is {rounded_up(risk.epsilon_at_tenth, 2)} at delta {fewer}."
     return f"Outside this bound: at most {one_in(delta)} per {unit} ({over_all}). {cliff}"
@@ -95,7 +95,7 @@ def _best_test(study: Study, risk: Risk) -> str:
 
 
 def _weaker(study: Study, risk: Risk) -> list[str]:
-    """For whom, and against whom, the figures are others."""
+    """For whom, and against whom, other figures hold."""
     party, unit = study.party, study.mechanism.protected[0]
     rows = []
     if risk.epsilon_at_hospitals:

@@ -1,4 +1,4 @@
-"""What the report says of rounds that were repeated from one state of the model, beyond what nodes do by themselves."""
+"""The report's rows about rounds that were repeated from one model state more often than nodes do by themselves."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def repeated_rounds(rounds: Sequence[Mapping[str, Any]], party: str) -> list[dic
     return [
         {
             "what": f"What one {party} contributed to rounds {joined[0]} to {joined[-1]}",
-            "why": f"{len(joined)} rounds started from one state of the model, where {party}s join {ATTEMPTS_MAX} by "
-            f"themselves and their owners may allow more. Sums over different {party}s differ by what one of them "
-            "contributed, and each attempt tells whoever ran the aggregator more of it. What each spent is in the "
-            "account.",
+            "why": f"{len(joined)} rounds started from one state of the model. By themselves {party}s join "
+            f"{ATTEMPTS_MAX}; their owners may allow more. Sums over different {party}s differ by what one of them "
+            "contributed, so each attempt tells whoever ran the aggregator more about it. The account counts what each "
+            "spent.",
         }
         for joined in _of_each_state(rounds)
         if len(joined) > ATTEMPTS_MAX

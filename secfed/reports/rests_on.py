@@ -1,6 +1,6 @@
 """What the report's promise rests on, statement by statement, each with who vouches for it (`secfed.study.vouchers`).
 
-Generated from the study, and from what the nodes' ledgers hold of people's words.
+Generated from the study, and from what people said in the nodes' ledgers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BOOKED = Statement(
 
 
 def statements(study: Study, summary: Mapping[str, Any], kind: RunKind) -> list[Statement]:
-    """All of it, those first that anybody can check.
+    """All statements. Those that anybody can check come first.
 
     Args:
         study: what was signed.
@@ -61,7 +61,7 @@ def _proved(study: Study) -> list[Statement]:
         (
             f"Every {party} signed how it ran: what carried its messages, its process, home and machine, and whether "
             "it held uploads back",
-            "ledgers; each vouches for itself alone, and whoever holds several keys can sign what they like with them",
+            "ledgers; each vouches for itself alone, and somebody who holds several keys can sign anything with them",
         ),
         ("Denominators and weights are public", study.mechanism.public_denominators),
     )
@@ -69,7 +69,7 @@ def _proved(study: Study) -> list[Statement]:
 
 
 def _said_in_ledgers(study: Study, summary: Mapping[str, Any]) -> list[Statement]:
-    """Words that an owner's grant holds, which the node signed."""
+    """What owners said in their grants, which their nodes signed."""
     return [
         Statement(
             f"Nobody of “{each['population']}” at {each['name']} is in another population of the same {study.party}",
@@ -87,7 +87,7 @@ def _unchanged(study: Study, kind: RunKind) -> Statement:
     return Statement(
         f"Each {study.party} ran this software, unchanged{where}",
         Voucher.ASSUMED,
-        "nobody can check another organisation's machine from outside; which machine it was, is each node's own word",
+        "nobody can check another organisation's machine from outside; each node itself says which machine it was",
     )
 
 

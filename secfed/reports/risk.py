@@ -38,7 +38,7 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class MembershipBound:
-    """The best any test for taking part can do at one false positive rate."""
+    """The best that any test of who took part can do, at one false positive rate."""
 
     false_positive_rate: float
     true_positive_rate: float
@@ -47,27 +47,28 @@ class MembershipBound:
 
 @dataclass(frozen=True, slots=True)
 class Risk:
-    """The plain figures of one training. All of them are for what runs, the terms of its noise included."""
+    """The plain figures of one training. All of them are for what runs, including the terms of its noise."""
 
     epsilon: float
-    """The figure of record at the training's delta, for adding or removing a patient; for a node, whose contribution is
-    its data's or zero."""
+    """The figure of record at the training's delta, for adding or removing a patient. If the unit is the node: for
+    replacing its contribution by zero."""
     epsilon_replace_one: float
     """The same for exchanging one patient's records for other records, such as a changed diagnosis; infinite where the
     noise's terms take all of delta."""
     epsilon_at_tenth: float
     """The figure at a tenth of delta; infinite where the noise's terms take all of that."""
     analysed_delta: float
-    """What is left of delta for the analysed mechanism: what the other methods are asked about."""
+    """The part of delta that is left for the analysed mechanism; the cross-checks use it."""
     membership: tuple[MembershipBound, ...]
     membership_advantage: float
     """delta(0): the largest difference between true and false positive rate of any test."""
     best_test: float
-    """How often the best test is right at most, in a group of which half took part."""
+    """The best test is right for at most this part of a group, of which half took part."""
     best_test_at_two: float
     """The same for a patient at two sites of the study; as `best_test` where the unit is the node."""
     gaussian_mu: float
-    """No test tells more than one for N(0, 1) against N(mu, 1) does, up to the training's delta; infinite if none."""
+    """No test is better than the best one of N(0, 1) against N(mu, 1), up to the training's delta; infinite if no mu is
+    large enough."""
     epsilon_at_hospitals: tuple[tuple[int, float], ...]
     """(k, epsilon) for a patient whose records lie at k sites of the study, infinite likewise; empty where the unit
     is the node."""

@@ -1,7 +1,7 @@
 """The report's one picture: epsilon spent after each round, against the budget, as inline SVG.
 
-Hand-made, so that the page needs no script and no font from elsewhere. Colours come from the page's style sheet by
-class; every line is named in the picture itself, and the description says in words what it shows.
+Written without a library, so that the page needs no script and fetches no font. Colours come from the page's style
+sheet by class. The picture names every line, and its description says in words what it shows.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Curve:
 
 
 def epsilon_plot(curves: Sequence[Curve], budgets: Sequence[float], rounds: int) -> str:
-    """An SVG element with one stepped line a curve and one dashed line a budget.
+    """An SVG element with one stepped line for each curve and one dashed line for each budget.
 
     Args:
         curves: sites with the same figures should be one curve.
@@ -120,7 +120,7 @@ def _curve(frame: _Frame, curve: Curve, number: int) -> list[str]:
             f'cy="{frame.y(value):.1f}" r="3"><title>{escape(curve.label)}, round {round_number}: '
             f"{value:.3f}</title></circle>"
         )
-    # The key stands at the lower right, which a line that only rises leaves free.
+    # The key is at the lower right: a line that only rises leaves that corner free.
     x, y = _WIDTH - _RIGHT - 14, _HEIGHT - _BOTTOM - 16 - _KEY_LINE * number
     key = (
         f'<circle class="dot c{number % _CLASSES}" cx="{x}" cy="{y - 4}" r="5"/>'

@@ -1,9 +1,9 @@
-"""The saved adapter: every number in it is one that the chain of sums leads to, or one that never moves.
+"""Checks the saved adapter: every number follows from the chain of sums, or is one that never changes.
 
-Trained tensors must be bit for bit those of the last state. Under FFA-LoRA the file also holds the frozen halves, which
-follow from the study and are computed again. Of the configuration, what scales or replaces the adapter or names its
-classes is compared with the study; the rest of it is covered by the digest in `summary.json` alone, and so is which
-base model is loaded.
+Trained tensors must equal those of the last state bit for bit. Under FFA-LoRA the file also holds the frozen halves,
+which are computed again from the study. The parts of the configuration that scale or replace the adapter, or name its
+classes, are compared with the study. For the rest, and for which base model is loaded, there is only the digest in
+`summary.json`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def check_adapter(folder: Path, chain: Chain) -> str:
         The digest of the adapter's files.
 
     Raises:
-        Broken: a tensor is missing, unknown, or has another bit somewhere; or the configuration is not the study's.
+        Broken: a tensor is missing, unknown, or differs in any bit; or the configuration is not the study's.
     """
     tensors = _read_tensors(folder)
     start = 0
@@ -85,8 +85,8 @@ def _check_config(folder: Path, chain: Chain) -> None:
     config = read_json(folder, CONFIG)
     for name, value in expected.items():
         agree(CONFIG, config, name, value)
-    # Users pass these on to transformers: the study's names for the classes, and nothing that nobody expects there.
+    # Users pass these on to transformers, so only the study's names for the classes and a padding token may be here.
     given = config.get("auto_mapping")
     padding = given.get("pad_token_id") if isinstance(given, dict) else None
     if type(padding) not in (int, type(None)) or given != loading_arguments(chain.study.task.classes, padding):
-        raise Broken(CONFIG, "auto_mapping is not the study's labels and a padding token")
+        raise Broken(CONFIG, "auto_mapping must hold the study's labels and a padding token")

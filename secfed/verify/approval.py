@@ -1,7 +1,7 @@
-"""The study, and every node's signature under it.
+"""Checks the study, and every node's signature under it.
 
-A node signs two digests: of the study's values, on which the protocol rests, and of the file's bytes, comments
-included, which is what a person has read.
+A node signs two digests. One is of the study's values, which the protocol uses. The other is of the file's bytes,
+comments included, because that is what a person has read.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def check_approval(folder: Path) -> Study:
         if not identity.verifies(signature, APPROVAL_LABEL, study.digest, study_file_digest(data)):
             refused.append(entry.name)
     if len(refused) == len(study.roster):
-        # One changed signature is that signature's fault; if none fits any more, what they signed was changed.
+        # If one signature is wrong, that signature was changed. If all are, the study was changed.
         raise Broken(STUDY, "not the study that the nodes signed")
     if refused:
         raise Broken(SIGNATURES, f"the signature of {refused[0]} under this study is missing or not valid")
@@ -60,7 +60,7 @@ def read_study(folder: Path) -> Study:
 
 
 def _signature(approvals: dict[str, object], name: str) -> bytes:
-    """A node's signature; no bytes, which nobody signs with, where there is none to read."""
+    """A node's signature; no bytes, which are never a valid signature, if there is none to read."""
     text = approvals.get(name)
     try:
         return bytes.fromhex(text) if isinstance(text, str) else b""

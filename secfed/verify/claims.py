@@ -1,11 +1,12 @@
-"""`summary.json`: what it says about the run must be what study and evidence give.
+"""Checks `summary.json`: what it says about the run must follow from the study and the evidence.
 
-Checked: the promise and against whom it holds, epsilon, digests, cohorts, survivors, quorums, ledgers, budgets.
-How it ran is what the nodes signed in their ledgers, and the engine's name must fit it. Accuracy, times, traffic and
-what else `secfed.rounds.run_facts.coordinators_word` lists are the coordinator's word: nothing in the folder proves or
-refutes them.
-Of what is claimed about a node's faults, it is checked that those who are said to have complained did: not that they
-are right. Epsilon is computed again, with the accountant of whoever verifies.
+Checked are the promise and against whom it holds, epsilon, digests, cohorts, survivors, quorums, ledgers and budgets.
+How the study ran must be what the nodes signed in their ledgers, and the engine's name must fit that. Accuracy, times,
+traffic and the rest of `secfed.rounds.run_facts.coordinators_word` are the coordinator's word: nothing in the folder
+proves or refutes them.
+
+A complaint about a node must be signed by the node that is said to make it; whether it is right is not checked. The
+verifier computes epsilon again with its own accountant.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from secfed.verify.ledgers import Account
 from secfed.verify.rounds import History
 
 _CLAIM = ("accused", "by", "kind", "signature")
-"""What a claim about a node's fault holds."""
+"""The keys of a claim about a node's fault."""
 
 
 def check_summary(
@@ -36,7 +37,7 @@ def check_summary(
     """Check `summary.json` against everything that was verified before it. Returns what it holds.
 
     Raises:
-        Broken: naming the first claim that does not hold, or a receipt that the summary tells of and nobody has.
+        Broken: naming the first claim that does not hold, or a receipt that the summary lists and the folder lacks.
     """
     summary = read_json(folder, SUMMARY)
     chain = history.chain
@@ -59,26 +60,27 @@ def check_summary(
         if claim(SUMMARY, each, "attempt_void", bool):
             _check_void(each, number, history)
         elif number not in history.receipts:
-            raise Broken(receipt_file(number), f"is missing: {SUMMARY} tells of it")
+            raise Broken(receipt_file(number), f"is missing: {SUMMARY} lists it")
         else:
             _check_completed(each, study, history, history.receipts[number])
         _check_faults(each, number, study)
     told = {each["number"] for each in summary["rounds"]}
     for number in history.receipts:
         if number not in told:
-            raise Broken(SUMMARY, f"round {number} has a receipt and is not told of")
+            raise Broken(SUMMARY, f"round {number} has a receipt and is not listed")
     _check_hospitals(summary, study, history, accounts)
     return summary
 
 
 def _check_how_it_ran(summary: dict[str, Any], study: Study, accounts: Sequence[Account]) -> RunKind:
-    """What it says of how it ran is what the nodes signed, and the engine that it names is theirs."""
+    """How the summary says the study ran must be what the nodes signed, and its engine must be theirs."""
     engine = claim(SUMMARY, summary, "engine", str)
     for entry, account in zip(study.roster, accounts, strict=True):
         for facts in account.facts:
             if not engine.startswith(facts.engine):
                 raise Broken(
-                    SUMMARY, f"engine is {shortened(engine)} where {entry.name} signed that it ran: {facts.engine}"
+                    SUMMARY,
+                    f"engine is {shortened(engine)}, but {entry.name} signed that its engine was {facts.engine}",
                 )
     how = how_it_ran([entry.name for entry in study.roster], [account.facts for account in accounts])
     agree(SUMMARY, summary, "how_it_ran", how)
@@ -88,7 +90,7 @@ def _check_how_it_ran(summary: dict[str, Any], study: Study, accounts: Sequence[
 
 def _check_void(each: dict[str, Any], number: int, history: History) -> None:
     if number in history.receipts:
-        raise Broken(SUMMARY, f"round {number} is said to be void and has a receipt")
+        raise Broken(SUMMARY, f"round {number} is marked void, but it has a receipt")
     for name in ("receipt_digest", "sum_digest"):
         agree(SUMMARY, each, name, "")
     agree(SUMMARY, each, "survivors", [])
@@ -106,7 +108,7 @@ def _check_completed(each: dict[str, Any], study: Study, history: History, recei
 
 
 def _check_faults(each: dict[str, Any], number: int, study: Study) -> None:
-    """Every claim about a node is one that could be made, and every complaint is signed by who is said to make it."""
+    """Every claim about a node must be a possible one, and every complaint must be signed by the node that it names."""
     names = [entry.name for entry in study.roster]
     kinds = {kind_name(kind): kind for kind in FaultKind}
     survivors = claim(SUMMARY, each, "survivors", list)
@@ -114,12 +116,12 @@ def _check_faults(each: dict[str, Any], number: int, study: Study) -> None:
     for told in claim(SUMMARY, each, "faults", list):
         accused, by, kind, signature = (claim(SUMMARY, told, name, str) for name in _CLAIM)
         if set(told) != set(_CLAIM) or accused not in names or kind not in kinds or (by, accused) in seen:
-            raise Broken(SUMMARY, f"round {number}: a claim about a node that nobody can have made")
+            raise Broken(SUMMARY, f"round {number}: a claim about a node's fault is not well-formed, or is made twice")
         seen.add((by, accused))
         if not by:
             agree(SUMMARY, told, "signature", "")
         elif by not in names or by in survivors:
-            raise Broken(SUMMARY, f"round {number}: {by} is said to have left it with a complaint, and has not")
+            raise Broken(SUMMARY, f"round {number}: {by} cannot have left it with a complaint")
         else:
             complaint = Complaint(
                 study.digest, number, names.index(by), names.index(accused), int(kinds[kind]), _signature(signature)
@@ -129,7 +131,7 @@ def _check_faults(each: dict[str, Any], number: int, study: Study) -> None:
 
 
 def _signature(text: str) -> bytes:
-    """The bytes of a signature in its one form; none, which nobody signs with, where there is no such."""
+    """The bytes of a signature in lower-case hex; no bytes, which are never a valid signature, for any other text."""
     try:
         signature = bytes.fromhex(text)
     except ValueError:
@@ -140,7 +142,7 @@ def _signature(text: str) -> bytes:
 def _check_hospitals(summary: dict[str, Any], study: Study, history: History, accounts: Sequence[Account]) -> None:
     hospitals = claim(SUMMARY, summary, "hospitals", list)
     if len(hospitals) != len(study.roster):
-        raise Broken(SUMMARY, "its sites are not the roster")
+        raise Broken(SUMMARY, "its sites are not those of the roster")
     curve = (0.0, *epsilon_by_round(study))
     numbers = [each["number"] for each in summary["rounds"]]
     for index, (each, entry, account) in enumerate(zip(hospitals, study.roster, accounts, strict=True)):

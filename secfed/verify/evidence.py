@@ -1,7 +1,7 @@
-"""What every part of the verifier needs: the one way to say what is broken, and bounded reads of files and claims.
+"""What every part of the verifier needs: an error that says what is broken, and bounded reads of files and claims.
 
-A folder is read as if its author were hostile: sizes are bounded before files are read, and every value's type is
-checked before it is used.
+The author of a folder may be hostile. So the verifier bounds a file's size before it reads it, and checks a value's
+type before it uses it.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ class Broken(Exception):
     """
 
     def __init__(self, place: str, reason: str) -> None:
-        # Names in a stranger's folder end up on a terminal.
+        # Names from a stranger's folder are shown on a terminal.
         self.place = printable(place)
         self.reason = printable(reason)
         super().__init__(f"{self.place}: {self.reason}")
 
 
 def read_file(folder: Path, place: str, most: int = BYTES_MAX) -> bytes:
-    """All bytes of a file of the run. Raises Broken when it is missing, no plain file, or larger than `most`."""
+    """All bytes of a file of the run. Raises Broken if it is missing, is not a plain file, or is larger than `most`."""
     path = folder / place
     try:
-        if path.exists() and not path.is_file():  # opening a pipe would wait for its other end for ever
+        if path.exists() and not path.is_file():  # opening a pipe would wait for its other end forever
             raise Broken(place, "not a plain file")
         with path.open("rb") as file:
-            # Asked for n bytes, `read` makes room for n bytes: ask for those that are there.
+            # `read(n)` allocates n bytes, so ask only for those that are there.
             size = os.fstat(file.fileno()).st_size
             data = file.read(min(size, most) + 1)
     except OSError as error:
         raise Broken(place, f"cannot be read ({error.strerror})") from error
     if len(data) > most:
-        raise Broken(place, f"more than the {most} bytes that belong there")
+        raise Broken(place, f"larger than the {most} bytes that it may have")
     return data
 
 
@@ -63,7 +63,7 @@ def read_json(folder: Path, place: str) -> dict[str, Any]:
 
 
 def file_names(folder: Path, place: str) -> list[str]:
-    """Names in a folder of the run, sorted; none where it does not exist."""
+    """Names in a folder of the run, sorted; none if the folder does not exist."""
     path = folder / place
     return sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
 
@@ -72,23 +72,23 @@ Kind = TypeVar("Kind")
 
 
 def claim(place: str, table: Any, name: str, kind: type[Kind]) -> Kind:
-    """One value that a file claims, of exactly this type. Raises Broken when it is not there."""
+    """One value that a file claims. Raises Broken if it is missing, or is not of exactly this type."""
     if not isinstance(table, dict) or name not in table or type(table[name]) is not kind:
-        raise Broken(place, f"{name} is missing, or is something else than it should be")
+        raise Broken(place, f"{name} is missing, or has the wrong type")
     return cast(Kind, table[name])
 
 
 def agree(place: str, table: Any, name: str, found: Any, tolerance: float = 0.0) -> None:
-    """Check that a file claims exactly what the evidence gives; numbers to within a tolerance, as part of them."""
+    """Check that a file claims exactly what the evidence gives. Numbers may differ by the tolerance, a fraction."""
     claimed = claim(place, table, name, type(found))
     difference = first_difference(claimed, found, tolerance, name)
     if difference is not None:
         where, said, given = difference
-        raise Broken(place, f"{where} is {shortened(said)} where the evidence gives {shortened(given)}")
+        raise Broken(place, f"{where} is {shortened(said)}, but the evidence gives {shortened(given)}")
 
 
 def first_difference(claimed: Any, found: Any, tolerance: float, where: str) -> tuple[str, Any, Any] | None:
-    """Where two values from JSON differ first, in type, length, text, or by more than a part of a number."""
+    """Where two JSON values differ first: in type, length or text, or in a number by more than a fraction of it."""
     if type(claimed) is not type(found):
         return where, claimed, found
     if isinstance(found, dict):
@@ -108,6 +108,6 @@ def first_difference(claimed: Any, found: Any, tolerance: float, where: str) -> 
 
 
 def shortened(value: Any) -> str:
-    """A value as JSON, cut where it is long."""
+    """A value as JSON, cut if it is long."""
     text = json.dumps(value)
     return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "..."

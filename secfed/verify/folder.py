@@ -1,7 +1,7 @@
-"""The whole of a run's folder, part by part, from what was agreed to what is claimed about it.
+"""Checks a run's folder, part by part: what the nodes agreed to, what happened, and what the run claims about it.
 
-What the verifier cannot know: whether the newest receipts were withheld from everybody (a ledger that was not cut, or
-a node, knows), whether noise was really added, and how the saved adapter performs.
+The verifier cannot know whether noise was really added, or how the saved adapter performs. It also cannot know whether
+the newest receipts were withheld from everybody; a node knows, and so does a ledger that was not cut.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Checked:
 
     kind: str
     counts: Mapping[str, int]
-    """What was counted, for machines."""
+    """What was counted, for programs."""
     text: str
     """The same for people."""
 
@@ -41,11 +41,11 @@ class Verdict:
 
     checked: tuple[Checked, ...]
     problem: Broken | None
-    """`NotFinished` where nothing is broken, and the last files of a run are missing."""
+    """`NotFinished` if nothing is broken, but the last files of a run are missing."""
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The files that are missing where that is all; never those of a run that is broken."""
+        """The missing files of a run that is only unfinished; empty if the run is broken or whole."""
         return self.problem.missing if isinstance(self.problem, NotFinished) else ()
 
 
@@ -69,7 +69,7 @@ def verify_folder(folder: Path) -> Verdict:
 
 
 def _check(folder: Path, done: Callable[[Checked], None]) -> None:
-    """Raises Broken at the first thing that does not hold, and NotFinished where all does that is there."""
+    """Raises Broken at the first thing that does not hold, and NotFinished if all that is there holds."""
     missing = missing_files(folder, _sites(folder))
     study = _check_study(folder, missing, done)
     if study is None or FIRST_STATE in missing:
@@ -97,7 +97,7 @@ def _check(folder: Path, done: Callable[[Checked], None]) -> None:
         if REPORT not in missing:
             failed = check_report(folder, study, summary, with_page=not missing)
             text = "; ".join(
-                ["is what study and summary give" + (", and so is its page" if not missing else ""), *failed]
+                ["follows from study and summary" + (", and its page shows it" if not missing else ""), *failed]
             )
             done(Checked("report", {**rounds, "cross_checks_failed": len(failed)}, text))
     if missing:
@@ -105,17 +105,17 @@ def _check(folder: Path, done: Callable[[Checked], None]) -> None:
 
 
 def _sites(folder: Path) -> tuple[str, ...]:
-    """Whose ledgers belong here; nobody's where there is no study."""
+    """The sites whose ledgers belong here; none if there is no study."""
     return tuple(entry.name for entry in read_study(folder).roster) if (folder / STUDY).exists() else ()
 
 
 def _check_study(folder: Path, missing: Sequence[str], done: Callable[[Checked], None]) -> Study | None:
-    """The study and who signed it; None where it is not there yet."""
+    """The study and who signed it; None if it is not there yet."""
     if STUDY in missing:
         return None
     if SIGNATURES in missing:
         study = read_study(folder)
-        done(Checked("study", {"signatures": 0}, f"can be read, and names {len(study.roster)} nodes; not signed here"))
+        done(Checked("study", {"signatures": 0}, f"can be read and names {len(study.roster)} nodes; no signatures yet"))
         return study
     study = check_approval(folder)
     nodes = len(study.roster)
@@ -126,10 +126,10 @@ def _check_study(folder: Path, missing: Sequence[str], done: Callable[[Checked],
 def _told_rounds(history: History) -> Checked:
     count = len(history.receipts)
     text = (
-        f"{count} in one chain from the study on, {history.signatures} signatures, every quorum and cohort recomputed; "
+        f"{count} in one chain from the study, {history.signatures} signatures, every quorum and cohort recomputed; "
         "each sum leads to the state that its receipt names"
         if count
-        else "none: no round gave a sum, and nobody but the run's author vouches for the first state"
+        else "none: no round gave a sum, and only the run's author vouches for the first state"
     )
     return Checked("receipts", {"receipts": count, "signatures": history.signatures, "sums": count}, text)
 
@@ -142,7 +142,6 @@ def _told_ledgers(accounts: tuple[Account, ...]) -> Checked:
     return Checked(
         "ledgers",
         {"ledgers": len(accounts), "entries": entries, "shown": shown, "commits": commits, "releases": releases},
-        f"{len(accounts)} with {entries} signed entries, {shown} of them shown, which are this study's; every update "
-        f"in a sum was committed first; {commits} commits, "
-        f"{releases} of them with a receipt",
+        f"{len(accounts)} with {entries} signed entries, of which {shown} are shown because they concern this study; "
+        f"every update in a sum was committed first; {commits} commits, {releases} of them with a receipt",
     )

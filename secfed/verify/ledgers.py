@@ -1,12 +1,17 @@
-"""The ledgers: each one is its node's, and tells the same story as the receipts.
+"""Checks the ledgers: each belongs to its node, and agrees with the receipts.
 
-Chain and signatures of a ledger's copy are checked by `dp.ledger_copy`, and by `dp.bookkeeping` that what it shows is
-what a ledger takes: a budget granted once, nothing beyond it, nothing taken back that a commit has spent. Here: the
-study was reserved, at no less than it can spend and no more than it promises; how it ran was said before its first
-commit; no update is in a sum that its node had not committed first; no release without its receipt; and it was closed
-with the model that the receipt of its last round gives. A commit whose round gave no sum, or dropped its node, is right
-and costs as much: it is counted, not refused. Entries of other studies are not shown: what they come to is the node's
-word.
+`dp.ledger_copy` checks the chain and signatures of a ledger's copy. `dp.bookkeeping` checks that a ledger would have
+accepted the entries that the copy shows: a budget granted once, nothing beyond it, and nothing taken back that a commit
+has spent. This module checks that
+
+- the node reserved the study, for at least what it can spend and at most what it promises;
+- the node said how it ran before its first commit;
+- the node committed every update that is in a sum, before it sent it;
+- every release has its receipt;
+- the node closed the study with the model that the receipt of the last round gives.
+
+A commit whose round gave no sum, or dropped its node, is legal and costs the same: it is counted, not refused. Entries
+of other studies are not shown: for their totals there is only the node's word.
 """
 
 from __future__ import annotations
@@ -32,7 +37,7 @@ from secfed.verify.rounds import History
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What one node's ledger says, once it is checked."""
+    """What one node's ledger says, after the checks."""
 
     copy: LedgerCopy
     committed: frozenset[int]
@@ -83,7 +88,7 @@ def check_ledger(folder: Path, study: Study, node: int, history: History) -> Acc
         if took_part and number not in committed:
             raise Broken(place, f"its update is in the sum of round {number}, which it never committed")
         if not took_part and number in released:
-            raise Broken(place, f"it released round {number}, whose sum its update is not in")
+            raise Broken(place, f"it released round {number}, but its update is not in that sum")
     held = history.states.get(copy.closing["round"])
     if held is None or held.hex() != copy.closing["state"]:
         raise Broken(place, "it closes the study with a model that no receipt of that round gives")
@@ -95,46 +100,46 @@ def _line(entry: Entry) -> str:
 
 
 def _check_facts(place: str, own: Sequence[Entry]) -> tuple[RunFacts, ...]:
-    """How it ran, said before the first commit."""
+    """How the node ran the study; it must say so before its first commit."""
     kinds = [entry.kind for entry in own]
     if "run" not in kinds or ("commit" in kinds and kinds.index("commit") < kinds.index("run")):
         raise Broken(place, "it does not say, before its first commit, how its node ran the study")
     facts = tuple(RunFacts.of(entry.body) for entry in own if entry.kind == "run")
     if any(each.engine not in (EMBEDDED, FLARE) for each in facts):
-        raise Broken(place, "it names an engine that there is none of")
+        raise Broken(place, "it names an unknown engine")
     return facts
 
 
 def _check_reservation(place: str, study: Study, own: Sequence[Entry]) -> None:
     reservations = [entry for entry in own if entry.kind == "reserve"]
     if len(reservations) != 1 or own[0] != reservations[0]:
-        raise Broken(place, "this study is reserved exactly once, before its first round")
+        raise Broken(place, "this study must be reserved exactly once, before its first round")
     body, privacy = reservations[0].body, study.privacy
     if (delta_amount(body["delta"]), body["rounds"]) != (delta_amount(privacy.delta), study.algorithm.rounds):
         raise Broken(place, "what it reserved is not what the study asks for")
-    least = least_price(study, _figure(study))  # and it may have reserved all that is promised
+    least = least_price(study, _figure(study))  # a node may also have reserved all that is promised
     if not least <= epsilon_amount(body["epsilon"]) <= epsilon_amount(privacy.epsilon):
         raise Broken(
             place,
-            f"it reserved epsilon {body['epsilon']}, where the study spends {least} and promises {privacy.epsilon:g}",
+            f"it reserved epsilon {body['epsilon']}, but the study spends {least} and promises {privacy.epsilon:g}",
         )
 
 
 def _figure(study: Study) -> float:
-    """The study's figure of record. Raises Broken where its noise does not keep what it promises."""
+    """The study's figure of record. Raises Broken if the study's noise does not keep its promise."""
     try:
         found = figure_of_record(study)
     except UserError as error:
         raise Broken(STUDY, error.what) from error
     if found > study.privacy.epsilon * (1 + ACCOUNTANTS_DIFFER):
-        raise Broken(STUDY, f"it promises epsilon {study.privacy.epsilon:g}, and its noise gives {found:.4f}")
+        raise Broken(STUDY, f"it promises epsilon {study.privacy.epsilon:g}, but its noise gives {found:.4f}")
     return found
 
 
 def _check_rounds(
     place: str, study: Study, own: Iterable[Entry], receipts: Mapping[int, Receipt]
 ) -> tuple[frozenset[int], frozenset[int]]:
-    """Rounds committed and released, each once, in this order, and none beyond the study."""
+    """The rounds that were committed and released: each once, the commit first, and none beyond the study."""
     committed: set[int] = set()
     released: set[int] = set()
     for entry in own:

@@ -1,9 +1,9 @@
-"""The privacy budget report: `report.json` says what follows from study and summary, and the page shows it.
+"""Checks the privacy budget report: `report.json` must follow from study and summary, and the page must show it.
 
-The report is made again, with the accountant of whoever verifies, and compared: every text exactly, every figure to
-within what two accountants may differ by. Two things are taken from it and only held against their rule: the
-cross-check by privacy random variables, which would need Opacus and torch here; and that a cross-check failed, which
-nobody can know but whoever made it. That is no part of the promise, and the verdict says so.
+The verifier makes the report again with its own accountant and compares: every text exactly, every figure to within
+what two accountants may differ by. Two things it takes from the report and only checks against their rule. One is the
+cross-check by privacy random variables, which would need Opacus and torch here. The other is that a cross-check failed,
+which only its maker can know. The promise does not rest on a failed cross-check, and the verdict names it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def check_report(folder: Path, study: Study, summary: dict[str, Any], with_page:
     """Check `report.json` and, with its page, `report.html` against a summary that has been checked.
 
     Returns:
-        What was not confirmed by another accountant, in words; usually nothing.
+        The cross-checks that failed, in words; usually none.
 
     Raises:
         Broken: naming the first difference.
@@ -38,13 +38,13 @@ def check_report(folder: Path, study: Study, summary: dict[str, Any], with_page:
     try:
         expected = json.loads(json.dumps(build_report(study, summary, others)))
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        raise Broken(SUMMARY, "lacks something that a report tells, or has it in another form") from error
+        raise Broken(SUMMARY, "lacks a value that the report needs, or has it in another form") from error
     difference = first_difference(report, expected, ACCOUNTANTS_DIFFER, "it")
     if difference is not None:
         where, said, given = difference
         raise Broken(
             REPORT,
-            f"{where.removeprefix('it.')} is {shortened(said)} where study and summary give {shortened(given)} "
+            f"{where.removeprefix('it.')} is {shortened(said)}, but study and summary give {shortened(given)} "
             f"({_whose_words(summary)})",
         )
     if with_page and read_file(folder, REPORT_PAGE) != render_report(report).encode():
@@ -54,7 +54,7 @@ def check_report(folder: Path, study: Study, summary: dict[str, Any], with_page:
 
 
 def _whose_words(summary: dict[str, Any]) -> str:
-    """By which version the comparison was made, and by which the report is said to be: each has words of its own."""
+    """The version that compares, and the version that is said to have made the report: their words may differ."""
     made = str(dict(summary["versions"]).get("secfed"))
     if made == __version__:
         return f"by secfed {__version__}"
@@ -62,11 +62,11 @@ def _whose_words(summary: dict[str, Any]) -> str:
 
 
 def _settled(report: dict[str, Any], study: Study) -> Answers:
-    """What the report's cross-checks are to be: our own where we have it, and else what is claimed, if it keeps its
-    rule.
+    """The answers that the report's cross-checks must have: our own where we have one, else the claimed one if it keeps
+    its rule.
 
     Raises:
-        Broken: a claim does not keep its rule, or is none.
+        Broken: a claim does not keep its rule, or is not a valid claim.
     """
     training = Training(event_of(study), study.privacy.delta, noise_of(study))
     risk = assess(training)
@@ -77,15 +77,15 @@ def _settled(report: dict[str, Any], study: Study) -> Answers:
     if prv.epsilon is not None and not prv_keeps(prv.epsilon, risk.epsilon):
         raise Broken(REPORT, "its cross-check by privacy random variables is far from the figure of record")
     if prv.epsilon is None and not prv.problem and risk.analysed_delta >= SMALLEST_CROSS_CHECK:
-        raise Broken(REPORT, "it says that there is no cross-check by privacy random variables, and there is one")
+        raise Broken(REPORT, "it says that there is no cross-check by privacy random variables, but one is due")
     return Answers(renyi if renyi.problem or own.problem else own, prv)
 
 
 def _claimed(report: dict[str, Any]) -> tuple[Answer, Answer]:
-    """Both cross-checks as the report has them."""
+    """Both cross-checks as the report claims them."""
     rows = claim(REPORT, claim(REPORT, report, "accounting", dict), "cross_checks", list)
     if len(rows) != 2:
-        raise Broken(REPORT, "it has other cross-checks than two")
+        raise Broken(REPORT, "it must have exactly two cross-checks")
     renyi, prv = map(_answer, rows)
     if renyi.epsilon is None and not renyi.problem:
         raise Broken(REPORT, "it has no cross-check by Rényi differential privacy, and does not say why")
@@ -95,9 +95,9 @@ def _claimed(report: dict[str, Any]) -> tuple[Answer, Answer]:
 def _answer(row: Any) -> Answer:
     problem = claim(REPORT, row, "problem", str)
     if problem and not is_problem(problem):
-        raise Broken(REPORT, "it gives a reason for a failed cross-check that is none")
+        raise Broken(REPORT, "it gives an unknown reason for a failed cross-check")
     if isinstance(row, dict) and row.get("epsilon", 0.0) is None:
         return Answer(None, problem)
     if problem:
-        raise Broken(REPORT, "it has a figure from a cross-check that failed")
+        raise Broken(REPORT, "it gives a figure from a cross-check that failed")
     return Answer(claim(REPORT, row, "epsilon", float))

@@ -1,10 +1,10 @@
-"""The rounds: receipts, sums, and the model's way from its first state to its last.
+"""Checks the rounds: receipts, sums, and the model's way from its first state to its last.
 
-Nothing is taken from a receipt that follows from the study. `secfed.rounds.chain`, which the nodes themselves use,
-recomputes the quorum from the roster and U1, the cohort rules at U1, U2 and U3, the context and the old state, and the
-new state from the sum (PROTOCOL, stage 5). Here every listed signature must be valid, not only t of them, and every
-byte of a file must be accounted for. The first state itself needs torch to derive; its digest is in the first receipt's
-statement, signed by t nodes that derived it themselves.
+What follows from the study is computed, not taken from a receipt. `secfed.rounds.chain`, which the nodes themselves
+use, recomputes the quorum from the roster and U1, the cohort rules at U1, U2 and U3, the context and the old state, and
+the new state from the sum (PROTOCOL, stage 5). Here every listed signature must be valid, not only t of them, and every
+byte of a file must be accounted for. To derive the first state takes torch, so it is not derived here; its digest is in
+the first receipt's statement, signed by t nodes that derived it themselves.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from secfed.verify.evidence import Broken, file_names, read_file
 _RECEIPT_NAME = re.compile(r"[0-9]{4,6}\.cbor")
 _SUM_NAME = re.compile(r"[0-9]{4,6}\.bin")
 HALF_WRITTEN = re.compile(r"\.[0-9]{4,6}\.(cbor|bin)\.[0-9]+")
-"""What lies beside a receipt or a sum that is being written."""
+"""The name of a receipt or a sum that is still being written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class History:
     """What the receipts prove."""
 
     receipts: Mapping[int, Receipt]
-    """Round number -> receipt, in order; rounds without one gave no sum."""
+    """Round number -> receipt, in order; a round without a receipt gave no sum."""
     chain: Chain
     """After the last receipt."""
     states: Mapping[int, bytes]
@@ -49,9 +49,9 @@ def check_rounds(folder: Path, study: Study, is_whole: bool = True) -> History:
     """Check every receipt and sum, and follow the model.
 
     Args:
-        folder: the run's.
-        study: what was agreed.
-        is_whole: the run is over. Until then the newest sum may lie there without its receipt, which is written next.
+        folder: of the run.
+        study: what the nodes agreed to.
+        is_whole: the run is over. Until then the newest sum may be there without its receipt, which is written next.
 
     Raises:
         Broken: naming the first file that does not hold.
@@ -76,7 +76,7 @@ def check_rounds(folder: Path, study: Study, is_whole: bool = True) -> History:
 
 
 def start_chain(folder: Path, study: Study) -> Chain:
-    """The chain before any receipt. Raises Broken when the first state is not one."""
+    """The chain before any receipt. Raises Broken if the file of the first state does not hold one."""
     try:
         layout, first = read_first_state(read_file(folder, FIRST_STATE))
         return Chain(study, layout, first)
@@ -85,7 +85,7 @@ def start_chain(folder: Path, study: Study) -> Chain:
 
 
 def round_numbers(folder: Path, is_whole: bool = True) -> list[int]:
-    """The rounds that have a receipt, in order. Raises Broken when a file among them has no receipt's name."""
+    """The rounds that have a receipt, in order. Raises Broken if another file is among the receipts."""
     numbers = []
     for name in file_names(folder, RECEIPTS):
         if not is_whole and HALF_WRITTEN.fullmatch(name):
@@ -101,12 +101,12 @@ def check_round(folder: Path, chain: Chain, number: int) -> Receipt:
     """Check one receipt and its sum, and move the chain.
 
     Args:
-        folder: the run's.
-        chain: as the receipts before this one left it.
+        folder: of the run.
+        chain: after the receipts before this one.
         number: the round.
 
     Raises:
-        Broken: naming the receipt, its sum, or the first state if it is not the one that the first receipt starts from.
+        Broken: naming the receipt, its sum, or the first state if the first receipt starts from another one.
     """
     place = receipt_file(number)
     try:
@@ -123,7 +123,7 @@ def check_round(folder: Path, chain: Chain, number: int) -> Receipt:
 
 
 def _read_receipt(folder: Path, chain: Chain, number: int) -> Receipt:
-    """A receipt whose form, place in the chain and signatures hold, all of them."""
+    """A receipt whose form, place in the chain and every signature hold."""
     study, place = chain.study, receipt_file(number)
     limits = chain.limits
     data = read_file(folder, place, most_map_bytes(Receipt, limits))
@@ -152,5 +152,5 @@ def _read_sum(folder: Path, chain: Chain, number: int, digest: bytes) -> bytes:
 
 
 def _without_sender(error: ProtocolError) -> str:
-    """In a folder there is no sender: what the protocol would blame on the aggregator is the file's."""
+    """The error's text without the aggregator: a file has no sender to blame."""
     return str(error).removeprefix("the aggregator: ")

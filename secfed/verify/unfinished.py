@@ -1,9 +1,9 @@
-"""A run that is not finished: which of its last files are not there yet, and whether that is all that ails it.
+"""Recognises a run that is not finished: which of its last files are missing, and whether only they are.
 
-A run writes its files in one order, so that a folder in which all files after some point are missing can be that of a
-run which goes on, or was cut short. It can as well be a finished run from which somebody took the last files. Nobody
-can tell the two apart, and neither holds: what is there is checked as always, what is missing is named, and the verdict
-is never that everything holds. A file that is missing while a later one is there has been taken away: that is broken.
+A run writes its files in a fixed order. If all files after some point are missing, the run still goes on, or was cut
+short, or somebody removed the last files of a finished run. Nobody can tell these apart, so the verdict is never that
+everything holds. What is there is checked as always, and the missing files are named. If a file is missing and a later
+one is there, the file was taken away: the run is broken.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from secfed.verify.evidence import Broken, file_names
 
 
 class NotFinished(Broken):
-    """What is there holds, and the last files of a run are missing.
+    """What is there holds, but the last files of a run are missing.
 
     Attributes:
         missing: those files, relative to the run's folder, in the order in which a run writes them.
@@ -44,14 +44,14 @@ def missing_files(folder: Path, sites: Sequence[str]) -> tuple[str, ...]:
     """The last files of a run that are not there.
 
     Args:
-        folder: the run's.
-        sites: the names on its roster; none where there is no study to read them from.
+        folder: of the run.
+        sites: the names on its roster; none if there is no study to read them from.
 
     Returns:
-        Nothing, where all are there, or where one is missing that a later one comes after.
+        Their names; none if all files are there, or if a later file is there than one that is missing.
     """
     rounds = tuple(f"{place}/{name}" for place in (RECEIPTS, SUMS) for name in file_names(folder, place))
-    # Nodes sign before the first round; where each has a machine of its own, that comes in after the last.
+    # Nodes sign before the first round. In a federation their signatures arrive after the last one.
     groups: tuple[tuple[str, ...], ...] = (
         (STUDY,),
         (FIRST_STATE,),

@@ -55,7 +55,7 @@ def test_the_guarantee_is_for_what_a_node_contributes_and_not_for_whether_it_tak
     found = deployed["guarantee"]
     assert found["sentence"] == (
         "What was published would look nearly the same if one node had contributed zero in place of what its data "
-        "gives; how nearly is in the table of section 1. This holds against the public, the aggregator and the other "
+        "gives; the table in section 1 says how nearly. This holds against the public, the aggregator and the other "
         "nodes, as long as no more than one node works against the others (alone, with another, or with the "
         "aggregator), leaks its noise or leaves it out, and nobody breaks the cryptography; not counting what "
         "durations show: uploads were held back at 0 of 5 nodes."

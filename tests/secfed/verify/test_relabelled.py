@@ -41,7 +41,7 @@ def test_a_simulation_that_names_another_engine_is_refused(folder: Path) -> None
     found = relabelled(folder, change)
     assert found is not None
     assert found.startswith("summary.json: engine is")
-    assert found.endswith("hospital-0 signed that it ran: embedded")
+    assert found.endswith("hospital-0 signed that its engine was embedded")
 
 
 def test_a_simulation_that_says_it_was_a_federation_in_every_word_is_refused(folder: Path) -> None:
@@ -52,7 +52,7 @@ def test_a_simulation_that_says_it_was_a_federation_in_every_word_is_refused(fol
         summary["against"] = against_in_short(load_study(folder / run_folder.STUDY), RunKind.FEDERATION)
 
     found = relabelled(folder, change)
-    assert found == 'summary.json: how_it_ran.kind is "federation" where the evidence gives "simulation"'
+    assert found == 'summary.json: how_it_ran.kind is "federation", but the evidence gives "simulation"'
 
 
 def test_accuracy_and_seconds_are_marked_as_the_coordinators_word(folder: Path) -> None:
@@ -108,4 +108,4 @@ def test_a_summary_that_lacks_a_value_which_may_be_none_is_refused_in_words(fold
     (folder / run_folder.SUMMARY).write_text(json_text(summary))
     problem = verify_folder(folder).problem
     assert problem is not None
-    assert problem.reason == "clip is missing, or is something else than it should be"
+    assert problem.reason == "clip is missing, or has the wrong type"

@@ -106,7 +106,7 @@ def test_a_survivor_cannot_have_complained(folder: Path) -> None:
     change = {"by": "hospital-2", "signature": signature}
     assert rewritten(folder, lambda each: each["faults"][0].update(change)) == (
         "summary.json",
-        "round 1: hospital-2 is said to have left it with a complaint, and has not",
+        "round 1: hospital-2 cannot have left it with a complaint",
     )
 
 
@@ -121,7 +121,10 @@ def test_a_survivor_cannot_have_complained(folder: Path) -> None:
     ids=["kind", "accused", "more", "twice"],
 )
 def test_a_claim_that_nobody_can_have_made_is_found(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    assert rewritten(folder, change) == ("summary.json", "round 1: a claim about a node that nobody can have made")
+    assert rewritten(folder, change) == (
+        "summary.json",
+        "round 1: a claim about a node's fault is not well-formed, or is made twice",
+    )
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_a_summary_that_says_something_else_is_found(folder: Path, path: tuple[s
 def test_a_summary_that_leaves_a_round_out_is_found(folder: Path) -> None:
     rounds_told = json.loads((folder / "summary.json").read_text())["rounds"]
     place, reason = edited(folder, "summary.json", "rounds", value=rounds_told[1:])
-    assert (place, reason) == ("summary.json", "round 1 has a receipt and is not told of")
+    assert (place, reason) == ("summary.json", "round 1 has a receipt and is not listed")
 
 
 # The command.

@@ -83,7 +83,7 @@ def test_a_ledger_that_reserved_less_than_the_study_spends_or_more_than_it_promi
 
     place, reason = rewritten(folder, tmp_path, story)
     assert place == ledger_file("hospital-1")
-    assert reason == f"it reserved epsilon {reserved}, where the study spends 5.64 and promises 8"
+    assert reason == f"it reserved epsilon {reserved}, but the study spends 5.64 and promises 8"
 
 
 def test_a_ledger_that_reserved_another_delta_is_found(folder: Path, tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_release_of_a_round_whose_sum_its_update_is_not_in_is_found(folder: Pa
         rounds(ledger, study, (1, 2, 3, 4), receipts_of(folder))
 
     place, reason = rewritten(folder, tmp_path, story, node=2)
-    assert (place, reason) == (ledger_file("hospital-2"), "it released round 2, whose sum its update is not in")
+    assert (place, reason) == (ledger_file("hospital-2"), "it released round 2, but its update is not in that sum")
 
 
 OTHER_STUDY = bytes([7]) * 32
@@ -243,7 +243,7 @@ def test_an_engine_that_there_is_none_of_is_found(folder: Path, tmp_path: Path) 
         ledger.run(study, {**FACTS, "engine": EMBEDDED[:1]})
 
     place, reason = rewritten(folder, tmp_path, story)
-    assert (place, reason) == (ledger_file("hospital-1"), "it names an engine that there is none of")
+    assert (place, reason) == (ledger_file("hospital-1"), "it names an unknown engine")
 
 
 def paid(ledger: Any, study: bytes, receipts: dict[int, bytes]) -> None:
