@@ -1,10 +1,10 @@
-"""A study at the aggregator, from its files and over whatever channel, to the finished run's folder; crash or no crash.
+"""Runs a study at the aggregator, from its files to the finished run's folder, over any channel and across crashes.
 
-The nodes are elsewhere. Before every round they are asked whether they are there, so that rounds do not burn while the
-network is down; after the last, each hands over what the folder needs (`secfed.rounds.handover`). Started again over
-the same folder it goes on where it was (`secfed.aggregator.journal`). Where its disk is full it waits for room
-(`secfed.files.full_disk`): no round is opened before its number is on disk, and no receipt told to anybody before it
-is.
+Before every round it asks the nodes whether they are there, so that no round is used up while the network is down.
+After the last round each node hands over what the folder needs (`secfed.rounds.handover`). Started again on the same
+folder, it goes on where it was (`secfed.aggregator.journal`). If its disk is full, it waits for room
+(`secfed.files.full_disk`). It writes a round's number to disk before it opens the round, and a receipt before it sends
+it to anybody.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from secfed.models.trainers import StudyModel
 
 GATHERING, HANDOVER = "gathering", "handover"
-"""Stages of a channel beside the coordinator's own."""
+"""Stages of a channel in addition to the coordinator's."""
 _PAUSE_SECONDS = 1.0
 _Got = TypeVar("_Got")
 
@@ -57,18 +57,18 @@ class Work:
 
     study: Study
     study_file: bytes
-    """The file's very bytes."""
+    """The exact bytes of the file."""
     opened: StudyModel
     test_set: Patients
     epsilon_by_round: tuple[float, ...]
     out: Path
     deadlines: Deadlines
     left_out: Callable[[], frozenset[int]]
-    """Who takes no part in the next round, by the operator's word of the moment."""
+    """Gives the sites that the operator leaves out of the next round."""
 
     @property
     def file_digest(self) -> bytes:
-        """What the nodes signed beside the values."""
+        """What the nodes signed in addition to the values."""
         return study_file_digest(self.study_file)
 
     @property
@@ -119,8 +119,8 @@ class Aggregation:
             channel: reaches the nodes.
             show: told what happens.
             pause: waits for so many seconds.
-            between_rounds: called again and again while no round is open. What it raises ends the run there.
-            room: waits where the disk is full; else a full disk ends the run.
+            between_rounds: called repeatedly while no round is open. What it raises ends the run there.
+            room: waits while the disk is full. Without it a full disk ends the run.
         """
         self._work = work
         self._channel = channel
@@ -137,16 +137,16 @@ class Aggregation:
         """Every round, once all are over."""
 
     def run(self, engine: str) -> Mapping[str, Any]:
-        """All rounds that were not opened yet, then the closing, the handover and the results.
+        """Run all rounds that were not opened yet, then the closing, the handover and the results.
 
         Args:
             engine: what carries the messages, for the summary.
 
         Returns:
-            The summary, as it stands in the run's folder.
+            The summary, as it is in the run's folder.
 
         Raises:
-            UserError: a site did not hand over what the folder needs; run it again once it is there.
+            UserError: a site did not hand over what the folder needs; run it again once the site is there.
         """
         work, model, first = self._work, self._work.opened.model, self._work.opened.first
         self._write(self._lay_out)
@@ -191,8 +191,8 @@ class Aggregation:
             coordinator.resume(past.links, past.records)
         except ProtocolError as error:
             raise UserError(
-                f"a receipt or a sum in {self._work.out} is not what was written there ({error})",
-                "Put this folder back from a copy; the sites have every receipt, too",
+                f"a receipt or a sum in {self._work.out} was changed ({error})",
+                "Restore this folder from a copy; the sites have every receipt, too",
             ) from error
 
     def _lay_out(self) -> None:
@@ -205,12 +205,12 @@ class Aggregation:
             write_first_state(work.out, work.opened.model.layout, work.opened.first)
 
     def _open_round(self, number: int) -> None:
-        """Once nodes stop on this state, no number is used up in vain: each further one takes the operator's word."""
+        """Open a round. Once nodes stop on this state, one round for each run: no number is used up in vain."""
         if self._voids >= ATTEMPTS_MAX and self._tried:
             raise UserError(
-                f"{self._voids} rounds in a row came to no receipt: nodes stop at one state of the model after "
+                f"{self._voids} rounds in a row gave no receipt: nodes stop on one state of the model after "
                 f"{ATTEMPTS_MAX}, until their owners allow more attempts",
-                "Ask the sites what they were told; docs/wrong-sums.md says how to find who spoils sums. Submit "
+                "Ask the sites what their nodes report; docs/wrong-sums.md says how to find who spoils sums. Submit "
                 "the study again for one more round",
             )
         self._gather(number)
@@ -222,7 +222,7 @@ class Aggregation:
         self._voids = self._voids + 1 if record.void else 0
 
     def _gather(self, number: int) -> None:
-        """Wait until enough nodes for a round are there: and for those that were there before, for a while."""
+        """Wait until enough nodes for a round are there. Wait a limited time for the nodes that were there before."""
         study, patience = self._work.study, self._work.deadlines.gathering_seconds
         everybody = set(range(len(study.roster)))
         fewest = study.cohort_rules().fewest_survivors
@@ -230,7 +230,7 @@ class Aggregation:
         usual = self._present or everybody
         request = encode(AttendanceRequest(study.digest))
         present: dict[int, bytes] = {}
-        away: set[int] = set()  # by their own word: nobody has to wait for them
+        away: set[int] = set()  # these say that they keep out: nobody has to wait for them
 
         def read(node: int, answer: bytes) -> bytes | None:
             if node not in away and keeps_out(study, node, answer):
@@ -259,8 +259,8 @@ class Aggregation:
     def _take_over(self, coordinator: Coordinator) -> Sequence[HospitalEnd]:
         """Every node's signature and ledger, for the run's folder.
 
-        A node that stands behind, or came after the closing, gets the last receipts first: until it holds them it hands
-        nothing over.
+        A node that is behind, or came after the closing, gets the last receipts first: it hands nothing over without
+        them.
 
         Raises:
             UserError: after the deadline, naming who is missing.
@@ -284,10 +284,10 @@ class Aggregation:
             if late:
                 names = ", ".join(study.roster[node].name for node in sorted(absent))
                 raise UserError(
-                    f"the rounds are over, and {names} did not hand over a signature and a ledger that hold",
+                    f"the rounds are over, but {names} did not hand over a valid signature and a valid ledger",
                     "Nothing is lost: submit the study again once they are there, and it goes on with this step",
                 )
-            if absent or behind:  # who has not been told that the study is over hands over nothing
+            if absent or behind:  # a node hands over nothing until it knows that the study is over
                 coordinator.close_study()
                 ends = {node: each for node, each in ends.items() if node not in behind}
             self._pause(_PAUSE_SECONDS)
@@ -302,13 +302,13 @@ class Aggregation:
     def _ask(
         self, nodes: set[int], request: bytes, read: Callable[[int, bytes], _Got | None], number: int, stage: str
     ) -> dict[int, _Got]:
-        """What these nodes answer, as far as it is right."""
+        """The valid answers of these nodes."""
         answers = self._channel.exchange(dict.fromkeys(sorted(nodes), request), round_number=number, stage=stage)
         found = {node: read(node, answer) for node, answer in answers.items()}
         return {node: got for node, got in found.items() if got is not None}
 
     def _times(self) -> tuple[datetime, datetime, float]:
-        """From the laying out of the run's folder, restarts included, until now."""
+        """From when the run's folder was laid out until now, restarts included."""
         now = datetime.now(UTC)
         started = datetime.fromtimestamp((self._work.out / run_folder.FIRST_STATE).stat().st_mtime, UTC)
         return started, now, (now - started).total_seconds()

@@ -1,7 +1,7 @@
-"""How the aggregator brings nodes up to date that have missed receipts, before a round and after the last one.
+"""Brings nodes that missed receipts up to date, before a round and after the last one.
 
-A node says where it stands. It is sent what it lacks and asked again, as long as it gets further: one that does not
-move is given up, so that nobody can keep the others waiting.
+A node says which receipt it has last. The aggregator sends what it lacks and asks again, as long as the node moves on.
+It gives up a node that does not move, so that no node can keep the others waiting.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class CatchUp:
             limits: of the study's messages.
         """
         self.standings: dict[int, Standing] = {}
-        """Where nodes stood that were behind when they were last asked."""
+        """Where the nodes that were behind stood when they were last asked."""
         self._limits = limits
 
     def bring_up(
@@ -32,7 +32,7 @@ class CatchUp:
         exchange: Callable[[Mapping[int, bytes]], Mapping[int, bytes]],
         header: Callable[[int, tuple[Link, ...]], Message],
     ) -> tuple[dict[int, bytes], dict[int, Offer]]:
-        """Send headers; send nodes that are behind what they lack, and ask them again until they hold all of it.
+        """Send headers. Send nodes that are behind the links that they lack, and ask them again until they have all.
 
         Args:
             requests: the first header for each node.
@@ -41,7 +41,7 @@ class CatchUp:
             header: the next one for a node, with these links.
 
         Returns:
-            What nodes answered that are neither behind nor locked, and the offers of those that are locked to a round
+            The answers of nodes that are neither behind nor locked, and the offers of nodes that are locked to a round
             without a receipt.
         """
         answers: dict[int, bytes] = {}
@@ -62,24 +62,24 @@ class CatchUp:
         return answers, offers
 
     def _missing_links(self, node: int, answer: bytes, links: Sequence[Link]) -> tuple[Link, ...] | None:
-        """The links after the node's last one if it says that it is behind; None if it advertised; () to give up."""
+        """The links after the node's last one if it says that it is behind; None if it does not; () to give it up."""
         standing = read_answer(Standing, node, answer, self._limits)
         if standing is None:
             return None
         earlier = self.standings.get(node)
         self.standings[node] = standing
         if earlier is not None and earlier.round_number >= standing.round_number:
-            return ()  # it did not move with the links it got: asking again would not end
+            return ()  # it did not move with the links that it got, so asking again would never end
         missing = [link for link in links if link.receipt.statement.round_number > standing.round_number]
         return tuple(missing[:LINKS_MAX])
 
 
 def read_answer(kind: type[AnyMessage], node: int, answer: bytes, limits: Limits) -> AnyMessage | None:
-    """The answer, if it is a message of this kind and names its sender rightly."""
+    """The answer, if it is a message of this kind that names this node as its sender."""
     try:
         if message_type(answer, most_answer_bytes(limits), node) != kind.TYPE:
             return None
         message = decode(kind, answer, limits, node)
     except ProtocolError:
-        return None  # the aggregator's machine rejects it with the reason
+        return None  # the aggregator's state machine rejects it with the reason
     return message if getattr(message, "sender", None) == node else None

@@ -1,8 +1,8 @@
-"""The aggregator's loop over a study's rounds. Trusted for liveness only, and built like that.
+"""The aggregator's loop over a study's rounds. The nodes trust it for liveness only.
 
-It opens a round on the last receipt, moves the nodes from stage to stage with whoever answers, publishes the sum and
-collects the signatures that make the next receipt. It computes the model's state, too, from the same sum: its copy has
-to match the state that the nodes sign, or there is no receipt.
+It opens a round on the last receipt, moves the nodes that answer from stage to stage, publishes the sum and collects
+the signatures that make the next receipt. It also computes the model's state from the same sum. If that differs from
+the state that the nodes sign, there is no receipt.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ class Coordinator:
             show: told what happens.
             keep: writes a receipt and its packed sum to disk.
             epsilon_by_round: nominal epsilon after each round, for the display.
-            opens: writes a round's number to disk, before anything of the round leaves.
+            opens: writes a round's number to disk, before anything of the round is sent.
             closes: writes to disk how a round ended, and again if it is finished late.
-            left_out: who is not to take part in the round that is opened.
+            left_out: gives the nodes that take no part in the round that is opened.
         """
         self.study = study
         self.chain = Chain(study, layout, first)
@@ -88,7 +88,7 @@ class Coordinator:
         self._faults = FaultLog(study, self.chain.limits)
 
     def resume(self, links: Sequence[Link], records: Sequence[RoundRecord]) -> None:
-        """Go on where a coordinator was that stopped.
+        """Go on where an earlier coordinator stopped.
 
         Args:
             links: every receipt and its sum, in order.
@@ -103,7 +103,7 @@ class Coordinator:
         self._records = list(records)
 
     def run(self) -> list[RoundRecord]:
-        """Every round of the study that was not opened yet, then the closing header."""
+        """Run every round of the study that was not opened yet, then send the closing header."""
         rounds = self.study.algorithm.rounds
         for number in range(len(self._records) + 1, rounds + 1):
             self._show(RoundOpened(number, rounds))
@@ -120,7 +120,7 @@ class Coordinator:
         return self._records
 
     def run_round(self, number: int) -> RoundRecord:
-        """One round, with whoever answers. Gives what `run` writes down of it."""
+        """Run one round with the nodes that answer. Returns the record that `run` keeps."""
         started = time.monotonic()
         aggregator = Aggregator(
             SessionConfig(
@@ -180,17 +180,18 @@ class Coordinator:
             answers = self._exchange(requests, number, aggregator.stage, traffic)
 
     def _repeat_sum(self, aggregator: Aggregator, number: int, requests: Mapping[int, bytes], traffic: Traffic) -> None:
-        """Send the sum once more to those who have not signed, if there is no receipt without them.
+        """Send the sum once more to the nodes that have not signed, if there is no receipt without them.
 
-        Who has signed is locked to this round. If they are at most c, nobody may sign on their word, and should the
-        others be too few without them, a single lost message would end the study.
+        A node that signed is locked to this round. If at most c nodes signed, no other may sign on their word. If the
+        others are also too few for a round without them, a single lost message would end the study.
         """
         if not aggregator.can_close:
             again = {node: requests[node] for node in sorted(aggregator.missing)}
             self._take(aggregator, number, self._exchange(again, number, Stage.CLOSE, traffic))
 
     def _take(self, aggregator: Aggregator, number: int, answers: Mapping[int, bytes]) -> dict[int, str]:
-        """Hand over a stage's answers. Returns why nodes are not counted: they complain, or their answer is wrong."""
+        """Hand a stage's answers to the aggregator's state machine. Returns why a node does not count: it complained,
+        or its answer is wrong."""
         reasons = {}
         for node, answer in answers.items():
             complaint = self._faults.complaint(node, number, aggregator.stage, answer)
@@ -204,10 +205,10 @@ class Coordinator:
         return reasons
 
     def _open_round(self, aggregator: Aggregator, number: int, traffic: Traffic) -> dict[int, bytes]:
-        """Send the opening with the last receipt; bring nodes that are behind up to date and ask them again.
+        """Send the opening with the last receipt. Bring nodes that are behind up to date and ask them again.
 
-        Nodes that signed for a round without a receipt offer it instead of joining; that round is finished first. Those
-        that are left out get a closing header, which asks for the same and opens nothing.
+        A node that signed a round without a receipt offers that round instead of joining; it is finished first. Nodes
+        that are left out get a closing header, which asks for the same but opens nothing.
         """
         self._left_out = self._read_left_out()
         opening = aggregator.config.context.opening()
@@ -225,7 +226,7 @@ class Coordinator:
         return {node: answer for node, answer in answers.items() if node not in self._left_out}
 
     def _finish_late(self, offers: Mapping[int, Offer], number: int) -> bool:
-        """Finish a round whose closing was cut short. Gives whether a receipt was made."""
+        """Finish a round whose closing was cut short. Returns whether there is a receipt now."""
         link = late_link(
             offers, self.chain, lambda asked: self._channel.exchange(asked, round_number=number, stage="echo")
         )
@@ -234,7 +235,7 @@ class Coordinator:
         self._adopt(link)
         statement = link.receipt.statement
         for at, record in enumerate(self._records):
-            if record.number == statement.round_number:  # it was called void when it ended
+            if record.number == statement.round_number:  # it was recorded as void when it ended
                 self._records[at] = record.finished_late(statement, self.study)
                 self._closes(self._records[at])
         late = f"round {statement.round_number:>3}: finished late, from the signatures that the sites kept"
@@ -258,9 +259,9 @@ class Coordinator:
         return answers
 
     def close_study(self) -> None:
-        """The closing header: every node that is there adopts the last receipt, and says where it stands.
+        """Send the closing header: every node that is there adopts the last receipt, and says where it stands.
 
-        For those that were not there when `run` sent it: again, as often as one likes.
+        Call it again for nodes that were not there when `run` sent it, as often as needed.
         """
         rounds, finished = self.study.algorithm.rounds, True
         while finished:

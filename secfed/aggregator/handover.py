@@ -1,4 +1,4 @@
-"""What nodes hand over at a study's end, checked before anything is made of it."""
+"""Checks what nodes hand over at a study's end, before it is used."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from secfed.study.signing import APPROVAL_LABEL, entry_check
 
 @dataclass(frozen=True, slots=True)
 class HospitalEnd:
-    """Where one site stands after the last round, in its own signed words."""
+    """Where one site stands after the last round; its node signed this."""
 
     index: int
     """Its place in the roster."""
     copy: LedgerCopy
-    """What it has handed over of its ledger."""
+    """The copy of its ledger that it handed over."""
 
     @property
     def state(self) -> bytes:
@@ -40,13 +40,13 @@ class HospitalEnd:
 
 
 def read_attendance(study: Study, study_file: bytes, node: int, answer: bytes) -> bytes | None:
-    """The signature in a node's answer, if it is one of that node under this study and this very file.
+    """The signature in a node's answer, if it is that node's under this study and exactly this file.
 
     Args:
         study: what the node was asked about.
         study_file: digest of the file's bytes (`secfed.study.approvals.study_file_digest`).
         node: its place in the roster.
-        answer: what came.
+        answer: the bytes that came.
     """
     message = _read(Attendance, study, node, answer)
     if message is None:
@@ -56,7 +56,7 @@ def read_attendance(study: Study, study_file: bytes, node: int, answer: bytes) -
 
 
 def read_handover(study: Study, node: int, answer: bytes) -> HospitalEnd | None:
-    """What a node handed over, if every entry is that node's, and says how it ran and that the study is paid for."""
+    """What a node handed over, if the node signed every entry, and the entries say how it ran and reserve the study."""
     message = _read(Handover, study, node, answer)
     if message is None:
         return None

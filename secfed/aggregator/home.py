@@ -1,15 +1,15 @@
 """The aggregator's home: the folder from which a server runs the studies that its operator put there.
 
-    aggregator.toml              deadlines, if they are to be others than the usual ones
+    aggregator.toml              deadlines, if they differ from the defaults
     models/                      base models, each in a folder of its own, found by digest
     studies/<digest>/            study.toml, and test.jsonl: the held-out records; left-out.json, if sites are left out
-    runs/<digest>/               what comes of it: a run's folder (`secfed.reports.folder`); log and state lie beside
-    runs/<digest>.lock           held by the one process that runs it
+    runs/<digest>/               the run's folder (`secfed.reports.folder`); its log and state are beside it
+    runs/<digest>.lock           held by the one process that runs the study
     kit.txt                      where the server's start-up kit is
     connected.json               the sites that the server has a connection open to
 
-Nothing in it is secret from the operator, and nothing in it is believed by a node. A job names a study by its digest;
-what is run is the file here, and only if it has that digest.
+Nothing in it is secret from the operator, and no node trusts anything in it. A job names a study by its digest; the
+aggregator runs the file here, and only if the file has that digest.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Settings(Section):
 
 
 def default_home() -> Path:
-    """Where it is if nobody says otherwise: the variable SECFED_AGGREGATOR, or ~/.secfed-aggregator."""
+    """The default place: the variable SECFED_AGGREGATOR, or ~/.secfed-aggregator."""
     named = os.environ.get(VARIABLE)
     return Path(named) if named else Path.home() / ".secfed-aggregator"
 
@@ -53,7 +53,7 @@ class AggregatorHome:
     path: Path
 
     def deadlines(self) -> Deadlines:
-        """How long to wait. Raises UserError when aggregator.toml says nothing that can be read."""
+        """How long to wait. Raises UserError if aggregator.toml cannot be read or is not valid."""
         path = self.path / SETTINGS
         if not path.exists():
             return Deadlines()
@@ -73,7 +73,7 @@ class AggregatorHome:
         return self.path / STUDIES / digest.hex() / TEST_SET
 
     def leave_out(self, study: Study, names: Iterable[str]) -> frozenset[int]:
-        """Leave exactly these sites out of the study's rounds from the next one on. Gives their roster indices.
+        """Leave exactly these sites out of the study's rounds from the next one on. Returns their roster indices.
 
         Raises:
             UserError: the study is not kept here, or not all of these sites can be left out.
@@ -82,7 +82,7 @@ class AggregatorHome:
         return write_left_out(self._left_out_file(study), study, names)
 
     def left_out(self, study: Study) -> frozenset[int]:
-        """Who is left out of the study's next round, by roster index. Raises UserError where the file is wrong."""
+        """Who is left out of the study's next round, by roster index. Raises UserError if the file is not valid."""
         return read_left_out(self._left_out_file(study), study)
 
     def _left_out_file(self, study: Study) -> Path:
@@ -98,10 +98,10 @@ class AggregatorHome:
         return self.runs / digest.hex()
 
     def take_run(self, digest: bytes) -> int | None:
-        """Take a study's run for this process alone, until it ends, however that comes about.
+        """Take a study's run for this process alone, until the process ends in whatever way.
 
         Returns:
-            A descriptor that is the lock; None where another process has it.
+            A descriptor that is the lock; None if another process has it.
 
         Raises:
             OSError: the folder cannot be written.
@@ -114,22 +114,22 @@ class AggregatorHome:
         """The study of this digest.
 
         Raises:
-            UserError: it is not kept here, or what is kept is another study.
+            UserError: it is not kept here, or another study is in its place.
         """
         path = self.study_file(digest)
         study = load_study(path)
         if study.digest != digest:
             raise UserError(
                 f"{path} is another study than its folder says: its digest is {study.digest.hex()}",
-                "Put the study there again with `secfed federation submit`",
+                "Submit the study again with `secfed federation submit`",
             )
         return study
 
     def add(self, study_path: Path) -> Study:
-        """Put a study here, with the test set and the base model that lie beside it. The same study twice is no harm.
+        """Put a study here, with the test set and the base model beside it. Adding the same study twice does no harm.
 
         Raises:
-            UserError: it is no study, its test set or its model is missing, or another file of it is here already.
+            UserError: it is not a study, its test set or its model is missing, or another file of it is here already.
         """
         study = load_study(study_path)
         test_set, base = study_path.parent / TEST_SET, study_path.parent / study.model.base
@@ -137,8 +137,8 @@ class AggregatorHome:
         data = study_path.read_bytes()
         if target.exists() and target.read_bytes() != data:
             raise UserError(
-                f"{target} has the same values as {study_path} and other comments or layout: it is another file to "
-                "those who signed it",
+                f"{target} has the same values as {study_path}, but other comments or layout, and the sites signed "
+                "those, too",
                 "Submit the file that the sites signed",
             )
         if not test_set.is_file():

@@ -1,12 +1,11 @@
 """What the coordinator remembers across a crash: which rounds it opened, how they ended, every receipt with its sum.
 
-Files in a run's folder: `journal.jsonl`, one line for each thing that happened, and the receipts and sums themselves. A
-round's number is on disk before anything of the round leaves, and a receipt before it is told to anybody. None of this
-protects anybody: the nodes have memories of their own, and take nothing from here that they cannot check. It is there
-so that a study goes on where it was.
+The files are in a run's folder: `journal.jsonl`, one line for each event, and the receipts and sums themselves. A
+round's number is on disk before anything of the round is sent, and a receipt before anybody gets it. The journal lets a
+study go on where it was. It protects nobody: nodes have their own memory, and accept nothing from here unchecked.
 
-A line that a crash cut short is the last one, and is dropped. A sum without a receipt is dropped as well: the nodes
-that signed for it offer it again. A round that was opened and has no ending is void, or finished late.
+A crash can cut only the last line short, and that line is dropped. A sum without a receipt is dropped as well: the
+nodes that signed it offer it again. A round that was opened and has no ending is void, or is finished late.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _NAMES = ("cohort", "survivors")
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What a restarted coordinator goes on from."""
+    """The point from which a restarted coordinator goes on."""
 
     opened: int
     """The highest round number that was ever opened; 0 before the first."""
@@ -47,7 +46,7 @@ class Past:
 
 
 def is_begun(folder: Path) -> bool:
-    """Whether a round was ever opened in this run's folder, by its journal or by a receipt without one."""
+    """Whether a round was ever opened in this run's folder: its journal says so, or there is a receipt."""
     path = folder / JOURNAL
     return (path.exists() and path.stat().st_size > 0) or any((folder / RECEIPTS).glob("*.cbor"))
 
@@ -61,11 +60,11 @@ class Journal:
             (folder / name).mkdir(parents=True, exist_ok=True)
 
     def open_round(self, number: int) -> None:
-        """Note a number before anything of its round leaves: no number is ever opened twice."""
+        """Note a number before anything of its round is sent: no number is ever opened twice."""
         self._append({"opened": number})
 
     def close_round(self, record: RoundRecord) -> None:
-        """Note how a round ended. Said again, when it is finished late, the last word counts."""
+        """Note how a round ended. If it is finished late, this is called again, and the last record counts."""
         self._append({"closed": _as_json(record)})
 
     def keep(self, receipt: Receipt, packed: bytes) -> None:
@@ -75,21 +74,21 @@ class Journal:
         write_whole(self._folder / receipt_file(number), encode(receipt), READABLE)
 
     def read(self, study: Study, packed_bytes: int) -> Past:
-        """What happened before. Sums without a receipt are removed, and what a crash left half written.
+        """Read what happened before. Removes sums without a receipt, and files that a crash left half written.
 
         Args:
             study: whose rounds these are.
             packed_bytes: the size of a sum.
 
         Raises:
-            UserError: a file does not hold what this class writes into it, or is gone.
+            UserError: a file is not as this class wrote it, or is missing.
         """
         opened, closed = self._read_lines()
         self._check_complete(closed.values())
         links = {}
         limits = Limits(len(study.roster), packed_bytes)
         for place in (RECEIPTS, SUMS):
-            for path in (self._folder / place).glob(".*"):  # `write_whole` had begun it
+            for path in (self._folder / place).glob(".*"):  # `write_whole` had not finished it
                 path.unlink()
         for path in sorted((self._folder / SUMS).glob("*.bin")):
             receipt_path = self._folder / RECEIPTS / f"{path.stem}.cbor"
@@ -105,13 +104,13 @@ class Journal:
         return Past(opened, tuple(links[number] for number in sorted(links)), records)
 
     def _check_complete(self, closed: Iterable[RoundRecord]) -> None:
-        """A round is noted as finished once its sum and its receipt are on disk: the nodes build on both."""
+        """Every round that is noted as finished must have its sum and its receipt: the nodes build on both."""
         for record in closed:
             for name in () if record.void else (sum_file(record.number), receipt_file(record.number)):
                 if not (self._folder / name).exists():
                     raise UserError(
-                        f"{self._folder / name} is gone: {JOURNAL} tells of it, and every later round builds on it",
-                        "Put this folder back from a copy; the sites have every receipt, too",
+                        f"{self._folder / name} is missing: {JOURNAL} names it, and every later round builds on it",
+                        "Restore this folder from a copy; the sites have every receipt, too",
                     )
 
     def _append(self, line: Mapping[str, Any]) -> None:
@@ -129,12 +128,12 @@ class Journal:
                     record = _from_json(said["closed"])
                     closed[record.number] = record
             except (ValueError, TypeError, KeyError, AttributeError):
-                continue  # cut short: what it would have said shows in the receipts, or is lost with the round
+                continue  # cut short: the receipts show what it would have said, or it is lost with the round
         return opened, closed
 
 
 def _read_link(receipt_path: Path, sum_path: Path, limits: Limits) -> Link:
-    """A receipt and its sum; what they say is checked where they are adopted."""
+    """A receipt and its sum. The chain checks them when it adopts them."""
     most = most_map_bytes(Receipt, limits)
     try:
         with receipt_path.open("rb") as file:
@@ -143,13 +142,13 @@ def _read_link(receipt_path: Path, sum_path: Path, limits: Limits) -> Link:
             return Link(receipt, file.read(limits.packed_bytes + 1))
     except ProtocolError as error:
         raise UserError(
-            f"{receipt_path} is not the receipt that was written there ({error})",
-            "Put this folder back from a copy; the sites have every receipt, too",
+            f"{receipt_path} was changed, or is not a receipt ({error})",
+            "Restore this folder from a copy; the sites have every receipt, too",
         ) from error
 
 
 def _record_of(number: int, record: RoundRecord | None, link: Link | None, study: Study) -> RoundRecord:
-    """A round's record: what was written down, or else what its receipt says, or that it came to nothing."""
+    """A round's record: the one that was written, or else one from its receipt, or else one of a void round."""
     if record is not None and (link is None or not record.void):
         return record
     void = RoundRecord(number, True, f"{_STOPPED} during this round", (), (), (), 0, 0.0, {}, {}, "", "", ())

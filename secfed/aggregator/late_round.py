@@ -1,7 +1,7 @@
-"""How a round whose closing was cut short gets its receipt: from those who signed, and from echoes of the others.
+"""Gives a round whose closing was cut short its receipt: from the nodes that signed, and from echoes of the others.
 
-Who has signed a round is locked to it, and offers what it signed. If more than c survivors did, one of them is honest
-and saw the sum, and the other survivors sign on their word (`secfed.node.echo` is a node's side).
+A node that signed a round is locked to it, and offers what it signed. If more than c survivors signed, at least one of
+them is honest and saw the sum. Then the other survivors sign on their word (`secfed.node.echo` is the node's side).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def late_link(offers: Mapping[int, Offer], chain: Chain, exchange: Exchange) -> 
     study = chain.study
     groups: dict[bytes, dict[int, Offer]] = {}
     for node, offer in offers.items():
-        is_survivor = node in offer.statement.survivors  # or its signature would spoil the receipt
+        is_survivor = node in offer.statement.survivors  # a signature of any other node would make the receipt invalid
         if is_survivor and valid_signers(offer.statement, {node: offer.signature}, study.identities):
             groups.setdefault(offer.statement.digest(), {})[node] = offer
     for group in groups.values():
@@ -49,7 +49,7 @@ def late_link(offers: Mapping[int, Offer], chain: Chain, exchange: Exchange) -> 
 def _echoes(
     statement: Statement, packed: bytes, group: Mapping[int, Offer], chain: Chain, exchange: Exchange
 ) -> dict[int, Offer]:
-    """Ask the survivors that have not signed to sign, too."""
+    """Ask the survivors that have not signed yet to sign."""
     request = encode(EchoRequest(statement, packed, _signatures(group)))
     echoes = {}
     for node, answer in exchange({node: request for node in statement.survivors if node not in group}).items():

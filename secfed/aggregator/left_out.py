@@ -1,8 +1,8 @@
-"""Sites that an aggregator's operator leaves out of a study's next rounds: a file that a running study looks at.
+"""The sites that the aggregator's operator leaves out of a study's next rounds: a file that a running study reads.
 
-Where every sum with a certain site in it turns out wrong, the round has to go on without it (docs/wrong-sums.md). A
-node needs to know nothing of it: its round simply has a smaller U1, and every rule about cohorts holds as before. So as
-many sites can be left out as may drop out of a full cohort, and no more. They get receipts and sums as all do.
+If every sum with a certain site in it is wrong, rounds must go on without that site (docs/wrong-sums.md). Nodes need
+not know: such a round has a smaller U1, and every rule about cohorts holds as before. So at most as many sites can be
+left out as may drop out of a full cohort. They still get receipts and sums.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class _File(Section):
 
 
 def read_left_out(path: Path, study: Study) -> frozenset[int]:
-    """Who is left out, by roster index; nobody where there is no such file.
+    """Who is left out, by roster index; nobody if there is no such file.
 
     Raises:
-        UserError: the file cannot be read, names others than the roster, or too many.
+        UserError: the file cannot be read, names a site that is not on the roster, or names too many.
     """
     try:
         with path.open("rb") as file:
@@ -43,15 +43,15 @@ def read_left_out(path: Path, study: Study) -> frozenset[int]:
     except (OSError, ValidationError) as error:
         problem = first_problem(error) if isinstance(error, ValidationError) else error.strerror
         raise UserError(
-            f"{path} does not say who is left out ({problem})", "Say it anew with `secfed federation leave-out`"
+            f"{path} does not say who is left out ({problem})", "Write it again with `secfed federation leave-out`"
         ) from error
 
 
 def write_left_out(path: Path, study: Study, names: Iterable[str]) -> frozenset[int]:
-    """Leave out exactly these sites from the next round on. Gives their roster indices.
+    """Leave out exactly these sites from the next round on. Returns their roster indices.
 
     Raises:
-        UserError: one is not on the roster, or they are too many; nothing is changed.
+        UserError: one is not on the roster, or there are too many; nothing is changed.
     """
     left_out = _checked(names, study)
     told = _File(left_out=tuple(study.roster[node].name for node in sorted(left_out)))
@@ -69,14 +69,14 @@ def _checked(names: Iterable[str], study: Study) -> frozenset[int]:
     strangers = [name for name in wanted if name not in index]
     if strangers:
         raise UserError(
-            f"{', '.join(strangers)}: not on the roster of {study.name}", f"Name sites of these: {', '.join(index)}"
+            f"{', '.join(strangers)}: not on the roster of {study.name}", f"Choose from these sites: {', '.join(index)}"
         )
     rules, size = study.cohort_rules(), len(study.roster)
     most = rules.really_tolerated(size)
     if len(wanted) > most:
         raise UserError(
-            f"{', '.join(wanted)} are {len(wanted)} of {size} sites, and at most {most} can be left out: "
-            f"{rules.smallest_legal(size)} are needed (quorum {rules.quorum(size)}, smallest cohort "
+            f"{', '.join(wanted)} are {len(wanted)} of {size} sites, but at most {most} can be left out: a round "
+            f"needs {rules.smallest_legal(size)} (quorum {rules.quorum(size)}, smallest cohort "
             f"{study.cohort.minimum})",
             "Leave out fewer at a time, one group after another",
         )

@@ -1,4 +1,4 @@
-"""What the aggregator writes down of a round, for its journal, the summary and the report."""
+"""What the aggregator records about a round, for its journal, the summary and the report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class RoundRecord:
     cohort: tuple[str, ...]
     survivors: tuple[str, ...]
     dropped: tuple[tuple[str, str], ...]
-    """Name and the stage from which on the node was absent."""
+    """The node's name, and the first stage at which it was absent."""
     quorum: int
     seconds: float
     bytes_up: Mapping[str, int]
@@ -31,7 +31,7 @@ class RoundRecord:
     """What nodes and aggregator claim about nodes in this round, by roster index."""
 
     def finished_late(self, statement: Statement, study: Study) -> RoundRecord:
-        """The same round, once there is a receipt after all."""
+        """The same round, after it got its receipt late."""
         return replace(
             self,
             void=False,

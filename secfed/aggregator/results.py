@@ -1,6 +1,6 @@
-"""What a run leaves when it is over: the first state, the adapter, the ledgers' copies, the summary and the report.
+"""Writes what a run leaves: the first state, the adapter, the ledgers' copies, the summary and the report.
 
-Every engine ends a run here, so that all folders of runs are alike. torch comes with the model that the caller loaded.
+Every engine ends a run here, so all folders of runs are alike. Nothing here imports torch; the caller passes the model.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ def write_first_state(out: Path, layout: Layout, first: ModelState) -> None:
 
 
 def save_adapter(out: Path, study: Study, model: AdapterModel, chain: Chain, test_set: Patients) -> dict[str, float]:
-    """Write the adapter that the chain has led to. Gives its figures on the held-out set."""
+    """Write the adapter at the end of the chain. Returns its figures on the held-out set."""
     model.set_state(chain.state.adapter)
     model.save(out / run_folder.ADAPTER, study.model.base)
     return model.measured(test_set)
 
 
 def write_results(out: Path, study: Study, summary: Mapping[str, Any], hospitals: Sequence[HospitalEnd]) -> None:
-    """Write what every site handed over of its ledger, the report, and the summary that it is made from.
+    """Write the copy of its ledger that every site handed over, the report, and the summary from which it is made.
 
-    The summary comes last: a folder with one has ended, and nobody writes a report into it any more.
+    The summary comes last: a folder that has one is finished, and nobody writes a report into it again.
     """
     from secfed.reports.html import write_report
     from secfed.reports.privacy import build_report
@@ -65,9 +65,10 @@ def write_results(out: Path, study: Study, summary: Mapping[str, Any], hospitals
 
 
 def _settle_times(out: Path, summary: Mapping[str, Any]) -> None:
-    """Let no file's time tell when its round was, since archives keep it: all are of the minute in which the run ended.
+    """Set the times of all files to the minute in which the run ended: archives keep them, and they would tell when
+    each round was.
 
-    But for the study, which says when it began. What else may lie in the folder is no part of what is handed on.
+    Only the study keeps the minute in which the run began. Other files in the folder are not part of what is passed on.
     """
     ended = datetime.fromisoformat(summary["finished"]).timestamp()
     folders = [out / name for name in (run_folder.RECEIPTS, run_folder.SUMS, run_folder.LEDGERS, run_folder.ADAPTER)]

@@ -1,6 +1,6 @@
-"""`summary.json`: what a run came to, for machines. The report is made from it.
+"""`summary.json`: the result of a run, for programs. The report is made from it.
 
-It is handed on, so that its durations are whole minutes: how long a round took tells of the patients that were drawn.
+It is passed on, so its durations are whole minutes: how long a round took can tell something about the patients drawn.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ def summarise(
     times: tuple[datetime, datetime, float],
     engine: str,
 ) -> dict[str, Any]:
-    """All of it.
+    """Everything that `summary.json` holds.
 
     Args:
         study: what was run.
         out: the run's folder; the adapter is there already.
         records: every round.
-        sites: every site, after the last round, in roster order.
+        hospitals: every site, after the last round, in roster order.
         chain: the coordinator's chain.
         epsilon_by_round: nominal epsilon after each round.
-        figures: the task's, on the held-out set, by name, before and after.
+        figures: those of the task on the held-out set, by name: before, and after.
         times: start, end, seconds.
         engine: what carried the messages.
     """
@@ -84,7 +84,7 @@ def _hospital(
     copy, entry = hospital.copy, study.roster[hospital.index]
     entries, balance, totals = copy.entries, copy.balance, copy.totals
     committed = _rounds_of(entries, "commit")
-    # Before the first commit nothing is spent; after k commits, what k rounds cost.
+    # Before the first commit nothing is spent. After k commits the cost of k rounds is.
     curve = (0.0, *epsilon_by_round)
     spent = [curve[sum(number <= record.number for number in committed)] for record in records]
     return {

@@ -209,7 +209,7 @@ def test_a_run_whose_sum_was_changed_does_not_go_on(
     (workspace, before), out = begun, tmp_path / "out"
     shutil.copytree(before, out)
     (out / "sums" / "0001.bin").write_bytes(b"no sum")
-    assert_refused(command(workspace, out), "is not what was written there", capsys)
+    assert_refused(command(workspace, out), "was changed", capsys)
 
 
 def test_two_processes_do_not_run_in_one_folder(

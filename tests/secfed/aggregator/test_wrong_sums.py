@@ -210,7 +210,7 @@ def test_as_many_can_be_left_out_as_may_drop_out_and_no_more(tmp_path: Path) -> 
     study, path = make_study(7, cohort={"tolerated_dropouts": 2, "minimum": 3}), tmp_path / "left-out.json"
     assert read_left_out(path, study) == frozenset()
     assert write_left_out(path, study, ["hospital-6", "hospital-1"]) == read_left_out(path, study) == {1, 6}
-    with pytest.raises(UserError, match=r"hospital-1, hospital-2, hospital-3 are 3 of 7 sites, and at most 2 can"):
+    with pytest.raises(UserError, match=r"hospital-1, hospital-2, hospital-3 are 3 of 7 sites, but at most 2 can"):
         write_left_out(path, study, ["hospital-1", "hospital-2", "hospital-3"])
     with pytest.raises(UserError, match=r"stranger: not on the roster"):
         write_left_out(path, study, ["stranger"])

@@ -114,7 +114,7 @@ def study(tmp_path: Path, base: Path, console: Callable[..., str]) -> Iterator[S
 @pytest.mark.sweep
 def test_the_culprit_is_found_by_who_was_in_and_the_study_ends_without_it(study: Study) -> None:
     names = [each.name for each in study.hospitals.homes]
-    with pytest.raises(UserError, match=r"3 rounds in a row came to no receipt"):
+    with pytest.raises(UserError, match=r"3 rounds in a row gave no receipt"):
         study.submit()
     assert {name for name, text in study.told if BOTH in text and "allow-attempts" in text} == set(names)
     for index in range(len(names)):
