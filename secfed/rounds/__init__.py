@@ -1,1 +1,1 @@
-"""What nodes and aggregator say to one another, and what each of them computes from a sum. No torch."""
+"""The messages between nodes and aggregator, and what each of them computes from a sum. No torch."""

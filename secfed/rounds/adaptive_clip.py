@@ -1,13 +1,13 @@
-"""The clipping norm of the next step, where it adapts: computed by every node from the published sum alone.
+"""The clipping norm of the next step, if it adapts: every node computes it from the published sum alone.
 
 Andrew et al. 2021, "Differentially Private Learning with Adaptive Clipping", algorithm 1, with two differences. A
-gradient's element says +kappa where it was left as it is and -kappa where it was shortened, instead of 1 and 0: the sum
-then has half as much noise in it for the same length. And that length comes off the gradient's own, so that one clip
-and one noise cover both, and no noise is set aside.
+gradient's last element is +kappa if the gradient was not shortened and -kappa if it was, instead of 1 and 0: the sum
+then has half as much noise in it for the same length. And the gradient itself is shortened by that length, so that one
+clip and one noise cover both, and no extra noise is needed.
 
-What changes from step to step is what C means, never the mechanism: in steps of the grid, every step has the same
-largest norm and the same noise. A C that was chosen from earlier sums is therefore within the account that is made
-before the first (docs/decisions, 0012).
+From step to step only the meaning of C changes, never the mechanism: in steps of the grid, every step has the same
+largest norm and the same noise. So the account that is made before the first step also covers a C that was chosen from
+earlier sums (docs/decisions, 0012).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from decimal import Context, Decimal
 from secfed.study.manifest import Study
 
 FARTHEST = 1000.0
-"""C stays within this factor of the study's, so that no run of noise carries it out of what numbers can hold."""
+"""C stays within this factor of the study's C, so that noise cannot carry it out of the range of numbers."""
 _DIGITS = Context(prec=50)
 
 
 def first_clip(study: Study) -> float | None:
-    """C of the first step where it adapts; None where it does not."""
+    """C of the first step if it adapts, else None."""
     return None if study.mechanism.adaptive_clip is None else study.privacy.clip
 
 
@@ -32,9 +32,9 @@ def next_clip(study: Study, clip: float, indicators: int, survivors: Sequence[in
 
     Args:
         study: with an adaptive clip.
-        clip: C of the step behind the sum.
+        clip: C of the step that gave the sum.
         indicators: the last element of the published sum, in steps of the grid.
-        survivors: U3; with them the denominator is the public q N.
+        survivors: U3; the denominator q N follows from them.
 
     Raises:
         ValueError: the study's clip does not adapt.
@@ -49,6 +49,6 @@ def next_clip(study: Study, clip: float, indicators: int, survivors: Sequence[in
 
 
 def _exponential(value: float) -> float:
-    """exp(value), the same on every machine: that of the C library may differ in its last bit, and `decimal`'s is
-    correctly rounded."""
+    """exp(value), the same on every machine: the C library's may differ in the last bit, but `decimal`'s is correctly
+    rounded."""
     return float(_DIGITS.exp(Decimal(value)))

@@ -1,8 +1,8 @@
 """The chain of receipts as one party holds it, and the model state that it leads to.
 
-Every link is checked against the study, the roster and the link before it, and the state behind it is computed from
-the sum, never taken. Nodes at the same receipt therefore hold the same bits, and one that was away catches up from
-receipts and sums alone.
+A party checks every link against the study, the roster and the link before it. It computes the state after a link from
+the sum, and never accepts one. So nodes at the same receipt hold the same bits, and a node that was away catches up
+from receipts and sums alone.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Chain:
         Args:
             study: the signed study; its digest is the predecessor of the first receipt.
             layout: names and shapes of the trained parameters.
-            first: the first adapter, which every party derives from the study. Moments are not taken from here: the
-                first ones follow from the study, too.
+            first: the first adapter, which every party derives from the study. Its moments are ignored: the first ones
+                follow from the study, too.
         """
         self.study = study
         self.layout = layout
@@ -40,7 +40,7 @@ class Chain:
         """Of the messages about this study."""
 
     def context(self, round_number: int) -> Context:
-        """What a round with this number, on top of this chain, is bound to."""
+        """The values to which a round with this number, on top of this chain, is bound."""
         return Context(
             study=self.study.digest,
             round_number=round_number,
@@ -54,7 +54,7 @@ class Chain:
         """The state that a published sum leads to.
 
         Raises:
-            NotCanonical: the bytes are no packed vector of this study.
+            NotCanonical: the bytes are not a packed vector of this study.
         """
         try:
             total = encoding.from_ring(encoding.unpack(packed, self.shape), self.shape)
@@ -63,10 +63,10 @@ class Chain:
         return next_state(self.study, self.state, total, survivors)
 
     def adopt(self, receipt: Receipt, packed: bytes) -> None:
-        """Move to the state behind the next receipt.
+        """Move to the state after the next receipt.
 
         Raises:
-            RemoteError: the receipt, its place in the chain, its sum or its state is not right. Nothing has moved.
+            RemoteError: the receipt, its place in the chain, its sum or its state is not valid. Nothing was changed.
         """
         statement = receipt.statement
         verify_receipt(
@@ -82,7 +82,7 @@ class Chain:
         self.length += 1
 
     def check_next(self, statement: Statement, packed: bytes) -> None:
-        """Check everything about a statement that would come next but its signatures.
+        """Check everything about a statement that would come next, except signatures.
 
         Raises:
             RemoteError: it could not be adopted here, whoever signed it.

@@ -1,9 +1,9 @@
-"""How the coordinator reaches the nodes: requests out, answers back, silence is absence.
+"""How the coordinator reaches the nodes: it sends requests and collects answers. A node that is silent is absent.
 
-Node and coordinator know nothing of transport; an engine supplies the `Channel`. Around the protocol's own messages
-a few more travel: the opening of a round with the receipts that a node may have missed and with what is claimed about
-dishonest nodes, a node's word that it is behind, or that it is locked to a round without a receipt, and the closing of
-the study. They are parsed as strictly as the rest. A node that leaves a round because of a peer answers with a
+Node and coordinator know nothing of transport; an engine supplies the `Channel`. There are a few messages around those
+of the protocol, and they are parsed as strictly. An opening of a round brings receipts that a node may have missed, and
+claims about dishonest nodes. A node answers where it stands if it is behind, or offers the round to which it is locked
+if that has no receipt. A closing ends the study. A node that leaves a round because of a peer answers with a
 `protocols.complaints.Complaint`.
 """
 
@@ -42,7 +42,7 @@ class Link(Record):
 
     receipt: Receipt = wired(Struct(Receipt))
     vector: bytes = wired(Octets(lambda limits: limits.packed_bytes, exact=False))
-    """The packed sum; empty where the node has it already."""
+    """The packed sum; empty if the node has it already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +53,15 @@ class RoundOpening(Message):
     links: tuple[Link, ...] = wired(Sequence(Struct(Link), most=LINKS_MAX))
     opening: Opening = wired(Struct(Opening))
     faults: Faults = wired(Struct(Faults), NO_FAULTS)
-    """What is claimed about earlier rounds. Nothing but what owners are told depends on it."""
+    """What is claimed about earlier rounds. It affects only what nodes tell their owners."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offer(Message):
-    """Node: the last statement that it signed and has no receipt for, with the sum and its signature.
+    """Node: the last statement that I signed and have no receipt for, with the sum and my signature.
 
-    It is locked: it joins no round on an older predecessor. With enough offers the coordinator finishes that round.
+    The node is locked: it joins no round on an older predecessor. With enough offers the coordinator finishes the round
+    of the statement.
     """
 
     TYPE: ClassVar[str] = "offer"
@@ -72,7 +73,8 @@ class Offer(Message):
 
 @dataclass(frozen=True, slots=True)
 class EchoRequest(Message):
-    """Coordinator: more than c survivors signed this statement; sign it, too, though you have not seen the sum."""
+    """Coordinator: more than c survivors signed this statement. Sign it, too, although you did not see the sum in its
+    round."""
 
     TYPE: ClassVar[str] = "echo-request"
     statement: Statement = wired(Struct(Statement))
@@ -82,7 +84,7 @@ class EchoRequest(Message):
 
 @dataclass(frozen=True, slots=True)
 class StudyClosing(Message):
-    """Coordinator: adopt these links. After the last round, and to a node that is left out of a round."""
+    """Coordinator: adopt these links. Sent after the last round, and to a node that is left out of a round."""
 
     TYPE: ClassVar[str] = "study-closing"
     links: tuple[Link, ...] = wired(Sequence(Struct(Link), most=LINKS_MAX))
@@ -92,7 +94,8 @@ class StudyClosing(Message):
 
 @dataclass(frozen=True, slots=True)
 class Standing(Message):
-    """Node: the last receipt that it has adopted, when it cannot follow, or at the end."""
+    """Node: this is the last receipt that I adopted. The answer of a node that is behind, and of every node at the
+    end."""
 
     TYPE: ClassVar[str] = "standing"
     sender: int = wired(Index())
@@ -130,10 +133,10 @@ class Channel(Protocol):
     def exchange(self, requests: Mapping[int, bytes], *, round_number: int, stage: str) -> Mapping[int, bytes]:
         """Send each node its request and collect the answers until the stage's deadline.
 
-        A node that is unreachable, late or refuses is simply not in the answers.
+        A node that is unreachable, late or refuses is missing from the answers.
         """
         ...
 
 
 ATTEMPTS_MAX: Final = 3
-"""Rounds that a node joins on one state: repeated rounds with other survivors would single out one site."""
+"""Rounds that a node joins on one state: repeated rounds with different survivors would single out one site."""

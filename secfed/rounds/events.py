@@ -1,4 +1,4 @@
-"""What happens during a run, as events for whoever shows them."""
+"""What happens during a run, as events for a reporter to show."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from secfed.rounds.channel import Standing
 
 NO_ANSWER = "no answer"
 LEFT_OUT = "left out by the operator"
-KEEPS_OUT = "takes no part in it, by its own word"
-"""Why a node is absent, where it is not for what it answered. Why it keeps out is for its owner alone."""
+KEEPS_OUT = "says that it takes no part in it"
+"""Why a node is absent, if its answer is not at fault. Only its owner learns why it takes no part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Note(Event):
-    """Something a person wants to know."""
+    """A line of text for a person."""
 
     KIND: ClassVar[str] = "note"
     text: str
@@ -49,7 +49,7 @@ class StageReached(Event):
 
 @dataclass(frozen=True, slots=True)
 class LocalStep(Event):
-    """One node has finished one private step. Inside the embedded engine only: no such message exists on a wire."""
+    """One node has finished one private step. Only in the embedded engine: no message on a wire says this."""
 
     KIND: ClassVar[str] = "local-step"
     node: str
@@ -73,8 +73,8 @@ def why_absent(left_out: bool, standing: Standing | None, head: int) -> str:
 
     Args:
         left_out: whether the operator left it out.
-        standing: what it answered to the opening, if that was where it stands.
-        head: the last round with a receipt. A node that stands there could join, and does not.
+        standing: its answer to the opening, if that said where it stands.
+        head: the last round with a receipt. A node that stands there could join, but does not.
     """
     if left_out:
         return LEFT_OUT
@@ -83,8 +83,8 @@ def why_absent(left_out: bool, standing: Standing | None, head: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class OwnerTold(Event):
-    """A node tells its owner who is said to have broken a round, or that an upload was late. Inside the embedded engine
-    only, like a local step."""
+    """A node tells its owner who is said to have broken a round, or that an upload was late. Only in the embedded
+    engine, like a local step."""
 
     KIND: ClassVar[str] = "owner-told"
     node: str
@@ -93,7 +93,7 @@ class OwnerTold(Event):
 
 @dataclass(frozen=True, slots=True)
 class RoundClosed(Event):
-    """A receipt has been made."""
+    """The round has a receipt."""
 
     KIND: ClassVar[str] = "round-closed"
     round_number: int
@@ -114,6 +114,6 @@ class RoundFailed(Event):
 
 
 class Reporter(Protocol):
-    """Whatever shows events: any object that has this method."""
+    """Shows events: any object with this method."""
 
     def show(self, event: Event) -> None: ...

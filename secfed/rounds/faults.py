@@ -1,9 +1,9 @@
-"""Who is said to have broken a round, by whom: collected by the coordinator, told to every owner.
+"""Who is said to have broken a round, and by whom: the coordinator collects it, and every node tells its owner.
 
-A node complains of what it finds at a peer; the coordinator adds what the aggregator finds, and hands all of it to
-every node with the next opening and with the closing of the study. What this is worth, and why nothing in the protocol
-follows from it: `protocols.complaints`. Owners read it as what it is, a signed word of a site or the bare word of
-the aggregator, in texts that are made here, from codes.
+A node complains about a peer's fault. The coordinator adds the faults that the aggregator finds, and sends all claims
+to every node with the next opening and with the closing of the study. `protocols.complaints` says what a claim is
+worth, and why nothing in the protocol follows from it. Owners see whether a claim is signed by a site, or is only the
+word of the aggregator. The texts are made here, from codes.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from protocols.wire import Limits, decode, encode, message_type, most_map_bytes
 from secfed.study.manifest import Study
 
 TOLD_MAX = 10
-"""Claims of one party about one node that an owner is told: enough to act on, and no way to fill a screen or a log."""
+"""Claims of one party about one node that an owner sees: enough to act on, too few to fill a screen or a log."""
 _COMPLAINING = (Stage.SHARE, Stage.MASKED_INPUT)
-"""Where a node may find a peer's fault. Later it has trained, and everything left to check is the aggregator's."""
+"""The stages in which a node may find a peer's fault. Afterwards it has only the aggregator's messages to check."""
 _DID = {
     FaultKind.KEY: "advertised a public key that cannot be sealed to",
     FaultKind.LEDGER: "showed a privacy ledger shorter than it was before",
     FaultKind.ENVELOPE: "sealed an envelope that does not open",
     FaultKind.SHARE: "dealt a share other than the committed one",
-    FaultKind.SHARE_RANGE: "dealt a share that is none",
+    FaultKind.SHARE_RANGE: "dealt a share that is out of range",
     FaultKind.CHECKSUM: "sealed a checksum contribution other than the committed one",
     FaultKind.PAIR_SEED: "sealed a pair seed other than the committed one",
     FaultKind.RELEASED_SHARE: "released a share other than the one it was dealt",
@@ -51,16 +51,16 @@ class Claim:
     """Who says so; None for the aggregator."""
     kind: FaultKind
     signature: bytes
-    """The complaint's, so that anybody can check it; empty for the aggregator's word."""
+    """Of the complaint, so that anybody can check it; empty for the aggregator's word."""
 
 
 def what_it_did(kind: FaultKind) -> str:
-    """A kind in words, to go on after the name of the accused."""
+    """A kind in words that follow the name of the accused."""
     return _DID[kind]
 
 
 def kind_name(kind: FaultKind) -> str:
-    """How files name a kind: `pair-seed`."""
+    """The name of a kind in files, such as `pair-seed`."""
     return kind.name.lower().replace("_", "-")
 
 
@@ -75,7 +75,7 @@ def told_claim(study: Study, claim: Claim) -> dict[str, str]:
 
 
 class NodeClaims:
-    """A node's part: to complain of what it found, and to tell its owner what others claim."""
+    """A node's part: complains about faults that the node found, and tells its owner what others claim."""
 
     def __init__(self, study: Study, index: int, identity: Identity, tell_owner: Callable[[str], None]) -> None:
         """
@@ -95,10 +95,10 @@ class NodeClaims:
         self._answer = b""
 
     def complain(self, error: ProtocolError, round_number: int, request: bytes) -> bytes:
-        """What to answer to a request at which this node's session ended: a complaint, the same one when asked again.
+        """The answer to a request that ended this node's session: a complaint, the same one if asked again.
 
         Raises:
-            ProtocolError: `error` itself, if it is not a peer's fault; then nothing is answered.
+            ProtocolError: `error` itself, if it is not a peer's fault; then there is no answer.
         """
         asked = round_number, digest("received", request)
         if asked == self._answered:
@@ -116,9 +116,9 @@ class NodeClaims:
         return self._answer
 
     def hear(self, faults: Faults, before: int) -> None:
-        """Tell the owner what is claimed about rounds below `before` and has not been told yet. Drop what is not valid.
+        """Tell the owner the new claims about rounds below `before`. Drop claims that are not valid.
 
-        Never fails, and leaves no trace but the owner's lines: not more than TOLD_MAX of one party about one node.
+        Never fails, and has no effect except on the owner's lines: at most TOLD_MAX of one party about one node.
         """
         for complaint in faults.complaints:
             claim = _claim_of(complaint)
@@ -159,7 +159,7 @@ class NodeClaims:
 
 
 class FaultLog:
-    """The coordinator's part: everything that was claimed in the study so far."""
+    """The coordinator's part: all claims in the study so far."""
 
     def __init__(self, study: Study, limits: Limits) -> None:
         self._study = study
@@ -176,7 +176,7 @@ class FaultLog:
                 return None
             complaint = decode(Complaint, answer, self._limits, node)
         except ProtocolError:
-            return None  # the aggregator's machine rejects it with the reason
+            return None  # the aggregator's state machine rejects it with the reason
         if complaint.sender != node or complaint.round_number != round_number:
             return None
         if not is_valid(complaint, self._study.digest, self._study.identities):
@@ -185,11 +185,11 @@ class FaultLog:
         return complaint
 
     def rejected(self, round_number: int, fault: RemoteError) -> None:
-        """The aggregator does not count a node's answer."""
+        """Note that the aggregator rejected a node's answer."""
         self._find(round_number, fault.sender, _kind_of(fault))
 
     def void(self, round_number: int, error: RoundVoid) -> None:
-        """The aggregator ends a round, perhaps by somebody's fault."""
+        """Note who is to blame, if anybody, when the aggregator declares a round void."""
         for node in sorted(error.blamed):
             self._find(round_number, node, error.kind)
 
@@ -199,12 +199,12 @@ class FaultLog:
         return tuple(claim for claim in claims if claim.round_number == round_number)
 
     def for_nodes(self) -> Faults:
-        """What every node gets: the newest of either sort. A node that was away gets it later."""
+        """What every node gets: the newest complaints and findings. A node that was away gets them later."""
         size = len(self._study.roster)
         return Faults(tuple(self._complaints[-size:]), tuple(self._findings[-size:]))
 
     def _find(self, round_number: int, accused: int | None, kind: FaultKind | None) -> None:
-        """Keep the first finding about a node in a round: what follows is mostly a consequence."""
+        """Keep only the first finding about a node in a round: later ones are mostly consequences."""
         if accused is None or kind is None:
             return
         if all((each.round_number, each.accused) != (round_number, accused) for each in self._findings):

@@ -1,10 +1,10 @@
-"""What a node hands over for a run's folder where it does not share a process with the aggregator: strict messages.
+"""The messages in which a node hands over its part of a run's folder, if it runs apart from the aggregator.
 
-Before the first round it says that it is there, with its signature under the study. Once the study is over, and no
-round of it can follow at this node (`secfed.node.books`), it gives what is to be kept of its ledger: the study's own
-entries, how it ran, where it stands, and of other studies nothing but digests and one total (`dp.ledger_copy`). Parsed
-as strictly as the protocol's own messages (`protocols.wire`), bounded in size, and checked by the aggregator and
-the verifier: they prove only what is signed in them.
+Before the first round the node says that it is there, with its signature under the study. Once the study is over, and
+no round of it can follow at this node (`secfed.node.books`), it hands over a copy of its ledger: the study's entries,
+how the node ran it, where it stands, and of other studies only digests and one total (`dp.ledger_copy`). These messages
+are parsed as strictly as those of the protocol (`protocols.wire`) and bounded in size, and aggregator and verifier
+check them. They prove only what is signed in them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from secfed.rounds.channel import Standing
 from secfed.study.manifest import Study
 
 LEDGER_BYTES_MAX = 16 << 20
-"""Of a ledger's copy: about twenty thousand rounds of all studies together."""
+"""The largest copy of a ledger: about twenty thousand rounds of all studies together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class AttendanceRequest(Message):
 
 @dataclass(frozen=True, slots=True)
 class Attendance(Message):
-    """Node: yes, and this is my signature under it."""
+    """Node: I am here, and this is my signature under the study."""
 
     TYPE: ClassVar[str] = "attendance"
     sender: int = wired(Index())
@@ -43,7 +43,7 @@ class Attendance(Message):
 
 @dataclass(frozen=True, slots=True)
 class HandoverRequest(Message):
-    """Coordinator: the study is over; what is to be kept of you?"""
+    """Coordinator: the study is over; hand over the copy of your ledger."""
 
     TYPE: ClassVar[str] = "handover-request"
     study: bytes = exactly(DIGEST_BYTES)
@@ -51,7 +51,7 @@ class HandoverRequest(Message):
 
 @dataclass(frozen=True, slots=True)
 class Handover(Message):
-    """Node: what is to be kept of my ledger. Its last entry says which state I hold."""
+    """Node: the copy of my ledger. Its last entry says which state I hold."""
 
     TYPE: ClassVar[str] = "handover"
     sender: int = wired(Index())
@@ -60,17 +60,17 @@ class Handover(Message):
 
 
 def limits_of(study: Study) -> Limits:
-    """Bounds of these messages; none of them holds a vector."""
+    """The bounds of these messages; none of them holds a vector."""
     return Limits(len(study.roster), 0)
 
 
 def most_handover_bytes(study: Study) -> int:
-    """The most bytes that any answer of a node to these requests has."""
+    """The most bytes that any answer of a node to these requests may have."""
     return max(most_map_bytes(kind, limits_of(study)) for kind in (Attendance, Handover))
 
 
 def keeps_out(study: Study, node: int, answer: bytes) -> bool:
-    """Whether a node answers that it is there and takes no part for now: by its own word, and without a reason."""
+    """Whether a node answers that it is there but takes no part for now. It gives no reason."""
     try:
         return decode(Standing, answer, limits_of(study), node).sender == node
     except ProtocolError:

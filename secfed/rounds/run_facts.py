@@ -1,13 +1,13 @@
-"""How a run ran, in the signed words of the nodes that ran it; what no coordinator can say in their place.
+"""How a run ran: its nodes sign this, so the coordinator cannot say it for them.
 
-Before its first commit in a process a node writes into its ledger what carries its messages, which process, home and
-machine it is in, and how long it holds uploads back (kind `run` of `dp.entries`). Process, home and machine are digests
-under the study's: equal for equal ones within a study, and telling nothing across studies. `how_it_ran` derives from
-these words whether a run was a federation, a demonstration or a simulation. The summary says the same, and the verifier
-derives it again.
+Before its first commit in a process, a node writes into its ledger which engine carries its messages, in which process,
+home and machine it runs, and how long it holds uploads back (kind `run` of `dp.entries`). Process, home and machine are
+digests that include the study's: they can be compared within a study, but not across studies. From these entries
+`how_it_ran` derives whether a run was a federation, a demonstration or a simulation. The summary says the same, and the
+verifier derives it again.
 
-A node vouches for itself alone: whoever holds several nodes' keys can sign what they like in their names. That is why
-people compare the fingerprints of keys. What the summary says beside (`coordinators_word`) no node has signed.
+A node vouches for itself alone: somebody who holds several nodes' keys can sign anything in their names. That is why
+people compare the fingerprints of keys. No node signs the rest of the summary (`coordinators_word`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from crypto.kdf import digest
 from secfed.study.manifest import Study
 
 EMBEDDED, FLARE = "embedded", "NVIDIA FLARE"
-"""Engines, as nodes sign them. The engine's name in a summary begins with one of them."""
+"""The names of engines that nodes sign. The engine's name in a summary begins with one of them."""
 _COORDINATORS_WORD = (
     "started",
     "finished",
@@ -44,8 +44,8 @@ _PROCESS = secrets.token_bytes(32)
 
 
 def coordinators_word(study: Study) -> list[str]:
-    """What `summary.json` holds that nobody but the coordinator vouches for: nothing in the folder proves or refutes
-    it."""
+    """The keys of `summary.json` for which only the coordinator vouches: nothing in the folder proves or refutes
+    them."""
     return ["engine", *(key for figure in study.task.figures for key in figure.keys), *_COORDINATORS_WORD]
 
 
@@ -53,7 +53,7 @@ class RunKind(StrEnum):
     """What a run may be called."""
 
     FEDERATION = "federation"
-    """More than one machine, and no process that two nodes shared."""
+    """More than one machine, and no two nodes in one process."""
     DEMONSTRATION = "demonstration"
     """One machine ran all nodes: nothing is claimed against whoever ran it."""
     SIMULATION = "simulation"
@@ -69,9 +69,9 @@ class RunFacts:
     process: str
     home: str
     machine: str
-    """Equal in all containers and network namespaces of one running kernel. Empty where it cannot be told."""
+    """Equal in all containers and network namespaces of one running kernel. Empty if it cannot be found out."""
     hold_back: int
-    """Seconds from a round's request to its upload, rounded up; 0 where uploads leave when they are ready."""
+    """Seconds from a round's request to its upload, rounded up; 0 if uploads leave as soon as they are ready."""
 
     def body(self) -> dict[str, str | int]:
         """Its fields in a ledger's entry."""
@@ -79,7 +79,7 @@ class RunFacts:
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> RunFacts:
-        """From a ledger's entry."""
+        """The facts from a ledger's entry."""
         return cls(*(body[name] for name in cls.__slots__))
 
 
@@ -90,7 +90,7 @@ def facts_here(study: bytes, engine: str, home: Path, hold_back: float) -> RunFa
         study: the study's digest.
         engine: what carries the node's messages.
         home: the folder of its ledger; it exists.
-        hold_back: seconds, of the site's policy.
+        hold_back: seconds, from the site's policy.
     """
     machine, place = _machine(), home.stat()
     where = machine, str(place.st_dev).encode(), str(place.st_ino).encode()
@@ -104,16 +104,16 @@ def facts_here(study: bytes, engine: str, home: Path, hold_back: float) -> RunFa
 
 
 def how_it_ran(names: Sequence[str], said: Sequence[Sequence[RunFacts]]) -> dict[str, Any]:
-    """What follows from all nodes' words, as `summary.json` has it under `how_it_ran`.
+    """What follows from all nodes' entries, as `summary.json` has it under `how_it_ran`.
 
     Args:
         names: of the nodes, in roster order.
-        said: each node's words, at least one.
+        said: each node's entries, at least one.
 
     Returns:
-        `kind`: a `RunKind`. `on_one_machine`: lists of names, at least two each, that a machine, home or process had in
-        common, or that cannot be told apart. `held_back`: how many nodes held every upload back. `nodes`: for each one
-        a map of `name`, `engines`, and `hold_back_seconds`, the smallest that it said.
+        `kind`: a `RunKind`. `on_one_machine`: lists of at least two names each: nodes that shared a machine, home or
+        process, or that cannot be told apart. `held_back`: how many nodes held every upload back. `nodes`: for each one
+        a map of `name`, `engines`, and `hold_back_seconds`, the smallest that it signed.
     """
     groups = _groups(said)
     return {
@@ -140,7 +140,7 @@ def _kind(said: Sequence[Sequence[RunFacts]], groups: Sequence[Sequence[int]]) -
 
 
 def _groups(said: Sequence[Sequence[RunFacts]]) -> list[list[int]]:
-    """Nodes by what they have in common, each in one group. A machine that cannot be told may be anybody's."""
+    """Nodes grouped by what they share, each in one group. An unknown machine may be the same as any other."""
     marks = [{mark for each in words for mark in (each.process, each.home, each.machine)} for words in said]
     groups: list[tuple[set[str], list[int]]] = []
     for node, own in enumerate(marks):
@@ -155,7 +155,7 @@ def _groups(said: Sequence[Sequence[RunFacts]]) -> list[list[int]]:
 
 
 def _machine() -> bytes:
-    """What is equal for all that runs on this kernel until it is started again; empty where nothing says so."""
+    """A value that is the same for everything on this kernel until it starts again; empty if there is none to read."""
     try:
         if sys.platform == "darwin":
             asked = ("/usr/sbin/sysctl", "-n", "kern.bootsessionuuid")

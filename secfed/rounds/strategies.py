@@ -1,16 +1,16 @@
-"""Model evolution: the next state, computed by every node from the published sum alone.
+"""Model evolution: every node computes the next state from the published sum alone.
 
-The aggregator sends no weights, ever. Each node takes the direction D that the sum gives, and moves the state that it
-has, moments included. All nodes must get the same bits on every processor, or there is no receipt. What IEEE 754 fixes
-to the last bit is used and nothing else: + - * / and square roots in float64, element by element, and comparisons for
-signs. NumPy does one operation at a time over whole arrays and stores its result, so that no multiply-add is fused; its
-vector instructions round each element as scalar ones do. Powers, exponentials, BLAS and sums over an array differ
-between processors, and do not occur. The adapter is rounded to float32 at one place.
+The aggregator never sends weights. Each node derives the direction D from the sum and moves its own state, moments
+included. All nodes must get the same bits on every processor, or there is no receipt. So this module uses only what
+IEEE 754 fixes to the last bit: + - * / and square roots in float64, element by element, and comparisons for signs.
+NumPy does one operation at a time over whole arrays and stores its result, so no multiply-add is fused; its vector
+instructions round each element as scalar ones do. Powers, exponentials, BLAS and sums over an array differ between
+processors, and do not occur here. The adapter is rounded to float32 in one place.
 
 FedAvg is McMahan et al. 2017, algorithm 1, on updates. FedProx (Li et al. 2020) averages in the same way. FedOpt is
-Reddi et al. 2021, "Adaptive Federated Optimization", algorithm 2, without bias correction as there; with momentum and
+Reddi et al. 2021, "Adaptive Federated Optimization", algorithm 2, which also has no bias correction; with momentum and
 no second moment it is FedAvgM (Hsu et al. 2019). Adam without the noise in its second moment is Tang et al. 2024,
-"DP-AdamBC". All of it works on a sum that is public already: it costs no privacy.
+"DP-AdamBC". All of this works on a sum that is already public, so it costs no privacy.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ Vector: TypeAlias = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """What a round starts from: the trained parameters, and what the strategy remembers of earlier rounds."""
+    """The start of a round: the trained parameters, and what the strategy remembers from earlier rounds."""
 
     adapter: NDArray[np.float32]
     """Flat, D elements."""
     moments: tuple[Vector, ...] = ()
-    """The first moment m, then the second moment v, of D elements each, as far as the strategy has them: FedAvg and
-    FedProx have none, SGD with momentum has m."""
+    """The first moment m, then the second moment v, of D elements each, if the strategy has them: FedAvg and FedProx
+    have none, SGD with momentum has m."""
     clip: float | None = None
-    """C of the next step, where it adapts; None where the study fixes it."""
+    """C of the next step if it adapts; None if the study fixes it."""
 
     def digest(self, layout: Layout) -> bytes:
         """32 bytes over the layout and every bit of the state, moments included (SPEC, section 4)."""
@@ -65,7 +65,7 @@ class ModelState:
 
 
 def first_state(study: Study, adapter: NDArray[np.float32]) -> ModelState:
-    """The state before any round. Its moments follow from the study: m is zero, v is tau^2; so does a C that adapts.
+    """The state before any round. Its moments follow from the study (m is zero, v is tau^2), and so does an adaptive C.
 
     Args:
         study: gives the strategy.
@@ -92,10 +92,10 @@ def next_state(study: Study, state: ModelState, total: NDArray[np.int64], surviv
     Args:
         study: gives the strategy, the nominal weights and the encoding.
         state: the state that the round started from.
-        total: the published sum, centred integers of shape (D,): in local mode of w_u d_u in fixed point, in
-            distributed mode of clipped gradients, or of nodes' clipped updates, and noise in steps of the grid. Where
-            the clipping norm adapts, one more: that of the indicators.
-        survivors: U3; the denominator follows from it, and nothing about weights is sent.
+        total: the published sum, centred integers of shape (D,). In local mode it is the sum of w_u d_u in fixed point.
+            In distributed mode it is the sum of clipped gradients, or of nodes' clipped updates, and of noise, in steps
+            of the grid. If the clipping norm adapts, there is one more element: the sum of the indicators.
+        survivors: U3; the denominator follows from it, so nobody sends weights.
     """
     dimension = state.adapter.size
     change = study.mechanism.mean_change(total[:dimension], survivors, state.clip)
@@ -106,13 +106,13 @@ def next_state(study: Study, state: ModelState, total: NDArray[np.int64], surviv
 
 
 def move(algorithm: Algorithm, state: ModelState, change: Vector, noise: float = 0.0) -> ModelState:
-    """One step of the strategy. Nothing in `state` is changed.
+    """One step of the strategy. Does not change `state`.
 
     Args:
-        algorithm: the study's, with its figures.
-        state: with the moments that this strategy has.
+        algorithm: of the study, with its figures.
+        state: with the moments of this strategy.
         change: D of the formulas, shape (D,): the direction in which the sites want to go.
-        noise: the variance of the noise in each element of it, for the strategy that takes it out.
+        noise: the variance of the noise in each element of D, for the strategy that subtracts it.
 
     Raises:
         ValueError: the state has other moments than this strategy.
@@ -155,8 +155,8 @@ def adam(algorithm: FedOptAdam, state: ModelState, change: Vector) -> ModelState
 def adam_without_noise(algorithm: FedOptAdamBC, state: ModelState, change: Vector, noise: float) -> ModelState:
     """v = beta2 v + (1 - beta2) (D^2 - Phi); m = beta1 m + (1 - beta1) D; x + eta m / sqrt(max(v, floor)).
 
-    The noise's variance is taken out as it comes in, because it differs with the survivors; v itself may be negative.
-    No correction for the moments' start at zero, as elsewhere here.
+    The variance of the noise is subtracted in each step, because it depends on the survivors. So v may be negative.
+    There is no correction for moments that start at zero, as everywhere here.
     """
     m, v = state.moments
     m = algorithm.beta1 * m + (1.0 - algorithm.beta1) * change
@@ -166,7 +166,7 @@ def adam_without_noise(algorithm: FedOptAdamBC, state: ModelState, change: Vecto
 
 
 def yogi(algorithm: FedOptYogi, state: ModelState, change: Vector) -> ModelState:
-    """v = v - (1 - beta2) D^2 sign(v - D^2), with the step of `_adapted`. What is taken from v is less than v."""
+    """v = v - (1 - beta2) D^2 sign(v - D^2), with the step of `_adapted`. What it subtracts is less than v."""
     m, v = state.moments
     square = change * change
     by = (1.0 - algorithm.beta2) * square
@@ -190,5 +190,5 @@ def _adapted(
 
 
 def _moved(state: ModelState, step: Vector) -> NDArray[np.float32]:
-    """The adapter after a step: added in float64, and rounded to float32 here and nowhere else."""
+    """The adapter after a step: added in float64, and rounded to float32 only here."""
     return (state.adapter.astype(np.float64) + step).astype(np.float32)
