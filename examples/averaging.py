@@ -2,7 +2,7 @@
 
     python examples/averaging.py
 
-The protocol, the noise and the ledgers are the real ones; the sites are made up, and all in this process.
+The protocol, the noise and the ledgers are real; the sites are made up, and all run in this process.
 """
 
 import tempfile
@@ -14,7 +14,7 @@ import secfed
 
 
 class Screen:
-    """Shows what happens. Any object with such a method will do."""
+    """Shows what happens. Any object with this method works."""
 
     def show(self, event: secfed.Event) -> None:
         """Called with every event of the run."""

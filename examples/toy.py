@@ -1,6 +1,6 @@
-"""A model and records small enough for an example: both are made up here, so that nothing is fetched and seconds do.
+"""A tiny model and records for the examples. Both are made up here: nothing is downloaded, and training takes seconds.
 
-The task is to tell from a short note which part of the body it is about. Most words of a note hint at its label.
+The task: which part of the body is a short note about? Most words of a note hint at its label.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SPECIAL = ("[PAD]", UNKNOWN, "[CLS]", "[SEP]")
 
 
 def tiny_base(folder: Path) -> Path:
-    """Write a random two-layer BERT and its tokenizer, the same every time, as a folder that transformers loads."""
+    """Write a random two-layer BERT, the same every time, and its tokenizer, as a folder that transformers loads."""
     vocabulary = [*SPECIAL, *(word for words in WORDS.values() for word in words), *OTHERS]
     tokenizer = Tokenizer(models.WordLevel({word: at for at, word in enumerate(vocabulary)}, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -41,7 +41,7 @@ def tiny_base(folder: Path) -> Path:
 
 
 def records(owner: str, patients: int) -> list[tuple[str, str, str]]:
-    """One note of each of so many patients: (patient, text, label). The same for the same owner."""
+    """One note for each patient: (patient, text, label). The same for the same owner."""
     made_up = random.Random(owner)  # no secret: these patients exist nowhere
     labels = list(WORDS)
     notes = []
