@@ -1,7 +1,7 @@
-"""A page of the site loads nothing from elsewhere: this looks at what was built, and says where one does.
+"""Checks that no page of the built site loads anything from elsewhere, and names those that do.
 
-It reads what pages and style sheets load. What a script would fetch is not to be seen in its text: so every page also
-has to carry the policy by which a browser refuses that.
+It reads what pages and style sheets load. It cannot see what a script would fetch, so every page must also have the
+policy that makes browsers refuse such requests.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LOADING = {"src", "srcset", "poster", "data", "action", "formaction", "ping", "b
 """Attributes whose address is fetched, whatever the element."""
 
 LINKS = {"stylesheet", "icon", "preload", "modulepreload", "prefetch", "preconnect", "dns-prefetch", "manifest"}
-"""What a `link` has to be for a browser to fetch it, or to call on its host."""
+"""Kinds of `link` that a browser fetches, or for which it connects to the host."""
 
 POLICY = "Content-Security-Policy"
 

@@ -1,7 +1,7 @@
-"""Brings the repository's pages and an API reference into the site, each from where it lies.
+"""Brings the repository's pages and an API reference into the site, each from its own folder.
 
-The site's tree is the repository's: so links between pages work in the site as they do beside the code, and no text is
-there twice. One page of the reference is made for each package and each room of `secfed`, from what is there.
+The site has the repository's tree, so links between pages work in both, and no text exists twice. The reference has one
+page for each package and each room of `secfed`, made from the docstrings.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ PAGES = (
     "protocols/*.md",
     "bench/*.md",
 )
-"""What belongs to the site beside its own folder."""
+"""What belongs to the site, apart from its own folder."""
 
 PACKAGES = ("crypto", "dp", "protocols", "secfed")
-"""What the reference covers. `audits` is run, not imported."""
+"""What the reference covers. Nobody imports `audits`: it is run."""
 
 DECISIONS = "docs/decisions/"
 API = "api/"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Fill in the two parts of the navigation that follow from folders, and the pages that it does not name."""
+    """Fill in the two parts of the navigation that follow from folders, and add the pages that it does not name."""
     nav = _filled(config.nav or [])
     named = set(_targets(nav))
     pages = (path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("docs/*.md")))
@@ -50,7 +50,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that lie outside the site's folder, and one for each package of the reference."""
+    """Add the pages from outside the site's folder, and one for each package of the reference."""
     for pattern in PAGES:
         for path in sorted(ROOT.glob(pattern)):
             files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
@@ -67,10 +67,10 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def on_post_build(config: MkDocsConfig) -> None:
-    """Refuse a site of which a page would load something from elsewhere.
+    """Refuse a site with a page that would load something from elsewhere.
 
     Raises:
-        PluginError: there is one.
+        PluginError: such a page exists.
     """
     if found := list(no_requests.requests(Path(config.site_dir))):
         raise PluginError("\n".join(found))

@@ -1,4 +1,4 @@
-"""Draws the site's pictures with the project's own code, in place of a comment in a page: `<!-- picture: NAME -->`."""
+"""Replaces a comment in a page, `<!-- picture: NAME -->`, with a picture that the project's own code draws."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def drawn(page: str) -> str:
 
 
 def _noise() -> str:
-    """What less noise costs, with the demo's sampling rate and delta."""
+    """How epsilon depends on the noise, with the demo's sampling rate and delta."""
     rounds, budget = 20, 8.0
     curves = [
         Curve(f"noise multiplier {sigma}", tuple(epsilon(0.06, sigma, steps, 1e-5) for steps in range(1, rounds + 1)))
