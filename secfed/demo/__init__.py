@@ -1,1 +1,1 @@
-"""A whole federation on one machine, made up: to see it work, and to copy from."""
+"""A made-up federation on one machine: to see it work, and to copy from."""

@@ -1,8 +1,8 @@
-"""The demo between processes: a server and four hospitals, each with a key and a home of its own, over mutual TLS.
+"""The demo between processes: a server and four hospitals, each with its own key and home, over mutual TLS.
 
-The same study as the demo's in one process (`secfed.demo.workspace`), with one hospital and many rounds fewer. Where
-this machine allows it each participant has a network namespace, and else all are on its loopback. Every process is
-ended with the demo. What the run leaves has the layout of the demo's.
+It runs the same study as the demo in one process (`secfed.demo.workspace`), with one hospital less and far fewer
+rounds. If the machine allows it, each participant has a network namespace; otherwise all are on the loopback. The demo
+ends every process that it started. The run's folder has the same layout as in the other demo.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ _START_SECONDS, _RUN_SECONDS = 120.0, 3600.0
 _DEADLINES = "[deadlines]\nstage_seconds = 60.0\ntraining_seconds = 600.0\ngathering_seconds = 120.0\n"
 _ANSWERED = re.compile(rf"(\S+) round \d+: {TOOK.pattern}")
 _DISTANCE = timedelta(seconds=0.5)
-"""Between a moment in one log and the same in another."""
+"""The most by which the time of one moment differs between two logs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a demo over FLARE came to."""
+    """The result of a demo over FLARE."""
 
     summary: Mapping[str, Any]
     overheads: tuple[float, ...]
-    """For each completed round, in seconds: its time, less that of the slowest site's training."""
+    """For each completed round, in seconds: its time without the training of the slowest site."""
 
 
 def run_demo(out: Path, reporter: Reporter, base: Path | None = None, settings: DemoSettings = DEMO) -> Outcome:
@@ -57,12 +57,12 @@ def run_demo(out: Path, reporter: Reporter, base: Path | None = None, settings: 
 
     Args:
         out: a new or empty folder.
-        reporter: is shown the progress.
-        base: a base model's folder; the `demo` extra's when absent.
+        reporter: shows the progress.
+        base: a base model's folder; by default that of the `demo` extra.
         settings: the study's figures.
 
     Raises:
-        UserError: something does not start, or the run does not end well; with the folder of the logs.
+        UserError: something does not start, or the run fails; it names the folder of the logs.
     """
     study_path = prepare_demo(out, base=base, settings=settings)
     study = load_study(study_path)
@@ -83,8 +83,8 @@ def run_demo(out: Path, reporter: Reporter, base: Path | None = None, settings: 
         processes = stack.enter_context(Loopback(kits, folders, out / "logs", namespaces))
         for name in (SERVER, *names):
             processes.start(name)
-        where = "a network namespace of its own" if apart else "a process of its own, on this machine's loopback"
-        reporter.show(Note(f"a server and {len(names)} hospitals are started, each in {where}, over mutual TLS"))
+        where = "its own network namespace" if apart else "its own process, on this machine's loopback"
+        reporter.show(Note(f"a server and {len(names)} hospitals run, each in {where}, over mutual TLS"))
         submit_when_connected(kits[OPERATOR], study, processes)
         ending = follow(aggregator.run(study.digest), reporter, processes)
     if ending["how"] != "completed":
@@ -95,7 +95,7 @@ def run_demo(out: Path, reporter: Reporter, base: Path | None = None, settings: 
 
 
 def make_homes(study_path: Path) -> tuple[Home, ...]:
-    """Make each site's folder of a demo's workspace a node's home. Roster order."""
+    """Turn each site's folder in a demo's workspace into a node's home. Returns them in roster order."""
     study, homes = load_study(study_path), []
     for entry in study.roster:
         folder = study_path.parent / "sites" / entry.name
@@ -114,10 +114,10 @@ def make_homes(study_path: Path) -> tuple[Home, ...]:
 
 
 def submit_when_connected(kit: Path, study: Study, processes: Loopback, seconds: float = _START_SECONDS) -> str:
-    """Submit the study as soon as all its sites are connected. Gives the job's id.
+    """Submit the study as soon as all its sites are connected. Returns the job's id.
 
     Raises:
-        UserError: they are not, after so many seconds, or a process has ended.
+        UserError: after these seconds not all are connected, or a process has ended.
     """
     end = time.monotonic() + seconds
     wanted = {entry.name for entry in study.roster}
@@ -138,10 +138,10 @@ def submit_when_connected(kit: Path, study: Study, processes: Loopback, seconds:
 
 
 def follow(run: Path, reporter: Reporter, processes: Loopback, seconds: float = _RUN_SECONDS) -> Mapping[str, Any]:
-    """Show a run's events as they come. Gives the last one, which says how it ended.
+    """Show a run's events as they come. Returns the last one, which says how the run ended.
 
     Raises:
-        UserError: it has not ended after so many seconds, or a process has.
+        UserError: the run has not ended after these seconds, or a process has.
     """
     end, seen = time.monotonic() + seconds, 0
     while time.monotonic() < end:
@@ -158,9 +158,9 @@ def follow(run: Path, reporter: Reporter, processes: Loopback, seconds: float = 
 
 
 def overheads(run: Path, homes: Sequence[Home]) -> tuple[float, ...]:
-    """Each completed round's time, less that of the slowest site's longest answer, which is its training.
+    """The time of each completed round without the longest answer of any site, which is its training.
 
-    What sites take is in their owners' logs alone: only a demo, where all owners are one, can put them together.
+    Only the owners' logs say how long a site took: only a demo, which has all of them, can compute this.
     """
     answered = [
         (datetime.fromisoformat(moment), float(seconds))

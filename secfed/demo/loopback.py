@@ -1,7 +1,7 @@
-"""A whole federation on this machine: a server and its sites, each a process of its own. No nvflare.
+"""A whole federation on this machine: a server and its sites, each in its own process. No nvflare.
 
-For the demo and for tests. They meet on the loopback, or each has a network namespace (`namespaces`). Every process is
-its own session, is ended by its number, and takes the processes of its jobs along.
+For the demo and for tests. The processes meet on the loopback, or each has a network namespace (`namespaces`). Each is
+its own session. It is ended by its number, together with the processes of its jobs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _GRACE_SECONDS = 10.0
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody has at the moment."""
+    """A port of the loopback that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -48,8 +48,8 @@ class Loopback:
         Args:
             kits: by participant: "server", and each site by its name.
             homes: the aggregator's home by "server", and each node's by its site's name.
-            logs: gets what each process prints, in `NAME.log`.
-            namespaces: has one for each of them; else all are on the loopback.
+            logs: the folder for what each process prints, in `NAME.log`.
+            namespaces: with one for each participant; without it all are on the loopback.
         """
         self._kits = kits
         self._homes = homes
@@ -67,7 +67,7 @@ class Loopback:
         self.stop()
 
     def start(self, name: str) -> None:
-        """Start the server, or a site; after it was killed, too."""
+        """Start the server or a site, also after it was killed."""
         kit = self._kits[name]
         inside = self._namespaces.inside(name) if self._namespaces else []
         with (self._logs / f"{name}.log").open("ab") as log:
@@ -82,29 +82,29 @@ class Loopback:
             )
 
     def kill(self, name: str) -> None:
-        """SIGKILL to the server, or a site, and to the processes of its jobs: as when its machine stops."""
+        """Send SIGKILL to the server or a site, and to the processes of its jobs: as if its machine stopped."""
         process = self._processes.pop(name)
         _signal(_family(process.pid), signal.SIGKILL)
         process.wait()
 
     def kill_job(self, name: str) -> bool:
-        """SIGKILL to the job processes of the server, or of a site, alone. False where there is none."""
+        """Send SIGKILL only to the job processes of the server or of a site. Returns False if there is none."""
         family = self.family(name)[1:]
         _signal(family, signal.SIGKILL)
         return bool(family)
 
     def family(self, name: str) -> list[psutil.Process]:
-        """The process of the server, or of a site, first, and those of its jobs."""
+        """The process of the server or of a site, then those of its jobs."""
         return _family(self._processes[name].pid)
 
     def check(self) -> None:
-        """Raises UserError when one of the programs has ended by itself."""
+        """Raises UserError if one of the processes has ended by itself."""
         for name, process in self._processes.items():
             if process.poll() is not None:
                 raise UserError(f"the process of {name} has ended", f"Look at {self._logs / name}.log")
 
     def stop(self) -> None:
-        """End everything that was started here: first with SIGTERM, at last with SIGKILL."""
+        """End everything that was started here, first with SIGTERM, then with SIGKILL."""
         families = [each for process in self._processes.values() for each in _family(process.pid)]
         _signal(families, signal.SIGTERM)
         end = time.monotonic() + _GRACE_SECONDS
@@ -119,7 +119,7 @@ class Loopback:
 
 
 def _family(pid: int) -> list[psutil.Process]:
-    """A process and all that it has started, it first; none where it is gone."""
+    """A process, then all that it started; none if it is gone."""
     try:
         parent = psutil.Process(pid)
         return [parent, *parent.children(recursive=True)]
@@ -130,7 +130,7 @@ def _family(pid: int) -> list[psutil.Process]:
 def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:
     for process in processes:
         with suppress(psutil.NoSuchProcess, ProcessLookupError):
-            if process.is_running():  # and not another one that has its number by now
+            if process.is_running():  # another process may have its number by now
                 os.kill(process.pid, number)
 
 

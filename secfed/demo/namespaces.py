@@ -1,8 +1,8 @@
-"""A network of its own on this machine: every participant in a network namespace, as though each had a machine. Linux.
+"""A separate network on this machine: every participant has a network namespace, as if it had its own machine. Linux.
 
-A server and its sites on one loopback reach each other's every port, and no cable can be pulled. Here each has one
-network interface, on one wire, and its own loopback. For the demo and for tests, where the machine allows it: that is,
-to root, with `ip` from iproute2. Nothing of the machine's own networks is touched but one interface that is added.
+On one loopback a server and its sites can reach every port of each other, and nobody can pull a cable. Here each has
+one network interface, on one wire, and its own loopback. For the demo and for tests, if the machine allows it: that
+takes root, and `ip` from iproute2. The machine's own networks stay as they are; one interface is added.
 """
 
 from __future__ import annotations
@@ -72,24 +72,24 @@ class Namespaces:
         self._remove()
 
     def address(self, name: str) -> str:
-        """Where a participant listens, for the others and for this process."""
+        """The address at which the others and this process reach a participant."""
         return f"{self._network}.{self._numbers[name]}"
 
     @property
     def here(self) -> str:
-        """Where this process listens, for the participants."""
+        """The address at which the participants reach this process."""
         return f"{self._network}.{_HERE}"
 
     def inside(self, name: str) -> list[str]:
-        """What to put before a command that is to run at a participant. It becomes the command: no process between."""
+        """What to put before a command to run it at a participant. It turns into the command: no process in between."""
         return [_program(), "netns", "exec", _name(str(self._numbers[name]))]
 
     def cut(self, name: str) -> None:
-        """Pull a participant's cable: what is sent is lost, and nobody is told."""
+        """Pull a participant's cable: what is sent is lost, without an error."""
         _ip("-n", _name(_WIRE), "link", "set", self._port(name), "down")
 
     def mend(self, name: str) -> None:
-        """Put it in again."""
+        """Plug a participant's cable in again."""
         _ip("-n", _name(_WIRE), "link", "set", self._port(name), "up")
 
     def _port(self, name: str) -> str:
@@ -118,7 +118,7 @@ class Namespaces:
         _ip("-n", _name(_WIRE), "link", "set", port, "master", _WIRE, "up")
 
     def _remove(self) -> None:
-        """With a namespace go its interfaces, and with an interface its other end."""
+        """Remove everything. A namespace takes its interfaces along, and an interface its other end."""
         for each in (_WIRE, *map(str, self._numbers.values())):
             with suppress(UserError):
                 _ip("netns", "delete", _name(each))
@@ -127,12 +127,12 @@ class Namespaces:
 
 
 def _name(part: str) -> str:
-    """A namespace's name, which says whose it is."""
+    """A namespace's name, which says which process made it."""
     return f"{_PREFIX}-{os.getpid()}-{part}"
 
 
 def _remove_abandoned() -> None:
-    """Namespaces of processes that were killed, and with the wire's their interfaces."""
+    """Remove the namespaces of processes that were killed; that of the wire takes its interfaces along."""
     for line in _ip("netns", "list").splitlines():
         found = _OURS.match(line)
         if found and not psutil.pid_exists(int(found[1])):
@@ -141,7 +141,7 @@ def _remove_abandoned() -> None:
 
 
 def _unused_network() -> str:
-    """The first three numbers of a network that this machine has no route to, of those kept for tests (RFC 2544)."""
+    """The first three numbers of a network for tests (RFC 2544) to which this machine has no route."""
     routes = _ip("route", "list")
     for _ in range(256):
         network = f"198.18.{secrets.randbelow(256)}"
@@ -158,12 +158,12 @@ def _program() -> str:
 
 
 def _ip(*arguments: str) -> str:
-    """Run `ip`. Raises UserError with its own words."""
+    """Run `ip`. Raises UserError with what it printed."""
     command = [_program(), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UserError(f"`{' '.join(command)}` does not run ({error})", "Run it by hand to see why") from error
     if done.returncode != 0:
-        raise UserError(f"`{' '.join(command)}` fails: {done.stderr.strip()}", "It needs root, and Linux")
+        raise UserError(f"`{' '.join(command)}` fails: {done.stderr.strip()}", "Run it as root, on Linux")
     return done.stdout

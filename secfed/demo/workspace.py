@@ -1,11 +1,11 @@
 """The demo's workspace: five made-up hospitals, a pretrained model, and a study that a user can copy.
 
 The task is real and its texts are public: from the description of an ICD-10-CM code, name the code's chapter.
-Both the codes and the base model come from packages of the `demo` extra, so that nothing is fetched from the
-network. The raw code list is 55 % chapter 19; records here are drawn chapter by chapter, and a small chapter
-repeats its codes. No description in the test set occurs in anybody's training data.
+Both the codes and the base model come from packages of the `demo` extra, so the demo needs no network. In the raw code
+list 55 % of the codes are in chapter 19. So records are drawn chapter by chapter, and a small chapter repeats its
+codes. No description in the test set is in any site's training data.
 
-The split is not secret and comes from a seeded generator; the identity keys are fresh in every workspace.
+The split is not secret and comes from a seeded generator. The identity keys are new in every workspace.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _NAMES = (
 )
 _RECORDS_MAX = 4
 _NOISE_TO_BEGIN_WITH = 1.0
-"""Stands in the study until the smallest noise that keeps its epsilon is known; that does not depend on it."""
+"""A placeholder in the study until the smallest noise that keeps its epsilon is known. That does not depend on it."""
 _SIZE_CONCENTRATION = 3.0
 _CHAPTER_CONCENTRATION = 10.0
 _PURPOSE = (
@@ -64,9 +64,9 @@ class DemoSettings(StudyFigures):
     patients: int = 8000
     """Patients of all hospitals together."""
     test_records_per_chapter: int = 60
-    """Held-out records; a small chapter gives at most a fifth of its codes."""
+    """Held-out records; a small chapter gives only a fifth of its codes."""
     seed: int = 20
-    """Of the split: who has which patients and which records. Not a secret."""
+    """For the split: which hospital has which patients and records. Not a secret."""
 
     @property
     def size_step(self) -> int:
@@ -81,7 +81,7 @@ class _Hospital:
     name: str
     identity: Identity
     patients: int
-    """How many it really has; known to it alone."""
+    """How many it really has; only the hospital knows."""
     nominal: int
     """The rounded, public number in the roster."""
 
@@ -90,14 +90,14 @@ def prepare_demo(folder: Path, *, base: Path | None = None, settings: DemoSettin
     """Build the demo's workspace in a new folder: study, base model, five sites, test set.
 
     Args:
-        folder: where; it is made, and must be empty if it exists.
-        base: a base model's folder to copy; the `demo` extra's MiniLM when absent.
-        settings: the study's figures; the demo's own when absent.
+        folder: is made; must be empty if it exists.
+        base: a base model's folder to copy; by default the MiniLM of the `demo` extra.
+        settings: the study's figures; by default those of the demo.
 
     Returns:
-        The path of the study: `folder/study.toml`. Each site lies in `folder/sites/<name>`: `identity.key`,
-        `policy.toml`, `patients.jsonl`; the held-out set is `folder/test.jsonl`, and `folder/simulation.toml` says
-        who falls silent when.
+        The path of the study: `folder/study.toml`. Each site is in `folder/sites/<name>`: `identity.key`,
+        `policy.toml`, `patients.jsonl`. The held-out set is `folder/test.jsonl`, and `folder/simulation.toml` says
+        which site falls silent when.
 
     Raises:
         UserError: the folder is not empty, the `demo` extra is not installed, or a file cannot be written.
@@ -112,7 +112,7 @@ def prepare_demo(folder: Path, *, base: Path | None = None, settings: DemoSettin
     except OSError as error:
         raise UserError(
             f"the demo's workspace {folder} cannot be written ({error.strerror})",
-            "Remove what is there, free some space (about 120 MB) or choose another folder, and try again",
+            "Remove what is there, free about 120 MB or choose another folder, and try again",
         ) from error
 
 
@@ -158,7 +158,7 @@ def _write_study(
 
 
 def _packaged_model() -> Path:
-    """The folder of the MiniLM in the `demo` extra, found without the slow import of its package."""
+    """The folder of the MiniLM in the `demo` extra. Does not import its package, which is slow."""
     found = importlib.util.find_spec(_MODEL_PACKAGE)
     if found is None or found.origin is None:
         raise _missing_extra(_MODEL_PACKAGE)
@@ -166,7 +166,7 @@ def _packaged_model() -> Path:
 
 
 def _chapters() -> dict[str, list[str]]:
-    """Label -> the descriptions of its billable codes, without repetitions, in a fixed order."""
+    """Label -> the descriptions of its billable codes, each once, in a fixed order."""
     if importlib.util.find_spec(_CODES_PACKAGE) is None:
         raise _missing_extra(_CODES_PACKAGE)
     import simple_icd_10_cm as icd

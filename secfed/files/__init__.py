@@ -1,1 +1,1 @@
-"""Files as this program writes and reads them, whatever stands in them."""
+"""How this program writes and reads files, whatever is in them."""

@@ -1,6 +1,6 @@
-"""How figures are written for people: what was spent or can be lost is never rounded down.
+"""Writes figures for people: what was spent or can be lost is never rounded down.
 
-Durations that leave the parties are whole minutes: how long a round took tells something of the patients drawn in it.
+Durations that leave the parties are whole minutes: how long a round took can tell something about the patients drawn.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from decimal import Decimal
 
 _MINUTE = 60
 LEAST = 1e-300
-"""A positive figure that is smaller is told as this: floating-point numbers end there."""
+"""Smaller positive figures are written as this: floating-point numbers end there."""
 _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 _ROUND = {100: "a hundred", 1000: "a thousand", 10_000: "ten thousand", 100_000: "a hundred thousand"}
 
 
 def rounded_up(value: float, decimals: int) -> str:
-    """A figure with so many decimals, never below the true one: for what was spent or can be lost; ∞ where it has no
+    """A figure with this many decimals, never below the true one: for what was spent or can be lost. ∞ if it has no
     limit."""
     if math.isinf(value):
         return "∞"
     scale = 10**decimals
-    # The tolerance keeps 8.0 from becoming 8.01 when its product is off by a last binary digit.
+    # Without the tolerance 8.0 becomes 8.01 if its product is off in the last binary digit.
     return f"{math.ceil(value * scale - 1e-9) / scale:.{decimals}f}"
 
 
@@ -33,7 +33,7 @@ def scientific(value: float) -> str:
 
 
 def amount(value: Decimal) -> str:
-    """An exact amount of privacy without zeros at its end: 8, 5.64."""
+    """An exact amount of privacy without trailing zeros: 8, 5.64."""
     return f"{value:f}".rstrip("0").rstrip(".") if "." in f"{value:f}" else f"{value:f}"
 
 
@@ -48,7 +48,7 @@ def minute_before(moment: datetime) -> datetime:
 
 
 def minute_after(moment: datetime) -> datetime:
-    """The next full minute; the moment itself where it is one."""
+    """The next full minute, or the moment itself if it is one."""
     before = minute_before(moment)
     return before if before == moment else before + timedelta(seconds=_MINUTE)
 
@@ -59,7 +59,7 @@ def in_words(count: int) -> str:
 
 
 def with_hundredths(value: float) -> str:
-    """An exact amount of epsilon with two decimals at least: 8.00, 5.64, 2.001. Nothing is rounded away."""
+    """An exact amount of epsilon with at least two decimals: 8.00, 5.64, 2.001. It is not rounded."""
     text = amount(Decimal(repr(value)))
     whole, _, decimals = text.partition(".")
     return f"{whole}.{decimals:0<2}"

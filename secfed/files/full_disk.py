@@ -1,7 +1,7 @@
-"""A full disk ends nothing: what cannot be written waits until there is room, and is written then.
+"""Waits while a disk is full, and writes once there is room.
 
-For the aggregator, whose run nobody watches at night: it stops where it is, says so, and goes on by itself. What is
-given to `Room.write` is done again from its beginning, so it has to come to the same however far it got before.
+This is for the aggregator, whose run nobody watches at night: it stops where it is, says so, and goes on by itself.
+`Room.write` repeats an action from its beginning, so the action must give the same result however far it got before.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ PAUSE_SECONDS = 5.0
 """Between two attempts."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FULL_IN_RUST = f"(os error {errno.ENOSPC})"
-"""So safetensors says it, which raises an error of its own."""
+"""The words of safetensors, which raises its own type of error."""
 _PROBE_BYTES = 1 << 20
 _Got = TypeVar("_Got")
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error, or one that it was raised from, is that of a disk, or a quota, without room."""
+    """Whether an error, or one of its causes, says that a disk or a quota is full."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError):
@@ -37,7 +37,7 @@ def is_full(error: BaseException) -> bool:
 
 
 def has_room(folder: Path) -> bool:
-    """Whether a little can be written there. What else is wrong with the folder is not for this to say."""
+    """Whether there is room to write a little there. True also if something else is wrong with the folder."""
     probe = folder / ".secfed-room"
     try:
         write_whole(probe, bytes(_PROBE_BYTES))
@@ -56,8 +56,8 @@ class Room:
     ) -> None:
         """
         Args:
-            full: told what the disk says, when a wait begins; it cannot count on being able to write.
-            again: told when it is over.
+            full: called with the disk's error when a wait begins; it may not be able to write either.
+            again: called when the wait is over.
             pause: waits for so many seconds. What it raises ends the wait.
         """
         self._full = full
@@ -65,7 +65,7 @@ class Room:
         self._pause = pause
 
     def write(self, act: Callable[[], _Got]) -> _Got:
-        """Do this, and wherever the disk is full, wait and do it again."""
+        """Do this. If the disk is full, wait and do it again."""
         waits = False
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Files that somebody else wrote, or that may not be there: read up to a bound, and what the disk says in words."""
+"""Reads files that somebody else wrote, or that may be missing: up to a bound, with an error in words."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from secfed.errors import UserError
 
 
 def read_at_most(path: Path, most: int, what: str, next_step: str) -> bytes:
-    """The bytes of a file; one more than `most` where it has more, so that the caller sees it and nobody pays for it.
+    """The bytes of a file, but at most `most` + 1: one more than allowed shows the caller that the file is too long.
 
     Args:
         path: the file.
-        most: that the caller takes.
-        what: what it is, for the error's text: `the study file`; nothing if its name says it.
-        next_step: what helps if it cannot be read.
+        most: the most bytes that the caller accepts.
+        what: what the file is, for the error's text: `the study file`; empty if its name says so.
+        next_step: what to do if it cannot be read.
 
     Raises:
         UserError: it cannot be read.

@@ -1,4 +1,4 @@
-"""The files that this program writes for people to go on with: templates in TOML, filled in."""
+"""Fills in the TOML templates of files that this program writes for people to edit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def render(package: str, template: str, **values: Any) -> str:
-    """A template of one of our packages, with these values. A value that is missing is an error of the program."""
+    """A template of one of our packages, filled in with these values. A missing value is a fault of the program."""
     import jinja2
 
     environment = jinja2.Environment(  # noqa: S701 - this writes TOML; values are quoted by the `toml` filter

@@ -1,7 +1,7 @@
-"""TOML files that somebody else wrote: read so that no bytes in them cost more than an error.
+"""Reads TOML files that somebody else wrote, so that bad bytes cost no more than an error.
 
-The standard library's parser recurses into every bracket, takes a time that grows with the square of a dotted name's
-parts, and lets a few errors through that are not its own.
+The standard library's parser recurses into every bracket, takes quadratic time for the parts of a dotted name, and lets
+through a few errors of other types than its own.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ TOML_BYTES_MAX = 1 << 20
 _PARTS_MAX = 32
 _PART = rb"""(?>[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')[ \t]*+"""
 _LONG_NAME = re.compile(rb"(?<![A-Za-z0-9_-])(?:" + _PART + rb"\.[ \t]*+){%d}" % _PARTS_MAX)
-"""A dotted name of more parts than any of our tables lies deep; 500,000 parts take the parser an hour."""
+"""A dotted name with more parts than any of our tables has levels; 500,000 parts take the parser an hour."""
 
 
 def parse_toml(data: bytes, path: Path) -> dict[str, Any]:
     """The table in a file's bytes.
 
     Args:
-        data: at most one byte more than the largest file that is read.
-        path: where they are from, for the error's text.
+        data: at most one byte more than the largest allowed file.
+        path: the file, for the error's text.
 
     Raises:
-        UserError: they are more than 1 MiB, or no TOML that can be read here.
+        UserError: the file is larger than 1 MiB, or is not TOML that can be read here.
     """
     if len(data) > TOML_BYTES_MAX:
         raise UserError(f"the file {path} is larger than 1 MiB", "Check that it is the right file")
@@ -49,13 +49,13 @@ def parse_toml(data: bytes, path: Path) -> dict[str, Any]:
             raise ValueError(f"a dotted name of more than {_PARTS_MAX} parts")
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path} is not TOML: {error}", "Mend that place and run the command again") from error
+        raise UserError(f"{path} is not TOML: {error}", "Correct that place and run the command again") from error
     except RecursionError as error:
         raise UserError(f"{path} is not TOML: nested too deeply", "Write it without nested lists") from error
-    except ValueError as error:  # a number of thousands of digits, a day that no month has
+    except ValueError as error:  # a number with thousands of digits, a day that no month has
         raise UserError(
-            f"{path} is not TOML: a number or a date in it is none, or a name has more than {_PARTS_MAX} parts",
-            "Mend that place and run the command again",
+            f"{path} is not TOML: a number or a date in it is not valid, or a name has more than {_PARTS_MAX} parts",
+            "Correct that place and run the command again",
         ) from error
 
 
@@ -65,10 +65,10 @@ def toml_text(value: str) -> str:
 
 
 def toml_file(values: Mapping[str, Any]) -> str:
-    """A whole file: keys first, then each table, then each list of tables, in the order in which they come.
+    """A whole file: first the keys, then the tables and lists of tables, in their order.
 
     Args:
-        values: what JSON has, but `null`; keys are bare ones.
+        values: JSON values without `null`; all keys are bare keys.
     """
     lines = _keys(values)
     for name, value in values.items():
@@ -96,7 +96,7 @@ def _value(value: Any) -> str:
 
 
 def as_json(values: Mapping[str, Any], path: Path) -> str:
-    """The same table as JSON, whose types are checked strictly: it has no dates, and no infinities.
+    """The same table as JSON, so that types can be checked strictly: JSON has no dates and no infinities.
 
     Raises:
         UserError: it holds a value that JSON does not have.
@@ -105,13 +105,13 @@ def as_json(values: Mapping[str, Any], path: Path) -> str:
         return json.dumps(values, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise UserError(
-            f"{path} holds a value that has no meaning there{_where(values)}",
-            "Use text, finite numbers, lists and tables only",
+            f"{path} holds a value that is not allowed there{_where(values)}",
+            "Use only text, finite numbers, true, false, lists and tables",
         ) from error
 
 
 def _where(values: Mapping[str, Any]) -> str:
-    """Which keys at the top, or in a table there, have such a value."""
+    """The keys at the top level, or in a table there, that have such a value."""
     found = []
     for name, value in values.items():
         for key, each in value.items() if isinstance(value, Mapping) else ((None, value),):

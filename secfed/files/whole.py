@@ -1,4 +1,4 @@
-"""Files that a crash must not leave half written, and folders that a refusal must not leave half made."""
+"""Writes files that a crash does not leave half written, and folders that a refusal does not leave half made."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from typing import Any, BinaryIO
 from secfed.errors import UserError
 
 READABLE = 0o644
-"""The mode of what everybody may read: a run's folder is for auditors."""
+"""The mode of files that everybody may read: a run's folder is for auditors."""
 
 
 def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Put these bytes in a file, new or not: after a crash it holds the old ones or the new ones, and nothing between.
+    """Put these bytes in a file, new or not. After a crash it holds either the old bytes or the new ones.
 
     Raises:
-        OSError: it cannot be written, or what is there is no plain file: a device or a folder is not replaced.
+        OSError: it cannot be written, or is not a plain file: a device or a folder is not replaced.
     """
     if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is no plain file", str(path))
+        raise OSError(errno.EINVAL, "it is not a plain file", str(path))
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
@@ -43,7 +43,7 @@ def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
 
 @contextmanager
 def writing_whole(path: Path) -> Iterator[BinaryIO]:
-    """A new file to be written piece by piece, for its owner alone: it is there once all of it is, or not at all.
+    """A new file, readable only by its owner, to write piece by piece. It appears only when all of it is written.
 
     Raises:
         OSError: it cannot be written.
@@ -63,9 +63,9 @@ def writing_whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append a line to a file, new or not: all of it, or nothing. One that a crash cut short is closed off first.
+    """Append a line to a file, new or not: all of it, or nothing. If a crash cut the last line short, end it first.
 
-    It is on disk once this returns. One process appends at a time.
+    The line is on disk when this returns. Only one process may append at a time.
 
     Raises:
         OSError: it cannot be written.
@@ -89,13 +89,13 @@ def append_line(path: Path, line: str) -> None:
 
 
 def try_lock(path: Path) -> int | None:
-    """Lock a file for this process, until it closes the descriptor that this gives, or ends, however that comes about.
+    """Lock a file for this process, until it closes the returned descriptor, or ends in whatever way.
 
     Returns:
-        None where another process holds it.
+        The descriptor; None if another process holds the lock.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the file cannot be made.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -110,7 +110,7 @@ def try_lock(path: Path) -> int | None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on disk, as well as what they stand for."""
+    """Write the names in a folder to disk: syncing a file does not write its name."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -124,49 +124,49 @@ def open_to_others(mode: int) -> bool:
 
 
 def check_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be made, or not be written into, as far as can be seen without trying.
+    """Refuse a folder that cannot be made or written into, as far as this shows without trying.
 
     Raises:
-        UserError: with what is in the way.
+        UserError: saying what is in the way.
     """
     try:
         above = next(path for path in (folder.absolute(), *folder.absolute().parents) if _exists(path))
         if not above.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, f"{above} is a file")
         if not os.access(above, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, f"nobody may write into {above} here")
+            raise PermissionError(errno.EACCES, f"this user may not write into {above}")
     except OSError as error:
         raise _unwritable(folder, error) from error
 
 
 def check_file(path: Path) -> None:
-    """Refuse the name of a file that cannot be written, before the work that is to be written into it.
+    """Refuse the name of a file that cannot be written, before the work whose result goes into it.
 
     Raises:
-        UserError: with what is in the way.
+        UserError: saying what is in the way.
     """
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
         if not path.parent.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, f"{path.parent} is no folder")
+            raise NotADirectoryError(errno.ENOTDIR, f"{path.parent} is not a folder")
         if not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise PermissionError(errno.EACCES, "nobody may write it here")
+            raise PermissionError(errno.EACCES, "this user may not write it")
         if _exists(path):
             path.stat()
     except FileNotFoundError:
-        return  # a link to what is not there yet
+        return  # a link to a file that does not exist yet
     except OSError as error:
         raise UserError(
-            f"the file {path} cannot be written ({error.strerror or error})", "Name another one; nothing was started"
+            f"the file {path} cannot be written ({error.strerror or error})", "Name another file; nothing was started"
         ) from error
 
 
 def check_new(folder: Path) -> None:
-    """Refuse a folder that has something in it, or that cannot be made.
+    """Refuse a folder that is not empty or cannot be made.
 
     Raises:
-        UserError: likewise.
+        UserError: saying which.
     """
     check_writable(folder)
     if folder.exists() and any(folder.iterdir()):
@@ -175,9 +175,9 @@ def check_new(folder: Path) -> None:
 
 @contextmanager
 def whole_or_gone(folder: Path) -> Iterator[None]:
-    """A folder that is made in this block, with what is put into it: if the block ends early, nothing of it stays.
+    """Make a folder in this block. If the block fails, remove what it made.
 
-    What was in the folder before stays, whatever happens.
+    What was in the folder before always stays.
 
     Raises:
         UserError: the folder, or something in it, cannot be written.
@@ -201,12 +201,12 @@ def whole_or_gone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Make a folder if it is missing, and keep other processes that ask likewise out of it while this block runs.
+    """Make a folder if it is missing, and keep other processes that call this out of it while this block runs.
 
-    A folder that was made here and is empty in the end goes again.
+    A folder that was made here and is empty at the end is removed.
 
     Raises:
-        UserError: another process is in it, or it cannot be made.
+        UserError: another process works in it, or it cannot be made.
     """
     missing: list[Path] = []
     try:
@@ -219,7 +219,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"another process is at work in {folder}", "Wait until it has ended") from error
+            raise UserError(f"another process is at work in {folder}", "Wait until it ends") from error
         yield
     finally:
         with suppress(OSError):  # not empty
@@ -231,12 +231,13 @@ def alone_in(folder: Path) -> Iterator[None]:
 def _unwritable(folder: Path, error: OSError) -> UserError:
     return UserError(
         f"the folder {folder} cannot be written ({error.strerror or error})",
-        "Choose another with --out, or mend that; nothing was started",
+        "Choose another with --out, or correct this; nothing was started",
     )
 
 
 def _exists(path: Path) -> bool:
-    """Raises OSError where a name is none to the file system; `Path.exists` does so for some errors only."""
+    """Whether there is such a path. Raises OSError if the name is not a valid one; `Path.exists` does so only for some
+    errors."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -252,5 +253,5 @@ def _remove(path: Path) -> None:
 
 
 def json_text(value: Any) -> str:
-    """JSON as this program writes it into files that people read, too."""
+    """JSON as this program writes it into files that people also read."""
     return json.dumps(value, indent=2) + "\n"
