@@ -1,8 +1,8 @@
 """The aggregator's state machine: collects, forwards, sums, unmasks. It is trusted for liveness only.
 
-How it works. A round goes through six stages. In each the aggregator has sent one message to the nodes still present
-and takes at most one valid answer from each; whoever has not answered validly when it ends is absent from there on.
-`advance` closes a stage and returns what to send next:
+How it works. A round goes through six stages. At the start of each stage the aggregator has sent one message to the
+nodes still present. It takes at most one valid answer from each. A node without a valid answer at the end of the stage
+is absent from then on. `advance` closes a stage and returns what to send next:
 
     stage          takes            `advance` then sends     to
     ADVERTISE      Advertise        Cohort (U1)              U1
@@ -12,8 +12,8 @@ and takes at most one valid answer from each; whoever has not answered validly w
     UNMASK         Unmask           Published                those who released
     CLOSE          Close            (the receipt)
 
-Too few left at any stage: `RoundVoid`. Masked inputs are folded into the sum as they arrive; the shares of stage 4 take
-the survivors' self masks and the dropped nodes' pair masks out of it again (`protocols.unmasking`).
+If too few nodes are left at any stage, it raises `RoundVoid`. It adds masked inputs to the sum as they arrive; with the
+shares of stage 4 it removes the survivors' self masks and the dropped nodes' pair masks again (`protocols.unmasking`).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ from protocols.wire import decode, encode
 
 
 class Stage(enum.Enum):
-    """Which answer the aggregator is collecting; see the table above."""
+    """The answer that the aggregator is collecting; see the table above."""
 
     ADVERTISE = "advertise"
     SHARE = "share"
@@ -72,7 +72,7 @@ class Stage(enum.Enum):
 
 
 class Aggregator:
-    """One round of the untrusted party."""
+    """One round, at the untrusted party."""
 
     def __init__(self, config: SessionConfig) -> None:
         self.config = config
@@ -96,7 +96,7 @@ class Aggregator:
         self.sharers: tuple[int, ...] = ()
         self.survivors: tuple[int, ...] = ()
         self.absent: dict[int, Stage] = {}
-        """Node -> the stage at which it did not answer validly."""
+        """Node -> the stage at which it gave no valid answer."""
 
     def open(self) -> dict[int, bytes]:
         """The Opening for every node of the roster."""
@@ -104,10 +104,10 @@ class Aggregator:
         return dict.fromkeys(range(len(self.config.roster)), data)
 
     def receive(self, sender: int, data: bytes) -> AggregatorEvent | None:
-        """Take one answer. The channel vouches for the sender's index; the signature proves it.
+        """Take one answer. The channel gives the sender's index; the signature proves it.
 
         Returns:
-            Accepted or Rejected; None for a repetition of bytes already counted, at this stage or before.
+            Accepted or Rejected; None for a repetition of bytes that were already counted, at this stage or before.
         """
         fingerprint = digest("received", data)
         if (sender, fingerprint) in self._counted:
@@ -125,10 +125,10 @@ class Aggregator:
         return Accepted(sender, self.stage.value)
 
     def advance(self) -> dict[int, bytes]:
-        """Close the present stage with whoever has answered.
+        """Close the current stage with the nodes that have answered.
 
         Returns:
-            What to send to whom.
+            The messages to send, by node.
 
         Raises:
             RoundVoid: too few are left, or a provable fault makes the sum unreachable.
@@ -151,12 +151,12 @@ class Aggregator:
 
     @property
     def missing(self) -> frozenset[int]:
-        """Whose answer to this stage is not there yet."""
+        """The nodes whose answer to this stage is missing."""
         return frozenset(self._present - self._answered)
 
     @property
     def can_close(self) -> bool:
-        """Whether enough have signed for a receipt."""
+        """Whether enough nodes have signed for a receipt."""
         return len(self._closings) >= self._quorum
 
     @property
@@ -171,13 +171,13 @@ class Aggregator:
 
     @property
     def packed_sum(self) -> bytes:
-        """The published sum, packed. Raises LocalError before there is one."""
+        """The published sum, packed. Raises LocalError before there is a sum."""
         if not self._packed:
             raise LocalError("no sum has been published yet")
         return self._packed
 
     def expect_state(self, new_state: bytes) -> Statement:
-        """Fix the statement: the state that the coordinator's own copy of the model reached from the sum."""
+        """Fix the statement with the state that the coordinator's own copy of the model reached from the sum."""
         groups = self.cohort, self.sharers, self.survivors
         self._statement = statement_of(
             self.config.context, self._session, groups, self._quorum, self.packed_sum, new_state

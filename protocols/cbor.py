@@ -1,10 +1,11 @@
-"""A reader for exactly the CBOR that this protocol writes: RFC 8949, section 4.2.1, and nothing beside it.
+"""A reader for exactly the CBOR that this protocol writes: RFC 8949, section 4.2.1, and nothing else.
 
 Why not a general decoder: CBOR's tags make a decoder build decimals, fractions, regular expressions, dates and
-references out of hostile bytes, before any check of ours. A four-megabyte decimal takes minutes. Here a message has
-unsigned and negative integers, byte strings, text, lists, maps with text keys, booleans and null; each item has its
-shortest head and a definite length, and map keys stand in order, each once. Everything else is refused where it stands,
-with an error that names the sender and the field. Memory is bounded by the bytes read and by `MOST_ITEMS`.
+references from hostile bytes, before we can check anything. A four-megabyte decimal takes minutes. Our messages have
+only unsigned and negative integers, byte strings, text, lists, maps with text keys, booleans and null; each item has
+its shortest head and a definite length, and map keys are in order, each once. The reader refuses everything else at the
+first wrong byte, with an error that names the sender and the field. Memory is bounded by the bytes read and by
+`MOST_ITEMS`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from protocols.errors import MalformedMessage, NotCanonical, WrongType
 
 MAX_DEPTH = 6
 MOST_ITEMS = 1 << 18
-"""More items than any message of the largest roster has: 16 receipts of 1000 nodes are 130,000."""
+"""More items than any message of the largest roster has: 16 receipts of 1000 nodes have 130,000."""
 
 _UNSIGNED, _NEGATIVE, _BYTES, _TEXT, _LIST, _MAP, _TAG, _OTHER = range(8)
 _SIMPLE: dict[int, bool | None] = {20: False, 21: True, 22: None}
@@ -25,13 +26,13 @@ _LONGEST_NAME = 40
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Whom an error names: the sender, and the field being read."""
+    """What an error names: the sender, and the field being read."""
 
     sender: int | None
     field: str | None = None
 
     def inside(self, name: str) -> Source:
-        # A name from the wire ends up on somebody's terminal: only what could be a field's name is repeated.
+        # A name from the wire ends up on somebody's terminal: print it only if it could be a field's name.
         shown = name if name.isascii() and name.replace("_", "").isalnum() else "?"
         shown = shown[:_LONGEST_NAME]
         return Source(self.sender, shown if self.field is None else f"{self.field}.{shown}")
@@ -48,19 +49,19 @@ def read(data: bytes, sender: int | None) -> Any:
         int, bytes, str, list, dict, bool or None.
 
     Raises:
-        MalformedMessage: truncated, too deep, too many items, or no CBOR at all.
-        NotCanonical: another encoding than the canonical one of what it says, or bytes behind the end.
+        MalformedMessage: truncated, too deep, too many items, or not CBOR.
+        NotCanonical: an encoding of the value that is not the canonical one, or bytes after the end.
         WrongType: a tag, a floating-point number, or a map key that is not text.
     """
     reader = _Reader(data, sender)
     value = reader.item(MAX_DEPTH)
     if reader.at != len(data):
-        raise NotCanonical("bytes behind the end of the message", sender=sender)
+        raise NotCanonical("bytes after the end of the message", sender=sender)
     return value
 
 
 class _Reader:
-    """Where we are in the bytes and in the message, and how many items we have seen."""
+    """The position in the bytes and in the message, and the number of items so far."""
 
     __slots__ = ("at", "data", "items", "path", "sender")
 
@@ -95,7 +96,7 @@ class _Reader:
         return _SIMPLE[argument]
 
     def _head(self) -> tuple[int, int]:
-        """Major type and argument of the next item; of major type 7 the five bits themselves, if they are less."""
+        """Major type and argument of the next item. For major type 7 with a short argument, its five bits."""
         first = self._take(1)[0]
         major, short = first >> 5, first & 31
         if short < 24:
@@ -107,7 +108,7 @@ class _Reader:
         width = 1 << (short - 24)
         argument = int.from_bytes(self._take(width), "big")
         if major == _OTHER:
-            return major, 256  # a float, or a simple value that has no name: none of them is ours
+            return major, 256  # a float, or a simple value without a name: this protocol has neither
         if argument < (24 if width == 1 else 1 << (4 * width)):
             raise self._fault(NotCanonical, "a longer form than needed")
         return major, argument

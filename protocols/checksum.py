@@ -4,16 +4,16 @@ All sharers derive the same key from their view and from every sharer's contribu
 in Z_p. A node's tag is `<K, x> + k_0` for its finished vector x, as centred integers. Tags add up with the vectors:
 the sum S of the survivors' vectors is accepted when its published tag T is `<K, S> + k_0 |U3|`.
 
-Why it holds. An aggregator that colludes with no node sees no z_v and, behind the tags' own masks, no tag but T; and T
-says nothing about K, because k_0 is uniform. To pass with another sum S' it must send T + <K, S' - S>. Some element of
-S' - S is not 0 modulo p (its absolute value is below 2^b <= 2^60 < p: this is why b <= 60), and no K_i takes a value
-with a probability above 9 / 2^64, being a 64-bit word modulo p. It succeeds with probability at most 2^-60. The
-constant k_0 also keeps (lambda S, lambda T) from passing, zero included. Arithmetic is modulo p and not in integers:
-carries would leak single inputs to colluders.
+Why it holds. An aggregator that colludes with no node sees no z_v and, because tags have masks of their own, no tag
+except T; and T reveals nothing about K, because k_0 is uniform. To pass with another sum S' it must send T + <K, S' -
+S>. Some element of S' - S is not 0 modulo p (its absolute value is below 2^b <= 2^60 < p: this is why b <= 60), and no
+K_i takes a value with a probability above 9 / 2^64, being a 64-bit word modulo p. It succeeds with probability at most
+2^-60. The constant k_0 also keeps (lambda S, lambda T) from passing, zero included. Arithmetic is modulo p and not in
+integers: carries would leak single inputs to colluders.
 
-How it is fast. A 61-bit times 60-bit product does not fit a machine word. Both factors are cut into 16-bit limbs, and
-each pair of limbs is summed over a chunk by a matrix product in double precision: all partial sums are integers below
-2^53, so they are exact in any order and with any fused operation.
+How it is fast. A 61-bit times 60-bit product does not fit into a machine word. The code cuts both factors into 16-bit
+limbs, and sums each pair of limbs over a chunk by a matrix product in double precision: all partial sums are integers
+below 2^53, so they are exact in any order and with any fused operation.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PRIME = (1 << 61) - 1
 TAG_BYTES = 8
 _CHUNK = 1 << 15
 _EXACT_CHUNKS = 32
-"""2^16 * 2^16 * 2^15 * 2^5 = 2^52: so many chunks of limb products add up exactly in double precision."""
+"""2^16 * 2^16 * 2^15 * 2^5 = 2^52: this many chunks of limb products add up exactly in double precision."""
 _WORD_BYTES = 8
 _LIMB_BITS = 16
 _LIMB_MASK = (1 << _LIMB_BITS) - 1
@@ -39,7 +39,7 @@ _WIDE_BYTES = 32
 
 
 class ChecksumKey:
-    """K and k_0 of one session. K is a stream, made again for every use: it is as long as the vector."""
+    """K and k_0 of one session. K is as long as the vector, so it is a stream, generated again for every use."""
 
     __slots__ = ("_constant", "_limbs", "_stream_key")
 
@@ -48,7 +48,7 @@ class ChecksumKey:
         Args:
             view: the session and its U2 (`protocols.derivations.view_of`).
             contributions: z_v of every sharer, by roster index.
-            ring_bits: b; every element that is tagged lies in [-2^(b-1), 2^(b-1)).
+            ring_bits: b; every tagged element lies in [-2^(b-1), 2^(b-1)).
         """
         parts = [part for node in sorted(contributions) for part in (index_bytes(node), contributions[node])]
         seed = digest("checksum key", view, *parts)
@@ -61,7 +61,7 @@ class ChecksumKey:
 
         Args:
             vector: centred integers of the ring, of shape (D,): one input, or a sum.
-            count: how many inputs are in it.
+            count: the number of inputs in it.
         """
         return (_inner_product(self._stream_key, vector, self._limbs) + self._constant * count) % PRIME
 
@@ -73,7 +73,7 @@ class ChecksumKey:
 
 
 def tag_mask(seed: bytes, label: str, *context: bytes) -> int:
-    """What a mask seed contributes to a tag: a number of Z_p, within 2^-195 of uniform."""
+    """A mask seed's contribution to a tag: a number of Z_p, within 2^-195 of uniform."""
     return _to_field(derive(seed, label, *context, length=_WIDE_BYTES))
 
 
@@ -95,10 +95,10 @@ def _to_field(wide: bytes) -> int:
 
 
 def _inner_product(stream_key: bytes, vector: NDArray[np.int64], limbs: int) -> int:
-    """<K, vector> modulo p for elements of so many 16-bit limbs; K_i is the stream's 64-bit word i modulo p."""
+    """<K, vector> modulo p for elements of this many 16-bit limbs; K_i is the stream's 64-bit word i modulo p."""
     stream = keystream(stream_key)
     zeros = bytes(_CHUNK * _WORD_BYTES)
-    buffer = bytearray(_CHUNK * _WORD_BYTES + 15)  # update_into wants a block of slack
+    buffer = bytearray(_CHUNK * _WORD_BYTES + 15)  # update_into needs one spare block
     words = np.frombuffer(buffer, dtype="<u8", count=_CHUNK)
     key_limbs = np.empty((_CHUNK, 4))
     whole, limb = (np.empty(_CHUNK, dtype=np.int32 if limbs == 2 else np.int64) for _ in range(2))

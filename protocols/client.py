@@ -3,10 +3,10 @@
 How it works. A session is a line of states: `STEPS`, at the end of this file, is that line, and the diagram of it in
 SPEC.md, section 8, is made from it (`protocols.diagram`). In each state the node waits for exactly one thing, a message
 of the aggregator or a call of the program around it, and answers it once. Bytes seen before get the same answer again,
-byte for byte: the network may repeat. A second, *different* message of a kind already answered is an aggregator that
-shows different nodes different things: the session ends (FAILED), its secrets are wiped, and the node is a dropout like
-any other. So does anything else that no honest party sends. A call out of turn ends nothing: it is refused. Nothing is
-ever taken from a message that this node can compute itself.
+byte for byte, because the network may repeat them. A second, *different* message of a kind already answered means that
+the aggregator shows different nodes different things: the session ends (FAILED), the node wipes its secrets, and counts
+as a dropout like any other. Anything else that no honest party sends also ends the session. A call out of turn is
+refused, and does not end the session. The node never takes from a message what it can compute itself.
 
 Why one answer per kind is enough to keep inputs secret: PROTOCOL, "Agree" and "Unmask". A node signs one (U2, U3) per
 session and releases, against t signatures on exactly those sets, one kind of share per peer.
@@ -103,37 +103,37 @@ class Client:
         self._received: dict[int, sharing.ReceivedShares] = {}
         self._pair_seeds: dict[int, bytes] = {}
         self.sharers: tuple[int, ...] = ()
-        """U2 as this node was shown it; empty before."""
+        """U2 as the aggregator showed it to this node; empty before."""
         self.survivors: tuple[int, ...] = ()
-        """U3 as this node was shown it; empty before."""
+        """U3 as the aggregator showed it to this node; empty before."""
         self._published = b""
         self._statement: Statement | None = None
         self.checksum_contributions: dict[int, bytes] = {}
-        """z_v of every sharer, for the verified sum. All that outlives Unmask; gone once the sum is checked."""
+        """z_v of every sharer, for the verified sum. The only values kept after Unmask, until the sum is checked."""
 
     def receive(self, data: bytes) -> tuple[ClientEvent, ...]:
         """Take one message from the aggregator.
 
         Returns:
-            What to do, in order. For bytes seen before: what was answered then.
+            What to do, in order. For bytes seen before, the same answer as then.
 
         Raises:
-            RemoteError: somebody's fault; the session has ended and its secrets are gone.
+            RemoteError: another party's fault; the session has ended and its secrets are wiped.
             LocalError: the session had ended before.
         """
         if self.state is State.FAILED:
             raise LocalError("this session has failed; wait for the next round")
         try:
             return self._dispatch(data)
-        except BaseException:  # whatever it was: a half-handled message must not leave secrets or a second try behind
+        except BaseException:  # any error: a half-handled message must leave neither secrets nor a second try
             self.abandon()
             raise
 
     def submit(self, vector: NDArray[np.int64]) -> bytes:
-        """Mask this node's vector. Called once, after `InputWanted`, when the ledger has committed.
+        """Mask this node's vector. Call it once, after `InputWanted` and the ledger's commit.
 
         Args:
-            vector: int64, D elements, none beyond the certified magnitude.
+            vector: int64, D elements, none above the certified magnitude.
 
         Returns:
             The MaskedInput message.
@@ -153,7 +153,7 @@ class Client:
             The Close message.
 
         Raises:
-            LocalError: called out of turn, or with something that is no digest.
+            LocalError: called out of turn, or with something that is not a digest.
         """
         return self._call(_CLOSE, new_state)
 
@@ -164,13 +164,13 @@ class Client:
 
     @property
     def statement(self) -> Statement:
-        """The statement that this node signed. Raises LocalError before it did."""
+        """The statement that this node signed. Raises LocalError before the node has signed."""
         if self.state is not State.CLOSED or self._statement is None:
             raise LocalError("this session has not closed")
         return self._statement
 
     def abandon(self) -> None:
-        """End the session here: wipe its secrets, answer nothing more. Called when a newer round opens, too."""
+        """End the session now: wipe its secrets and answer nothing more. Also called when a newer round opens."""
         self._wipe()
         self.checksum_contributions = {}
         self._answers.clear()
@@ -189,10 +189,10 @@ class Client:
         if not isinstance(step, Received):
             raise OutOfOrder(f"a {name} message in state {self.state.value}", sender=None)
         if name != step.kind.TYPE:
-            raise OutOfOrder(f"a {name} message where {step.kind.TYPE} belongs", sender=None)
+            raise OutOfOrder(f"a {name} message instead of {step.kind.TYPE}", sender=None)
         events = step.handler(self, decode(step.kind, data, self.config.limits, None))
         self.state = step.then
-        # A repeated Delivery or Published is answered with what `submit` and `close` make, and until then with nothing.
+        # The answer to a repeated Delivery or Published is that of `submit` or `close`; until then there is no answer.
         repeatable = tuple(event for event in events if isinstance(event, Send))
         self._answers[name] = (fingerprint, repeatable)
         return events
@@ -208,7 +208,7 @@ class Client:
         return answer
 
     def _most_bytes(self) -> int:
-        """The size of the largest message that may come now: the one waited for, or a repetition."""
+        """The size of the largest message that may come now: the expected one, or a repetition."""
         waited_for = STEPS.get(self.state)
         messages = [step for step in STEPS.values() if isinstance(step, Received)]
         due = [step.kind for step in messages if step is waited_for or step.kind.TYPE in self._answers]
@@ -254,7 +254,7 @@ class Client:
         return (CohortSeen(tuple(self._cohort), self._quorum, ledgers), Send(encode(share)))
 
     def _open_envelopes(self, message: Delivery) -> tuple[ClientEvent, ...]:
-        """Stage 2, up to the point where the vector is needed."""
+        """Stage 2, up to the point that needs the vector."""
         self._check_session(message.session)
         senders = sharing.check_addresses(message, self.index, self._cohort)
         self.sharers = tuple(sorted({*senders, self.index}))
@@ -319,7 +319,7 @@ class Client:
         return (answer,)
 
     def _accept_sum(self, message: Published) -> tuple[ClientEvent, ...]:
-        """Stage 5, up to the point where the next state is needed: the sum, and its check."""
+        """Stage 5, up to the point that needs the next state: the sum, and its check."""
         self._check_session(message.session)
         context = self.config.context
         try:
@@ -382,4 +382,4 @@ STEPS: dict[State, Step] = {
     State.UNMASKED: received(Published, Client._accept_sum, State.SUMMED),
     State.SUMMED: _CLOSE,
 }
-"""The line of states: in which state what moves the session on, and to where."""
+"""The line of states: for each state, the step that moves the session on, and the next state."""

@@ -1,11 +1,11 @@
-"""What nodes say about one another's faults, and why nothing follows from it but that people are told.
+"""How nodes report one another's faults, and why a report has no effect except that people see it.
 
-A node that finds a fault of a peer leaves the session, and says which fault of whom in a signed `Complaint`. Everything
-a complaint rests on was signed by the accused over this very session, so that an honest node never accuses an honest
-one. But to anybody else it proves nothing: the complainer would have to show the share or the key that it holds. And
-what the aggregator finds, it only says. So these are *claims*. They are shown to every owner, and no node leaves out a
-peer, changes a threshold or a session because of one: an untrusted aggregator, or one colluder, could otherwise have
-honest nodes excluded one by one.
+A node that finds a fault of a peer leaves the session, and names the peer and the fault in a signed `Complaint`. The
+accused has signed everything that a complaint rests on, over this very session, so an honest node never accuses an
+honest one. But a complaint proves nothing to anybody else: the complainer would have to show the share or the key that
+it holds. And for what the aggregator finds there is only its word. So these are *claims*. Every owner sees them, but no
+node leaves out a peer, or changes a threshold or a session, because of a claim: otherwise an untrusted aggregator, or
+one colluder, could have honest nodes excluded one by one.
 
 A complaint holds indices and a code from a closed list: nothing that depends on patient data, and no text.
 """
@@ -23,17 +23,17 @@ from protocols.wire import Index, Number, Record, Sequence, SignedMessage, Struc
 
 _KIND_MOST = max(FaultKind)
 NODE_KINDS = frozenset(kind for kind in FaultKind if kind <= FaultKind.PAIR_SEED)
-"""What a node can find at another. Each of them shows before the node has trained."""
+"""The faults of a peer that a node can find. It finds each of them before it has trained."""
 
 
 @dataclass(frozen=True, slots=True)
 class Complaint(SignedMessage):
-    """Node u, in place of its answer: it leaves this round because of what `accused` did."""
+    """Node u, in place of its answer: it leaves this round because of a fault of `accused`."""
 
     TYPE: ClassVar[str] = "complaint"
     study: bytes = exactly(DIGEST_BYTES)
     round_number: int = wired(Number())
-    """With the study, this names one session: a node joins a round number once."""
+    """With the study, this names one session: a node joins each round number once."""
     sender: int = wired(Index())
     accused: int = wired(Index())
     kind: int = wired(Number(_KIND_MOST))
@@ -42,7 +42,7 @@ class Complaint(SignedMessage):
 
 @dataclass(frozen=True, slots=True)
 class Finding(Record):
-    """The aggregator's word for what a node did. Nobody signs it."""
+    """The aggregator's claim about a node. Nobody signs it."""
 
     round_number: int = wired(Number())
     accused: int = wired(Index())
@@ -61,9 +61,9 @@ NO_FAULTS = Faults((), ())
 
 
 def complain(error: ProtocolError, study: bytes, round_number: int, index: int, identity: Identity) -> Complaint | None:
-    """The complaint that an error gives cause for; None unless it is a peer's fault that this node found.
+    """The complaint about the fault in an error; None unless it is a peer's fault that this node found.
 
-    What is the aggregator's fault, our own or the ledger's is answered with silence.
+    The node sends no complaint about faults of the aggregator, its own or the ledger's.
     """
     if not isinstance(error, RemoteError) or error.sender is None or error.sender == index:
         return None
@@ -73,7 +73,7 @@ def complain(error: ProtocolError, study: bytes, round_number: int, index: int, 
 
 
 def is_valid(complaint: Complaint, study: bytes, roster: tuple[PublicIdentity, ...]) -> bool:
-    """Whether its sender really said this, of a peer, about a round of this study, and could have found it."""
+    """Whether its sender really signed this, about a peer and a round of this study, and could have found the fault."""
     return (
         complaint.study == study
         and complaint.accused != complaint.sender

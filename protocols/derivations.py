@@ -7,13 +7,13 @@
     |- checksum contribution z_u  sent to all, committed to in Advertise
     |- two Shamir keys .......... coefficients for m_u and for b_u
 
-The first four exist before the session does; whatever is derived later covers the session id and names whom it is for.
-One key, one stream: `r_uv` and `b_u` are never used as keys themselves, only their labelled children are.
+The first four exist before the session does; everything derived later covers the session id and names the nodes it is
+for. One key, one stream: `r_uv` and `b_u` are never used as keys themselves, only their labelled children are.
 
-Every mask, of vector and tag, and the checksum's key are derived under the *view*: the session and the U2 that a node
-was shown. So inputs that were made under different U2 share no stream and never unmask together. With masks under the
-session alone, a node that was shown a smaller U2 tagged its input with another checksum key than the rest, and the
-published tag was a 61-bit function of that node's own vector.
+Every mask, of vector and tag, and the checksum's key are derived under the *view*: the session and the U2 that the
+aggregator showed to a node. So inputs made under different U2 share no stream and never unmask together. If masks
+depended on the session alone, a node that was shown a smaller U2 would tag its input with another checksum key than the
+rest, and the published tag would be a 61-bit function of that node's own vector.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ SEED_LABEL = "pair seed envelope"
 
 
 class SessionSecrets:
-    """What one node keeps secret during one session. In memory only: a crash is a dropout.
+    """The secrets of one node during one session. They are only in memory: a node that crashes drops out.
 
-    Python gives no promise about copies that the interpreter or a library made; what is held here is overwritten.
+    `wipe` overwrites the value held here; Python promises nothing about copies that the interpreter or a library made.
     """
 
     __slots__ = ("_root",)
@@ -89,12 +89,12 @@ def pair_seed(mask_seed: bytes, session: bytes, sender: int, receiver: int) -> b
 
 
 def view_of(session: bytes, sharers: Iterable[int]) -> bytes:
-    """What one node saw of a session: H("view", sid, U2), U2 in roster order."""
+    """One node's view of a session: H("view", sid, U2), U2 in roster order."""
     return digest("view", session, *(index_bytes(node) for node in sorted(sharers)))
 
 
 def pair_stream_key(seed: bytes, view: bytes, sender: int, receiver: int) -> bytes:
-    """The stream that u adds and v subtracts. Bound to both, because a dishonest u chooses r_uv as it likes."""
+    """The stream that u adds and v subtracts. Bound to both, because a dishonest u can choose any r_uv."""
     return derive(seed, "pair mask stream", view, index_bytes(sender), index_bytes(receiver))
 
 
@@ -117,7 +117,7 @@ def commit_pair_seed(session: bytes, sender: int, receiver: int, seed: bytes) ->
 def commit_share(kind: str, session: bytes, dealer: int, receiver: int, share: bytes) -> bytes:
     """A dealer's commitment to one share. `kind` is "self-mask" or "mask-key".
 
-    Hiding, as a hash of 256 uniform bits is: fewer than t shares are uniform and independent of the secret, so that
-    the digests of all n shares help only somebody who can guess 256 bits (random-oracle argument).
+    Hiding, like a hash of 256 uniform bits: fewer than t shares are uniform and independent of the secret, so the
+    digests of all n shares help only a party that can guess 256 bits (random-oracle argument).
     """
     return digest("share commit", kind.encode(), session, index_bytes(dealer), index_bytes(receiver), share)

@@ -1,4 +1,4 @@
-"""A session's line of states, drawn from the table that the node's machine goes by.
+"""Draws a session's line of states from the table that the node's machine follows.
 
 python -m protocols.diagram                       # print it
 python -m protocols.diagram protocols/SPEC.md     # put it into the page, in the place of the one that is there
@@ -22,12 +22,12 @@ _WIDTH = 24
 
 
 def draw() -> str:
-    """The line from a new session to its end, a state or a step in each line of text, and where it ends otherwise."""
+    """The line from a new session to its end, with a state or a step in each line of text, and then the failures."""
     return "".join(f"{line}\n" for line in _lines())
 
 
 def redrawn(page: str) -> str:
-    """The page with the diagram of now. Raises ValueError where the page has no place for one, or several."""
+    """The page with the current diagram. Raises ValueError if the page has no place for one, or several."""
     if len(_DRAWN.findall(page)) != 1:
         raise ValueError(f"one block of code after {MARK} was expected")
     return _DRAWN.sub(draw(), page)
@@ -50,7 +50,7 @@ def _event(step: Step) -> str:
 
 
 def _answer(step: Step) -> str:
-    """What the step sends. A message whose answer the node has still to make is not answered at once."""
+    """What the step sends. Nothing at once, if the program around the node has yet to make the answer."""
     later = {other.answers for other in STEPS.values() if not isinstance(other, Received)}
     if not isinstance(step, Received):
         return f"sends {_ANSWERS[step.answers].TYPE}, the answer to {step.answers.TYPE}"

@@ -1,8 +1,8 @@
-"""Between real numbers and the ring: fixed point, lifting, and packing to exactly b bits an element.
+"""Between real numbers and the ring: fixed point, lifting, and packing to exactly b bits per element.
 
-A real update becomes integers of at most a certified magnitude, the integers become residues modulo 2^b in the low
-bits of uint32 (b <= 32) or uint64 words, and on the wire the vector is one little-endian integer, the sum of
-x_i 2^(b i): exactly b bits an element, padding bits zero. Nothing here knows of masks.
+A real update becomes integers of at most a certified magnitude, the integers become residues modulo 2^b in the low bits
+of uint32 (b <= 32) or uint64 words, and on the wire the vector is one little-endian integer, the sum of x_i 2^(b i):
+exactly b bits per element, padding bits zero. This module does not deal with masks.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from protocols.errors import LocalError, ParameterError
 from protocols.parameters import RoundShape
 
 _EXACT = 1 << 53
-"""Up to here float64 holds every integer."""
+"""Up to here float64 holds every integer exactly."""
 _GROUP = 8
 """Eight elements of b bits fill b whole bytes: packing works on such groups."""
 
 
 @dataclass(frozen=True, slots=True)
 class FixedPoint:
-    """Fixed point with a bound: steps of 2^-fraction_bits, elements cut to [-limit, limit] steps."""
+    """Fixed point with a bound: steps of 2^-fraction_bits, elements clamped to [-limit, limit] steps."""
 
     fraction_bits: int
     limit: int
@@ -38,9 +38,10 @@ class FixedPoint:
             raise ParameterError(f"an encoded element is at most 1 to 2^53 steps, not {self.limit}")
 
     def encode(self, values: NDArray[np.floating[Any]], weight: int = 1) -> NDArray[np.int64]:
-        """round(values * 2^fraction_bits), cut to the limit, times a public integer weight.
+        """round(values * 2^fraction_bits), clamped to the limit, times a public integer weight.
 
-        Not-a-number becomes zero: nothing that depends on data may stop a round. Rounding is to nearest, ties to even.
+        Not-a-number becomes zero, because nothing that depends on data may stop a round. Rounding is to nearest, ties
+        to even.
 
         Raises:
             LocalError: the weight is not positive, or so large that an element could leave int64.
@@ -48,7 +49,7 @@ class FixedPoint:
         if not 1 <= weight <= (1 << 62) // self.limit:
             raise LocalError(f"a weight is from 1 to {(1 << 62) // self.limit} at this limit, not {weight}")
         steps = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf)
-        with np.errstate(over="ignore"):  # infinity is cut to the limit, too
+        with np.errstate(over="ignore"):  # infinity becomes the limit, too
             steps *= float(1 << self.fraction_bits)
         np.clip(np.rint(steps, out=steps), -self.limit, self.limit, out=steps)
         return steps.astype(np.int64) * weight
@@ -64,10 +65,10 @@ def to_ring(values: NDArray[np.int64], shape: RoundShape, magnitude: int) -> Rin
     """Integers as ring words, checked against the certified magnitude.
 
     Raises:
-        LocalError: another length or type, or an element beyond the magnitude: it would void the overflow certificate.
+        LocalError: wrong length or type, or an element above the magnitude: it would void the overflow certificate.
     """
     if values.dtype != np.int64 or values.shape != (shape.dimension,):
-        raise LocalError(f"the input is {values.dtype}{values.shape}, the round wants int64({shape.dimension},)")
+        raise LocalError(f"the input is {values.dtype}{values.shape}, but the round needs int64({shape.dimension},)")
     if values.size and (int(values.max()) > magnitude or int(values.min()) < -magnitude):
         raise LocalError("an element of the input is larger than the overflow certificate allows")
     words = values.view(np.uint64)
@@ -105,7 +106,7 @@ def unpack(data: bytes, shape: RoundShape) -> RingVector:
     """The elements in packed bytes.
 
     Raises:
-        ValueError: another number of bytes, or a padding bit that is not zero.
+        ValueError: a wrong number of bytes, or a padding bit that is not zero.
     """
     bits = shape.ring_bits
     if len(data) != shape.packed_bytes:

@@ -1,8 +1,8 @@
-"""One tree of errors. The class says who is at fault; the text says what happened and what to do.
+"""All errors of the protocol. The class says who is at fault; the text says what happened and what to do.
 
-A node that meets one of these leaves the session (it becomes a dropout) and tells its owner. A peer's fault it names to
-everybody, by its `FaultKind` alone (`protocols.complaints`). Texts carry indices, field names and sizes, never a value
-that came from patient data or from a secret.
+On any of these a node leaves the session (it becomes a dropout) and tells its owner. It reports a peer's fault to
+everybody, but only by its `FaultKind` (`protocols.complaints`). Texts contain indices, field names and sizes, never a
+value that came from patient data or from a secret.
 """
 
 from __future__ import annotations
@@ -11,31 +11,31 @@ import enum
 
 
 class FaultKind(enum.IntEnum):
-    """What a node did that no honest node does. The numbers travel: they are never given to anything else.
+    """Faults that no honest node commits. Messages carry the numbers, so a number is never reused for another fault.
 
-    The first are found by the node that receives what another sealed, the others by the aggregator alone.
+    The node that opens another's envelopes finds the first ones; only the aggregator finds the others.
     """
 
     KEY = 0
-    """Advertised a public key that cannot be sealed to."""
+    """Advertised a public key to which nobody can seal."""
     LEDGER = 1
     """Showed a ledger shorter than it was before."""
     ENVELOPE = 2
     """Sealed an envelope that does not open."""
     SHARE = 3
-    """Dealt a share other than the committed one."""
+    """Dealt a share that differs from the committed one."""
     SHARE_RANGE = 4
-    """Dealt something that is no element of the field."""
+    """Dealt something that is not an element of the field."""
     CHECKSUM = 5
-    """Sealed a checksum contribution other than the committed one."""
+    """Sealed a checksum contribution that differs from the committed one."""
     PAIR_SEED = 6
-    """Sealed a pair seed other than the committed one."""
+    """Sealed a pair seed that differs from the committed one."""
     RELEASED_SHARE = 7
-    """Released a share other than the one it was dealt."""
+    """Released a share that differs from the one it was dealt."""
     SECRET = 8
     """Dealt shares that do not give the secret it committed to."""
     DERIVATION = 9
-    """Sealed a pair seed that its mask seed does not give."""
+    """Sealed a pair seed that does not follow from its mask seed."""
     SIGNATURE = 10
     """Sent an answer with a wrong signature."""
     MALFORMED = 11
@@ -49,22 +49,22 @@ class ProtocolError(Exception):
 
 
 class LocalError(ProtocolError):
-    """Our own code called the machine wrongly, or our own input does not fit. Nothing was sent."""
+    """Our own code made a wrong call, or our own input does not fit. Nothing was sent."""
 
 
 class ParameterError(LocalError):
-    """The numbers of a study or round do not fit together; the text says which would."""
+    """The numbers of a study or round do not fit together; the text says which ones would."""
 
 
 class RemoteError(ProtocolError):
-    """Somebody else sent what no honest party sends.
+    """Another party sent something that no honest party sends.
 
     Attributes:
         sender: roster index of the node at fault, or None for the aggregator.
         field: the message field that is wrong, or None when it is the message as a whole.
-        kind: which fault of a node it is, where that is more than the class says.
-        untraceable: the aggregator sent it, and one of the survivors may have caused it: inputs are hidden, so that
-            nobody can tell.
+        kind: the fault of a node, if it is more specific than the class.
+        untraceable: the aggregator sent it, but one of the survivors may have caused it. Inputs are hidden, so nobody
+            can tell.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class OversizedMessage(MalformedMessage):
 
 
 class NotCanonical(MalformedMessage):
-    """Not the one canonical encoding: a trailing byte, a duplicate or unsorted key, a longer form than needed."""
+    """Not the canonical encoding: a trailing byte, a duplicate or unsorted key, a longer form than needed."""
 
 
 class UnknownField(MalformedMessage):
@@ -103,11 +103,11 @@ class UnknownField(MalformedMessage):
 
 
 class MissingField(MalformedMessage):
-    """A field that the message must have is not there."""
+    """A required field is missing."""
 
 
 class WrongType(MalformedMessage):
-    """A field of another type than the message's."""
+    """A field of the wrong type."""
 
 
 class WrongLength(MalformedMessage):
@@ -123,7 +123,7 @@ class WrongSession(RemoteError):
 
 
 class CohortTooSmall(RemoteError):
-    """Fewer nodes than the quorum, the study's minimum or this site's minimum. The round ends here."""
+    """Fewer nodes than the quorum, the study's minimum or this site's minimum. The round ends."""
 
 
 class Equivocation(RemoteError):
@@ -131,15 +131,16 @@ class Equivocation(RemoteError):
 
 
 class Excluded(RemoteError):
-    """This node is not among the announced survivors, though it sent its part."""
+    """This node is not among the announced survivors, although it sent its input."""
 
 
 class WrongCommitment(RemoteError):
-    """An opened value is not what its owner committed to."""
+    """An opened value is not the one to which its owner committed."""
 
 
 class WrongSum(RemoteError):
-    """The published sum does not fit its tag: the aggregator changed it, or a survivor's upload did not fit its own."""
+    """The published sum does not fit its tag: the aggregator changed it, or a survivor's upload did not fit its own
+    tag."""
 
 
 class OutOfOrder(RemoteError):
@@ -151,7 +152,7 @@ class RoundVoid(ProtocolError):
 
     Attributes:
         stage: the stage at which it ended.
-        blamed: roster indices of nodes whose provable fault it is; empty when nodes were only absent.
+        blamed: roster indices of the nodes that are provably at fault; empty when nodes were only absent.
         kind: which fault that is; None when nobody is blamed.
     """
 

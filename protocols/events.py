@@ -1,4 +1,4 @@
-"""What a state machine tells the program around it. Small frozen records, one per thing that can happen."""
+"""What a state machine tells the program around it: small frozen records, one for each event."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class CohortSeen:
-    """U1 is valid. Remember the ledger numbers: smaller ones are to be refused from now on."""
+    """U1 is valid. Remember the ledger numbers, and refuse smaller ones from now on."""
 
     cohort: tuple[int, ...]
     quorum: int
@@ -48,15 +48,15 @@ ClientEvent = Send | CohortSeen | InputWanted | SumPublished
 def answer(
     events: Iterable[ClientEvent], submit: Callable[[], bytes], close: Callable[[NDArray[np.int64]], bytes]
 ) -> bytes:
-    """What goes to the aggregator when a node's part is done as its session asks for it.
+    """Do a node's part as its session requests it.
 
     Args:
-        events: of one message.
+        events: those of one message.
         submit: gives the masked input, from `Client.submit`.
         close: gives the signature under the sum that it is called with, from `Client.close`.
 
     Returns:
-        The last of what the session, `submit` or `close` made; empty where there is nothing to say.
+        The message for the aggregator: the last one that the session, `submit` or `close` made; empty if there is none.
     """
     said = b""
     for event in events:

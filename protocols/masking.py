@@ -1,9 +1,9 @@
-"""What covers a node's input, and how it comes off again: masks on the vector and on its checksum tag.
+"""The masks on a node's vector and on its checksum tag: how to add and remove them.
 
-A self mask, whose seed the others hold in shares, covers the whole input. Pair masks cancel between two nodes: the one
-earlier in the roster adds, the other subtracts. Vector and tag are masked from the same seeds by separate labelled
-children, so that no key makes two streams. All of it is derived under one view (`protocols.derivations.view_of`): masks
-that were made under different U2 have nothing in common.
+A self mask covers the whole input; the other nodes hold shares of its seed. Pair masks cancel between two nodes: the
+one earlier in the roster adds, the other subtracts. Vector and tag are masked from the same seeds by separate labelled
+children, so that no key makes two streams. All masks are derived under one view (`protocols.derivations.view_of`):
+masks made under different U2 are independent.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from protocols.derivations import index_bytes, pair_stream_key, self_stream_key
 
 
 class MaskedSum:
-    """A vector in the ring and a tag in Z_p, from or to which masks are added."""
+    """A vector in the ring and a tag in Z_p, to add masks to or to remove them from."""
 
     __slots__ = ("_view", "tag", "vector")
 
@@ -24,13 +24,14 @@ class MaskedSum:
         self.tag = tag
 
     def add_self_mask(self, seed: bytes, owner: int, *, remove: bool = False) -> None:
-        """Add the owner's self mask, or take it off."""
+        """Add or remove the owner's self mask."""
         self._apply(self_stream_key(seed, self._view, owner), not remove)
         mask = checksum.tag_mask(seed, "self tag mask", self._view, index_bytes(owner))
         self._shift_tag(mask, not remove)
 
     def add_pair_mask(self, seed: bytes, holder: int, peer: int, *, remove: bool = False) -> None:
-        """Add the mask that `holder` shares with `peer` as the holder does: plus if it is the earlier of the two."""
+        """Apply the mask that `holder` shares with `peer` as the holder does: it adds if it is the earlier of the
+        two."""
         first, second = min(holder, peer), max(holder, peer)
         positive = (holder == first) != remove
         self._apply(pair_stream_key(seed, self._view, first, second), positive)

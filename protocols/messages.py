@@ -8,8 +8,8 @@
     4 Unmask         Unmask                 Agreement
     5 Close          Close                  Published
 
-What a node sends is signed over its body, the message type, and the session (stage 0: the context, for there is no
-session yet). Sizes depend on the roster and the vector alone, never on data.
+A node signs each message over its body, the message type, and the session (in stage 0 the context, because there is no
+session yet). Sizes depend only on the roster and the vector's shape, never on data.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ SEALED_SEED_BYTES = 32 + sealing.OVERHEAD_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Opening(Message):
-    """Aggregator: a round begins. The node recomputes every value and refuses what differs."""
+    """Aggregator: a round begins. The node recomputes every value and refuses any difference."""
 
     TYPE: ClassVar[str] = "opening"
     version: int = wired(Number())
-    """Of the protocol: parties of different versions would add masks that do not cancel."""
+    """The protocol's version: parties of different versions would add masks that do not cancel."""
     study: bytes = exactly(DIGEST_BYTES)
     round_number: int = wired(Number())
     predecessor: bytes = exactly(DIGEST_BYTES)
@@ -68,11 +68,11 @@ class Advertise(SignedMessage):
     channel_key: bytes = exactly(sealing.PUBLIC_KEY_BYTES)
     """Receives shares. Its private half is never shared."""
     mask_key: bytes = exactly(sealing.PUBLIC_KEY_BYTES)
-    """Receives pair seeds and nothing else. Rebuilt by the others if u drops out."""
+    """Receives only pair seeds. The others rebuild its private half if u drops out."""
     self_mask_commitment: bytes = exactly(DIGEST_BYTES)
     checksum_commitment: bytes = exactly(DIGEST_BYTES)
     ledger_sequence: int = wired(Number())
-    """Entries in u's ledger: peers refuse a smaller one than they have seen."""
+    """The number of entries in u's ledger: peers refuse a smaller one than they have seen."""
     signature: bytes = signature_field()
 
 
@@ -86,7 +86,7 @@ class Cohort(Message):
 
 @dataclass(frozen=True, slots=True)
 class ShareCommitments(Record):
-    """A dealer's commitments to the two shares of one receiver: whoever shows another share later is found out."""
+    """A dealer's commitments to the two shares of one receiver. They expose anybody who later shows another share."""
 
     self_mask: bytes = exactly(DIGEST_BYTES)
     mask_key: bytes = exactly(DIGEST_BYTES)
@@ -139,7 +139,7 @@ class Delivery(Message):
 
 @dataclass(frozen=True, slots=True)
 class MaskedInput(SignedMessage):
-    """Node u: x_u and its tag, under a self mask and pair masks; the vector packed to exactly b bits an element."""
+    """Node u: x_u and its tag, under a self mask and pair masks; the vector is packed to exactly b bits per element."""
 
     TYPE: ClassVar[str] = "masked-input"
     session: bytes = exactly(DIGEST_BYTES)
@@ -160,7 +160,7 @@ class Survivors(Message):
 
 @dataclass(frozen=True, slots=True)
 class Agree(SignedMessage):
-    """Node u: the sets it was shown. One per round number."""
+    """Node u: the sets that the aggregator showed to it. One per round number."""
 
     TYPE: ClassVar[str] = "agree"
     session: bytes = exactly(DIGEST_BYTES)
@@ -172,7 +172,7 @@ class Agree(SignedMessage):
 
 @dataclass(frozen=True, slots=True)
 class Signature(Record):
-    """Somebody's signature, carried by the aggregator."""
+    """One node's signature, passed on by the aggregator."""
 
     signer: int = wired(Index())
     signature: bytes = signature_field()

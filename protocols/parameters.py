@@ -1,10 +1,10 @@
-"""The numbers of a round: derived by every node from the signed study, never accepted from the aggregator.
+"""The numbers of a round: every node derives them from the signed study, and never accepts them from the aggregator.
 
 Notation (PROTOCOL, "Parameters"): N nodes in the roster, n of them in this round, f tolerated dropouts, c colluders,
 t quorum and sharing threshold, n_min the study's smallest cohort, D vector length, b ring bits.
 
-Why t is taken from N and not from n: an aggregator may show two halves of the roster two different cohorts in one
-round. With t > (N + c) / 2, any two quorums share a node that is honest, and an honest node signs once per round.
+Why t depends on N and not on n: an aggregator may show two halves of the roster two different cohorts in one round.
+With t > (N + c) / 2, any two quorums share an honest node, and an honest node signs once per round.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ ROSTER_MIN = 3
 ROSTER_MAX = 1000
 DIMENSION_MAX = 1 << 28
 HONEST_MIN = 2
-"""A sum over fewer honest survivors than this would be an honest node's own update."""
+"""With fewer honest survivors the sum would be one honest node's own update."""
 
 
 @dataclass(frozen=True, slots=True)
 class CohortRules:
-    """What the study and this site's policy say about who must take part. Raises ParameterError when impossible."""
+    """The rules of the study and of this site's policy on who must take part. Raises ParameterError for impossible
+    ones."""
 
     roster_size: int
     """N."""
@@ -33,9 +34,9 @@ class CohortRules:
     tolerated_dropouts: int
     """f: how many nodes may drop out of a full cohort."""
     minimum: int
-    """n_min: the smallest cohort at every stage, from the study."""
+    """n_min: the study's smallest cohort, at every stage."""
     site_minimum: int = 0
-    """This site's own smallest cohort: it can refuse, it never enters a derivation."""
+    """This site's own smallest cohort. The site can refuse because of it, but it never enters a derivation."""
     site_honest_minimum: int = HONEST_MIN
     """This site's own smallest number of honest survivors."""
 
@@ -46,7 +47,7 @@ class CohortRules:
         """t for a round with n = `cohort_size`: max(n - f, floor((N + c) / 2) + 1).
 
         Raises:
-            CohortTooSmall: t > n, so that no quorum could ever form.
+            CohortTooSmall: t > n, so no quorum could ever form.
         """
         threshold = max(cohort_size - self.tolerated_dropouts, self._majority())
         if threshold > cohort_size:
@@ -67,19 +68,20 @@ class CohortRules:
         )
 
     def really_tolerated(self, cohort_size: int) -> int:
-        """How many nodes of the cohort may drop out: n - max(t, n_min) and the site's minima. Print this one."""
+        """How many nodes of the cohort may drop out: n - max(t, n_min), less if the site's minima are larger. Show
+        people this number."""
         return cohort_size - self.smallest_legal(cohort_size)
 
     @property
     def fewest_survivors(self) -> int:
         """The fewest survivors of any legal round, whatever its cohort: max(floor((N + c) / 2) + 1, n_min, c + 2).
 
-        The same at every site: what a site demands beyond the study can refuse, and never enters a derivation.
+        It is the same at every site: a site's own minima can make it refuse, but never enter a derivation.
         """
         return max(self._majority(), self.minimum, self.colluders + HONEST_MIN)
 
     def check_stage(self, name: str, size: int, cohort_size: int) -> None:
-        """Refuse to go on with `size` nodes out of a cohort of `cohort_size`. Called at every stage.
+        """Check that a cohort of `cohort_size` may go on with `size` nodes. Called at every stage.
 
         Raises:
             CohortTooSmall: below the quorum, the study's minimum, or the site's minima.
@@ -110,7 +112,8 @@ def _check_rules(rules: CohortRules) -> None:
             f"f = {rules.tolerated_dropouts} dropouts cannot be tolerated with N = {total} and c = {colluders}: "
             f"at most f = {most_dropouts} can, or lower c, or enrol more nodes"
         )
-    # Never empty: N - f is at least floor((N + c) / 2) + 1, and that is at least c + 2 because c + 2 is at most N.
+    # The range is never empty: N - f is at least floor((N + c) / 2) + 1, which is at least c + 2 because c + 2 is at
+    # most N.
     least, most = colluders + HONEST_MIN, total - rules.tolerated_dropouts
     if not least <= rules.minimum <= most:
         raise ParameterError(
@@ -123,9 +126,9 @@ def _check_rules(rules: CohortRules) -> None:
 
 @dataclass(frozen=True, slots=True)
 class OverflowCertificate:
-    """Why the sum cannot wrap: N * magnitude + noise tail < 2^(b - 1), in integers.
+    """The proof that the sum cannot wrap: N * magnitude + noise tail < 2^(b - 1), in integers.
 
-    Raises ParameterError when it could, or when no ring of at most 60 bits would do.
+    Raises ParameterError when it could, or when no ring of at most 60 bits is large enough.
     """
 
     roster_size: int
@@ -160,7 +163,7 @@ class OverflowCertificate:
 
 @dataclass(frozen=True, slots=True)
 class RoundShape:
-    """The size of what is summed in one round."""
+    """The shape of the vectors in one round."""
 
     dimension: int
     """D: elements of the vector."""

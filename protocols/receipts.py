@@ -1,7 +1,8 @@
-"""What survives a round: the statement that its survivors sign, and the receipt that t of their signatures make.
+"""The lasting record of a round: the statement that its survivors sign, and the receipt with at least t of their
+signatures.
 
-A receipt's digest is that of its *statement*. Signatures are not unique, so a chain over them could be forked by
-re-signing. The statement names its predecessor's digest; the first one's predecessor is the study's digest.
+A receipt's digest is that of its *statement*. Signatures are not unique, so re-signing could fork a chain over them.
+The statement names its predecessor's digest; for the first one, that is the study's digest.
 """
 
 from __future__ import annotations
@@ -62,10 +63,10 @@ def statement_of(
     packed: bytes,
     new_state: bytes,
 ) -> Statement:
-    """The statement of a round, as node and aggregator each make it for themselves.
+    """The statement of a round. Node and aggregator each build it for themselves.
 
     Args:
-        context: what the round was bound to.
+        context: the context to which the round was bound.
         session: its session id.
         groups: U1, U2 and U3.
         quorum: t.
@@ -115,11 +116,11 @@ def verify_receipt(
     rules: CohortRules,
     roster: tuple[PublicIdentity, ...],
 ) -> None:
-    """Check a receipt against the study, the roster and its place in the chain. Nothing in it is taken on trust.
+    """Check a receipt against the study, the roster and its place in the chain. Trusts nothing in it.
 
     Raises:
         WrongSession: another study, or a broken link.
-        WrongLength: a cohort from outside the roster, or a quorum that the roster does not give.
+        WrongLength: a cohort with nodes outside the roster, or a quorum that does not follow from the roster.
         CohortTooSmall: a cohort below the rules at some stage.
         NotCanonical: sets that are not nested, or signers that are not survivors, each once, in order.
         BadSignature: fewer than t distinct survivors signed exactly this statement.
@@ -160,7 +161,7 @@ def check_statement(
 
 
 def count_signers(statement: Statement, signatures: tuple[Signature, ...], roster: tuple[PublicIdentity, ...]) -> int:
-    """How many distinct survivors really signed this statement.
+    """The number of distinct survivors that really signed this statement.
 
     Raises:
         NotCanonical: signers that are not survivors, or not in roster order, each once.

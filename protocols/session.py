@@ -1,8 +1,8 @@
-"""What a round is bound to, and the session id that every key, seal and signature covers.
+"""The context to which a round is bound, and the session id that every key, seal and signature covers.
 
-`Context` is recomputed by every node from its own study, its own receipts and its own model: told another model,
-roster, round or study, a node derives other keys, cannot open what others sealed, and stops. The session id adds the
-cohort: the signed Advertise bodies, in roster order.
+Every node recomputes `Context` from its own study, its own receipts and its own model. A node with another model,
+roster, round or study derives other keys, cannot open the others' envelopes, and stops. The session id adds the cohort:
+the signed Advertise bodies, in roster order.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from protocols.parameters import CohortRules, RoundShape
 from protocols.wire import Limits, canonical, fields_of
 
 VERSION = 2
-"""Of the protocol. 1: masks were derived under the session alone, and not under what a node was shown of it."""
+"""The protocol's version. In version 1, masks were derived under the session alone, not under a node's view of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Everything both sides must agree on before a round."""
+    """Everything on which both sides must agree before a round."""
 
     study: bytes
     """Digest of the signed study, and with it of the roster."""
@@ -36,11 +36,11 @@ class Context:
     shape: RoundShape
 
     def digest(self) -> bytes:
-        """32 bytes over the protocol's version and all of it, in this order."""
+        """32 bytes over the protocol's version and all fields, in this order."""
         return digest("context", canonical([VERSION, *self._values()]))
 
     def is_of_version_1(self, context: bytes) -> bool:
-        """Whether this is the digest that version 1 made of the same context: to say so, and for nothing else."""
+        """Whether this is the digest that version 1 made of the same context. Use it only to explain an error."""
         return context == digest("context", canonical(self._values()))
 
     def opening(self) -> Opening:
@@ -80,7 +80,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
-    """A session's fixed numbers, as each party derives them for itself."""
+    """A session's fixed numbers. Each party derives them for itself."""
 
     rules: CohortRules
     roster: tuple[PublicIdentity, ...]
@@ -90,7 +90,7 @@ class SessionConfig:
 
     def __post_init__(self) -> None:
         if len(self.roster) != self.rules.roster_size:
-            raise LocalError(f"a roster of {len(self.roster)} where the rules say {self.rules.roster_size}")
+            raise LocalError(f"a roster of {len(self.roster)}, but the rules say {self.rules.roster_size}")
         if len({identity.raw for identity in self.roster}) != len(self.roster):
             raise LocalError("two nodes of the roster have the same identity key")
         if not 1 <= self.magnitude * self.rules.roster_size < 1 << (self.context.shape.ring_bits - 1):
@@ -104,8 +104,8 @@ class SessionConfig:
 def session_id(context: bytes, advertisements: Iterable[Advertise]) -> bytes:
     """sid = H("session", context, the signed Advertise bodies in roster order).
 
-    Signatures themselves stay outside: Ed25519 signatures of one body need not be unique, and two nodes that were shown
-    two valid signatures over the same body are in the same session.
+    The id does not cover the signatures themselves: Ed25519 signatures of one body need not be unique, and two nodes
+    that saw two valid signatures over the same body are in the same session.
     """
     return digest("session", context, *(advertisement.body() for advertisement in advertisements))
 
@@ -113,11 +113,12 @@ def session_id(context: bytes, advertisements: Iterable[Advertise]) -> bytes:
 def check_cohort(
     config: SessionConfig, advertisements: tuple[Advertise, ...], last_ledger_sequences: Mapping[int, int]
 ) -> None:
-    """Check a U1 that the aggregator shows, all but its size: order, keys, signatures, context, ledger numbers.
+    """Check everything except the size of a U1 that the aggregator shows: order, keys, signatures, context, ledger
+    numbers.
 
     Raises:
         NotCanonical, WrongSession, BadSignature: the aggregator's fault.
-        WrongSession: naming the node whose ledger is shorter than it was.
+        WrongSession: the error names the node whose ledger is shorter than before.
     """
     senders = [entry.sender for entry in advertisements]
     if senders != sorted(set(senders)):

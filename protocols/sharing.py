@@ -1,8 +1,8 @@
-"""Stage 1 and the opening half of stage 2: what one node seals to the others, and what it opens of theirs.
+"""Stage 1 and the first half of stage 2: the envelopes that one node seals to the others, and those that it opens.
 
-Every envelope is sealed to one receiver, bound to session, sender, receiver and purpose, and signed by its sender on
-its own, because the aggregator hands envelopes on one by one. Only pair seeds are ever sealed to a mask key: that key
-is rebuilt by the others when its owner drops out, and must open nothing else.
+Every envelope is sealed to one receiver, bound to session, sender, receiver and purpose, and signed separately by its
+sender, because the aggregator passes envelopes on one by one. Only pair seeds are ever sealed to a mask key: the others
+rebuild that key when its owner drops out, so it must open nothing else.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Signable = TypeVar("Signable", bound=SignedMessage)
 
 @dataclass(frozen=True, slots=True)
 class ReceivedShares:
-    """What one dealer gave to one receiver."""
+    """The shares of one dealer for one receiver."""
 
     mask_key: bytes = field(repr=False)
     """Share of m of the dealer."""
@@ -49,7 +49,7 @@ class ReceivedShares:
 
 @dataclass(frozen=True, slots=True)
 class Dealing:
-    """Everything that a node makes in stage 1."""
+    """Everything that a node creates in stage 1."""
 
     shares: tuple[SharesEnvelope, ...]
     seeds: tuple[SeedEnvelope, ...]
@@ -85,7 +85,7 @@ def deal(
     """Share m_u and b_u among the cohort, and seal a pair seed to everyone after u.
 
     Raises:
-        MalformedMessage: a peer's public key cannot be sealed to; the error names the peer.
+        MalformedMessage: sealing to a peer's public key fails; the error names the peer.
     """
     advertisements = {entry.sender: entry for entry in cohort}
     points = [1 + peer for peer in advertisements]
@@ -111,7 +111,7 @@ def deal(
 
 
 def check_keys(advertisement: Advertise) -> None:
-    """Refuse public keys that cannot be sealed to, by sealing something to each of them.
+    """Refuse bad public keys: try to seal something to each of them.
 
     Raises:
         MalformedMessage: the advertiser's fault.
@@ -121,18 +121,19 @@ def check_keys(advertisement: Advertise) -> None:
 
 
 def check_addresses(message: Delivery, index: int, cohort: Mapping[int, Advertise]) -> tuple[int, ...]:
-    """Who sent the envelopes of a delivery: one shares envelope each, and a seed envelope from all before `index`.
+    """The senders of a delivery's envelopes: one shares envelope from each, and a seed envelope from each before
+    `index`.
 
     Raises:
         NotCanonical, WrongSession: the aggregator delivered something else.
     """
     senders = tuple(envelope.sender for envelope in message.shares)
     if list(senders) != sorted(set(senders)):
-        raise NotCanonical("envelopes not in roster order, one a sender", sender=None, field="shares")
+        raise NotCanonical("envelopes not in roster order, one per sender", sender=None, field="shares")
     if index in senders or not set(senders) <= set(cohort):
         raise WrongSession("an envelope from outside the cohort", sender=None, field="shares")
     if [envelope.sender for envelope in message.seeds] != [sender for sender in senders if sender < index]:
-        raise WrongSession("pair seeds from others than the sharers before this node", sender=None, field="seeds")
+        raise WrongSession("pair seeds whose senders are not the sharers before this node", sender=None, field="seeds")
     receivers = [envelope.receiver for envelope in message.shares] + [envelope.receiver for envelope in message.seeds]
     if any(receiver != index for receiver in receivers):
         raise WrongSession("an envelope for somebody else", sender=None, field="receiver")
@@ -147,10 +148,10 @@ def open_delivery(
     cohort: Mapping[int, Advertise],
     roster: tuple[PublicIdentity, ...],
 ) -> Opened:
-    """Open everything in a delivery and check it against what its senders committed to.
+    """Open everything in a delivery and check it against its senders' commitments.
 
     Raises:
-        BadSignature: the aggregator's fault: it delivered what the sender did not sign.
+        BadSignature: the aggregator's fault: it delivered something that the sender did not sign.
         WrongCommitment, MalformedMessage: the sender's provable fault; the error names it.
     """
     session = message.session
@@ -165,11 +166,11 @@ def open_delivery(
 
 
 def open_seed(envelope: SeedEnvelope, session: bytes, mask_key: SealingKey) -> bytes:
-    """The pair seed in an envelope; the receiver's mask key opens it, or the aggregator's rebuilt copy of that key.
+    """The pair seed in an envelope. The receiver's mask key opens it, or the aggregator's rebuilt copy of that key.
 
     Raises:
         MalformedMessage: it does not open.
-        WrongCommitment: it opens to something else than its sender committed to.
+        WrongCommitment: its content differs from its sender's commitment.
     """
     sender, receiver = envelope.sender, envelope.receiver
     try:
@@ -201,7 +202,9 @@ def _open_shares(
         shamir.parse_share(given.mask_key)
         shamir.parse_share(given.self_mask)
     except ValueError as error:
-        raise MalformedMessage("a share that is none", sender=sender, kind=FaultKind.SHARE_RANGE) from error
+        raise MalformedMessage(
+            "a share that is not an element of the field", sender=sender, kind=FaultKind.SHARE_RANGE
+        ) from error
     if _commitments(session, sender, receiver, given) != envelope.commitments:
         raise WrongCommitment("a share other than the committed one", sender=sender, kind=FaultKind.SHARE)
     if commit_checksum(sender, given.checksum) != advertisement.checksum_commitment:

@@ -1,7 +1,7 @@
-"""What a session's line of states is made of: the states, and what moves a session from one to the next.
+"""The parts of a session's line of states: the states, and the steps that move a session from one to the next.
 
-Apart from the node's machine (`protocols.client`), so that its table, `STEPS`, says all there is to say of the order of
-things: the machine goes by it, tests weaken it, and SPEC.md's diagram is made from it.
+They are separate from the node's machine (`protocols.client`), so that its table, `STEPS`, alone defines the order: the
+machine follows it, tests weaken it, and SPEC.md's diagram is made from it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Given = TypeVar("Given")
 
 
 class State(enum.Enum):
-    """Where a session stands."""
+    """The state of a session."""
 
     NEW = "new"
     ADVERTISED = "advertised"
@@ -37,7 +37,7 @@ class State(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message of this kind from the aggregator moves the session on. Made by `received`."""
+    """A message of this kind from the aggregator moves the session on. Create it with `received`."""
 
     kind: type[Message]
     handler: Callable[[Client, Any], tuple[ClientEvent, ...]]
@@ -46,13 +46,14 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Called(Generic[Given]):
-    """A call moves the session on, with what only the program around the node has: its vector, the next state."""
+    """A call moves the session on, with a value that only the program around the node has: its vector, the next
+    state."""
 
     name: str
-    """Of the method of `Client`."""
+    """The name of the method of `Client`."""
     handler: Callable[[Client, Given], Message]
     answers: type[Message]
-    """The message taken before to which the handler makes the answer; that is its answer from then on, too."""
+    """The earlier message that the handler answers. Its repetitions get the same answer."""
     then: State
 
 
@@ -62,5 +63,5 @@ Step = Received | Called[Any]
 def received(
     kind: type[AnyMessage], handler: Callable[[Client, AnyMessage], tuple[ClientEvent, ...]], then: State
 ) -> Received:
-    """A row whose handler takes messages of just this kind: the type checker sees to it."""
+    """A row whose handler takes messages of exactly this kind; the type checker ensures it."""
     return Received(kind, handler, then)

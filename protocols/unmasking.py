@@ -2,13 +2,14 @@
 
 Dealers commit to every share they deal, and receivers refuse one that differs. So a released share that differs from
 its dealer's commitment is its *releaser's* fault, and shares that all agree with their commitments but give a wrong
-secret are the *dealer's*: no search over subsets is needed to tell the two apart. Against a dealer whose shares lie on
-no one polynomial other subsets are still tried, because the round may go on with one that gives the committed secret.
-The dealer is not named then: the sum is right, and a subset that fits is no proof of which shares were wrong.
+secret are the *dealer's* fault: no search over subsets is needed to tell the two apart. If a dealer's shares lie on no
+single polynomial, other subsets are still tried, because the round may go on with one that gives the committed secret.
+Then the error does not name the dealer: the sum is right, and a subset that fits does not prove which shares were
+wrong.
 
-Which subsets are tried is the aggregator's own matter: whichever gives the committed secret gives *the* secret. A
-dealer can make all of them fail, so the search is for accidents, and its work is bounded for all dealers of a round
-together, however large the roster (`Search`).
+The aggregator is free to choose the subsets: any that gives the committed secret gives *the* secret. A dealer can make
+all of them fail, so the search is for accidents, and its work is bounded for all dealers of a round together, for any
+roster (`Search`).
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from protocols.messages import Advertise, ReleasedShare, SeedEnvelope, Share, Sh
 
 STAGE = "unmask"
 _MOST_WORK = 8_000_000
-"""What all dealers' inconsistent shares may cost in one round, in the units of `_work`: about two seconds of one core.
-Enough for every t-subset of one dealer's up to a roster of 14; for any three wrong shares of 200 where t is 134."""
+"""The bound on the work for all dealers' inconsistent shares in one round, in the units of `_work`: about two seconds
+of one core. Enough for every t-subset of one dealer's shares up to a roster of 14, and for any three wrong shares of
+200 if t is 134."""
 
 
 class Search:
@@ -37,11 +39,11 @@ class Search:
         self._left = most_work
 
     def subsets(self, nodes: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
-        """Subsets of this size, none twice, until the work is used up; the first one in any case.
+        """Subsets of this size, none twice, until the work is used up; always at least the first one.
 
-        For j = 1, 2, ...: the nodes are cut into blocks so small that any j of them can be left out. At most j wrong
-        shares lie in at most j blocks, so that these are found before any more are looked for. The last j leaves out
-        single nodes, in all ways.
+        For j = 1, 2, ...: cut the nodes into blocks so small that any j of them can be left out. At most j wrong shares
+        lie in at most j blocks, so the search finds these before it looks for more. The last j leaves out single nodes,
+        in all ways.
         """
         spare = len(nodes) - size
         seen = {tuple(nodes[:size])}
@@ -62,14 +64,14 @@ class Search:
 
 
 def _work(size: int) -> int:
-    """What it costs to recover a secret from so many shares of new points, and to check it, in units of about 0.2
+    """The cost of recovering a secret from this many shares of new points, and of checking it, in units of about 0.2
     microseconds: a multiplication for every pair, an inversion for every share, and a key pair."""
     return size * size + 64 * size + 1200
 
 
 @dataclass(frozen=True, slots=True)
 class Unmasking:
-    """What is needed to take the masks out of one round's running sum."""
+    """The data needed to remove the masks from one round's running sum."""
 
     session: bytes
     quorum: int
@@ -84,18 +86,20 @@ class Unmasking:
         return tuple(node for node in self.sharers if node not in self.survivors)
 
     def check_shares(self, message: Unmask) -> None:
-        """Check one node's released shares: exactly the right owners, and each the one its dealer committed to.
+        """Check one node's released shares: exactly the right owners, and each as its dealer committed to it.
 
         Raises:
-            MalformedMessage: other owners than the announced sets give.
-            WrongCommitment: a share that its dealer did not deal; the releaser's fault.
+            MalformedMessage: the owners do not match the announced sets.
+            WrongCommitment: a share that its dealer did not deal. The releaser is at fault.
         """
         for released, owners, field in (
             (message.self_mask_shares, self.survivors, "self_mask_shares"),
             (message.mask_key_shares, self.dropped, "mask_key_shares"),
         ):
             if tuple(entry.owner for entry in released) != owners:
-                raise MalformedMessage("shares of others than the announced sets", sender=message.sender, field=field)
+                raise MalformedMessage(
+                    "shares whose owners do not match the announced sets", sender=message.sender, field=field
+                )
             kind = "self-mask" if field == "self_mask_shares" else "mask-key"
             for entry in released:
                 if not self._is_dealt(kind, entry, message.sender):
@@ -107,14 +111,14 @@ class Unmasking:
                     )
 
     def remove_masks(self, running: MaskedSum, unmasks: Mapping[int, Unmask]) -> None:
-        """Take every remaining mask out of the sum, in place.
+        """Remove every remaining mask from the sum, in place.
 
         Args:
             running: sum of the survivors' masked inputs and tags.
             unmasks: checked Unmask messages of at least t nodes.
 
         Raises:
-            RoundVoid: a dealer's secret or seed is not the committed one; it names the dealer.
+            RoundVoid: a dealer's secret or seed is not the committed one; the error names the dealer.
         """
         search = Search()
         for owner in self.survivors:
@@ -151,7 +155,8 @@ class Unmasking:
         return SealingKey(secret).public.raw == self.advertisements[owner].mask_key
 
     def _remove_pair_masks(self, running: MaskedSum, owner: int, mask_seed: bytes) -> None:
-        """Undo, in the survivors' inputs, the masks they share with a dropped node, whose mask seed is rebuilt."""
+        """Remove, from the survivors' inputs, the masks that they share with a dropped node, whose mask seed is
+        rebuilt."""
         mask_key = SealingKey(mask_seed)
         for peer in self.survivors:
             try:

@@ -1,11 +1,11 @@
-"""Canonical CBOR and strict parsing: the only way in which a message becomes bytes, or bytes a message.
+"""Canonical CBOR and strict parsing: the only way to turn a message into bytes, or bytes into a message.
 
-Encoding is RFC 8949 core deterministic: shortest forms, definite lengths, map keys sorted, each once. Decoding goes
-through four gates, in this order, and each has error classes of its own that name the sender and the field:
+Encoding is RFC 8949 core deterministic: shortest forms, definite lengths, map keys sorted, each once. Decoding passes
+four gates, in this order. Each has its own error classes, which name the sender and the field:
 
-1. size: more bytes than the largest message that may come now are not parsed at all;
-2. form (`protocols.cbor`): no tags, floats or indefinite lengths, no deep nesting, no byte behind the end;
-3. canonical form: encoding the decoded value again, with a library this time, must give the same bytes;
+1. size: input longer than the largest message that may come now is not parsed at all;
+2. form (`protocols.cbor`): no tags, floats or indefinite lengths, no deep nesting, no byte after the end;
+3. canonical form: encoding the decoded value again, with a library, must give the same bytes;
 4. schema: exactly the fields of the message, each of its type, length and range.
 
 A message is a frozen dataclass whose fields carry a `Wire` type; size bounds are computed from those types.
@@ -39,21 +39,21 @@ _HEAD_BYTES = 9
 NUMBER_MAX = 2**53 - 1
 _TYPE_NAME = re.compile("[a-z-]{1,40}")
 _WIRES: dict[type, dict[str, Wire]] = {}
-"""The fields of each kind of record, as they are first needed."""
+"""The fields of each kind of record, cached on first use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What bounds the sizes of a session's messages."""
+    """The numbers that bound the sizes of a session's messages."""
 
     roster_size: int
-    """N: no list has more entries, no index reaches it."""
+    """N: no list has more entries, and every index is below it."""
     packed_bytes: int
     """Exact bytes of a packed vector."""
 
 
 class Wire(Protocol):
-    """How one field looks on the wire."""
+    """The form of one field on the wire."""
 
     def encode(self, value: Any) -> Any: ...
     def decode(self, value: Any, limits: Limits, source: Source) -> Any: ...
@@ -109,7 +109,7 @@ class Octets:
             raise WrongType("not a byte string", sender=source.sender, field=source.field)
         wanted = self.length(limits)
         if len(value) > wanted or (self.exact and len(value) != wanted):
-            raise WrongLength(f"{len(value)} bytes where {wanted} belong", sender=source.sender, field=source.field)
+            raise WrongLength(f"{len(value)} bytes instead of {wanted}", sender=source.sender, field=source.field)
         return value
 
     def most_bytes(self, limits: Limits) -> int:
@@ -179,12 +179,12 @@ def exactly(length: int) -> Any:
 
 
 def wired(wire: Wire, default: Any = dataclasses.MISSING) -> Any:
-    """A dataclass field of a wire type. A default is for those who build the record: it always travels."""
+    """A dataclass field of a wire type. A default only helps code that builds the record: the field always travels."""
     return dataclasses.field(default=default, metadata={"wire": wire})
 
 
 class Record:
-    """Base of everything that travels. Subclasses are frozen dataclasses whose fields are made by `wired`."""
+    """Base of everything that travels. Subclasses are frozen dataclasses whose fields come from `wired`."""
 
     __slots__ = ()
 
@@ -203,7 +203,7 @@ class SignedMessage(Message):
     signature: bytes
 
     def body(self) -> bytes:
-        """What is signed: the canonical encoding of the message without its signature."""
+        """The signed bytes: the canonical encoding of the message without its signature."""
         fields = to_map(self)
         del fields["signature"]
         return canonical(fields)
@@ -231,12 +231,12 @@ def decode(kind: type[AnyMessage], data: bytes, limits: Limits, sender: int | No
 
     Args:
         kind: the message type that the session's state expects.
-        data: what came, all of it.
+        data: all received bytes.
         limits: bounds of this session.
         sender: roster index of the sender, None for the aggregator; errors name it.
 
     Raises:
-        MalformedMessage: one of its subclasses, by the gate that refused.
+        MalformedMessage: the subclass of the gate that refused.
     """
     most = most_map_bytes(kind, limits)
     if len(data) > most:
@@ -246,19 +246,19 @@ def decode(kind: type[AnyMessage], data: bytes, limits: Limits, sender: int | No
 
 
 def message_type(data: bytes, most_bytes: int, sender: int | None) -> str:
-    """The `type` of a message, without accepting anything else about it."""
+    """The `type` of a message. Checks nothing else in it."""
     if len(data) > most_bytes:
         raise OversizedMessage(f"{len(data)} bytes where at most {most_bytes} are read", sender=sender)
     value = parse_canonical(data, sender)
     name = value.get("type") if type(value) is dict else None
-    # A name from the wire ends up on somebody's terminal: only what could be a message's name goes on from here.
+    # A name from the wire ends up on somebody's terminal: accept only what could be a message's name.
     if type(name) is not str or not _TYPE_NAME.fullmatch(name):
         raise MalformedMessage("not a message of this protocol", sender=sender, field="type")
     return name
 
 
 def parse_canonical(data: bytes, sender: int | None) -> Any:
-    """Gates 2 and 3: one well-formed value, in its one canonical encoding, and nothing behind it."""
+    """Gates 2 and 3: one well-formed value, in its canonical encoding, and nothing after it."""
     value = cbor.read(data, sender)
     if canonical(value) != data:
         raise NotCanonical("not the canonical encoding", sender=sender)
@@ -291,7 +291,7 @@ def from_map(kind: type[Record], value: Any, limits: Limits, source: Source) -> 
 
 
 def most_map_bytes(kind: type[Record], limits: Limits) -> int:
-    """An upper bound on the encoded size of a record: its field names, and the most that each field takes."""
+    """An upper bound on the encoded size of a record: its field names, and the largest size of each field."""
     total = _HEAD_BYTES
     for name, wire in _wires(kind).items():
         total += _HEAD_BYTES + len(name) + wire.most_bytes(limits)
@@ -301,7 +301,7 @@ def most_map_bytes(kind: type[Record], limits: Limits) -> int:
 
 
 def fields_of(record: Record) -> dict[str, Any]:
-    """The fields of a record by name, not encoded: for making a copy that differs in one."""
+    """The fields of a record by name, not encoded: to make a copy that differs in one of them."""
     return {name: getattr(record, name) for name in _wires(type(record))}
 
 

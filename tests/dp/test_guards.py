@@ -134,7 +134,7 @@ def test_an_optimiser_of_another_models_tensors_moves_nothing_and_is_named(adapt
     assert adapter.get_state().tolist() == before.tolist(), "the budget is spent and the model is where it was"
     found = verdict(adapter.module, moved=stale)
     assert [each.where for each in found.problems] == [name for name, _ in adapter.layout]
-    assert "not the model's own tensor" in texts(found)
+    assert "a tensor that is not the model's own" in texts(found)
 
 
 def test_a_frozen_tensor_that_a_step_is_to_move_is_named_and_a_trainable_one_that_none_moves(

@@ -104,7 +104,7 @@ def test_an_element_beyond_the_certificate_is_refused(value: int) -> None:
     ],
 )
 def test_an_input_of_another_shape_or_type_is_refused(vector: np.ndarray) -> None:
-    with pytest.raises(LocalError, match=r"wants int64\(3,\)"):
+    with pytest.raises(LocalError, match=r"needs int64\(3,\)"):
         encoding.to_ring(vector, RoundShape(3, 16), 10)
 
 

@@ -43,7 +43,7 @@ def test_bytes_behind_the_end_are_refused(behind: bytes) -> None:
     message = Survivors(bytes(32), (0,))
     error = refused(encode(message) + behind[:9], Survivors)
     assert isinstance(error, NotCanonical)
-    assert "behind the end" in str(error)
+    assert "after the end" in str(error)
 
 
 def test_a_duplicate_key_is_refused() -> None:
