@@ -1,23 +1,24 @@
 """The discrete Gaussian: fast draws, each within 2^-128 of the exact distribution.
 
 The discrete Gaussian of variance v gives the integer x with probability proportional to exp(-x^2 / (2 v)) (Canonne,
-Kamath and Steinke 2020). Everything that decides a draw is an integer. Floating-point samplers betray their noise
-through the floats that they cannot produce (Mironov 2012); this one has no such gaps, and what it misses is proved.
+Kamath and Steinke 2020). Only integers decide a draw. Floating-point samplers reveal their noise through the floats
+that they cannot produce (Mironov 2012); this one has no such gaps, and its distance from the exact distribution is
+proved.
 
 **How a draw is made.** Magnitudes fall into 1024 buckets [j 2^k, (j + 1) 2^k). Bucket j is chosen with probability
 proportional to exp(-(j 2^k)^2 / (2 v)), the weight of its left edge, from an alias table (Walker 1977, Vose 1991); the
-place in it is uniform. Magnitude x is then accepted with probability exp(-z), z = (x^2 - (j 2^k)^2) / (2 v) >= 0, and a
-uniform sign is attached; minus zero is rejected, so that zero does not count twice. The integers that come out thus
-have probabilities in proportion to exp(-x^2 / (2 v)) among |x| < 2^(k + 10). Where v is large, about one proposal in a
-hundred is rejected; where it is small, up to one in two, all of them minus zeros.
+place in the bucket is uniform. Magnitude x is then accepted with probability exp(-z), z = (x^2 - (j 2^k)^2) / (2 v) >=
+0, and gets a uniform sign; minus zero is rejected, so that zero does not count twice. So the accepted integers have
+probabilities in proportion to exp(-x^2 / (2 v)) among |x| < 2^(k + 10). For large v about one proposal in a hundred is
+rejected; for small v up to one in two, all of them minus zeros.
 
-**What decides.** Comparisons of uniform bits with a probability are lazy: the first bits decide unless they tie, and
-then more are drawn. Choosing a bucket compares 53 bits, then 128 more: its probability is a multiple of 2^-191.
-Accepting compares 32 bits with bounds on 1 - exp(-z) that integer arithmetic proves, and where these leave it open
-(some fifty times in a million) with as many more bits, and as much more precision, as it takes: that decision is exact.
+**What decides.** Comparisons of uniform bits with a probability are lazy: the first bits decide unless they tie; then
+more bits are drawn. Choosing a bucket compares 53 bits, then 128 more: its probability is a multiple of 2^-191.
+Accepting compares 32 bits with bounds on 1 - exp(-z) that integer arithmetic proves. Where these do not decide (some
+fifty times in a million), it uses as many more bits, and as much more precision, as needed: that decision is exact.
 
-**Error.** `SAMPLER_ERROR` bounds the total variation distance eta between a draw, its words taken as uniform, and the
-discrete Gaussian, for every variance that is allowed. It has two parts.
+**Error.** `SAMPLER_ERROR` bounds the total variation distance eta between a draw, assuming that its words are uniform,
+and the discrete Gaussian, for every allowed variance. It has two parts.
 
 1. *The support is cut* at R = 2^(k + 10), where k is the smallest with R^2 >= 180 v. For every t, E exp(t X) is
    exp(t^2 v / 2) times the ratio of the sums over all integers of exp(-(x - t v)^2 / (2 v)) and exp(-x^2 / (2 v)). The
@@ -28,18 +29,19 @@ discrete Gaussian, for every variance that is allowed. It has two parts.
    and add up to at least 2^224: normalised, they are within 2^-212 of the exact ones. Scaled to a sum of 2^191 they are
    rounded down, and the rest, below 1024, goes to bucket 0: another 2^-181. So the proposals are within d = 2^-180 of
    the exact ones. Each is accepted with a probability a(x) that is exact. Two proposal distributions f, g at distance d
-   have products f a, g a that differ by at most 2 d in L1 norm and d in sum, so what is accepted of them is at most
+   have products f a, g a that differ by at most 2 d in L1 norm and d in sum, so the accepted distributions are at most
    3 d / (2 A) apart, where A is the probability of acceptance. And A >= 1/2: let S be the sum of exp(-x^2 / (2 v)) over
    0 <= x < R. A is 2 S - 1 over twice the weight of all places in all buckets. With k = 0 that weight is S, and S >= 1.
-   With k > 0 it is at most S + 2^k, because a bucket's left edge weighs no more than any place in the bucket before it;
-   k is the smallest, so sqrt(v) > 38 x 2^k, and S > sqrt(v) exp(-1/2) > 22 x 2^k. This part is below 2^-178.
+   With k > 0 it is at most S + 2^k, because a bucket's left edge has at most the weight of any place in the bucket
+   before it; k is the smallest, so sqrt(v) > 38 x 2^k, and S > sqrt(v) exp(-1/2) > 22 x 2^k. This part is below 2^-178.
 
-Together eta < 2^-128.8 + 2^-178 < 2^-128. For T rounds of D draws at each of n nodes, (1 + exp(epsilon)) T n D eta of
-delta pays for it. That the words are uniform is the assumption on AES-256-CTR under which every mask stands, too.
+Together eta < 2^-128.8 + 2^-178 < 2^-128. For T rounds of D draws at each of n nodes, this costs (1 + exp(epsilon)) T n
+D eta of delta. That the words are uniform is the same assumption on AES-256-CTR on which every mask relies.
 
-**Time.** How long a call takes depends on how many proposals are rejected, which says nothing about the draws that
-are returned, but also on how many lazy comparisons go on, and look-ups in tables leave traces in the processor's
-caches. Whoever can measure these on the machine itself learns a little about the noise: that is not protected.
+**Time.** A call's duration depends on the number of rejected proposals, which reveals nothing about the returned draws.
+It also depends on the number of lazy comparisons that need more bits, and table look-ups leave traces in the
+processor's caches. An attacker who can measure these on the machine itself learns a little about the noise: that is not
+protected.
 """
 
 from __future__ import annotations
@@ -55,15 +57,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 SAMPLER_ERROR: Final = 2.0**-128
-"""eta: no draw is further than this from the discrete Gaussian, in total variation. Proved above."""
+"""eta: the largest total variation distance of a draw from the discrete Gaussian. Proved above."""
 
 SMALLEST_VARIANCE: Final = Fraction(1, 16)
 LARGEST_VARIANCE: Final = 2**64
 
 Words: TypeAlias = Callable[[int], NDArray[np.uint64]]
-"""Gives that many uniform 64-bit words that were never given before."""
+"""Returns this many uniform 64-bit words, never returned before."""
 
-_CHUNK = 8192  # draws at a time: all their arrays together stay in a core's second-level cache
+_CHUNK = 8192  # draws at a time: few enough that their arrays stay in a core's second-level cache
 _INDEX_BITS = 10
 _BUCKETS = 1 << _INDEX_BITS
 _SQUARED_REACH = 180  # the support ends at sqrt(180) standard deviations or later
@@ -71,17 +73,17 @@ _WEIGHT_BITS = 224
 # One word chooses a bucket: column of the alias table, threshold, sign.
 _FIRST_BITS = 53
 _LATER_BITS = 128
-# The other word places and accepts: the place in the bucket above, the uniform number below.
+# The other word places and accepts: upper bits give the place in the bucket, lower bits the uniform number.
 _ACCEPT_BITS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """What drawing with one variance needs. Arrays have one entry for each bucket, and are read-only.
+    """The tables for drawing with one variance. Arrays have one entry for each bucket, and are read-only.
 
-    A column of the alias table keeps its own bucket if a uniform number of 181 bits is below its threshold, of which
-    `first` are the upper 53 bits and `later` the rest; otherwise it gives `alias`. `certain` is the smallest 32-bit
-    number that accepts every place in the bucket. `cut` and `slope` make z: see `_bounds_of_rejection`.
+    A column of the alias table gives its own bucket if a uniform number of 181 bits is below its threshold (`first` is
+    its upper 53 bits, `later` the rest), and otherwise `alias`. `certain` is the smallest 32-bit number that accepts
+    every place in the bucket. `cut` and `slope` give z: see `_bounds_of_rejection`.
     """
 
     variance: Fraction
@@ -97,14 +99,14 @@ class _Table:
 def draw(words: Words, count: int, variance: int | Fraction) -> NDArray[np.int64]:
     """`count` independent draws from the discrete Gaussian with parameter `variance`, as int64.
 
-    The variance is a rational number and not a standard deviation, because a node's share of the noise has variance
-    sigma^2 C^2 / (t - c) in squared grid steps: rational where its root is not. (From 1 up, the true variance differs
-    from this parameter by less than one in 10^6; below, it is smaller.) Floats are refused: `Fraction(0.9)` says
-    which number is meant.
+    The parameter is a rational variance, not a standard deviation, because a node's share of the noise has variance
+    sigma^2 C^2 / (t - c) in squared grid steps: it is rational, but its root is usually not. (From 1 up, the true
+    variance differs from this parameter by less than one in 10^6; below, it is smaller.) Floats are refused:
+    `Fraction(0.9)` states the number exactly.
 
     Args:
-        words: the entropy; two words for a proposal, and more where a comparison goes on.
-        count: how many, from 0.
+        words: the entropy; two words for a proposal, and more where a comparison needs them.
+        count: the number of draws, from 0.
         variance: 1/16 to 2^64.
 
     Raises:
@@ -122,7 +124,7 @@ def draw(words: Words, count: int, variance: int | Fraction) -> NDArray[np.int64
     filled = 0
     while filled < count:
         wanted = count - filled
-        # A little more than wanted, so that rejections seldom need another call. The surplus is dropped unseen.
+        # Propose a little more than needed, so that rejections seldom need another call. The surplus is dropped unused.
         accepted = _proposals(table, words, min(_CHUNK, wanted + wanted // 16 + 64))[:wanted]
         values[filled : filled + accepted.size] = accepted
         filled += accepted.size
@@ -130,14 +132,14 @@ def draw(words: Words, count: int, variance: int | Fraction) -> NDArray[np.int64
 
 
 def _proposals(table: _Table, words: Words, count: int) -> NDArray[np.int64]:
-    """Make `count` proposals, and give those that are accepted."""
+    """Make `count` proposals, and return the accepted ones."""
     entropy = words(2 * count)
     choice, place = entropy[:count], entropy[count:]
     bucket = _choose_buckets(table, choice, words)
     offset = (place >> np.uint64(_ACCEPT_BITS)) & np.uint64((1 << table.place_bits) - 1)
     uniform = place & np.uint64((1 << _ACCEPT_BITS) - 1)
     accepted = uniform >= table.certain.take(bucket)
-    # Where every place of the bucket would be accepted, nothing need be computed: all but one or two in a hundred.
+    # Nothing to compute where every place of the bucket is accepted: all but one or two proposals in a hundred.
     undecided = np.flatnonzero(~accepted)
     if undecided.size:
         accepted[undecided] = _accept(table, bucket[undecided], offset[undecided], uniform[undecided], words)
@@ -166,7 +168,7 @@ def _accept(
     uniform: NDArray[np.uint64],
     words: Words,
 ) -> NDArray[np.bool_]:
-    """Accept each place with probability exp(-z): unless its uniform number is below 1 - exp(-z)."""
+    """Accept each place with probability exp(-z): reject it if its uniform number is below 1 - exp(-z)."""
     # x^2 - (j 2^k)^2 for x = j 2^k + offset: below 2^(2k + 11) <= 2^63.
     excess = ((bucket.view(np.uint64) << np.uint64(table.place_bits + 1)) + offset) * offset
     low, high = _bounds_of_rejection(table, excess)
@@ -182,10 +184,10 @@ def _accept(
 def _bounds_of_rejection(table: _Table, excess: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
     """Integers `low` and `high` with low / 2^32 <= 1 - exp(-z) <= high / 2^32, for z = excess / (2 v) and k > 0.
 
-    From z - z^2 / 2 <= 1 - exp(-z) <= z. With m = excess >> cut and the slope g = floor(2^(63 + cut) / (2 v)),
-    m g / 2^31 <= 2^32 z < (m + 1) (g + 1) / 2^31. Nothing overflows: k > 0 is the smallest that is allowed, so
-    1 / (2 v) < 360 / 2^(2k + 20); m + 1 <= 2^(2k + 11 - cut) <= 2^32; so (m + 1) (g + 1) <= 360 x 2^54 + 2^32 < 2^63.
-    Hence high < 2^32, and its square fits. (With k = 0 every proposal is accepted, and none gets here.)
+    From z - z^2 / 2 <= 1 - exp(-z) <= z. With m = excess >> cut and the slope g = floor(2^(63 + cut) / (2 v)), m g /
+    2^31 <= 2^32 z < (m + 1) (g + 1) / 2^31. Nothing overflows: k > 0 is the smallest allowed, so 1 / (2 v) < 360 /
+    2^(2k + 20); m + 1 <= 2^(2k + 11 - cut) <= 2^32; so (m + 1) (g + 1) <= 360 x 2^54 + 2^32 < 2^63. Hence high < 2^32,
+    and its square fits. (With k = 0 every proposal is accepted, and this function is not called.)
     """
     reduced = excess >> np.uint64(table.cut)
     shift = np.uint64(_ACCEPT_BITS - 1)
@@ -197,7 +199,7 @@ def _bounds_of_rejection(table: _Table, excess: NDArray[np.uint64]) -> tuple[NDA
 
 
 def _accept_exactly(z: Fraction, uniform: int, words: Words) -> bool:
-    """Whether a uniform number, of which the first 32 bits are given, is at least 1 - exp(-z)."""
+    """Whether a uniform number with these first 32 bits is at least 1 - exp(-z)."""
     bits = _ACCEPT_BITS
     while True:
         low, high = _exp_bounds(z, bits)
@@ -210,13 +212,13 @@ def _accept_exactly(z: Fraction, uniform: int, words: Words) -> bool:
 
 
 def _number(words: Words, bits: int) -> int:
-    """A uniform number of so many bits, a multiple of 64."""
+    """A uniform number of this many bits, a multiple of 64."""
     return int.from_bytes(words(bits // 64).astype(">u8").tobytes(), "big")
 
 
 @lru_cache(maxsize=16)
 def _table(variance: Fraction) -> _Table:
-    """The table of one variance: about 1000 exponentials. Nothing in it is secret."""
+    """The table of one variance: about 1000 exponentials. It contains no secret."""
     place_bits = 0
     while variance * _SQUARED_REACH > 1 << 2 * (place_bits + _INDEX_BITS):
         place_bits += 1
@@ -239,7 +241,7 @@ def _table(variance: Fraction) -> _Table:
 
 
 def _shares(weights: list[int]) -> list[int]:
-    """Integers in proportion to the weights, which add up to the alias table's 1024 columns of 2^181 exactly."""
+    """Integers in proportion to the weights, with the exact sum of the alias table's 1024 columns of 2^181."""
     total = sum(weights)
     whole = _BUCKETS << _FIRST_BITS + _LATER_BITS
     shares = [weight * whole // total for weight in weights]

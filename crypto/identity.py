@@ -1,7 +1,7 @@
 """Long-term Ed25519 identity keys (RFC 8032) and signatures bound to a domain.
 
-An identity signs nothing but `encode_parts(label, ...)`: a signature made for one kind of message can never be taken
-for another. Public keys are pinned in the study, out of band; nothing in a round can introduce one.
+An identity signs only `encode_parts(label, ...)`, so nobody can pass off a signature of one kind of message as that of
+another. Public keys are pinned in the study, out of band; nothing in a round can introduce one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class PublicIdentity:
         return True
 
     def fingerprint(self) -> str:
-        """SHA-256 of the key, the first 160 bits in groups of four hexadecimal digits: to be read over the phone."""
+        """The first 160 bits of the key's SHA-256, in groups of four hexadecimal digits, to read out over the phone."""
         digits = hashlib.sha256(self.raw).hexdigest()[:40]
         return " ".join(digits[start : start + 4] for start in range(0, len(digits), 4))
 
@@ -55,7 +55,7 @@ class PublicIdentity:
 
 
 class Identity:
-    """An organisation's private signing key, made from a 32-byte seed. It is never printed, pickled or sent."""
+    """An organisation's private signing key, derived from a 32-byte seed. It is never printed, pickled or sent."""
 
     __slots__ = ("_key", "public")
 
@@ -75,7 +75,7 @@ class Identity:
         return self._key.sign(encode_parts(label, *parts))
 
     def seed(self) -> bytes:
-        """The 32-byte seed, for writing the key file (mode 0600) and nothing else."""
+        """The 32-byte seed. Use it only to write the key file (mode 0600)."""
         return self._key.private_bytes_raw()
 
     def __reduce__(self) -> str:

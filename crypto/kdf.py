@@ -1,7 +1,7 @@
-"""The one place where a key is derived from a key, and where a digest gets its domain.
+"""The only place that derives keys from keys, and gives digests their domain.
 
-`derive` is HKDF-SHA-256 (RFC 5869); `digest` is SHA-256 (FIPS 180-4). Both put a label and the length of every part
-in front of what they hash, so that no two uses, and no two splittings of the same bytes into parts, can meet.
+`derive` is HKDF-SHA-256 (RFC 5869); `digest` is SHA-256 (FIPS 180-4). Both hash a label and the length of every part
+with the parts, so that two uses, or two ways to split the same bytes into parts, never hash the same input.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def digest(label: str, *parts: bytes) -> bytes:
 def derive(key: bytes | bytearray, label: str, *context: bytes, length: int = KEY_BYTES) -> bytes:
     """Derive `length` bytes from a uniformly random 32-byte `key` for exactly one purpose.
 
-    The purpose is the label together with the context; it goes into HKDF's `info`. No salt is used: the input keys
-    are uniform already (RFC 5869, section 3.1).
+    The purpose is the label together with the context; it goes into HKDF's `info`. There is no salt, because the input
+    keys are already uniform (RFC 5869, section 3.1).
 
     Raises:
         ValueError: the key is not 32 bytes, or the length is outside 1 to 8160 (the limit of HKDF-SHA-256).

@@ -4,8 +4,8 @@ A ring vector is a numpy array of uint32 (rings up to 2^32) or uint64 (rings up 
 array's own width; the ring's 2^b divides it, so cutting each element to its low b bits at the end gives the sum modulo
 2^b, and the low b bits of a uniform word are uniform in the ring.
 
-One key is one stream: the counter starts at zero because no key is ever used twice. The stream is made and added in
-chunks that stay in the processor's cache; the result is the same, bit for bit, at any chunking.
+One key is one stream: the counter starts at zero because no key is ever used twice. The stream is generated and added
+in chunks that stay in the processor's cache; the result is the same, bit for bit, for any chunk size.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ def _apply(operation: Any, vector: RingVector, key: bytes, chunk_bytes: int) -> 
     if chunk_bytes < 8 or chunk_bytes % 8:
         raise ValueError(f"a chunk is a positive multiple of 8 bytes, not {chunk_bytes}")
     stream = keystream(key)
-    # Two small buffers, reused for every chunk: touching fresh memory costs more than the cipher.
+    # Two small buffers, reused for every chunk: touching new memory takes longer than the cipher.
     zeros = bytes(chunk_bytes)
-    buffer = bytearray(chunk_bytes + _BLOCK_BYTES - 1)  # update_into wants a block of slack
+    buffer = bytearray(chunk_bytes + _BLOCK_BYTES - 1)  # update_into needs one spare block
     words = np.frombuffer(buffer, dtype=little_endian, count=chunk_bytes // little_endian.itemsize)
     for start in range(0, vector.size, words.size):
         part = vector[start : start + words.size]

@@ -1,14 +1,14 @@
 """Cryptographic randomness for differential privacy: uniform words, Gaussian noise, keyed choices.
 
 Noise protects patients only while nobody can guess it, so it never comes from a statistical generator. One 32-byte
-secret is drawn straight from the operating system for noise, coins and record choice alone; it is derived neither from
-nor to any other secret, because some of a session's secrets get reconstructed (PROTOCOL, stage 4) and this one must
-not. Streams are AES-256-CTR under a key derived per name; a keyed choice is HMAC-SHA-256 (RFC 2104) of its name, so
-that what happens to one patient does not depend on the others.
+secret comes directly from the operating system, only for noise, coins and record choice. It is not derived from any
+other secret, and no other secret is derived from it, because some of a session's secrets are reconstructed (PROTOCOL,
+stage 4) and this one must not be. Streams are AES-256-CTR under a key derived per name; a keyed choice is HMAC-SHA-256
+(RFC 2104) of its name, so that what happens to one patient does not depend on the others.
 
-Noise comes in two kinds. `NoiseStream.discrete_gaussian` gives integers, and its distance from the exact distribution
-is proved (`crypto.discrete_gaussian`): it is what integer-exact mechanisms add. `NoiseStream.gaussian` is a real-number
-Gaussian in double precision, which the report calls an assumption.
+There are two kinds of noise. `NoiseStream.discrete_gaussian` gives integers, for integer-exact mechanisms; its distance
+from the exact distribution is proved (`crypto.discrete_gaussian`). `NoiseStream.gaussian` is a real-number Gaussian in
+double precision, which the report states as an assumption.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SECRET_BYTES = 32
 _GAUSSIAN_TERMS = 4
 
 Entropy: TypeAlias = Callable[[int], bytes]
-"""Gives that many uniformly random bytes. A parameter with a secure default, so that vectors are reproducible."""
+"""Returns this many uniformly random bytes. A parameter with a secure default, so that vectors are reproducible."""
 
 system_entropy: Entropy = os.urandom
 
@@ -55,9 +55,9 @@ class NoiseStream:
     def gaussian(self, count: int, standard_deviation: float) -> NDArray[np.float64]:
         """`count` draws from N(0, standard_deviation^2), as float64.
 
-        Each is the sum of four independent Box-Muller draws, halved: the sum's low bits do not betray which floats a
+        Each is the sum of four independent Box-Muller draws, halved: the sum's low bits do not reveal which floats a
         single transform can produce (Holohan and Braghin 2021, section 4; the counter-measure to Mironov 2012). The
-        uniform inputs have 53 bits, so that each draw reaches 8.5 standard deviations; beyond lies 2^-54 of the mass.
+        uniform inputs have 53 bits, so each draw reaches 8.5 standard deviations; 2^-54 of the mass lies beyond.
 
         Raises:
             ValueError: the standard deviation is not positive and finite, or the count is negative.
@@ -77,7 +77,8 @@ class NoiseStream:
         """`count` independent integers x, each with probability proportional to exp(-x^2 / (2 variance)), as int64.
 
         Every draw is within `crypto.discrete_gaussian.SAMPLER_ERROR` = 2^-128 of that distribution; the proof is there.
-        The parameter is the variance, a rational number: a node's share sigma^2 C^2 / (t - c) is one, its root is not.
+        The parameter is the variance, a rational number: a node's share sigma^2 C^2 / (t - c) is rational, but its root
+        usually is not.
 
         Raises:
             TypeError: the variance is not an int or a Fraction. Floats are refused; `Fraction(sigma)` is exact.
@@ -100,11 +101,11 @@ class NoiseSecret:
             raise ValueError(f"the entropy source gave {len(self._secret)} bytes, not {SECRET_BYTES}")
 
     def stream(self, *name: str | int) -> NoiseStream:
-        """The stream of this name. The same name gives the same numbers: name every use of its own."""
+        """The stream of this name. The same name gives the same numbers, so give every use a name of its own."""
         return NoiseStream(derive(self._live(), "noise stream", _encode_name(name)))
 
     def coin(self, probability: float, *name: str | int) -> bool:
-        """A coin that shows heads with this probability (to within 2^-64); always the same for the same name.
+        """A coin that comes up heads with this probability (to within 2^-64); always the same for the same name.
 
         Raises:
             ValueError: the probability is outside 0 to 1.
@@ -116,9 +117,9 @@ class NoiseSecret:
     def choice(self, bound: int, *name: str | int) -> int:
         """A number below `bound`; always the same for the same name.
 
-        It is what lies above 128 bits in a 128-bit word times the bound. Nothing is rejected, so that every choice is
-        the same work. Each number has a chance that is within 2^-128 of 1 / bound, and all together are within
-        bound / 2^129 of uniform in total variation.
+        It is the part above 128 bits of a 128-bit word times the bound. Nothing is rejected, so every choice takes the
+        same work. Each number has a chance within 2^-128 of 1 / bound, and the distribution is within bound / 2^129 of
+        uniform in total variation.
 
         Raises:
             ValueError: the bound is not between 1 and 2^32.

@@ -1,9 +1,10 @@
 """Hybrid post-quantum sealing: HPKE (RFC 9180) with ML-KEM-768 and X25519 together.
 
-A sealed message stays secret while either ML-KEM-768 (FIPS 203) or X25519 holds, so that traffic recorded today does
-not open under a later quantum computer. Suite: KEM MLKEM768_X25519, HKDF-SHA-256, AES-256-GCM, base mode, one message
-per encapsulation, from the `cryptography` package. Its one-shot call takes no associated data: everything a message is
-bound to goes into `info`. HPKE's base mode does not say who sealed: senders sign (see `protocols.messages`).
+A sealed message stays secret while either ML-KEM-768 (FIPS 203) or X25519 holds, so a later quantum computer cannot
+open traffic recorded today. Suite: KEM MLKEM768_X25519, HKDF-SHA-256, AES-256-GCM, base mode, one message per
+encapsulation, from the `cryptography` package. Its one-shot call takes no associated data, so everything to which a
+message is bound goes into `info`. HPKE's base mode does not authenticate the sender: senders sign (see
+`protocols.messages`).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _SUITE = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
 class SealingError(Exception):
-    """A key that cannot be sealed to, or a sealed message that does not open. Says nothing about why."""
+    """Sealing to a key fails, or a sealed message does not open. It does not say why."""
 
 
 class SealingPublicKey:
@@ -45,7 +46,7 @@ class SealingPublicKey:
     __slots__ = ("_key", "raw")
 
     def __init__(self, raw: bytes) -> None:
-        """Raises SealingError when the bytes are no such key (FIPS 203, section 7.2: modulus check included)."""
+        """Raises SealingError when the bytes are not such a key (FIPS 203, section 7.2: modulus check included)."""
         if len(raw) != PUBLIC_KEY_BYTES:
             raise SealingError(f"a sealing key has {PUBLIC_KEY_BYTES} bytes, not {len(raw)}")
         try:
@@ -60,8 +61,8 @@ class SealingPublicKey:
         """Seal `plaintext` to this key, bound to a label and byte strings. Adds `OVERHEAD_BYTES`.
 
         Raises:
-            SealingError: the key is one that cannot be sealed to, such as an X25519 point of small order: the fault
-                of whoever published the key.
+            SealingError: sealing to this key is impossible, for example an X25519 point of small order. The party that
+                published the key is at fault.
         """
         try:
             return _SUITE.encrypt(plaintext, self._key, info=encode_parts(label, *binding))
@@ -70,7 +71,7 @@ class SealingPublicKey:
 
 
 class SealingKey:
-    """A key pair made from one 32-byte seed; whoever holds the seed opens everything sealed to the pair."""
+    """A key pair derived from one 32-byte seed; the holder of the seed can open everything sealed to the pair."""
 
     __slots__ = ("_key", "public")
 
@@ -82,10 +83,10 @@ class SealingKey:
         self.public = SealingPublicKey(mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw())
 
     def open(self, sealed: bytes, label: str, *binding: bytes) -> bytes:
-        """Open what was sealed to this key with exactly this label and binding.
+        """Open a message that was sealed to this key with exactly this label and binding.
 
         Raises:
-            SealingError: anything at all is off. The reason is not told: it would help nobody but an attacker.
+            SealingError: anything is wrong. The error gives no reason, because a reason would help only an attacker.
         """
         try:
             return _SUITE.decrypt(sealed, self._key, info=encode_parts(label, *binding))

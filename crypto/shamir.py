@@ -1,10 +1,10 @@
 """t-of-n sharing of 32-byte secrets over the integers modulo the first prime above 2^256 (Shamir 1979).
 
 A secret is the constant term of a polynomial of degree t - 1; the share of x is its value there. Any t shares give the
-secret; fewer than t are distributed exactly as random numbers are, whatever the secret is (the coefficients are
-uniform up to 2^-127, see `_coefficients`). There is no redundancy inside: a wrong share gives a wrong secret, which is
-why the protocol commits to secrets and to shares. Python's integers do not run in constant time; shares are handled
-where an attacker sees no timing finer than a whole round.
+secret; fewer than t have exactly the distribution of random numbers, whatever the secret is (the coefficients are
+uniform up to 2^-127, see `_coefficients`). Shares contain no redundancy: a wrong share gives a wrong secret, so the
+protocol commits to secrets and to shares. Python's integers do not run in constant time; shares are handled where an
+attacker sees no timing finer than a whole round.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _WIDE_BYTES = 48
 
 
 def share_secret(secret: bytes, threshold: int, points: Sequence[int], coefficient_key: bytes) -> dict[int, bytes]:
-    """Share `secret` so that any `threshold` of the points give it back.
+    """Share `secret` so that the shares of any `threshold` points recover it.
 
     Args:
         secret: 32 bytes.
         threshold: t, from 1 to the number of points.
-        points: distinct positive x below the prime; the protocol uses 1 + index in the study's roster.
-        coefficient_key: a 32-byte key used for nothing else, from which the coefficients are derived.
+        points: distinct positive x below the prime; the protocol uses 1 + the index in the study's roster.
+        coefficient_key: a 32-byte key used only to derive the coefficients.
 
     Returns:
         The share of every point: 33 bytes, big-endian.
@@ -46,14 +46,14 @@ def share_secret(secret: bytes, threshold: int, points: Sequence[int], coefficie
 
 
 def recover_secret(shares: Mapping[int, bytes], threshold: int) -> bytes:
-    """The secret that exactly `threshold` shares determine; further shares are refused, never averaged in.
+    """The secret that exactly `threshold` shares determine. More shares are refused, never averaged in.
 
     Args:
         shares: point -> share.
         threshold: t of the sharing.
 
     Returns:
-        32 bytes. With a wrong share among them this is a wrong secret, or a ValueError.
+        32 bytes. If a share is wrong, this is a wrong secret, or a ValueError.
 
     Raises:
         ValueError: not exactly t shares, a malformed share, or shares that determine no 32-byte secret.
@@ -84,8 +84,8 @@ def parse_share(share: bytes) -> int:
 def lagrange_weights(points: tuple[int, ...]) -> tuple[int, ...]:
     """The weight of every point's share in the value at zero: prod over others of x_j / (x_j - x_i) mod p.
 
-    Kept for the next call: a round recovers the secret of node after node from the same points, and the weights, which
-    are public, cost far more than the sum.
+    Cached for the next call: a round recovers many nodes' secrets from the same points, and the weights, which are
+    public, cost far more than the sum.
     """
     weights = []
     for point in points:
