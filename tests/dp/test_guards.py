@@ -146,7 +146,7 @@ def test_a_frozen_tensor_that_a_step_is_to_move_is_named_and_a_trainable_one_tha
     del moved[second]
     found = verdict(adapter.module, moved=moved)
     assert [each.where for each in found.problems] == [first, second]
-    assert "frozen or not there" in found.problems[0].problem
+    assert "frozen or does not exist" in found.problems[0].problem
     assert "no step moves it" in found.problems[1].problem
 
 
