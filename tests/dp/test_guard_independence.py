@@ -190,7 +190,7 @@ class OwnDropout(nn.Linear):
         (lambda values: nn.functional.dropout(values, 1e-9), "draws random numbers"),
         (OwnDropout(16, 16), "draws random numbers"),
         (seeded_dropout, "alone and"),
-        (lambda values: values * torch.from_numpy(np.random.rand(16)).float(), "another when it is computed again"),
+        (lambda values: values * torch.from_numpy(np.random.rand(16)).float(), "changes when it is computed again"),
     ],
 )
 def test_dropout_that_evaluation_mode_does_not_switch_off_is_refused(

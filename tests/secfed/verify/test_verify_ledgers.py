@@ -316,8 +316,8 @@ def test_totals_that_are_not_those_of_the_ledger_are_found(
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"spent_epsilon": "7.9"}, "counts less than the study's own entries come to"),
-        ({"studies": 0}, "counts less than the study's own entries come to"),
+        ({"spent_epsilon": "7.9"}, "counts less than the study's own entries add up to"),
+        ({"studies": 0}, "counts less than the study's own entries add up to"),
         ({"spent_epsilon": "9.1"}, "more spent than was reserved"),
         ({"reserved_epsilon": "10.1"}, "counts more than was granted to test"),
         ({"reserved_delta": "0.00001000001"}, "counts more than was granted to test"),
