@@ -1,4 +1,4 @@
-"""What researchers and compliance teams run against us: adversaries, privacy audits, leakage, vectors.
+"""Tools for researchers and compliance teams to attack secfed: adversaries, privacy audits, leakage, vectors.
 
-This room knows everything and nothing knows it; its commands reach the command line through an entry point.
+This room may import every other, and no other imports it; its commands reach the command line through an entry point.
 """

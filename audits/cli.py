@@ -1,7 +1,7 @@
-"""`secfed audit`: what researchers and compliance teams run against us.
+"""`secfed audit`: tools for researchers and compliance teams to attack secfed.
 
-The command line finds this module through the entry point group `secfed.commands`: `secfed` itself knows no audits.
-What is heavy is imported inside the commands, so that `secfed --help` answers at once.
+The command line finds this module through the entry point group `secfed.commands`: `secfed` itself does not import
+audits. The commands import heavy modules themselves, so that `secfed --help` answers at once.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ HtmlFile = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="W
 
 @app.callback()
 def _group() -> None:
-    """Commands that attack what they are part of."""
+    """Commands that attack secfed itself."""
 
 
 @app.command(name="protocol", epilog=EXAMPLE)
 def protocol(as_json: AsJson = False, html: HtmlFile = None) -> None:
-    """Run every attack on the protocol against real nodes, and find out what stops it by taking that out.
+    """Run every attack on the protocol against real nodes, and find what stops it by removing that.
 
-    "First refusal" is the line at which an honest node first refuses; "alone", whether the attack succeeds when this
-    line is taken out and nothing else. Then refusals are taken out, one after the other, until it succeeds; what is
-    shown is enough, and with any one of these lines put back the attack is stopped again. Where it fails though every
-    refusal that it met is out, a rule protects that is none, such as a key derived from what a node was shown: it is
-    taken out, too. Takes about half a minute. Ends 0 if all attacks are stopped, each by something without which it
-    succeeds; 1 if not.
+    "First refusal" is the line at which an honest node first refuses; "alone" says whether the attack succeeds when
+    only this line is removed. Then the audit removes one refusal after another until the attack succeeds. It shows a
+    set of lines that is enough: if any one of them is put back, the attack fails again. If an attack fails although all
+    refusals that it met are removed, a rule that is not a refusal protects, such as a key derived from the sets that a
+    node saw: that rule is removed, too. Takes about half a minute. Exits with 0 if all attacks are stopped, each by
+    something without which it succeeds; otherwise with 1.
     """
     from audits.adversaries import ATTACKS, table
     from audits.adversaries.trials import examine
@@ -82,11 +82,11 @@ def protocol(as_json: AsJson = False, html: HtmlFile = None) -> None:
 
 @app.command(name="explore", epilog=EXPLORE_EXAMPLE)
 def explore(as_json: AsJson = False) -> None:
-    """Visit every state that small rosters of real nodes can reach, whatever the aggregator does, on symbolic keys.
+    """Visit every state that small rosters of real nodes can reach with any aggregator, on symbolic keys.
 
-    In each state the promises of the SPEC are checked. The same is done with nodes that lack one check, until a promise
-    is broken: the table shows the shortest way to it. Takes about a quarter of an hour. Ends 0 if no promise of real
-    nodes is broken and every check that was taken out was noticed; 1 if not.
+    The exploration checks the promises of the SPEC in each state. It does the same with nodes that lack one check,
+    until a promise is broken: the table shows the shortest way there. Takes about a quarter of an hour. Exits with 0 if
+    real nodes break no promise and every removed check was noticed; otherwise with 1.
     """
     from audits.exploration import report
     from audits.exploration.runs import REAL, REMOVALS
@@ -108,13 +108,13 @@ PictureFile = Annotated[Path | None, typer.Option("--picture", metavar="FILE", h
 
 @app.command(name="privacy", epilog=PRIVACY_EXAMPLE)
 def privacy(as_json: AsJson = False, picture: PictureFile = None) -> None:
-    """Look for canary patients in what nodes publish, and bound epsilon from below by how well that goes.
+    """Look for canary patients in what nodes publish, and derive a lower bound on epsilon from the success.
 
-    Every way of training is audited, through real nodes and whole rounds: distributed steps, updates of nodes that are
-    a unit each, and local steps. What is looked at is what the aggregator and its colluders see, against the epsilon
-    that is claimed against them. The same is done with builds that have a defect each: too little noise, no sampling,
-    or patients who count for more than accounted. Takes two to three minutes. Ends 0 if no bound for the real build is
-    above the claim and every defect shows; 1 if not.
+    The audit covers every way of training, through real nodes and whole rounds: distributed steps, updates of nodes
+    that are each a unit, and local steps. It takes the view of the aggregator and its colluders, and compares the bound
+    with the epsilon claimed against them. It does the same with builds that each have one defect: too little noise, no
+    sampling, or patients who count for more than accounted. Takes two to three minutes. Exits with 0 if no bound for
+    the real build is above the claim and every defect shows; otherwise with 1.
     """
     from audits.privacy import report
     from audits.privacy.picture import write_picture
@@ -147,8 +147,8 @@ EveryN = Annotated[
 def evidence(folder: RunFolder, sample: EveryN = 1, as_json: AsJson = False) -> None:
     """Flip every byte of a run's evidence, one at a time, and see whether `secfed verify` finds each flip.
 
-    Flipped are the study, the signatures under it, the first state, receipts, sums, the adapter's weights and ledgers,
-    in copies: nothing in DIR is changed. Ends 0 if every flip is found and blamed on its file; 1 if not.
+    It flips copies of the study, the signatures under it, the first state, receipts, sums, the adapter's weights and
+    ledgers: nothing in DIR is changed. Exits with 0 if every flip is found and blamed on its file; otherwise with 1.
     """
     from audits.evidence.flips import all_found, as_table, by_file, flip_everything, planned
 
@@ -163,7 +163,7 @@ def evidence(folder: RunFolder, sample: EveryN = 1, as_json: AsJson = False) -> 
 
 
 def _with_progress(stretches: Iterator[Flips], count: Callable[[], int]) -> Iterator[Flips]:
-    """The same stretches, with a bar on standard error while they come, where that is a terminal."""
+    """The same stretches, with a progress bar on standard error if that is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -180,7 +180,7 @@ def _with_progress(stretches: Iterator[Flips], count: Callable[[], int]) -> Iter
     task = None
     with bar:
         for stretch in stretches:
-            # Counted after the first stretch: until then nobody knows whether this is the folder of a run.
+            # Counted after the first stretch: only then is it clear that this is the folder of a run.
             task = bar.add_task("", total=count()) if task is None else task
             bar.update(task, description=stretch.place, advance=stretch.flipped)
             yield stretch

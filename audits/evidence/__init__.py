@@ -1,1 +1,1 @@
-"""What a finished run is evidence of: every byte of it changed, and every way to take it up again."""
+"""Tests the evidence of a finished run: every byte of it changed, and the verifier started at any file."""

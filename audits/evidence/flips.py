@@ -1,8 +1,8 @@
 """Flip every byte of a run's evidence, one at a time, and see whether the verifier finds it and names its file.
 
-Evidence is what `secfed verify` vouches for to the last byte: the study, the signatures under it, the first state,
-every receipt and sum, the adapter's weights, every ledger. `summary.json` and the reports are claims about it; some of
-what they say (times, accuracy) nothing in the folder proves, so that they are not flipped here.
+Evidence is every file that `secfed verify` checks to the last byte: the study, the signatures under it, the first
+state, every receipt and sum, the adapter's weights, every ledger. `summary.json` and the reports are claims about it;
+nothing in the folder proves some of what they say (times, accuracy), so they are not flipped here.
 
 One flip changes one bit of one byte; the bits take turns from byte to byte. Every flip is judged by the verifier's own
 code on a copy of the files (`audits.evidence.resumed` says how it gets there fast); the run's folder is only read. A
@@ -31,14 +31,14 @@ from secfed.verify.evidence import file_names
 from secfed.verify.folder import verify_folder
 
 STRETCH = 1024
-"""Flips that one process makes before it is given other work."""
+"""Flips that one process makes before it gets other work."""
 _CLAIMS = (CONFIG, SUMMARY, REPORT, REPORT_PAGE)
-"""What the verifier reads besides the evidence."""
+"""The other files that the verifier reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flips:
-    """What came of the flips in one file, or in a stretch of it."""
+    """The results of the flips in one file, or in a stretch of it."""
 
     place: str
     """The file, relative to the run's folder."""
@@ -46,9 +46,9 @@ class Flips:
     """Its bytes, flipped or not."""
     flipped: int
     missed: tuple[int, ...]
-    """Offsets of the flips with which everything was said to hold."""
+    """Offsets of the flips that the verifier did not notice."""
     misplaced: tuple[tuple[int, str], ...]
-    """Offsets of the flips that were blamed on something else, and on what."""
+    """Offsets of the flips that the verifier blamed on another file, and which."""
 
     @property
     def found(self) -> int:
@@ -79,14 +79,14 @@ def flip_everything(folder: Path, *, every: int = 1, processes: int | None = Non
 
     Args:
         folder: the run's folder; nothing in it is changed.
-        every: flip every so many bytes of each file, and its last one. 1 is every byte.
-        processes: how many work at once; with 1, this one alone. As many as there are processors when None.
+        every: flip every `every`-th byte of each file, and its last one. 1 is every byte.
+        processes: how many work at once; 1 uses only this process. None means one for each processor.
 
     Yields:
         The flips of one stretch of a file after the other, in the order of `evidence_files`: see `by_file`.
 
     Raises:
-        UserError: the folder holds no run, or one that is broken already.
+        UserError: the folder holds no run, or one that is already broken.
     """
     problem = verify_folder(folder).problem
     if problem is not None:
@@ -107,7 +107,7 @@ def flip_everything(folder: Path, *, every: int = 1, processes: int | None = Non
 
 
 def by_file(stretches: Iterator[Flips]) -> Iterator[Flips]:
-    """Stretches put together: one result for each file, as soon as it is complete."""
+    """Combine stretches: one result for each file, as soon as it is complete."""
     whole: Flips | None = None
     for stretch in stretches:
         if whole is not None and whole.place != stretch.place:
@@ -119,12 +119,12 @@ def by_file(stretches: Iterator[Flips]) -> Iterator[Flips]:
 
 
 def planned(folder: Path, every: int = 1) -> int:
-    """How many flips there are to make."""
+    """The number of flips to make."""
     return sum(len(stretch.offsets) for place in evidence_files(folder) for stretch in _stretches(folder, place, every))
 
 
 def as_table(results: Sequence[Flips], most: int = 10) -> dict[str, Any]:
-    """The results as one JSON object, with the first few offsets of what was not found."""
+    """The results as one JSON object, with the first few offsets of flips that were not found."""
     files: list[dict[str, Any]] = [
         {
             "file": each.place,
@@ -168,7 +168,7 @@ def _stretches(folder: Path, place: str, every: int) -> Iterator[_Stretch]:
 
 
 class _Damaged:
-    """A copy of a run's files of one's own, in which one byte at a time is another."""
+    """A private copy of a run's files, in which one byte at a time is changed."""
 
     def __init__(self, source: Path, scratch: Path) -> None:
         self._folder = Path(tempfile.mkdtemp(dir=scratch))
@@ -196,13 +196,13 @@ class _Damaged:
     def _named(self, place: str) -> str | None:
         try:
             return self._verifier.fault(place)
-        except Exception as error:  # the verifier must name a file, whatever it reads: that it failed is a finding
+        except Exception as error:  # the verifier must name a file for any input: its failure is a finding
             return f"no file ({type(error).__name__})"
 
 
 _own: _Damaged
 _while_it_lives = ExitStack()
-"""What stays active as long as a process of the pool."""
+"""Contexts that stay active as long as a process of the pool."""
 
 
 def _start_process(source: Path, scratch: Path) -> None:

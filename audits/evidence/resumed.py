@@ -1,10 +1,10 @@
-"""The offline verifier, started at the part that reads one file: the same finding as from the beginning, sooner.
+"""The offline verifier, started at the part that reads one file: the same finding as from the beginning, but sooner.
 
 Why it is the same. `secfed.verify.folder` is deterministic, runs its parts in one order and stops at the first that
-does not hold. Where one file alone is damaged, every part before the one that reads it sees the bytes of the whole
-folder, and ends as it did there; so what the part itself then raises is what the verifier raises. A part that finds
-nothing settles nothing: then the whole verifier runs, from its beginning, on the damaged folder. Nothing is ever
-counted as unseen, or as found by a later part, on this module's word.
+does not hold. If only one file is damaged, every part before the one that reads it sees undamaged bytes, and ends as it
+did there; so the error that the part itself then raises is the verifier's. If the part finds nothing, that decides
+nothing: then the whole verifier runs, from its beginning, on the damaged folder. So this module alone never counts a
+flip as unnoticed, or as found by a later part.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from secfed.verify.ledgers import check_ledger
 from secfed.verify.rounds import check_round, check_rounds, round_numbers, start_chain
 
 _REMEMBERED = 4096
-"""More than the signatures of any run that is audited byte by byte."""
+"""More than the number of signatures of any run that is audited byte by byte."""
 
 
 class ResumedVerifier:
-    """Knows what the verifier has found, in a folder that holds, before it comes to each file."""
+    """Stores the verifier's state before each file, in a folder that holds."""
 
     def __init__(self, folder: Path) -> None:
         """Raises Broken when the folder does not hold."""
@@ -59,7 +59,7 @@ class ResumedVerifier:
         """The file, or the folder, that the verifier names; None if everything holds.
 
         Args:
-            place: the only file that is not as it was.
+            place: the only changed file.
 
         Raises:
             Exception: the verifier itself failed on what it read.
@@ -72,13 +72,13 @@ class ResumedVerifier:
         return None if found is None else found.place
 
     def _round(self, before: Chain, number: int) -> Receipt:
-        # A copy, for a round that holds moves the chain; nothing inside a chain is ever changed in place.
+        # A copy, because a round that holds moves the chain; nothing inside a chain is ever changed in place.
         return check_round(self._folder, copy.copy(before), number)
 
 
 @contextmanager
 def remembered() -> Iterator[None]:
-    """While active, two functions of their arguments alone are computed once for the same arguments.
+    """While active, two pure functions are computed only once for the same arguments.
 
     Whether a signature is an identity's over these bytes, and the frozen start of an adapter's tensor: a damaged byte
     that reaches either is another argument, and is computed.

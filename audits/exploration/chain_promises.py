@@ -1,9 +1,9 @@
-"""What must hold over the rounds of a study, whatever the attacker did.
+"""The promises that must hold over the rounds of a study, whatever the attacker did.
 
-1. A node signs one statement for a round number at the most, and joins a round number once.
+1. A node signs at most one statement for a round number, and joins a round number once.
 2. At most one receipt for a round number; all receipts lie on one chain that begins with the study.
 3. Nodes at the same receipt hold the same state.
-4. A node trains on the state of its session, and signs only what follows its last receipt.
+4. A node trains on the state of its session, and signs only statements that follow its last receipt.
 5. Behind every receipt is an honest node that has seen and checked the sum itself.
 """
 

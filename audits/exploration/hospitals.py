@@ -1,13 +1,12 @@
-"""Whole nodes over several rounds: `secfed.node.node.Node` with its store, its chain and its session, and what it
-answers.
+"""Whole nodes over several rounds: `secfed.node.node.Node` with its store, its chain, its session and its answers.
 
-A local state is what the node has on disk and the session it is in. From each, every request of
-`audits.exploration.studies` is really given to a copy of the node, and so is a crash. Training is a formula, and the
-ledger counts rounds and no epsilon; the rest is the node's own code. Copies are made when the search comes to a state,
-not before: most combinations of rounds, groups and sums never come about.
+A local state is what the node has on disk and its session. From each, a copy of the node really gets every request of
+`audits.exploration.studies`, and a crash. Training is a formula, and the ledger counts rounds but no epsilon; the rest
+is the node's own code. The search makes copies only when it reaches a state: most combinations of rounds, groups and
+sums never occur.
 
-Two rounds do not reach the cap of three attempts on one state, and no file is put back from a copy here:
-`audits.adversaries` has both.
+Two rounds do not reach the cap of three attempts on one state, and no file is restored from a copy here:
+`audits.adversaries` covers both.
 """
 
 from __future__ import annotations
@@ -46,13 +45,13 @@ from secfed.rounds.strategies import ModelState
 
 _MOST_BYTES = 1 << 20
 _LIVE = (State.ADVERTISED, State.AGREED)
-"""The states in which a session is between two requests and can still go on."""
+"""The states in which a session is between two requests and can still continue."""
 _Key = tuple[Any, ...]
 
 
 @dataclass(slots=True)
 class _Asked:
-    """A request to a node in one local state, and where it led; it is tried when it can first be built."""
+    """A request to a node in one local state, and its result; it is tried as soon as it can be built."""
 
     text: str
     ways: list[tuple[int, tuple[bytes, ...]]]
@@ -72,10 +71,10 @@ class _RoundLedger:
         return (kind, round_number) in self.entries
 
     def run(self, study: bytes, facts: object) -> None:
-        """How it runs is of no account here."""
+        """How the node runs a study does not matter here."""
 
     def is_closed(self, study: bytes) -> bool:
-        """Nobody asks for it, which would close it."""
+        """Nobody asks for the ledger, which would close the study."""
         return False
 
     def commit(self, study: bytes, round_number: int) -> None:
@@ -101,7 +100,7 @@ class _WatchedTrainer(FormulaTrainer):
 
 
 class StudyNode:
-    """One honest node in every way in which it can go through a study."""
+    """One honest node, in every way to go through a study."""
 
     def __init__(self, studies: Studies, facts: Facts, index: int) -> None:
         """
@@ -129,7 +128,7 @@ class StudyNode:
 
     @property
     def states(self) -> int:
-        """How many local states have been reached."""
+        """The number of local states reached."""
         return len(self._facts)
 
     def moves(self, state: int, facts: int) -> Iterator[Move]:
@@ -148,7 +147,7 @@ class StudyNode:
         return self._facts[state]
 
     def _after(self, state: int, messages: tuple[bytes, ...]) -> int:
-        """The local state after these messages; the same one if they have changed nothing."""
+        """The local state after these messages; the same one if they changed nothing."""
         node = self._scratch.pop(state, None) or self._copy(self._nodes[state])
         before, session, answer = _marks(node), node._session.client, b""
         try:
@@ -163,11 +162,11 @@ class StudyNode:
         facts = self._facts[state] | self._names.bits(said)
         if _marks(node) != before:
             return self._state_of(node, facts | self._names.bits(self._parted(self._restarted(node))))
-        self._scratch[state] = node  # nothing has happened to it: it serves for the next request, too
+        self._scratch[state] = node  # unchanged: it also serves for the next request
         return state if facts == self._facts[state] else self._state_of(self._copy(node), facts)
 
     def _after_crash(self, state: int) -> int:
-        """The local state after a crash and a restart: what is on disk is there, and no session."""
+        """The local state after a crash and a restart: the files on disk, and no session."""
         return self._state_of(self._restarted(self._nodes[state]), self._facts[state])
 
     def _restarted(self, node: Node) -> Node:
@@ -179,17 +178,17 @@ class StudyNode:
         twin = self._restarted(node)
         twin._replica.chain = copy.copy(node.chain)
         twin._session.client = None if node._session.client is None else copy_of(node._session.client)
-        twin._session.end.begin()  # time does not pass here: no session ends by itself
+        twin._session.end.begin()  # time does not pass here: no session times out
         return twin
 
     def _joined(self, client: Client, facts: int) -> Fact:
-        """That the node has begun a session, and its how manieth that is."""
+        """The fact that the node has begun a session, with the session's number."""
         earlier = [fact for fact in self._names.named(facts & self._names.of_kinds(["round"])) if fact[1] == self.index]
         context = client.config.context
         return "round", self.index, context.round_number, context.digest(), len(earlier)
 
     def _strayed(self, node: Node, answer: bytes) -> Iterator[Fact]:
-        """A fact that must not be: training on, or signing about, another state than the session's."""
+        """A fact that must never hold: the node trained on, or signed, a state other than the session's."""
         client, trainer = node._session.client, cast(_WatchedTrainer, node.parts.trainer)
         trained_on, trainer.trained_on = trainer.trained_on, None
         if client is not None and trained_on not in (None, client.config.context.state):
@@ -199,7 +198,7 @@ class StudyNode:
             yield "strayed", self.index, "signed about"
 
     def _parted(self, node: Node) -> Iterator[Fact]:
-        """A fact that must not be: another state than that which the receipts lead to."""
+        """A fact that must never hold: the node's state differs from the one that its receipts lead to."""
         state = node.chain.state.digest(LAYOUT)
         if self._studies.states.get(node.chain.head) != state:
             yield "parted", self.index, node.chain.head
@@ -208,7 +207,7 @@ class StudyNode:
         return [(self._names.bits(needs), messages) for needs, messages in request.ways]
 
     def _in_session(self, node: Node) -> Iterator[Request]:
-        """What may come in the session that the node is in."""
+        """The messages that may come in the node's session."""
         client = node._session.client
         if client is None or client.state not in _LIVE:
             return
@@ -221,7 +220,7 @@ class StudyNode:
             yield from self._studies.summed(path, context.round_number, group, self.index)
 
     def _said(self, node: Node, answer: bytes) -> Iterator[Fact]:
-        """What everybody may know once the node has given this answer."""
+        """The facts that everybody may know after the node's answer."""
         if not answer:
             return
         name = message_type(answer, _MOST_BYTES, None)
@@ -254,7 +253,7 @@ class StudyNode:
         """The number of this local state; a new one the first time."""
         client = node._session.client
         if client is not None and client.state not in _LIVE:
-            node._session.client = client = None  # it answers nothing new any more
+            node._session.client = client = None  # it gives no new answers any more
         key = (
             facts,
             _rows(node.parts.store),
@@ -286,14 +285,14 @@ def _ledger(node: Node) -> _RoundLedger:
 
 
 def _marks(node: Node) -> _Key:
-    """What differs from before if a request has done anything to the node."""
+    """A value that changes if a request has any effect on the node."""
     client = node._session.client
     session = None if client is None else (id(client), client.state, len(client._answers))
     return node.parts.store._database.total_changes, node.chain.length, _ledger(node).entries, session
 
 
 def _rows(store: NodeStore) -> _Key:
-    """All that is on disk but the peers' ledger numbers, which never change here."""
+    """Everything on disk, except the peers' ledger numbers, which never change here."""
     return tuple(
         tuple(store._database.execute(f"SELECT * FROM {table} ORDER BY 1, 2"))  # noqa: S608 - names from this line
         for table in ("floor", "attempts", "locks", "links")

@@ -1,17 +1,17 @@
-"""Every message that an attacker can build in one session, for a node that stands at a given place.
+"""Every message that an attacker can build in one session, for a node in a given state.
 
-The attacker has what honest nodes sent, all that corrupt nodes hold, and their identity keys. Signatures and envelopes
-of honest nodes are made here with their keys, too, but a message with one of them *needs* the fact that the node really
-sent it (`audits.exploration.search`). Corrupt nodes may come to a session with one of two key sets, so that one cohort
-can differ from another in nothing else.
+The attacker has everything that honest nodes sent, and everything that corrupt nodes hold, with their identity keys.
+This module also makes signatures and envelopes of honest nodes with their keys, but a message with one of them *needs*
+the fact that the node really sent it (`audits.exploration.search`). Corrupt nodes may join a session with one of two
+key sets, so that two cohorts can differ only in these.
 
-Sets and signers are tried in all combinations. Of messages that are wrong in themselves there are samples: openings
-with one other field; cohorts out of order, with a member twice, of another round, unsigned, with a key twice; envelopes
-forged in honest names, of another session, or with other contents than committed to; seeds from other senders than
-shares; made-up signatures; sums bent in five ways. Ill-formed bytes are left to the fuzzers.
+Sets and signers are tried in all combinations. Messages that are wrong in themselves are sampled: openings with one
+other field; cohorts out of order, with a member twice, of another round, unsigned, with a key twice; envelopes forged
+in honest names, of another session, or with other contents than committed to; seeds from other senders than shares;
+made-up signatures; sums bent in five ways. Ill-formed bytes are left to the fuzzers.
 
-Where it is in doubt what the attacker could compute, it can: with a corrupt node in the session it knows the checksum
-key from the start, and publishes any sum with a tag that fits.
+If it is unclear whether the attacker could compute something, we assume that it can: with a corrupt node in the session
+it knows the checksum key from the start, and publishes any sum with a tag that fits.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ class Candidate:
 
     data: bytes
     needs: tuple[tuple[Fact, ...], ...]
-    """Alternatives: the facts of any one of them are enough to build it."""
+    """Alternatives: the facts of any one are enough to build the message."""
     text: str
 
 
 class Pool:
-    """One session's cast, and everything that can be said in it."""
+    """One session's nodes, and every message that can be sent in it."""
 
     def __init__(self, rules: CohortRules, streams: Streams) -> None:
         """
@@ -118,7 +118,7 @@ class Pool:
         )
 
     def candidates(self, client: Client) -> list[Candidate]:
-        """Everything that the node could be sent, of every kind, whatever it waits for."""
+        """Every message that the node could receive, of every kind, whatever it waits for."""
         place = client.index, client.session, client.sharers, client.survivors
         if place not in self._candidates:
             self._candidates[place] = list(self._made_for(client))
@@ -141,14 +141,14 @@ class Pool:
         return tuple(self._members[entry] for entry in client._cohort.values())
 
     def _advertisement(self, member: Member, **changes: Any) -> Advertise:
-        """What this node advertises, here or in a session that differs in something."""
+        """This node's advertisement, here or in a session that differs in something."""
         context = Context(**{**_fields(self.config.context), **changes})
         config = SessionConfig(self.rules, self.config.roster, context, MAGNITUDE)
         (event,) = self.start(member, config).receive(encode(context.opening()))
         return decode(Advertise, _sent(event), self.limits, None)
 
     def share(self, member: Member, cohort: tuple[Member, ...]) -> Share | None:
-        """What this node deals to this cohort; None if it refuses it."""
+        """This node's shares for this cohort; None if it refuses the cohort."""
         data = encode(Cohort(tuple(self.advertisements[each] for each in cohort)))
         if (member, data) not in self._shares:
             client = self.start(member)
@@ -248,7 +248,7 @@ class Pool:
         return Candidate(data, (needs,), text)
 
     def _bad_dealings(self, client: Client, share: Share) -> Iterator[tuple[str, Share]]:
-        """What a corrupt node may seal to this one in place of what it committed to."""
+        """What a corrupt node may seal to this one in place of the committed values."""
         at = next(place for place, each in enumerate(share.shares) if each.receiver == client.index)
         envelope = share.shares[at]
         given = self._opened(envelope, client)
@@ -297,7 +297,7 @@ class Pool:
         return Candidate(encode(Agreement(session, tuple(signatures))), (needs,), text)
 
     def _sums(self, client: Client, cohort: tuple[Member, ...]) -> Iterator[Candidate]:
-        """Sums that the attacker can have a fitting tag for, and the tags it would get by computing on one it has."""
+        """Sums for which the attacker can have a fitting tag, and the tags that it can compute from a known one."""
         contributions = {
             member[0]: self.secrets(member).checksum_contribution() for member in cohort if member[0] in client.sharers
         }

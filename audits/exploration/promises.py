@@ -1,15 +1,15 @@
-"""What must hold in every state of a session, whatever the attacker did: the promises of protocols/SPEC.md, as code.
+"""The promises of protocols/SPEC.md as code: they must hold in every state of a session, whatever the attacker did.
 
 1. No secret outlives its use, and a session that has refused a message does nothing more.
 2. No honest node releases both kinds of share for one peer, and nobody can rebuild both secrets of an honest node.
 3. At most one pair of sets (U2, U3) gets a quorum, and at most one statement.
-4. Without a colluder among the sharers, a node signs the true sum and nothing else.
-5. What nodes publish in one round number, vectors and tags, taken together, can be combined into something free of
-   unknown masks in one way at the most: the sum over all honest survivors, with the tag of that sum. An input is `x`
-   and a list of streams, a tag `<K, x> + k_0` and a list of masks; of a list of either, the combinations in which all
-   unknown masks cancel are the left null space of the matrix (inputs by masks). Its entries are +1, 0 and -1 with at
-   most two in a column, so that its rank is the same over every ring. Vectors and tags share no mask, so that what
-   combines both is a combination of each. Tags under different keys add up to more than the tag of a sum.
+4. Without a colluder among the sharers, a node signs only the true sum.
+5. The vectors and tags that nodes publish in one round number can be combined into something free of unknown masks in
+   at most one way: the sum over all honest survivors, with the tag of that sum. An input is `x` and a list of streams,
+   a tag is `<K, x> + k_0` and a list of masks. For a list of either, the combinations in which all unknown masks cancel
+   are the left null space of the matrix (inputs by masks). Its entries are +1, 0 and -1 with at most two in a column,
+   so its rank is the same over every ring. Vectors and tags share no mask, so a combination of both is a combination of
+   each. Tags under different keys add up to more than the tag of a sum.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class SessionPromises(Promises):
         Args:
             pool: the session's cast.
             facts: gives the facts their names.
-            cohorts: U1 of every session that came about.
+            cohorts: U1 of every session that occurred.
         """
         super().__init__(
             facts,
@@ -161,7 +161,7 @@ class SessionPromises(Promises):
         return row
 
     def _rebuilt(self, facts: list[Fact]) -> tuple[_Owners, _Owners]:
-        """(session, owner) of the self-mask seeds and of the mask seeds of which the attacker has enough shares."""
+        """(session, owner) of the self-mask seeds and of the mask seeds for which the attacker has enough shares."""
         held: dict[tuple[str, bytes, int], set[int]] = defaultdict(set)
         for fact in facts:
             session = fact[2]
@@ -183,7 +183,7 @@ class SessionPromises(Promises):
     def _is_known(self, mask: Mask, self_masks: _Owners, mask_keys: _Owners) -> bool:
         """Whether the attacker has this mask: a colluder's, or derived from a seed that it can rebuild."""
         if mask not in self._masks:
-            return True  # no node's own: the attacker made it
+            return True  # not of any node: the attacker made it
         session, owners = self._masks[mask]
         if not self._pool.corrupt.isdisjoint(owners):
             return True
@@ -191,7 +191,7 @@ class SessionPromises(Promises):
         return any((session, owner) in rebuilt for owner in owners)
 
     def _mask_names(self) -> dict[Mask, tuple[bytes, tuple[int, ...]]]:
-        """Mask -> session and owners: one for a self mask, two for a pair mask. In every view that a node can have."""
+        """Mask -> session and owners (one for a self mask, two for a pair mask), in every view that a node can have."""
         names: dict[Mask, tuple[bytes, tuple[int, ...]]] = {}
         for session, cohort in self._cohorts.items():
             for view in _views(session, [node for node, _ in cohort]):
@@ -220,12 +220,12 @@ class SessionPromises(Promises):
 
 
 def state_after(total: int) -> bytes:
-    """The digest of the next state in an exploration: it is the sum, and nothing else."""
+    """The digest of the next state in an exploration, which is only the sum."""
     return digest("explored state", total.to_bytes(8, "big", signed=True))
 
 
 def _views(session: bytes, cohort: list[int]) -> set[bytes]:
-    """What nodes of this session may have been shown of it: every U2."""
+    """The views that nodes of this session may have: every U2."""
     sizes = range(1, len(cohort) + 1)
     chosen = itertools.chain.from_iterable(itertools.combinations(cohort, size) for size in sizes)
     return {derivations.view_of(session, sharers) for sharers in chosen}

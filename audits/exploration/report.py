@@ -1,4 +1,4 @@
-"""All explorations, side by side on the machine's cores, and what is said about them."""
+"""Runs all explorations in parallel on the machine's cores, and reports on them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from audits.exploration.search import Found
 _SECONDS_BETWEEN_NEWS = 10.0
 _explorations: Sequence[Exploration] = ()
 _news: SimpleQueue[str] | None = None
-"""What a worker process has inherited: a weakening is code, and cannot be sent to it."""
+"""Inherited by worker processes: a weakening is code, and cannot be sent to them."""
 
 
 def explore_all(explorations: Sequence[Exploration], tell: Callable[[str], None]) -> Iterator[Explored]:
@@ -24,7 +24,7 @@ def explore_all(explorations: Sequence[Exploration], tell: Callable[[str], None]
 
     Args:
         explorations: which.
-        tell: told in a line, now and then, how far a long one is.
+        tell: called now and then with a line on the progress of a long one.
     """
     global _explorations, _news
     context = multiprocessing.get_context("fork")
@@ -58,7 +58,7 @@ def heading() -> str:
 
 
 def closing_words(all_of_them: Sequence[Explored]) -> str:
-    """What it comes to, in one line."""
+    """The result, in one line."""
     real = [each for each in all_of_them if not each.exploration.without]
     removals = [each for each in all_of_them if each.exploration.without]
     states = sum(each.found.states for each in real)
@@ -90,7 +90,7 @@ def as_json(all_of_them: Sequence[Explored]) -> str:
 
 
 def _explore(number: int) -> tuple[Found, int, int]:
-    """Run one of them in a worker process. Returns all of `Explored` but the exploration itself."""
+    """Run one of them in a worker process. Returns all fields of `Explored` except the exploration itself."""
     exploration, last = _explorations[number], time.monotonic()
     without = f", without {exploration.without}" if exploration.without else ""
 

@@ -1,6 +1,6 @@
-"""Which explorations there are: rosters with real nodes, and the same with one check taken out.
+"""The list of explorations: rosters with real nodes, and the same with one check removed.
 
-A roster is large enough to count if a split of it would succeed with the quorum of the cohort alone: from N = 4 on.
+A roster is large enough if a split of it would succeed with a quorum from the cohort alone: from N = 4 on.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Exploration:
     rounds: int = 0
     """Rounds of the study; 0 for one session, message by message."""
     without: str = ""
-    """The check that is taken out; nothing for real nodes."""
+    """The removed check; empty for real nodes."""
     weakening: Callable[[], AbstractContextManager[object]] = nullcontext
 
     @property
@@ -50,13 +50,13 @@ class Explored:
     exploration: Exploration
     found: Found
     local_states: int
-    """States of single nodes, all nodes together."""
+    """States of single nodes, summed over all nodes."""
     refused: int
-    """Messages that a node was really given and refused."""
+    """Messages that a node really received and refused."""
 
     @property
     def as_it_should_be(self) -> bool:
-        """No violation with real nodes; one with a check taken out."""
+        """Whether there is no violation with real nodes, or one with a check removed."""
         return (self.found.violation is not None) == bool(self.exploration.without)
 
 
@@ -102,7 +102,7 @@ def explore(exploration: Exploration, progress: Callable[[int], None] = lambda s
 
     Args:
         exploration: which.
-        progress: told the number of states now and then.
+        progress: called now and then with the number of states.
     """
     with symbolic() as streams, exploration.weakening():
         facts = Facts()

@@ -1,14 +1,14 @@
-"""Explicit-state search: every state that some nodes can reach together when one attacker carries all messages.
+"""Explicit-state search: every state that several nodes can reach together when one attacker carries all messages.
 
 A node is an automaton: a list of local states and, from each, the messages that take it to another. A message *needs*
-facts ("node 2 signed these sets"): the attacker can build it as soon as those facts hold, in any order and as often
-as it likes. Facts are what nodes have sent; a message once sent can be shown for ever, so facts never cease to hold. A
-global state is one local state per node. All global states are visited, breadth first, so that a violation comes with
-a shortest way to it.
+facts ("node 2 signed these sets"): the attacker can build it as soon as those facts hold, in any order and as often as
+it likes. Facts are what nodes have sent; a sent message can be shown for ever, so facts never cease to hold. A global
+state is one local state per node. The search visits all global states, breadth first, so a violation comes with a
+shortest way to it.
 
-A message that a session refuses leads nowhere new: the session has failed (that it has is checked where messages are
-tried, in `audits.exploration.sessions`), what was sent before stays known, and the same facts hold in the state in
-which the attacker simply sends it nothing more. Such refusals are counted and are no states here.
+A message that a session refuses leads to no new state: the session has failed (`audits.exploration.sessions`, which
+tries the messages, checks that), earlier messages stay known, and the same facts hold in the state in which the
+attacker sends it nothing more. Such refusals are counted, but are not states here.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Facts:
         return bits
 
     def named(self, bits: int) -> list[Fact]:
-        """The facts behind these bits, in the order in which they were first thought of."""
+        """The facts of these bits, in the order of their first use."""
         names = []
         while bits:
             lowest = bits & -bits
@@ -61,7 +61,7 @@ class Facts:
 
 
 class Promises:
-    """What must hold whatever facts do. Each promise is checked once for every set of the facts that it is about."""
+    """The promises that must hold for any facts. Each is checked once for every set of the facts that it is about."""
 
     def __init__(
         self, facts: Facts, promises: Iterable[tuple[Iterable[str], Callable[[list[Fact]], str | None]]]
@@ -69,13 +69,14 @@ class Promises:
         """
         Args:
             facts: gives the facts their names.
-            promises: the kinds of fact that a promise is about, and what says what is wrong with them, or None.
+            promises: for each promise, the kinds of fact that it is about, and a function that says what is wrong with
+                them, or None.
         """
         self._facts = facts
         self._promises = [(tuple(kinds), check, dict[int, str | None]()) for kinds, check in promises]
 
     def __call__(self, facts: int) -> str | None:
-        """The first promise that is broken when these facts hold; None when all are kept."""
+        """The first promise that these facts break; None when all are kept."""
         for kinds, check, known in self._promises:
             seen = facts & self._facts.of_kinds(kinds)
             if seen not in known:
@@ -101,11 +102,11 @@ class Automaton(Protocol):
     name: str
 
     def moves(self, state: int, facts: int) -> Iterable[Move]:
-        """What takes the node on from a local state when these facts hold."""
+        """The moves of the node from a local state when these facts hold."""
         ...
 
     def facts(self, state: int) -> int:
-        """What the node has made true on its way to a local state."""
+        """The facts that the node has made true on its way to a local state."""
         ...
 
 
@@ -117,9 +118,9 @@ class Found:
     transitions: int
     seconds: float
     violation: str | None
-    """What does not hold in the first bad state; None when there is none."""
+    """The broken promise in the first bad state; None when there is none."""
     trace: tuple[str, ...] = field(default=())
-    """The shortest way to it: who was sent what."""
+    """The shortest way to it: each receiver and message."""
 
 
 def search(

@@ -1,8 +1,8 @@
-"""One session, whole: every way in which honest nodes can go through it while an attacker carries their messages.
+"""One whole session: every way in which honest nodes can go through it while an attacker carries their messages.
 
-Every local state of a node is a real `protocols.client.Client`. From each, every message of the pool is really given to
-a copy of it: what it accepts is a move, what it refuses is counted, and what it sends becomes a fact. The nodes' states
-are then combined by `audits.exploration.search`.
+Every local state of a node is a real `protocols.client.Client`. From each, a copy really gets every message of the
+pool: a message that it accepts is a move, one that it refuses is counted, and one that it sends becomes a fact.
+`audits.exploration.search` then combines the nodes' states.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class SessionNode:
 
     @property
     def cohorts(self) -> dict[bytes, tuple[Member, ...]]:
-        """U1 of every session in which this node came to be."""
+        """U1 of every session that this node reached."""
         return {client.session: self._pool.members(client) for client in self._clients if client.session}
 
     def moves(self, state: int, facts: int) -> list[Move]:
@@ -76,7 +76,7 @@ class SessionNode:
                 sent = self._handle(twin, candidate)
             except Exception as error:
                 self.refused[type(error).__name__] += 1
-                if not isinstance(error, ProtocolError):  # no message may bring a node to a line that was not meant
+                if not isinstance(error, ProtocolError):  # no message may raise an error that is not a ProtocolError
                     moves.append((self._names.bits(candidate.needs[0]), self._broken(state, error, candidate.text)))
                     continue
                 sent = self._secrets_kept(twin)
@@ -91,12 +91,12 @@ class SessionNode:
         self._moves.append(moves)
 
     def _broken(self, state: int, error: Exception, text: str) -> Move:
-        """The move to a local state that must not be: the node has tripped over a message."""
+        """The move to a local state that must never occur: a message made the node fail."""
         fact = "broke", self.index, type(error).__name__
         return Move(self._state_of(copy_of(self._clients[state]), self._facts[state] | self._names.bits([fact])), text)
 
     def _handle(self, client: Client, candidate: Candidate) -> list[Fact]:
-        """The facts that come of it."""
+        """The facts that follow from it."""
         facts: list[Fact] = []
         for event in client.receive(candidate.data):
             facts += self._act(client, event)
@@ -114,7 +114,8 @@ class SessionNode:
         return []
 
     def _fact(self, client: Client, data: bytes) -> Fact:
-        """What everybody may know once this node has sent these bytes. The same bytes again are the same fact."""
+        """The facts that everybody may know after this node has sent these bytes. The same bytes again are the same
+        fact."""
         if data not in self._said:
             self._said[data] = self._read(client, data)
         return self._said[data]
@@ -143,7 +144,7 @@ class SessionNode:
         raise TypeError(f"a node sent {name}")
 
     def _secrets_kept(self, client: Client) -> list[Fact]:
-        """A fact that must not be: secrets that outlive their use."""
+        """A fact that must never hold: secrets that outlive their use."""
         if client.state not in _WIPED:
             return []
         kept = not client._secrets.wiped or client._received or client._pair_seeds
@@ -152,8 +153,8 @@ class SessionNode:
 
     def _state_of(self, client: Client, facts: int) -> int:
         """The number of this local state; a new one the first time."""
-        # Which of several good messages of one kind came first makes no difference to what may come next: a second
-        # one is refused whatever it is. So the digests of received bytes are left out.
+        # Which of several good messages of one kind came first does not affect what may come next: any second one is
+        # refused. So the digests of received bytes are left out.
         key = (
             client.state,
             facts,

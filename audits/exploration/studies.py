@@ -1,9 +1,10 @@
-"""Everything that can be asked of a node over the rounds of a study, by an attacker who carries all messages.
+"""Every request that an attacker who carries all messages can make to a node over the rounds of a study.
 
-What happens inside one session is `audits.exploration.sessions`; here a session is three steps: a node joins, agrees on
-a group with whom it is summed, and signs the statement over a sum. With a colluder in the study two different sums are
-shown, each with a tag that fits. Openings stand on every chain of receipts that there can be, and with any later round
-number: receipts are withheld, and rounds aborted, at will. All of it are real bytes for `secfed.node.node.Node`.
+What happens inside one session is `audits.exploration.sessions`; here a session has three steps: a node joins, agrees
+on the group of nodes in the sum, and signs the statement over a sum. With a colluder in the study the attacker shows
+two different sums, each with a tag that fits. Openings build on every possible chain of receipts, with any later round
+number: the attacker withholds receipts and aborts rounds at will. All requests are real bytes for
+`secfed.node.node.Node`.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Signed:
 
     @property
     def path(self) -> tuple[Signed, ...]:
-        """The chain up to and with this one."""
+        """The chain up to and including this one."""
         return (*self.before, self)
 
 
@@ -53,14 +54,14 @@ class Sitting:
     """One session: a round on a chain, and the group that is summed."""
 
     to_node: dict[int, tuple[bytes, ...]]
-    """What each honest member is sent, from Cohort to Agreement."""
+    """The messages to each honest member, from Cohort to Agreement."""
     sums: tuple[tuple[Signed, bytes], ...]
     """The sums that can be shown, with the message that shows each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Something that a node is asked, as messages one after the other."""
+    """A request to a node, as a sequence of messages."""
 
     text: str
     ways: tuple[tuple[tuple[Fact, ...], tuple[bytes, ...]], ...]
@@ -68,7 +69,7 @@ class Request:
 
 
 class Studies:
-    """One study's cast, and everything that can be asked of it."""
+    """One study's nodes, and every request that can be made to them."""
 
     def __init__(self, rules: CohortRules, rounds: int) -> None:
         """
@@ -98,7 +99,7 @@ class Studies:
 
     @cached_property
     def paths(self) -> tuple[tuple[Signed, ...], ...]:
-        """Every chain of statements that there can be, the empty one first."""
+        """Every possible chain of statements, the empty one first."""
         found: list[tuple[Signed, ...]] = [()]
         for path in found:  # grows while it is walked
             for number in range(self._last_number(path) + 1, self.rounds + 1):
@@ -126,7 +127,7 @@ class Studies:
         return self._sittings[context.digest(), group]
 
     def openings(self) -> Iterator[Request]:
-        """Every round on every chain, with the links that lead there, good and bad."""
+        """An opening of every round on every chain, with the links that lead there, good and bad."""
         for path in self.paths:
             for number in range(self._last_number(path) + 1, self.rounds + 1):
                 opening = self.chain(path).context(number).opening()
@@ -143,7 +144,8 @@ class Studies:
             yield Request(f"closing header on {_name(path)}", ways)
 
     def echoes(self) -> Iterator[Request]:
-        """Every statement, on the word of the colluders and of as many honest nodes as it takes with them, or none."""
+        """Every statement, signed by the colluders and as many honest nodes as needed with them, or by the colluders
+        alone."""
         for path in self.paths[1:]:
             signed = path[-1]
             honest = [node for node in signed.statement.survivors if node in self.honest]
@@ -183,7 +185,7 @@ class Studies:
         return SessionConfig(self.rules, self.study.identities, context, self.study.magnitude)
 
     def entropy(self, node: int, context: bytes) -> Any:
-        """A node's entropy in one context: what it draws is then the same here and in its own session.
+        """A node's entropy in one context, so that its draws are the same here and in its own session.
 
         A node that joined twice in one context would draw the same again; that it never does is a promise.
         """
@@ -198,7 +200,8 @@ class Studies:
     def _bad_links(
         self, path: tuple[Signed, ...]
     ) -> Iterator[tuple[str, list[tuple[tuple[Fact, ...], tuple[Link, ...]]]]]:
-        """Chains on the colluders' word alone, and good ones with another sum than the last receipt covers."""
+        """Chains that only the colluders signed, and good ones with a sum that differs from the one that the last
+        receipt covers."""
         if not path:
             return
         alone = tuple(Link(self.receipt(each.statement, sorted(self.corrupt)), each.packed) for each in path)

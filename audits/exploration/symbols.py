@@ -1,10 +1,10 @@
-"""Symbolic cryptography: what an attacker without a key sees of a seal, a signature or a mask is a name, nothing more.
+"""Symbolic cryptography: without the key, an attacker sees only a name in place of a seal, a signature or a mask.
 
-The nodes' own code runs unchanged on top of it. A seal is a name that opens with the right key and binding, and with
-nothing else; a signature is a name that only its signer's key makes; a mask is not added at all but noted, so that a
-masked input is `x`, its tag, and a list of masks. Digests, derivations and shares stay what they are: they are
-injective and one-way for everything that is asked here. This is the model of Dolev and Yao (1983): the attacker
-computes whatever the names it has allow, and breaks no primitive.
+The nodes' own code runs unchanged on top of it. A seal is a name that opens only with the right key and binding; a
+signature is a name that only its signer's key makes; a mask is not added but recorded, so a masked input is `x`, its
+tag, and a list of masks. Digests, derivations and shares do not change: they are injective and one-way for every
+question here. This is the model of Dolev and Yao (1983): the attacker computes whatever the names it has allow, and
+breaks no primitive.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ _Sealed = tuple[bytes, bytes, bytes]
 
 
 Mask: TypeAlias = bytes | int
-"""What a mask is called: a stream by its key, a tag's mask by itself, a number of 61 bits that only its key gives."""
+"""The name of a mask: for a stream, its key; for a tag's mask, the mask itself, a 61-bit number that only its key
+gives."""
 Masks: TypeAlias = tuple[tuple[Mask, int], ...]
-"""What was added, and how often: 1, or -1 where it was subtracted."""
+"""The added masks, and how often: 1, or -1 where a mask was subtracted."""
 
 
 class Streams:
@@ -58,7 +59,7 @@ class Streams:
 
 @contextmanager
 def symbolic() -> Iterator[Streams]:
-    """Inside the `with` block the nodes seal, sign and mask with symbols. Yields what masks were used."""
+    """Inside the `with` block the nodes seal, sign and mask with symbols. Yields the masks that were used."""
     sealed: dict[bytes, _Sealed] = {}
 
     def new_public(key: SealingPublicKey, raw: bytes) -> None:
@@ -92,7 +93,7 @@ def symbolic() -> Iterator[Streams]:
 
     def shift(running: MaskedSum, mask: int, positive: bool) -> None:
         streams.note(mask, positive)
-        really_shift(running, mask, positive)  # so that inputs under other masks are other bytes
+        really_shift(running, mask, positive)  # so that inputs under different masks have different bytes
 
     with ExitStack() as stack:
         for owner, name, stand_in in (

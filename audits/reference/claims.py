@@ -1,7 +1,8 @@
-"""Complaints and claims a second time: rules 8 and 9 of section 9 of protocols/SPEC.md, for `audits.reference.node`.
+"""Second implementation of complaints and claims: rules 8 and 9 of section 9 of protocols/SPEC.md, for
+`audits.reference.node`.
 
-Which fault of a peer a message shows, in the order in which the SPEC has a node look; and which claims a node takes to
-its owner.
+It finds the fault of a peer that a message shows, checking in the order that the SPEC prescribes, and the claims that a
+node shows to its owner.
 """
 
 from collections import Counter
@@ -31,7 +32,7 @@ Claim = tuple[int, int | None, int, int]  # round, who says so (None: the aggreg
 
 
 def fault_in_cohort(of: Round, ads: Sequence[Message], own: bytes, seen: Mapping[bytes, int]) -> Fault | None:
-    """The first ledger that is shorter than it was. Refuses what is the aggregator's fault before it."""
+    """The first ledger that is shorter than before. First refuses faults of the aggregator."""
     need(own in [C(ad) for ad in ads], "its own advertisement is missing or changed")
     senders = [ad["sender"] for ad in ads]
     need(senders == sorted(set(senders)), "senders out of order")
@@ -46,7 +47,7 @@ def fault_in_cohort(of: Round, ads: Sequence[Message], own: bytes, seen: Mapping
 
 
 def fault_in_keys(ads: Mapping[int, Message], index: int) -> Fault | None:
-    """The first peer with a key that this node would have to seal to and cannot."""
+    """The first peer to whose key this node would have to seal, but cannot."""
     for peer, ad in ads.items():
         for key in [ad["channel_key"]] * (peer != index) + [ad["mask_key"]] * (peer > index):
             try:
@@ -101,7 +102,7 @@ def complaint(study: bytes, round_number: int, index: int, fault: Fault, identit
 
 
 class Claims:
-    """What a node has shown to its owner since it started."""
+    """The claims that a node has shown to its owner since it started."""
 
     def __init__(self, study: bytes, rounds: int, roster: Sequence[bytes], tell: Callable[[Claim], None]) -> None:
         self.study, self.rounds, self.roster, self.tell = study, rounds, roster, tell

@@ -1,4 +1,4 @@
-"""What an aggregator takes from a node beside the rounds, a second time: section 9 of protocols/SPEC.md."""
+"""Second implementation of what an aggregator accepts from a node outside rounds: section 9 of protocols/SPEC.md."""
 
 from audits.reference.ledger import Body, read_copy
 from audits.reference.notation import Message, need, parse_cbor, verify
@@ -14,7 +14,7 @@ def read_attendance(study: Study, file: bytes, index: int, answer: bytes) -> byt
 
 
 def read_handover(study: Study, index: int, answer: bytes) -> list[Body]:
-    """What a `handover` of this node shows of its ledger. Refuses any other answer."""
+    """The part of its ledger that a `handover` of this node shows. Refuses any other answer."""
     message = _read("handover", study, index, answer)
     return read_copy(message["ledger"], study.digest, study.roster[index])
 

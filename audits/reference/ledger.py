@@ -1,6 +1,7 @@
-"""A node's ledger a second time, and a reader of its copy: "Attendance and handover" in section 9 of protocols/SPEC.md.
+"""Second implementation of a node's ledger, and a reader of its copy: "Attendance and handover" in section 9 of
+protocols/SPEC.md.
 
-What is written down is bodies alone: the chain and its signatures follow from them when the ledger is handed over.
+It stores only bodies: the chain and its signatures follow from them when the ledger is handed over.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ FACTS = {"engine": "embedded", "process": "1" * 64, "home": "2" * 64, "machine":
 
 @dataclass(frozen=True)
 class Site:
-    """What the owner of a node has decided, and what its machine is."""
+    """The decisions of a node's owner, and facts about its machine."""
 
     stamp: Callable[[int], Mapping[str, str]]
     """`id` and `time` of the entry with this number."""
@@ -38,12 +39,12 @@ class Site:
 
 
 class Ledger:
-    """What one node writes down for one study, behind whatever is there."""
+    """The entries that one node writes for one study, after existing ones."""
 
     def __init__(self, bodies: list[Body], study: bytes, rounds: int, site: Site) -> None:
         """
         Args:
-            bodies: what an earlier process has written; empty where the study is yet to be approved.
+            bodies: the entries of an earlier process; empty if the study is not approved yet.
             study: the study's digest.
             rounds: of the study.
             site: whose ledger it is.
@@ -72,7 +73,7 @@ class Ledger:
         self._append("release", study=self.study, round=number, receipt=receipt.hex())
 
     def close(self, number: int, state: bytes) -> None:
-        """No further round, at this place; said once about one place."""
+        """Record that the node joins no further round, once for each round and state."""
         self._say_how()
         place: Body = {"kind": "close", "study": self.study, "round": number, "state": state.hex()}
         last, population = self._own()[-1], self.site.grant["population"]
@@ -81,7 +82,7 @@ class Ledger:
             self._append(**place, population=population, lines=shown, **self._totals(population))
 
     def copy(self, identity: bytes) -> bytes:
-        """What is handed over, up to the last `close`."""
+        """The copy to hand over, up to the last `close`."""
         last = max(at for at, body in enumerate(self.bodies) if body["kind"] == "close" and body["study"] == self.study)
         before, lines = bytes(32), [J({"format": 2, "study": self.study})]
         for at, body in enumerate(self.bodies[: last + 1], start=1):
@@ -126,7 +127,7 @@ def J(value: Any) -> bytes:
 
 
 def read_copy(data: bytes, study: bytes, identity: bytes) -> list[dict[str, Any]]:
-    """The bodies that a copy shows, from first to last. Refuses what is not that node's ledger with this study.
+    """The bodies that a copy shows, from first to last. Refuses anything but this node's ledger with this study.
 
     Args:
         data: the copy.

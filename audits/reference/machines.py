@@ -1,12 +1,14 @@
-"""The protocol a second time, straight from protocols/SPEC.md: plain integers, slow, meant to be read beside it.
+"""Second implementation of the protocol, from the text of protocols/SPEC.md: plain integers, slow, to be read beside
+it.
 
-It shares no code with `crypto` or `protocols`, so that a mistake would have to be made twice to go unseen. Section
-numbers are the SPEC's. It relies on `cryptography` for AES, Ed25519, ML-KEM, X25519 and HPKE alone; HKDF, CBOR, Shamir
-sharing and packing are written out. HPKE draws its own randomness: `Node` takes the function that seals, so that a
-transcript can record or replay the envelopes. What names no stage is in `audits.reference.notation`.
+It shares no code with `crypto` or `protocols`, so a mistake goes unnoticed only if it is made twice. Section numbers
+are the SPEC's. It uses `cryptography` only for AES, Ed25519, ML-KEM, X25519 and HPKE; HKDF, CBOR, Shamir sharing and
+packing are written out. HPKE draws its own randomness, so `Node` takes the function that seals, and a transcript can
+record or replay the envelopes. Everything that names no stage is in `audits.reference.notation`.
 
-It covers one session: sections 2 to 8, with the checks on what parties claim; not the schema of a message, a site's own
-minima, retransmission, or the rules across rounds (9). It is for comparison, never for use: no secret is wiped.
+It covers one session: sections 2 to 8, with the checks on what parties claim. It does not cover the schema of a
+message, a site's own minima, retransmission, or the rules across rounds (9). It is only for comparison, never for use:
+it wipes no secret.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,7 +47,7 @@ VERSION = 2  # of the protocol: section 4
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What study and opening fix: roster of public keys, f, c, n_min, B, and the opening's fields."""
+    """The values that study and opening fix: roster of public keys, f, c, n_min, B, and the opening's fields."""
 
     roster: tuple[bytes, ...]
     dropouts: int
@@ -303,7 +305,7 @@ class Node:
 
 
 class Aggregator:
-    """An honest aggregator: each method takes what the nodes sent, by index, and returns what goes to them."""
+    """An honest aggregator: each method takes the nodes' messages, by index, and returns the messages to them."""
 
     def __init__(self, of: Round) -> None:
         self.of = of

@@ -1,12 +1,13 @@
-"""A whole node a second time: section 9 of protocols/SPEC.md around the sessions of `audits.reference.machines`.
+"""Second implementation of a whole node: section 9 of protocols/SPEC.md around the sessions of
+`audits.reference.machines`.
 
-It keeps the chain, computes the states, and knows floor, lock, echo, attempts, adoption, repetition, restore,
+It keeps the chain, computes the states, and implements floor, lock, echo, attempts, adoption, repetition, restore,
 complaints and claims. Like everything called `reference` it shares no code with `crypto`, `protocols`, `secfed` and
-`dp`, so that it can take a node's place in a federation of the real ones and every difference shows. Two things are
-given to it, because the SPEC is silent on them: the first adapter, and a function that trains.
+`dp`, so it can replace a node in a federation of real ones, and every difference shows. Its caller provides two things
+that the SPEC does not define: the first adapter, and a function that trains.
 
-`handle` returns the answer and raises `Refused` where a node is silent. `Memory` is what a real node has on disk: a
-node made anew on the same memory is one that crashed. For comparison, never for use: it forgets no secret.
+`handle` returns the answer, and raises `Refused` where a node does not answer. `Memory` is what a real node has on
+disk: a new node on the same memory is one that crashed. Only for comparison, never for use: it wipes no secret.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,11 +32,11 @@ Contribute = Callable[[State, int], Sequence[int]]
 
 @dataclass
 class Memory:
-    """What a node has written down."""
+    """What a node has on disk."""
 
     floor: int = 0
     restored: int = 0
-    """R of rule 7; 0 for a node that was never put back."""
+    """R of rule 7; 0 for a node that was never restored."""
     attempts: dict[bytes, int] = field(default_factory=dict)
     """State -> rounds joined on it."""
     offers: dict[int, bytes] = field(default_factory=dict)
@@ -49,7 +50,7 @@ class Memory:
 
 
 class Left(Exception):
-    """This node leaves the session by a peer's fault."""
+    """This node leaves the session because of a peer's fault."""
 
     def __init__(self, fault: claims.Fault) -> None:
         super().__init__(str(fault))
@@ -66,7 +67,7 @@ class Joined:
     advertisement: bytes
     alive: bool = True
     answers: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
-    """Kind of message -> the request and what it was answered with."""
+    """Kind of message -> the request and its answer."""
     complaint: tuple[bytes, bytes] = (b"", b"")
 
 
@@ -96,8 +97,8 @@ class Node:
             adapter: the first adapter.
             contribute: trains from a state for a round; the finished vector.
             root: draws 32 bytes for a session.
-            site: what its owner has decided.
-            memory: what an earlier process of this node has written down.
+            site: the decisions of its owner.
+            memory: what an earlier process of this node has left on disk.
             tell: shows a claim to its owner.
         """
         self.study, self.index, self.identity, self.layout = study, index, identity, layout
@@ -107,7 +108,8 @@ class Node:
         self.joined: Joined | None = None
         self.machines: dict[int, Session] = {}
         self.end: bytes | None = None
-        """What the last closing since it joined a round named as the study's last receipt; the study without one."""
+        """The study's last receipt, as the last closing since it joined a round named it; without such a closing, the
+        study."""
         self.ledger = Ledger(self.memory.ledger, study.digest, study.rounds, site)
         self.claims = claims.Claims(study.digest, study.rounds, study.roster, tell)
         self.kinds = schema(len(study.roster), len(self._round(1).pack([0] * study.dimension(self.trained))))
@@ -115,7 +117,7 @@ class Node:
             self._follow(parse_cbor(receipt), packed)
 
     def handle(self, request: bytes) -> bytes:
-        """The answer to a request of the aggregator. Raises Refused where it is silence."""
+        """The answer to a request of the aggregator. Raises Refused if there is no answer."""
         message = parse_cbor(request)
         kind = message.get("type") if type(message) is dict else None
         need(type(kind) is str and len(kind) in range(1, 41) and set(kind) <= TYPE_LETTERS, "no message")
@@ -194,7 +196,7 @@ class Node:
     # --- Openings and closings ----------------------------------------------------------------------------------------
 
     def _unfinished(self) -> bytes | None:
-        """The offer of a round that was signed for, above the last receipt."""
+        """The offer of a signed round above the last receipt."""
         last = max(self.memory.offers, default=0)
         return self.memory.offers[last] if last > self.number else None
 
@@ -255,7 +257,7 @@ class Node:
         return offer
 
     def _need_as_shown(self, statement: Message) -> None:
-        """The statement's session, U2 and U3 are those that this node was shown, as far as it got."""
+        """Check that the statement's session, U2 and U3 are those that this node saw, as far as it got."""
         machine = self.machines.get(statement["round_number"])
         for name in ("session", "sharers", "survivors"):
             shown = getattr(machine, name, None)
@@ -295,7 +297,7 @@ class Node:
         if joined.complaint[0] == request:
             return joined.complaint[1]
         need(joined.alive, "the session has ended")
-        joined.alive = False  # unless all goes well
+        joined.alive = False  # unless no error occurs
         if kind in joined.answers:
             need(joined.answers[kind][0] == request, "a second message of one kind")
         else:
@@ -341,7 +343,7 @@ class Node:
         need(all(envelope["receiver"] == u for envelope in both), "an envelope for another")
         self._need_enough(joined, [*senders, u], list(machine.ads))
         _leave(claims.fault_in_delivery(machine, message))
-        machine.masked_input(request, [0] * joined.of.dimension)  # every check once more; nothing of it leaves
+        machine.masked_input(request, [0] * joined.of.dimension)  # repeats every check; its result is not sent
         vector = self.contribute(self.state, joined.of.round_number)
         self.ledger.commit(joined.of.round_number)
         return machine.masked_input(request, vector)

@@ -1,9 +1,9 @@
-"""Sections 2 and 6 of protocols/SPEC.md for the second implementation (`audits.reference.machines`): what names no
+"""Sections 2 and 6 of protocols/SPEC.md for the second implementation (`audits.reference.machines`), which name no
 stage.
 
 E, H, KDF, canonical CBOR, Sign, Seal, Shamir sharing, under the names that the SPEC gives them. HKDF, CBOR and the
 sharing are written out; AES, Ed25519, ML-KEM, X25519 and HPKE come from `cryptography`. Shares no code with `crypto` or
-`protocols`. For comparison, never for use.
+`protocols`. Only for comparison, never for use.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ SUITE = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES
 
 
 class Refused(Exception):
-    """A message that the specification tells its receiver to refuse. Fault: the node, where the reason proves one."""
+    """A message that its receiver must refuse by the specification. Fault: the node, if the reason proves one."""
 
     def __init__(self, reason: str, fault: int | None = None) -> None:
         super().__init__(reason)
@@ -71,7 +71,7 @@ def C(value: Any) -> bytes:
         return {False: b"\xf4", True: b"\xf5", None: b"\xf6"}[value]
     if isinstance(value, int):
         return _head(0, value) if value >= 0 else _head(1, -1 - value)
-    if isinstance(value, float):  # in a study alone; messages have none, and `parse_cbor` refuses them
+    if isinstance(value, float):  # only in a study; messages have none, and `parse_cbor` refuses them
         return _shortest_float(value)
     if isinstance(value, bytes):
         return _head(2, len(value)) + value
@@ -190,7 +190,7 @@ def deal(secret: bytes, key: bytes, quorum: int, receivers: Sequence[int]) -> di
 def rebuild(
     shares: dict[int, bytes], quorum: int, public: bytes, publish: Callable[[bytes], bytes], dealer: int | None = None
 ) -> bytes:
-    """The secret that its owner made public in this way, from any quorum of the shares (Lagrange at zero)."""
+    """The secret whose public value is given, from any quorum of the shares (Lagrange at zero)."""
     for subset in combinations(sorted(shares), quorum):
         total = 0
         for u in subset:

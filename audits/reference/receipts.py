@@ -1,8 +1,8 @@
-"""A verifier of receipts a second time: the end of section 8 of protocols/SPEC.md, with the schema of section 2.
+"""Second implementation of a verifier of receipts: the end of section 8 of protocols/SPEC.md, with the schema of
+section 2.
 
-Like `audits.reference.machines`, beside which it stands, it shares no code with `protocols` and is for comparison,
-never for use. The verifier is told the digest of the state that it would compute itself: `audits.reference.state` does
-that.
+Like `audits.reference.machines` it shares no code with `protocols`, and is only for comparison, never for use. The
+caller passes the digest of the state that a verifier would compute itself; `audits.reference.state` computes it.
 """
 
 from dataclasses import replace
@@ -21,10 +21,10 @@ def verify_receipt(of: Round, rounds: int, receipt: bytes, packed: bytes, new_st
     """Refuse anything but a receipt that comes next.
 
     Args:
-        of: what the verifier derives for the round after its last receipt: predecessor, state, first number possible.
+        of: what the verifier derives for the round after its last receipt: predecessor, state, first possible number.
         rounds: the last round number of the study.
-        receipt: what it is shown.
-        packed: the sum that is shown with it.
+        receipt: the receipt to check.
+        packed: the sum that comes with it.
         new_state: digest of the state that the verifier reaches from that sum.
     """
     message = parse_cbor(receipt)
@@ -37,7 +37,8 @@ def verify_receipt(of: Round, rounds: int, receipt: bytes, packed: bytes, new_st
 
 
 def check_statement(of: Round, rounds: int, statement: Message, packed: bytes, new_state: bytes) -> None:
-    """Refuse a statement, of the right schema, that cannot come next: all but its signatures. As `verify_receipt`."""
+    """Refuse a statement, of the right schema, that cannot come next. Checks all but signatures. As
+    `verify_receipt`."""
     of_round = replace(of, round_number=statement["round_number"])
     need(of.round_number <= of_round.round_number <= rounds, "a round number out of order")
     cohort, sharers, survivors = (statement[name] for name in SETS)

@@ -1,7 +1,7 @@
-"""The schema of every message that a node receives, and of those that answer across rounds: section 2 of
-protocols/SPEC.md with the tables of sections 8 and 9.
+"""The schema of every message that a node receives, and of its answers outside sessions: section 2 of protocols/SPEC.md
+with the tables of sections 8 and 9.
 
-For `audits.reference.node`. A checker takes a value and refuses another type, length or range than its table says.
+For `audits.reference.node`. A checker takes a value, and refuses a type, length or range that differs from its table.
 """
 
 from collections.abc import Callable, Mapping
@@ -52,7 +52,7 @@ def message(kind: str, /, **checks: Check) -> Check:
 
 
 def schema(size: int, packed: int) -> Mapping[str, Check]:
-    """Name -> its check, for a roster of `size` nodes and packed vectors of so many bytes."""
+    """Name -> its check, for a roster of `size` nodes and packed vectors of this many bytes."""
     digest, signature, number, index = octets(32), octets(64), below(2**53), below(size)
 
     def each(item: Check) -> Check:

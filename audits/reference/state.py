@@ -1,8 +1,9 @@
-"""The model's state a second time: sections 4 and 8 ("The next state") of protocols/SPEC.md, one number at a time.
+"""Second implementation of the model's state: sections 4 and 8 ("The next state") of protocols/SPEC.md, one number at a
+time.
 
-Beside `audits.reference.study`. Python's floats are binary64 and each operator is one rounded operation; there is no
-numpy, so that none of the first implementation's array code can be wrong here in the same way. The first adapter's
-tensors are made here, too: "The study".
+It belongs with `audits.reference.study`. Python's floats are binary64 and each operator is one rounded operation; there
+is no numpy, so an error in the first implementation's array code cannot recur here. This module also makes the first
+adapter's tensors ("The study").
 """
 
 import math
@@ -21,7 +22,7 @@ EXPONENTIAL = Context(prec=50)
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """x, and what the strategy remembers: m, v, and C where the clip adapts."""
+    """x, and the strategy's memory: m, v, and C if the clip adapts."""
 
     x: tuple[float, ...]
     m: tuple[float, ...] = ()
@@ -96,7 +97,7 @@ def next_clip(study: Study, clip: float, indicators: int, survivors: Sequence[in
 
 
 def step(algorithm: dict[str, Any], x: float, m: float, v: float, d: float, phi: float) -> tuple[float, float, float]:
-    """One element's next x, m and v. What a strategy does not have stays as it is."""
+    """One element's next x, m and v. Values that a strategy does not use do not change."""
     strategy = str(algorithm["strategy"])
     if strategy in ("fedavg", "fedprox"):
         return round32(x + d), m, v

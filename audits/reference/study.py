@@ -1,9 +1,9 @@
-"""A study a second time: "The study" and section 3 of protocols/SPEC.md, from the file's values to a round's figures.
+"""Second implementation of a study: "The study" and section 3 of protocols/SPEC.md, from the file's values to a round's
+figures.
 
-Beside `audits.reference.machines`, with which it goes: no code of `secfed` or `dp`, no numpy, plain integers and
-decimals. It does not refuse what no study says (that is for whoever signs one); it derives from a legal study what
-every party has to derive alike: the digest, the weights, the bound B on an element, the ring, the grid and the share of
-the noise.
+It belongs with `audits.reference.machines`: no code of `secfed` or `dp`, no numpy, plain integers and decimals. It does
+not refuse illegal studies (the party that signs one does). From a legal study it derives what every party must derive
+identically: the digest, the weights, the bound B on an element, the ring, the grid and the share of the noise.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from typing import Any
 from audits.reference.machines import Round
 from audits.reference.notation import C, H, Message
 
-Keys = Mapping[str, tuple[Any, Any]]  # name -> its type, and what it is where the file leaves it out
+Keys = Mapping[str, tuple[Any, Any]]  # name -> its type, and its value if the file leaves it out
 REQUIRED = object()
 DIGITS = Context(prec=50)
 LOCAL_TRAINING: Keys = {"steps": (int, REQUIRED), "optimizer": (str, "adam"), "learning_rate": (float, REQUIRED)}
@@ -87,7 +87,7 @@ def complete(values: Message, keys: Keys) -> Message:
 
 
 def filled_in(given: Message) -> Message:
-    """All values of a study: what its file says, and the default for every key that it leaves out."""
+    """All values of a study: those in its file, and the default for every key that it leaves out."""
     unknown = set(given) - {"format", "name", "purpose", "task", "algorithm", "privacy", "roster", *PLAIN}
     if unknown:
         raise KeyError(f"unknown: {sorted(unknown)}")
@@ -96,7 +96,7 @@ def filled_in(given: Message) -> Message:
     task, algorithm, privacy = dict(given["task"]), dict(given["algorithm"]), dict(given["privacy"])
     kind = task.pop("kind", "classify")
     values["task"] = complete(task, {"patient_column": (str, "patient"), **TASKS[kind]})
-    if kind != "classify":  # which is said by saying nothing
+    if kind != "classify":  # leaving the key out says so
         values["task"]["kind"] = kind
     strategy, mode = algorithm.setdefault("strategy", "fedavg"), privacy.setdefault("mode", "distributed")
     if privacy.get("unit") in ("record", "node"):
@@ -130,7 +130,7 @@ class Study:
         return H("study", C(self.values))
 
     def approved_bytes(self, file: bytes) -> tuple[bytes, bytes]:
-        """What a node's approval is a signature over, under the label "study approval"."""
+        """The content that a node signs as approval, under the label "study approval"."""
         return self.digest, hashlib.sha256(file).digest()
 
     @property
@@ -178,7 +178,7 @@ class Study:
 
     @property
     def noise_variance(self) -> Fraction:
-        """s^2: of one node's share, in steps of the grid. The decimal is the shortest that gives the binary64 back."""
+        """s^2 of one node's share, in steps of the grid. The decimal is the shortest that gives the same binary64."""
         sigma = Fraction(repr(self.privacy["noise_multiplier"]))
         return sigma**2 * int(self.privacy["grid"]) ** 2 / (self.fewest_survivors - self.colluders)
 
@@ -223,7 +223,7 @@ class Study:
         return trained + (1 if self.indicator else 0)
 
     def round(self, number: int, predecessor: bytes, state: bytes, trained: int) -> Round:
-        """What study and chain fix for a round."""
+        """The values that study and chain fix for a round."""
         cohort = self.values["cohort"]
         return Round(
             roster=self.roster,

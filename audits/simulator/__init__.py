@@ -1,1 +1,1 @@
-"""A federation in one process for attackers: who sees what, who holds which key, who lies."""
+"""A federation in one process for attacks: it tracks who sees what, who holds which key, and who lies."""

@@ -1,9 +1,8 @@
-"""Whole hospitals in the hands of a malicious aggregator: real nodes, ledgers, stores and chains; only training is a
-formula.
+"""Whole sites under a malicious aggregator: real nodes, ledgers, stores and chains; only training is a formula.
 
-Where `audits.simulator.world` has sessions, this has what lies between them: round numbers, locks, attempts, receipts
-and models. The aggregator keeps to the protocol but takes any cohort for large enough; the attack may change what it
-sends to a node, and any bytes may be sent to any node.
+`audits.simulator.world` covers sessions; this module covers what lies between them: round numbers, locks, attempts,
+receipts and models. The aggregator follows the protocol, but accepts a cohort of any size; an attack may change what it
+sends to a node, and may send any bytes to any node.
 """
 
 from __future__ import annotations
@@ -47,12 +46,12 @@ SIZE = 7
 RULES = CohortRules(roster_size=SIZE, colluders=1, tolerated_dropouts=2, minimum=3)
 ROUNDS = 6
 FILE = digest("federation study file")
-"""Of the study's file, which every node has approved."""
+"""The study's file, which every node has approved."""
 LAYOUT: Layout = (("a", (2,)), ("b", (2,)))
 
 
 class FormulaTrainer:
-    """An update that depends on the node and the model, and on no data."""
+    """An update that depends only on the node and the model, not on data."""
 
     layout = LAYOUT
 
@@ -70,13 +69,13 @@ class FormulaTrainer:
         return self.vector(state)
 
     def vector(self, state: ModelState) -> NDArray[np.int64]:
-        """What this node contributes to a round on this state."""
+        """This node's contribution to a round on this state."""
         update = (state.adapter * np.float32(0.01 * (self._index + 1))).astype(np.float32)
         return self._study.mechanism.upload(update, self._index)
 
 
 class _NoMinima(CohortRules):
-    """What the aggregator goes by: only the nodes object to a cohort that is too small."""
+    """The aggregator's rules: only the nodes object to a cohort that is too small."""
 
     def quorum(self, cohort_size: int) -> int:
         try:
@@ -89,7 +88,7 @@ class _NoMinima(CohortRules):
 
 
 class Federation:
-    """Seven hospitals of one study: N = 7, c = 1, f = 2, so the quorum is 5. The last one is corrupt."""
+    """Seven sites of one study: N = 7, c = 1, f = 2, so the quorum is 5. The last one is corrupt."""
 
     def __init__(self, folder: Path, **algorithm: Any) -> None:
         """
@@ -101,9 +100,9 @@ class Federation:
         self.keys = [Identity(digest("federation identity", bytes([node]))) for node in range(SIZE)]
         self.study = study_of(self.keys, RULES, ROUNDS, **algorithm)
         self.log = World()
-        """Where the refusals of honest nodes are noted."""
+        """Records the refusals of honest nodes."""
         self.tamper: Callable[[int, bytes], bytes] = lambda node, data: data
-        """May change what is sent to a node in `round`."""
+        """May change the messages to a node in `round`."""
         self.nodes = [self._start(index, reserve=True) for index in range(SIZE)]
         self.chain = Chain(self.study, LAYOUT, FormulaTrainer.first_state())
         """The aggregator's own copy."""
@@ -131,7 +130,7 @@ class Federation:
                 source.backup(target)
 
     def put_back(self, index: int, *, ledger_only: bool = False) -> None:
-        """The node stops, its files, or its ledger alone, are put back from the copy, and it starts again."""
+        """The node stops, its files (or only its ledger) are restored from the copy, and it starts again."""
         parts = self.nodes[index].parts
         parts.store.close()
         parts.ledger.close()
@@ -142,7 +141,7 @@ class Federation:
         self.nodes[index] = self._start(index, reserve=False)
 
     def send(self, index: int, data: bytes) -> bytes:
-        """What the node answers; nothing if it refuses."""
+        """The node's answer; None if it refuses."""
         try:
             return answer_of(self.nodes[index], self.nodes[index].approve(FILE), data)
         except node_ends() as error:
@@ -181,8 +180,8 @@ class Federation:
 
         Args:
             number: the round's number.
-            nodes: who is there.
-            without_sum: survivors that are never sent the sum, so that they do not close the round.
+            nodes: the nodes that take part.
+            without_sum: survivors that never get the sum, so that they do not close the round.
         """
         aggregator = Aggregator(self.config(number))
         present = set(nodes)
@@ -216,7 +215,7 @@ class Federation:
         return self.nodes[index].chain.state.digest(LAYOUT)
 
     def config(self, number: int) -> SessionConfig:
-        """What the aggregator goes by in this round, on its chain."""
+        """The aggregator's configuration of this round, on its chain."""
         rules = _NoMinima(**{name: getattr(self.study.cohort_rules(), name) for name in CohortRules.__slots__})
         return SessionConfig(rules, self.study.identities, self.chain.context(number), self.study.magnitude)
 
@@ -236,7 +235,7 @@ class Federation:
         return node
 
     def _note_complaints(self, index: int, node: Node) -> None:
-        """A node that leaves a round because of a peer raises nothing: it complains. That is a refusal, too."""
+        """A node that leaves a round because of a peer raises no error: it complains. That is a refusal, too."""
         honest = node._claims.complain
 
         def complain(error: ProtocolError, round_number: int, request: bytes) -> bytes:

@@ -1,8 +1,8 @@
-"""What an attacker has learned in one session, and what it can compute from that.
+"""What an attacker has learned in one session, and what it can compute from it.
 
-It holds every message that the nodes sent, and all that the corrupt nodes hold. Nothing is assumed: a seed is known
-only when enough shares of it are there and they give what its owner committed to, and a sum only when every mask in it
-has really been taken off.
+It holds every message that the nodes sent, and everything that the corrupt nodes hold. It assumes nothing: it knows a
+seed only if it has enough shares and they give the value to which the owner committed, and a sum only if it has really
+removed every mask from it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Knowledge:
         self.shares: dict[int, Share] = {}
         self.masked: dict[int, MaskedInput] = {}
         self.sharers: dict[int, frozenset[int]] = {}
-        """Node -> the U2 that it was shown: whose pair masks are in its input."""
+        """Node -> the U2 that it saw: the nodes whose pair masks are in its input."""
         self.unmasks: dict[int, Unmask] = {}
         self.closings: dict[int, Close] = {}
         self.held: dict[tuple[str, int], dict[int, bytes]] = defaultdict(dict)
@@ -59,7 +59,7 @@ class Knowledge:
         self.advertisements = {entry.sender: entry for entry in cohort}
         try:
             self.quorum = self.config.rules.quorum(len(self.advertisements))
-        except CohortTooSmall:  # the nodes will refuse it, too
+        except CohortTooSmall:  # the nodes will also refuse it
             self.quorum = 0
 
     def learn(self, sender: int, message: Message) -> None:
@@ -80,7 +80,7 @@ class Knowledge:
                     self.held[MASK_KEY, entry.owner][sender] = entry.share
 
     def search(self, client: Client) -> None:
-        """Take all that a corrupt node holds at this moment."""
+        """Take everything that a corrupt node holds at this moment."""
         for dealer, given in client._received.items():
             self.held[SELF_MASK, dealer][client.index] = given.self_mask
             self.held[MASK_KEY, dealer][client.index] = given.mask_key
@@ -89,7 +89,7 @@ class Knowledge:
             self.pair_seeds[min(client.index, peer), max(client.index, peer)] = seed
 
     def self_mask_seed(self, owner: int) -> bytes | None:
-        """b of this node, if the shares at hand give what it committed to."""
+        """b of this node, if the known shares give the value to which it committed."""
         seed = self._recover(SELF_MASK, owner)
         if seed is None or owner not in self.advertisements:
             return None
@@ -97,7 +97,7 @@ class Knowledge:
         return seed if derivations.commit_self_mask(owner, seed) == committed else None
 
     def mask_seed(self, owner: int) -> bytes | None:
-        """m of this node, if the shares at hand give the mask key that it advertised."""
+        """m of this node, if the known shares give the mask key that it advertised."""
         seed = self._recover(MASK_KEY, owner)
         if seed is None or owner not in self.advertisements:
             return None
@@ -123,11 +123,11 @@ class Knowledge:
         return None
 
     def unmask(self, nodes: Collection[int], *, self_masks: bool = True) -> MaskedSum | None:
-        """The sum of exactly these nodes' masked inputs with every mask taken off; None if one of them stays unknown.
+        """The sum of exactly these nodes' masked inputs with every mask removed; None if a mask stays unknown.
 
         Args:
-            nodes: whose inputs.
-            self_masks: False to take off the pair masks only and hope that there is nothing else.
+            nodes: the nodes whose inputs to add.
+            self_masks: False to remove only the pair masks, in the hope that there are no other masks.
         """
         running = MaskedSum(b"", encoding.empty_ring(self.shape), 0)
         for node in nodes:
@@ -140,12 +140,12 @@ class Knowledge:
         return running if all(self._take_off_pair_masks(running, node, nodes) for node in nodes) else None
 
     def sum_of(self, nodes: Collection[int], *, self_masks: bool = True) -> NDArray[np.int64] | None:
-        """The same as centred integers. For one node: its very vector."""
+        """The same as centred integers. For one node, its own vector."""
         total = self.unmask(nodes, self_masks=self_masks)
         return None if total is None else encoding.from_ring(total.vector, self.shape)
 
     def view(self, node: int) -> bytes:
-        """What this node was shown, and so what its masks and its checksum key are derived under."""
+        """The view that this node saw. Its masks and its checksum key are derived under it."""
         return derivations.view_of(self.session, self.sharers[node])
 
     def key(self, node: int) -> checksum.ChecksumKey:
@@ -163,7 +163,7 @@ class Knowledge:
         return True
 
     def _take_off_pair_masks(self, running: MaskedSum, node: int, nodes: Collection[int]) -> bool:
-        """Take one node's pair masks out of the sum, but for those that cancel inside it."""
+        """Remove one node's pair masks from the sum, except those that cancel inside it."""
         seen = MaskedSum(self.view(node), running.vector, running.tag)
         for peer in self.sharers[node] - {node}:
             if peer in nodes and node in self.sharers[peer] and self.view(peer) == self.view(node):
@@ -179,7 +179,7 @@ class Knowledge:
         held = self.held[kind, owner]
         if not held:
             return None
-        try:  # all of them: that is enough whatever the threshold was, if it was no more
+        try:  # all of them: enough for any threshold up to their number
             return shamir.recover_secret({1 + node: held[node] for node in sorted(held)}, len(held))
         except ValueError:
             return None

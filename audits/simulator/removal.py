@@ -1,10 +1,10 @@
-"""Nodes without single lines: a refusal is taken out of the program that runs, to see what stops an attack then.
+"""Nodes without single lines: removes a refusal from the running program, to see what stops an attack then.
 
 A refusal is a `raise` statement of the nodes' code, named by file and line as a traceback names it. Without it, the
 condition in front of it is never tested, or, in an `except` clause, the error is swallowed; every other statement
-stays. The function is compiled again from its source without that statement, and the code of the *same* function
-object is replaced. So the line is gone wherever the function is known: in tables of handlers, in modules that imported
-it by name, in subclasses. Nothing is written to disk. For audits and tests alone.
+stays. The function is compiled again from its source without that statement, and the code of the *same* function object
+is replaced. So the line is gone wherever the function is known: in tables of handlers, in modules that imported it by
+name, in subclasses. Nothing is written to disk. Only for audits and tests.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def place_of(error: BaseException) -> str:
 
 
 def is_refusal(place: str) -> bool:
-    """Whether a line is a refusal, and not one at which a node merely fails."""
+    """Whether a line is a refusal, rather than a line at which a node only fails."""
     module, line = _parse(place)
     return module is not None and _outermost(_source(module), line) is not None
 
@@ -52,7 +52,7 @@ def without(places: Iterable[str]) -> Iterator[None]:
         places: as `place_of` gives them.
 
     Raises:
-        LookupError: a place is no refusal, or the program that runs is not the one in the file.
+        LookupError: a place is not a refusal, or the running program is not the one in the file.
     """
     lines: dict[tuple[ModuleType, str], set[int]] = defaultdict(set)
     for place in places:
@@ -86,7 +86,7 @@ def _source(module: ModuleType) -> str:
 
 @cache
 def _outermost(source: str, line: int) -> str | None:
-    """Qualified name of the outermost function around the `raise` at a line; None when there is none."""
+    """Qualified name of the outermost function around the `raise` at a line; None if there is none."""
     scope: ast.AST = ast.parse(source)
     path: list[str] = []
     while not isinstance(scope, Definition):
@@ -130,7 +130,7 @@ def _compiled(source: str, qualified: str, gone: frozenset[int]) -> CodeType:
 
 
 class _Remover(ast.NodeTransformer):
-    """Takes the `raise` statements at some lines out, each with the `if` that it alone depends on."""
+    """Removes the `raise` statements at some lines, each with the `if` that it alone depends on."""
 
     def __init__(self, gone: frozenset[int]) -> None:
         self._gone = gone

@@ -1,4 +1,4 @@
-"""The study from which audits and tests make theirs: small, legal, and changed by whoever looks at something in it."""
+"""The base study of audits and tests: small and legal. Each audit or test changes what it examines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def roster_of(identities: Iterable[bytes], patients: Iterable[int]) -> list[dict
 
     Args:
         identities: public keys, in roster order.
-        patients: nominal numbers, as many.
+        patients: nominal numbers, one for each identity.
     """
     return [
         {"name": f"hospital-{node}", "identity": key.hex(), "patients": count}
@@ -51,7 +51,7 @@ def study_values(roster: list[dict[str, Any]], **changes: Any) -> dict[str, Any]
 
 
 def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A study's values with changes: into a table they are merged, anything else takes the place of what was there."""
+    """A study's values with changes: a table is merged, any other value is replaced."""
     found = dict(values)
     for name, change in changes.items():
         found[name] = {**found[name], **change} if isinstance(change, Mapping) else change
@@ -59,12 +59,12 @@ def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
 
 def study_from(values: Mapping[str, Any]) -> Study:
-    """The study with these values. Raises ValidationError where they are none's."""
+    """The study with these values. Raises ValidationError if they do not make a study."""
     return Study.model_validate_json(json.dumps(values))
 
 
 def study_of(keys: list[Identity], rules: CohortRules, rounds: int, **algorithm: Any) -> Study:
-    """A study of these nodes, with one formula for a model, and with FedAvg unless `algorithm` says otherwise."""
+    """A study of these nodes, with a formula as model, and with FedAvg unless `algorithm` names another strategy."""
     return study_from(
         study_values(
             roster_of((key.public.raw for key in keys), [100] * len(keys)),

@@ -1,12 +1,11 @@
-"""A small world in memory: real nodes on one side, an aggregator that may do anything on the other.
+"""A small world in memory: real nodes, and an aggregator that may do anything.
 
 The nodes are `protocols.client.Client`, unchanged. The aggregator is a `Conversation`: for every stage one method that
-takes whom to speak to and what to show them, so that an attack can show different sets to different nodes, repeat, go
-back, or send any bytes at all. Corrupt nodes are real clients in the attacker's hands ("puppets"): it may start
-several of one node and read their memory. What it learns goes to `audits.simulator.knowledge`, which really computes
-with it.
+takes the receivers and what to show them. So an attack can show different sets to different nodes, repeat, go back, or
+send any bytes. Corrupt nodes are real clients that the attacker controls ("puppets"): it may start several of one node
+and read their memory. Everything that it learns goes to `audits.simulator.knowledge`, which really computes with it.
 
-Everything follows from the world's seed, but for the randomness of HPKE, on which no outcome depends.
+Everything follows from the world's seed, except the randomness of HPKE, on which no outcome depends.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ class Refusal:
     node: int
     error: Exception
     place: str
-    """File and line at which it did, such as `protocols/client.py:312`."""
+    """File and line of the refusal, such as `protocols/client.py:312`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +73,9 @@ class Outcome:
     """How an attack ended."""
 
     achieved: bool
-    """The goal, computed from what the attacker holds or from what the nodes did."""
+    """Whether the goal was reached, computed from what the attacker holds or from what the nodes did."""
     refusals: tuple[Refusal, ...]
-    """What honest nodes refused meanwhile, in order."""
+    """The refusals of honest nodes meanwhile, in order."""
 
 
 _ENDS: ContextVar[tuple[type[Exception], ...]] = ContextVar("ends", default=(ProtocolError,))
@@ -84,9 +83,9 @@ _ENDS: ContextVar[tuple[type[Exception], ...]] = ContextVar("ends", default=(Pro
 
 @contextmanager
 def broken_nodes() -> Iterator[None]:
-    """While active, a node may end with any error: without its checks it may have nothing to go on with.
+    """While active, a node may end with any error: without its checks it may lack the data to continue.
 
-    Real nodes end with a ProtocolError. Anything else is a fault of theirs, and stops the audit.
+    Real nodes end with a ProtocolError. Any other error is a bug in them, and stops the audit.
     """
     token = _ENDS.set((Exception,))
     try:
@@ -101,7 +100,7 @@ def node_ends() -> tuple[type[Exception], ...]:
 
 
 class FreshEntropy:
-    """A stand-in for the operating system's entropy at one node: deterministic, and never twice the same."""
+    """A stand-in for the operating system's entropy at one node: deterministic, and different at each draw."""
 
     def __init__(self, seed: bytes) -> None:
         self._seed = seed
@@ -138,9 +137,9 @@ class World:
         self.seen_ledgers: dict[int, int] = {}
         """The largest numbers that every honest node remembers of its peers."""
         self.contexts: dict[int, Context] = {}
-        """Nodes whose study, model or round is another than the others'."""
+        """Nodes whose study, model or round differs from the others'."""
         self.configs: dict[int, SessionConfig] = {}
-        """Nodes that derive something else altogether."""
+        """Nodes that derive a completely different configuration."""
         self.refusals: list[Refusal] = []
         self.totals: dict[int, NDArray[np.int64]] = {}
         """The sum that each honest node accepted and signed."""
@@ -156,12 +155,12 @@ class World:
         return tuple(range(self.rules.roster_size))
 
     def context(self, node: int = VICTIM) -> Context:
-        """What this node believes the round to be bound to."""
+        """The context to which this node believes the round is bound."""
         usual = Context(STUDY, 1, STUDY, digest("base"), digest("state"), self.shape)
         return self.contexts.get(node, usual)
 
     def config(self, node: int = VICTIM) -> SessionConfig:
-        """What this node derives for the round, from its own study and model."""
+        """The configuration that this node derives for the round, from its own study and model."""
         if node in self.configs:
             return self.configs[node]
         roster = tuple(key.public for key in self.keys)
@@ -202,7 +201,7 @@ class World:
         return candidate is not None and np.array_equal(candidate, sum(self.vectors[node] for node in nodes))
 
     def outcome(self, achieved: bool) -> Outcome:
-        """The outcome, with what was refused in this world.
+        """The outcome, with the refusals in this world.
 
         Args:
             achieved: whether the attacker reached its goal.
@@ -215,7 +214,7 @@ class World:
 
 
 class Conversation:
-    """The aggregator's side of one session, or of one face that it shows in it."""
+    """The aggregator's side of one session, or of one of several faces that it shows in it."""
 
     def __init__(self, world: World, knowledge: Knowledge | None = None) -> None:
         self.world = world
@@ -228,7 +227,7 @@ class Conversation:
         self.cohort: tuple[Advertise, ...] = ()
 
     def fork(self) -> Conversation:
-        """A second face of the same session: the same envelopes, new puppets, and all that is learned is shared."""
+        """A second face of the same session: the same envelopes, new puppets, and shared knowledge."""
         twin = Conversation(self.world, self.knowledge)
         twin.advertise(sorted(self._puppets))
         twin.advertisements = self.advertisements
@@ -236,7 +235,7 @@ class Conversation:
         return twin
 
     def send(self, node: int, data: bytes) -> Message | None:
-        """Give a node any bytes. What it answers is learned; None when it says nothing or refuses."""
+        """Give a node any bytes, and learn its answer; None if it does not answer or refuses."""
         client = self._client(node)
 
         def close(total: NDArray[np.int64]) -> bytes:
@@ -294,13 +293,13 @@ class Conversation:
                 self.agreements[node] = answer
 
     def agreement(self, signers: Iterable[int]) -> Agreement:
-        """Those of these nodes' signatures that exist."""
+        """The existing signatures of these nodes."""
         signed = [node for node in sorted(signers) if node in self.agreements]
         signatures = tuple(Signature(node, self.agreements[node].signature) for node in signed)
         return Agreement(self.knowledge.session, signatures)
 
     def agree(self, nodes: Iterable[int], signers: Iterable[int]) -> None:
-        """Stage 4: show these nodes the signatures of those. They release shares."""
+        """Stage 4: show these nodes the signatures of `signers`. They release shares."""
         message = encode(self.agreement(signers))
         for node in nodes:
             self.send(node, message)
@@ -321,7 +320,7 @@ class Conversation:
         self.deliver(cohort, cohort)
 
     def release(self, cohort: Collection[int]) -> None:
-        """Honest play up to the released shares of a whole cohort: all but the sum."""
+        """Honest play up to the released shares of a whole cohort: everything except the sum."""
         self.upload(cohort)
         self.announce(cohort, cohort)
         self.agree(cohort, cohort)
@@ -346,7 +345,7 @@ class Conversation:
         name = message_type(answer, most, node)
         kind = next(each for each in FROM_NODE if name == each.TYPE)
         message = decode(kind, answer, limits, node)
-        # A second face of a session repeats the puppets' envelopes: the first ones are those that were handed on.
+        # A second face of a session repeats the puppets' envelopes: the first ones are those that were passed on.
         if not (isinstance(message, Share) and node in self.knowledge.shares):
             self.knowledge.learn(node, message)
         return message
