@@ -1,4 +1,4 @@
-"""What an attack is: a goal stated as code, and the rules, if any, that stop it where no refusal does.
+"""An attack: a goal stated as code, and the rules, if any, that stop it where no refusal does.
 
 An attack that fails everywhere proves nothing: it may simply be wrong. So `audits.adversaries.trials` also runs each on
 nodes that lack what stops it, line by line and rule by rule, until it reaches its goal.
@@ -25,9 +25,9 @@ class Attack(ABC):
         """Drive real node state machines in a world of its own and say whether the goal was reached."""
 
     def weakenings(self) -> tuple[Weakening, ...]:
-        """Nodes without the rules, none of them a refusal, that this attack comes to nothing by. Fresh at every call.
+        """Nodes without the rules (none of them a refusal) that defeat this attack. Fresh at every call.
 
-        Needed where the attack fails though every refusal on its way is taken out. Where refusals alone stop it, a rule
-        may be named that they rest on.
+        Needed if the attack fails although every refusal on its way is removed. If refusals alone stop it, it may name
+        a rule on which they rest.
         """
         return ()

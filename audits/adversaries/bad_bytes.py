@@ -12,13 +12,13 @@ MEBIBYTE = 1 << 20
 
 
 class _BadBytes(Attack):
-    """An honest round, but for the bytes of one message to the victim."""
+    """An honest round, except for the bytes of one message to the victim."""
 
     def __init__(self, kind: type[Message]) -> None:
         self.kind = kind
 
     def spoil(self, data: bytes) -> bytes:
-        """What the victim gets instead."""
+        """The bytes that the victim gets instead."""
         raise NotImplementedError
 
     def play(self) -> World:
@@ -52,7 +52,7 @@ class MalformedBytes(_BadBytes):
 
 
 class OversizedBytes(_BadBytes):
-    """A mebibyte where a few kilobytes belong."""
+    """A mebibyte in place of a few kilobytes."""
 
     goal = "have a node parse more bytes than any message of the session has"
 

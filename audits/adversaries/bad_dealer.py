@@ -1,4 +1,4 @@
-"""A malicious dealer: pair seeds or shares other than those it commits to, signed with its own good key."""
+"""A malicious dealer: pair seeds or shares that differ from its commitments, signed with its own valid key."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class InconsistentSeed(Attack):
 
 
 class WrongShare(Attack):
-    """The receiver would release what it was dealt, and be taken for the one who changed it."""
+    """The receiver would release the share that it was dealt, and be blamed for changing it."""
 
     name = "a node with wrong shares"
     goal = "have an honest node named for a wrong share"
@@ -74,7 +74,7 @@ def _miscommitted(talk: Conversation, envelope: SharesEnvelope) -> SharesEnvelop
 
 
 def _blamed(talk: Conversation) -> int | None:
-    """Whom an honest aggregator names for the receiver's released shares; None when it released nothing."""
+    """The node that an honest aggregator names for the receiver's released shares; None when it released nothing."""
     learned, everyone = talk.knowledge, talk.world.everyone
     if RECEIVER not in learned.unmasks:
         return None

@@ -1,4 +1,4 @@
-"""Receipts that no quorum made, and sums that no receipt covers: given to a node that has to catch up."""
+"""Receipts without a quorum, and sums that no receipt covers, given to a node that has to catch up."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _BadLink(FederationAttack):
 
 
 class ForgedReceipt(_BadLink):
-    """As many signatures as there should be, none of them by the roster."""
+    """The right number of signatures, none of them by the roster."""
 
     name = "forged receipt"
 
@@ -88,7 +88,7 @@ class ForgedSum(_BadLink):
 
 
 class ReSignedReceipt(FederationAttack):
-    """One statement with the signatures of some, and again with those of others: two receipts of one round."""
+    """One statement with the signatures of some nodes, and again with those of others: two receipts of one round."""
 
     name = "re-signed receipt"
     goal = "put two honest nodes at the same state on different heads of the chain"
@@ -108,7 +108,7 @@ class ReSignedReceipt(FederationAttack):
 
 
 class HollowEcho(FederationAttack):
-    """The victim is asked to co-sign a round that it has not seen, on the word of the colluder alone."""
+    """The attacker asks the victim to co-sign a round that it has not seen, with only the colluder's signature."""
 
     name = "echo on the colluders' word alone"
     goal = "have an honest node sign a statement about a round that never was"

@@ -1,4 +1,4 @@
-"""Oversized and malformed messages to whole nodes: those of the coordinator, around the protocol's own and beside."""
+"""Oversized and malformed messages to whole nodes: the coordinator's own, around and beside those of the protocol."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ REQUESTS: tuple[type[Message], ...] = (RoundOpening, EchoRequest, StudyClosing, 
 
 
 class _BadRequest(FederationAttack):
-    """A request that the victim would follow, but for its bytes."""
+    """A request that the victim would follow if its bytes were right."""
 
     def __init__(self, kind: type[Message]) -> None:
         self.kind = kind
 
     def request(self, federation: Federation) -> bytes:
-        """The honest request. All of round 1 but the victim has closed it, where that is what the request is about."""
+        """The honest request. If it is about round 1, all nodes except the victim have closed that round."""
         if self.kind is RoundOpening:
             return encode(RoundOpening((), federation.chain.context(1).opening()))
         if self.kind is AttendanceRequest:
@@ -37,7 +37,7 @@ class _BadRequest(FederationAttack):
         return encode(StudyClosing((Link(receipt, packed),)))
 
     def followed(self, federation: Federation, answer: bytes) -> bool:
-        """Whether the victim did what it was asked: joined the round, signed for it, adopted its receipt, or closed."""
+        """Whether the victim followed the request: joined the round, signed for it, adopted its receipt, or closed."""
         node, study = federation.nodes[VICTIM], federation.study.digest
         if self.kind is RoundOpening:
             return node.parts.store.floor(study) == 1
@@ -65,7 +65,7 @@ class MalformedRequest(_BadRequest):
 
 
 class OversizedRequest(_BadRequest):
-    """A mebibyte where a few kilobytes belong."""
+    """A mebibyte in place of a few kilobytes."""
 
     goal = "have a node parse more bytes than any message of the study has"
 
@@ -75,7 +75,7 @@ class OversizedRequest(_BadRequest):
 
     def attack(self, federation: Federation) -> Outcome:
         federation.send(VICTIM, self.request(federation) + bytes(MEBIBYTE))
-        # Parsed or not, such bytes are refused: what counts is whether it was for their number.
+        # Parsed or not, such bytes are refused: the question is whether their number was the reason.
         (refusal,) = federation.log.refusals
         return federation.log.outcome(not isinstance(refusal.error, OversizedMessage))
 

@@ -1,4 +1,4 @@
-"""Reflected and swapped envelopes: an envelope is handed on as if another node had sent it."""
+"""Reflected and swapped envelopes: the aggregator passes an envelope on as if another node had sent it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FRAMED = 1
 
 
 class _BentEnvelope(Attack):
-    """A delivery in which one envelope is not what it says."""
+    """A delivery with an envelope that is not what it claims to be."""
 
     goal = "make an honest node name another honest node as the one at fault"
 

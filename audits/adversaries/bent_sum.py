@@ -1,4 +1,4 @@
-"""A changed sum: everybody is told the same sum, and it is not what the survivors sent."""
+"""A changed sum: everybody gets the same sum, but it is not the sum of the survivors' inputs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Vector = NDArray[np.int64]
 
 
 class _LastMessage(Attack):
-    """An honest round, but for its last message. The aggregator colludes with no node here: integrity needs that."""
+    """An honest round, except for its last message. The aggregator colludes with no node here: integrity needs that."""
 
     def show(self, node: int, total: Vector, tag: int) -> tuple[Vector, int]:
-        """What this node is shown in place of the sum and its tag: what the attacker can compute from them."""
+        """What the attacker computes from the sum and its tag, and shows to this node in their place."""
         raise NotImplementedError
 
     def reached(self, world: World) -> bool:
@@ -44,7 +44,7 @@ class _LastMessage(Attack):
 
 
 class _BentSum(_LastMessage):
-    """Everybody is shown the same other sum."""
+    """The aggregator shows everybody the same wrong sum."""
 
     goal = "shift the model, unnoticed"
 

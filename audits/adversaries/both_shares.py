@@ -8,7 +8,8 @@ from audits.simulator.world import VICTIM, Conversation, Outcome, World
 
 
 class BothShares(Attack):
-    """All upload. The others are told that the victim dropped out and release its mask key; then that it did not."""
+    """All upload. The aggregator tells the others that the victim dropped out, gets its mask key, and then says that it
+    did not."""
 
     name = "both shares of one node"
     goal = "recover the victim's own vector by getting shares of its mask key and of its self mask"

@@ -1,4 +1,4 @@
-"""c colluding nodes hand over all that they hold, after a round in which everybody kept to the protocol."""
+"""c colluding nodes hand over everything that they hold, after a round in which everybody followed the protocol."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RULES = CohortRules(roster_size=7, colluders=COLLUDERS, tolerated_dropouts=1, mi
 
 
 class Colluders(Attack):
-    """The aggregator and c nodes only look at what they have. It must not be enough."""
+    """The aggregator and c nodes only use what they already have. It must not be enough."""
 
     name = "c colluding nodes hand over all they hold"
     goal = "recover the victim's own vector from everything that the aggregator and c nodes ever saw"

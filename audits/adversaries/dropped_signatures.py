@@ -8,7 +8,7 @@ from audits.simulator.world import VICTIM, Conversation, Outcome, World
 
 
 class DroppedSignatures(Attack):
-    """Half of the nodes agree on one survivor set, half on another; each half is shown its own signatures only."""
+    """Half of the nodes agree on one survivor set, half on another; each half sees only its own signatures."""
 
     name = "dropped signature in the agreement"
     goal = "make honest nodes of one session release shares for different survivor sets"

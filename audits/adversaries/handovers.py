@@ -1,4 +1,4 @@
-"""What an aggregator asks for beside the rounds: a ledger before its study is over, and answers about another study."""
+"""Requests outside rounds: for a ledger before its study is over, and for answers about another study."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from secfed.study.signing import APPROVAL_LABEL
 
 
 class _LedgerInMidStudy(FederationAttack):
-    """After some rounds the victim's ledger is asked for, and then one round more."""
+    """After some rounds the aggregator asks for the victim's ledger, and then for one more round."""
 
     goal = "see a node's ledger in the middle of a study, and go on with its rounds"
     rounds = 1
@@ -31,7 +31,7 @@ class _LedgerInMidStudy(FederationAttack):
         return federation.log.outcome(end is not None and joined is not None)
 
     def closings(self, receipts: list[Receipt]) -> list[StudyClosing]:
-        """What the victim is told before."""
+        """What the aggregator tells the victim before."""
         return []
 
 
@@ -67,7 +67,7 @@ class ClosingAtAnOlderReceipt(_LedgerInMidStudy):
 
 
 class HandoverOfAnotherStudy(FederationAttack):
-    """The study is over at the victim; it is asked about another one, in which it has no part."""
+    """The study is over at the victim; the aggregator asks it about another one, in which it does not take part."""
 
     name = "handover asked for another study"
     goal = "have a node's ledger of one study taken for that of another"
@@ -83,7 +83,7 @@ class HandoverOfAnotherStudy(FederationAttack):
 
 
 class AttendanceForAnotherStudy(FederationAttack):
-    """The victim is asked whether it is there for a study that it has not approved."""
+    """The aggregator asks the victim for its attendance in a study that it has not approved."""
 
     name = "attendance asked for another study"
     goal = "hold a node's approval of a study that it has not approved"
@@ -98,7 +98,7 @@ class AttendanceForAnotherStudy(FederationAttack):
 
 
 def _honest_round(federation: Federation, number: int) -> Receipt:
-    """A round of everybody, which everybody adopts."""
+    """A round of all nodes, which all nodes adopt."""
     closed = federation.round(number, federation.everyone)
     if closed is None:
         raise RuntimeError("an honest round before the attack failed")

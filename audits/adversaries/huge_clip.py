@@ -1,4 +1,4 @@
-"""Huge clip: one node is brought to submit elements far beyond the certified magnitude."""
+"""Huge clip: one node submits elements far beyond the certified magnitude."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from audits.simulator.world import DIMENSION, MAGNITUDE, VICTIM, Conversation, O
 
 
 class HugeClip(Attack):
-    """The sum does not wrap, and no one sees in it that it is one node's alone."""
+    """The sum does not wrap, and does not show that one node dominates it."""
 
     name = "huge clip"
     goal = "shift the model, unnoticed, by more than one node's certified share"

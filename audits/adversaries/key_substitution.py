@@ -9,7 +9,7 @@ from crypto.kdf import digest
 
 
 class KeySubstitution(Attack):
-    """Every peer that the victim sees is the aggregator, under identity keys of its own making."""
+    """Every peer that the victim sees is the aggregator, under identity keys that it made itself."""
 
     name = "key substitution"
     goal = "recover the victim's own vector by playing all of its peers"

@@ -1,4 +1,5 @@
-"""Late masked input: a node is declared dropped, its pair masks are rebuilt, and then its upload arrives after all."""
+"""Late masked input: the aggregator declares a node dropped, gets its pair masks rebuilt, and then its upload
+arrives."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from audits.simulator.world import VICTIM, Conversation, Outcome, World
 
 
 class LateInput(Attack):
-    """The upload was on its way. Nobody does anything wrong but the aggregator, which keeps it."""
+    """The upload was on its way. Only the aggregator does anything wrong: it keeps the upload."""
 
     name = "late masked input of a declared-dropped node"
     goal = "recover the victim's own vector from its late upload, with the pair masks of a dropped node"

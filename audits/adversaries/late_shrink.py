@@ -1,4 +1,5 @@
-"""Late shrink: a cohort that is large enough at Share, and smaller than the sites' policy when it is summed."""
+"""Late shrink: a cohort that is large enough at Share, but smaller than the sites' policies demand when it is
+summed."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ FEW = (0, 1, 2, 3, 4)
 
 
 class LateShrink(Attack):
-    """Five make a quorum, but the sites take part only in sums over six or more."""
+    """Five nodes make a quorum, but the sites take part only in sums over six or more."""
 
     name = "cohort shrunk below policy after Share"
     goal = "obtain a sum over fewer nodes than the sites' own policies allow"

@@ -1,4 +1,4 @@
-"""t = 1, in both places where t counts: how many must sign, and how many shares give a secret."""
+"""t = 1, in both places where t matters: the number of signatures, and the number of shares that give a secret."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from audits.simulator.world import CORRUPT, VICTIM, Conversation, Outcome, World
 
 
 class OneSignature(Attack):
-    """The quorum is in no message: the attacker can only act as if one signature were enough."""
+    """No message contains the quorum: the attacker can only act as if one signature were enough."""
 
     name = "t = 1 in the agreement"
     goal = "have an honest node release its shares against the colluder's signature alone"
@@ -23,7 +23,7 @@ class OneSignature(Attack):
 
 
 class OneShare(Attack):
-    """Nothing is announced: what the colluder was dealt is all there is."""
+    """The attacker announces nothing, and has only the shares that the colluder was dealt."""
 
     name = "t = 1 in the sharing"
     goal = "recover the victim's own vector from one colluder's shares"

@@ -1,4 +1,4 @@
-"""Another model, another study or another round to one node, inside the others' session."""
+"""Shows one node another model, study or round, inside the others' session."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crypto.kdf import digest
 
 
 class _OtherContext(Attack):
-    """The victim gets the header that it expects, and is then put into the session of nodes that expect another."""
+    """The victim gets the header that it expects, and then joins the session of nodes that expect another."""
 
     field: str
     value: Any
@@ -49,7 +49,7 @@ class OtherStudy(_OtherContext):
 
 
 class OtherRound(_OtherContext):
-    """The victim's round number is another than the rest's."""
+    """The victim's round number differs from the others'."""
 
     name = "other round to one node"
     goal = "have the victim take part in a session that has another round number for the others"

@@ -1,4 +1,4 @@
-"""Replayed session: a node that starts again is taken through the messages that it saw before."""
+"""Replayed session: a node that starts again gets the messages that it saw before."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from protocols import encoding
 
 
 class ReplayedSession(Attack):
-    """If the node masked its next update as it masked the last, the difference of the uploads would be that of both."""
+    """If the node used the same masks for both updates, the difference of the uploads would be that of the updates."""
 
     name = "replayed session"
     goal = "learn the difference of two of the victim's updates from two uploads under the same masks"

@@ -1,9 +1,9 @@
-"""Restored databases: a node's files are copied, the node goes on, and then the files are put back from the copy.
+"""Restored databases: a node's files are copied, the node continues, and then the files are restored from the copy.
 
-The node has forgotten rounds, signatures and spend, and nothing in its files tells it so. What holds against that: one
-such node counts like a colluder, and a quorum has room for c of them; an owner who raises the floor makes the node keep
-still until the others have passed what it forgot; a node stops at a receipt of a round that its ledger does not know;
-and peers refuse a ledger that is shorter than they have seen it.
+The node has forgotten rounds, signatures and spend, and its files do not show it. The defences: one such node counts as
+a colluder, and the quorum tolerates c of them; an owner who raises the floor keeps the node from signing until the
+others are past what it forgot; a node stops at a receipt of a round that its ledger does not contain; and peers refuse
+a ledger that is shorter than they have seen.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from secfed.rounds.chain import Chain
 from secfed.rounds.channel import EchoRequest, Offer, RoundOpening
 
 WITH_VICTIM = ((VICTIM, 1, 2, 3), (VICTIM, 4, 5, CORRUPT))
-"""Two cohorts that share nobody but the victim."""
+"""Two cohorts that share only the victim."""
 
 
 class RestoredInTwoCohorts(FederationAttack):
     """No node colludes here; the restored one, whose owner noticed nothing, stands in for the colluder.
 
-    The rule taken out is t itself and not one of its uses: statements carry t, and the coordinator here, honest but for
-    the cohorts, takes none with a t that is not its own.
+    The removed rule is t itself, not one of its uses: statements contain t, and the coordinator here, honest except for
+    the cohorts, accepts only its own t.
     """
 
     name = "restored node in two cohorts of one round"
@@ -57,7 +57,7 @@ class _TwoSums(FederationAttack):
     restored: tuple[int, ...]
 
     def two_sums(self, federation: Federation) -> tuple[Offer, ...]:
-        """What every node has signed for round 1, in roster order; the nodes to be restored have been."""
+        """What every node has signed for round 1, in roster order, after restoring the nodes to be restored."""
         for node in self.restored:
             federation.copy_files(node)
         federation.tamper = lambda node, data: _shifted(federation, data) if node in HALVES[1] else data
@@ -81,7 +81,7 @@ class _TwoSums(FederationAttack):
 
 
 class SecondSignature(_TwoSums):
-    """The victim signed the first half's sum. Then it is restored, and shown what the second half signed."""
+    """The victim signed the first half's sum. Then it is restored, and sees what the second half signed."""
 
     name = "restored node that signs a round again"
     goal = "have an honest node sign two statements of one round"
@@ -112,7 +112,7 @@ class ForkedByRestored(_TwoSums):
 
 
 class RestoredLedger(FederationAttack):
-    """A dishonest owner puts the ledger back to what it was before two rounds, and takes part in the third."""
+    """A dishonest owner restores the ledger from before two rounds, and takes part in the third."""
 
     name = "restored (rewound) ledger"
     goal = "complete a round with a node whose ledger has lost rounds that its peers took part in with it"
@@ -126,7 +126,8 @@ class RestoredLedger(FederationAttack):
 
 
 class ForgottenSpend(FederationAttack):
-    """Only one round is forgotten: what the victim advertises next is no less than its peers have seen."""
+    """The victim forgets only one round: its next advertised ledger number is not below the one that its peers have
+    seen."""
 
     name = "restored node that forgot one round's spend"
     goal = "have an honest node, restored unnoticed, go on with a ledger that has lost a round"
@@ -151,7 +152,7 @@ def _honest(federation: Federation, number: int) -> tuple[Receipt, bytes]:
 
 
 def _hides_spend(federation: Federation, node: int, number: int) -> bool:
-    """Whether this round counts the node among the survivors, and the node's ledger has not all rounds up to it."""
+    """Whether the node is among this round's survivors while its ledger lacks a round up to it."""
     closed = federation.round(number, federation.everyone)
     if closed is None or node not in closed[0].statement.survivors:
         return False
@@ -160,7 +161,7 @@ def _hides_spend(federation: Federation, node: int, number: int) -> bool:
 
 
 def _shifted(federation: Federation, data: bytes) -> bytes:
-    """The published sum, one step higher, under the tag that the colluder's key gives; other messages as they are."""
+    """The published sum, one step higher, with the tag from the colluder's key; other messages unchanged."""
     shape, client = federation.chain.shape, federation.nodes[CORRUPT]._session.client
     limits = federation.limits
     if client is None or message_type(data, most_map_bytes(RoundOpening, limits), None) != Published.TYPE:
@@ -177,7 +178,7 @@ def _is_signed(federation: Federation, offer: Offer) -> bool:
 
 
 def _makes_receipt(federation: Federation, offers: Iterable[Offer]) -> bool:
-    """Whether somebody new to the chain takes these signatures and the colluder's own for a receipt."""
+    """Whether a verifier new to the chain accepts these signatures with the colluder's own as a receipt."""
     by_node = {offer.sender: offer.signature for offer in offers}
     statement, packed = next((offer.statement, offer.vector) for offer in offers)
     by_node[CORRUPT] = federation.keys[CORRUPT].sign(SIGNING_LABEL, statement.digest())

@@ -1,4 +1,4 @@
-"""Round numbers: a rewound one, a huge one, and one attempt after another on the same model."""
+"""Round numbers: a rewound one, a huge one, and repeated attempts on the same model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from secfed.rounds.channel import ATTEMPTS_MAX
 
 
 class FederationAttack(Attack):
-    """An attack on whole nodes, in a folder that is gone afterwards."""
+    """An attack on whole nodes, in a temporary folder."""
 
     def run(self) -> Outcome:
         with tempfile.TemporaryDirectory() as folder:
@@ -41,7 +41,7 @@ class RewoundRound(FederationAttack):
 
 
 class HugeRound(FederationAttack):
-    """A round number with which the node's floor would be past every round of the study."""
+    """A round number that would move the node's floor past every round of the study."""
 
     name = "one huge round number"
     goal = "lift a node's round floor past the end of the study, so that it can never take part again"
@@ -53,7 +53,7 @@ class HugeRound(FederationAttack):
 
 
 class RepeatedAttempts(FederationAttack):
-    """Each void round on one state gives another set of survivors, and differences of sums single a hospital out."""
+    """Each void round on one state gives another set of survivors, and differences of sums would isolate one site."""
 
     name = "attempts repeated to difference one hospital"
     goal = "have a node join more rounds on one state of the model than the cap allows"

@@ -1,4 +1,4 @@
-"""Split U2: one session, and two halves that are shown different sets of sharers."""
+"""Split U2: one session, whose two halves see different sets of sharers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from audits.simulator.world import Conversation, Outcome, World
 
 
 class SplitSharers(Attack):
-    """Everyone is in U1. Then each half is told that only itself has shared, and is summed on its own."""
+    """All nodes are in U1. Then the aggregator tells each half that only it has shared, and sums each half
+    separately."""
 
     name = "split U2"
     goal = "obtain two sums in one session, over the two halves of the cohort"

@@ -1,4 +1,4 @@
-"""Split U3: half of the nodes are told that the victim survived, half that it dropped out."""
+"""Split U3: the aggregator tells half of the nodes that the victim survived, and half that it dropped out."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ HONEST = (VICTIM, 1)
 
 
 def pinned(shown: SessionConfig) -> SessionConfig:
-    """What an honest node derives, whatever the aggregator shows: the seven nodes of the signed study."""
+    """What an honest node derives for anything the aggregator shows: the seven nodes of the signed study."""
     return SessionConfig(SEVEN, shown.roster[: SEVEN.roster_size], shown.context, MAGNITUDE)
 
 

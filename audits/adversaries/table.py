@@ -1,4 +1,4 @@
-"""The table of attacks for terminals, machines and readers: where each is first refused, and what has to go for it."""
+"""The table of attacks for terminals, machines and readers: the first refusal of each, and what stops it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def heading() -> str:
 
 
 def row(verdict: Verdict) -> str:
-    """One attack: a line, and one more for each rule."""
+    """One attack as a line, with one more line for each rule."""
     first = (verdict.first_refusal or "none") if verdict.stopped else "NOT STOPPED"
     line = f"{verdict.attack:{NAME_WIDTH}}{first:{_PLACE_WIDTH}}{alone(verdict):{_ALONE_WIDTH}}{what_goes(verdict)}"
     if not verdict.stopped:
@@ -40,12 +40,12 @@ def row(verdict: Verdict) -> str:
 
 
 def alone(verdict: Verdict) -> str:
-    """Whether taking the first refusal out is enough for the attack."""
+    """Whether removing the first refusal is enough for the attack."""
     return {True: "yes", False: "no", None: "-"}[verdict.sufficient_alone if verdict.stopped else None]
 
 
 def what_goes(verdict: Verdict) -> str:
-    """What has to go for the attack to succeed, in a few words."""
+    """What must be removed for the attack to succeed, in a few words."""
     if not verdict.stopped:
         return "nothing"
     if verdict.by_lines.lines is not None:
@@ -87,7 +87,7 @@ def _search_as_json(search: Search) -> dict[str, Any]:
 
 
 def closing_words(verdicts: Sequence[Verdict]) -> str:
-    """What it comes to, in one line."""
+    """The result, in one line."""
     stopped = [verdict for verdict in verdicts if verdict.stopped]
     single = sum(verdict.sufficient_alone is True for verdict in stopped)
     several = sum(verdict.by_lines.lines is not None for verdict in stopped) - single

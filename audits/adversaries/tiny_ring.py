@@ -1,4 +1,4 @@
-"""Tiny ring: the header announces eight bits an element, in which no real sum fits."""
+"""Tiny ring: the header announces eight bits per element, too few for any real sum."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TinyRing(Attack):
         talk.show_cohort(world.everyone, world.everyone)
         try:
             talk.deliver(world.everyone, world.everyone)
-        except WrongLength:  # the nodes went by a ring of their own
+        except WrongLength:  # the nodes used the ring that they derived
             return world.outcome(False)
         talk.finish(world.everyone)
         total = talk.knowledge.sum_of(world.everyone)

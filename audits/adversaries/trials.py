@@ -1,14 +1,13 @@
-"""What stops an attack: found by taking it out of the nodes, and running the attack again.
+"""Finds what stops an attack, by removing it from the nodes and running the attack again.
 
-**Lines.** The attack is run on real nodes. The first refusal of an honest node is taken out
-(`audits.simulator.removal`), and the attack is run again: on to the next refusal, until the goal is reached. What was
-taken out is then made smaller, until putting any one line back stops the attack again. So the set is enough and no line
-of it is idle. It is not the only such set: another order might find another.
+**Lines.** The trial runs the attack on real nodes, removes the first refusal of an honest node
+(`audits.simulator.removal`), and runs the attack again, up to the next refusal, until the attack reaches its goal. Then
+it shrinks the removed set, until putting any one line back stops the attack again. So the set is enough, and every line
+in it is needed. It is not the only such set: another order might find another.
 
-**Rules.** Often the attack fails though every refusal that it met is out: what protects then is no refusal, but that a
-key is another, that shares are too few, that a secret is gone. The attack names such rules; each is taken out by one
-weakening. The same search then finds the lines that have to go beside them, and each rule is put back once: the attack
-must be stopped again.
+**Rules.** Often an attack fails although every refusal that it met is removed: then the protection is not a refusal,
+but a different key, too few shares, or a wiped secret. The attack names such rules; one weakening removes each. The
+same search then finds the lines that must also go. Then each rule is put back once: the attack must fail again.
 """
 
 from __future__ import annotations
@@ -26,14 +25,15 @@ NOBODY = "nobody refuses anything"
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """How far taking refusals out has led."""
+    """How far the removal of refusals has led."""
 
     lines: tuple[str, ...] | None
-    """A set of lines that is enough, none of them idle. None when the attack failed without all that it met."""
+    """A set of lines that is enough, all of them needed. None if the attack failed with all refusals that it met
+    removed."""
     met: tuple[str, ...]
-    """All refusals that were taken out on the way, in this order."""
+    """All refusals that were removed on the way, in this order."""
     end: str
-    """Why it went no further; empty when the goal was reached."""
+    """Why the search stopped; empty when the goal was reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +47,24 @@ class Verdict:
     first_refusal: str | None
     """File and line at which an honest node first refuses; None when nobody does."""
     reason: str
-    """What that node says."""
+    """The text of that refusal."""
     by_lines: Search
     """With every rule in place."""
     rules: tuple[str, ...]
-    """Rules, none of them a refusal, without which the attack is tried, too."""
+    """Rules (none of them a refusal) without which the attack also runs."""
     beside_rules: Search | None
-    """With these rules out. None when the attack names none."""
+    """With these rules removed. None when the attack names none."""
     idle_rules: tuple[str, ...] = ()
-    """Rules that may stay: the attack reaches its goal all the same. There should be none."""
+    """Rules that are not needed: with them, the attack still reaches its goal. There should be none."""
 
     @property
     def sufficient_alone(self) -> bool | None:
-        """Whether taking the first refusal out, and nothing else, lets the attack through. None when nobody refuses."""
+        """Whether removing only the first refusal lets the attack succeed. None when nobody refuses."""
         return None if self.first_refusal is None else self.by_lines.lines == (self.first_refusal,)
 
     @property
     def succeeds_without(self) -> bool:
-        """Whether the attack reaches its goal on nodes that lack what is said to stop it."""
+        """Whether the attack reaches its goal on nodes without the lines and rules that stop it."""
         searches = [self.by_lines] if self.beside_rules is None else [self.beside_rules]
         return all(search.lines is not None for search in searches) and not self.idle_rules
 
@@ -99,7 +99,7 @@ def _try(attack: Attack, lines: Sequence[str], rules: Sequence[int]) -> Outcome:
     with ExitStack() as lacking:
         if lines or rules:
             lacking.enter_context(broken_nodes())
-        lacking.enter_context(without(lines))  # first: what replaces a function calls the one without the line
+        lacking.enter_context(without(lines))  # first: a replacement of a function calls the one without the line
         weakenings = attack.weakenings()
         for rule in rules:
             lacking.enter_context(weakenings[rule])
@@ -107,7 +107,7 @@ def _try(attack: Attack, lines: Sequence[str], rules: Sequence[int]) -> Outcome:
 
 
 def _search(attack: Attack, rules: Sequence[int], outcome: Outcome) -> Search:
-    """Take refusal after refusal out, from the outcome on that the attack has without these rules."""
+    """Remove refusal after refusal, from the attack's outcome without these rules on."""
     met: list[str] = []
     while not outcome.achieved:
         following = _next(outcome.refusals)
@@ -121,7 +121,7 @@ def _search(attack: Attack, rules: Sequence[int], outcome: Outcome) -> Search:
 
 
 def _next(refusals: Sequence[Refusal]) -> Refusal | None:
-    """The first refusal that can be taken out. What comes from a node after it failed is a consequence of that."""
+    """The first refusal that can be removed. Later errors of a node that has failed are consequences of the failure."""
     failed = set()
     for refusal in refusals:
         if refusal.node not in failed:
@@ -139,7 +139,7 @@ def _end(refusals: Sequence[Refusal]) -> str:
 
 
 def _none_idle(attack: Attack, lines: Sequence[str], rules: Sequence[int]) -> tuple[str, ...]:
-    """Fewer of these lines, with which the attack still reaches its goal and without any one of which it does not."""
+    """A subset of these lines that is enough for the attack, and in which every line is needed."""
     kept = list(lines)
     while True:
         for line in kept:

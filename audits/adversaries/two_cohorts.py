@@ -10,7 +10,7 @@ HALVES = ((0, 1, 2, CORRUPT), (3, 4, 5, CORRUPT))
 
 
 class TwoCohorts(Attack):
-    """Each half of the roster is told that it is the whole cohort."""
+    """The aggregator tells each half of the roster that it is the whole cohort."""
 
     name = "roster split into two cohorts"
     goal = "obtain two sums in one round, over the two halves of the roster"

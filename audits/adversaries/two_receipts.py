@@ -1,6 +1,7 @@
 """Equivocating sum with a colluder: the attacker knows the checksum key and shows each half its own, valid sum.
 
-Integrity of the sum is promised only against an aggregator that colludes with no node. Agreement is promised always.
+The protocol promises integrity of the sum only against an aggregator that colludes with no node. It always promises
+agreement.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class TwoReceipts(Attack):
         return world.outcome(all(verified))
 
     def _closes(self, world: World, talk: Conversation, half: tuple[int, ...], offset: int) -> bool:
-        """Show a half the sum with this offset, and make a receipt of what it signs. Whether other nodes take it."""
+        """Show a half the sum with this offset, and build a receipt from its signatures. Returns whether other nodes
+        accept it."""
         learned, honest = talk.knowledge, [node for node in half if node != CORRUPT]
         summed = learned.sum_of(world.everyone)
         if summed is None:

@@ -17,7 +17,7 @@ OTHER = digest("another contribution")
 
 
 class UnequalContributions(Attack):
-    """T is then more than the tag of S by <K' - K, x> and constants that the colluder knows, x the victim's vector."""
+    """T then exceeds the tag of S by <K' - K, x> and constants that the colluder knows; x is the victim's vector."""
 
     name = "equivocated checksum contribution"
     goal = "learn from T a 61-bit function of the victim's own vector"
@@ -34,7 +34,7 @@ class UnequalContributions(Attack):
                 plaintext = plaintext[: -len(OTHER)] + OTHER
             return honest(key, plaintext, label, session, sender, receiver)
 
-        with patch.object(sharing, "_seal", seal):  # the colluder's own program: only it deals in here
+        with patch.object(sharing, "_seal", seal):  # the colluder's own program: only it deals here
             talk.show_cohort([CORRUPT], world.everyone)
         talk.deliver(world.everyone, world.everyone)
         talk.announce(world.everyone, world.everyone)

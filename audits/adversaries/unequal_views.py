@@ -1,10 +1,10 @@
-"""Unequal views: a node is shown a smaller U2 than the rest, and is summed with them all the same.
+"""Unequal views: the aggregator shows one node a smaller U2 than the rest, and still sums it with them.
 
 The checksum key follows from U2, because every sharer contributes to it. A node with another U2 tags its input with
-another key, and T is then more than the tag of S: by <K' - K, x> and constants, x that node's own vector. A colluder
-knows every contribution and with them both keys, so that it reads 61 bits of x. The node need not sign anything: a
-quorum of the others is enough to sum it. What stops it is that masks are derived under the view, U2 included: the
-node's input shares no stream with the others' and never comes free.
+another key, and T then exceeds the tag of S by <K' - K, x> and constants; x is that node's own vector. A colluder knows
+every contribution and so both keys, and reads 61 bits of x. The node need not sign anything: a quorum of the others is
+enough to sum it. The defence: masks are derived under the view, including U2, so the node's input shares no stream with
+the others' and never gets unmasked.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class _UnequalViews(FederationAttack):
 
     goal = "learn from T a 61-bit function of single nodes' vectors"
     hidden: ClassVar[Mapping[int, Collection[int]]]
-    """Node -> who is left out of the U2 that it is shown."""
+    """Node -> the nodes left out of the U2 that it sees."""
     dropped: Collection[int] = ()
-    """Who is declared dropped."""
+    """The nodes declared dropped."""
 
     def attack(self, federation: Federation) -> Outcome:
         learned = Knowledge(federation.config(1))
@@ -68,7 +68,7 @@ class _UnequalViews(FederationAttack):
         return (weakened.masks_not_bound_to_the_view(),)
 
     def _learns(self, federation: Federation, learned: Knowledge, survivors: tuple[int, ...]) -> bool:
-        """Whether what T has too much is the function of the misled nodes' vectors that two known keys give."""
+        """Whether the excess in T is the function of the misled nodes' vectors that two known keys give."""
         total, summed = learned.unmask(survivors), learned.sum_of(survivors)
         if total is None or summed is None:
             return False
@@ -91,7 +91,7 @@ class HiddenColluder(_UnequalViews):
 
 
 class HiddenHonestNodes(_UnequalViews):
-    """Two honest nodes that are hidden from each other: no pair mask of theirs stays behind."""
+    """Two honest nodes hidden from each other: none of their pair masks remains."""
 
     name = "unequal U2: two honest nodes hidden from each other"
     hidden: ClassVar = {VICTIM: (OTHER,), OTHER: (VICTIM,)}
@@ -127,7 +127,7 @@ def _delivery(learned: Knowledge, node: int) -> Delivery:
 def _learn(
     federation: Federation, learned: Knowledge, kind: type[AnyMessage], node: int, request: Message
 ) -> AnyMessage | None:
-    """What the node answers, learned; with all that the corrupt node holds then. None if it refuses."""
+    """Learn the node's answer, and everything that the corrupt node then holds. Returns None if the node refuses."""
     answer = federation.send(node, encode(request))
     client = federation.nodes[node]._session.client
     if node == CORRUPT and client is not None:

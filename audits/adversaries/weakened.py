@@ -1,11 +1,11 @@
-"""Nodes without one rule. Refusals are lines, and `audits.simulator.removal` takes lines out; a rule here is what no
-line is.
+"""Nodes without one rule. Refusals are lines, which `audits.simulator.removal` removes; a rule here is not a single
+line.
 
-Such a rule is a derivation, a threshold, a secret that is wiped or drawn anew: where it holds, an attack comes to
-nothing though nobody refuses anything more. Each weakening takes out one rule and leaves every other, above all those
-that follow from the same number: t is how many must sign *and* how many shares give a secret, and nodes that need fewer
-shares still count signatures. The last few take out a rule of the SPEC with all lines that keep it, for
-`audits.exploration` and for tests that look for a broken promise. For audits and tests alone.
+Such a rule is a derivation, a threshold, or a secret that is wiped or newly drawn: where it holds, an attack fails
+although no node refuses any more. Each weakening removes one rule and keeps every other, above all those that depend on
+the same number: t is the number of signatures *and* the number of shares that give a secret, and nodes that need fewer
+shares still count signatures. The last few remove a rule of the SPEC with all lines that enforce it, for
+`audits.exploration` and for tests that look for a broken promise. Only for audits and tests.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from secfed.rounds.channel import RoundOpening
 
 
 class Weakening(AbstractContextManager[None]):
-    """While it is active, nodes lack one rule. Enter it once."""
+    """A context in which nodes lack one rule. Enter it once."""
 
     def __init__(self, rule: str, *patches: AbstractContextManager[object]) -> None:
         """
         Args:
-            rule: what nodes keep to otherwise, in a line.
-            patches: take it out.
+            rule: the rule that nodes otherwise follow, in one line.
+            patches: these remove it.
         """
         self.rule = rule
         self._patches = patches
@@ -66,19 +66,19 @@ class Weakening(AbstractContextManager[None]):
 
 
 def quorum_one_too_low() -> Weakening:
-    """t = floor((N + c) / 2): two quorums need not share an honest node any more."""
+    """t = floor((N + c) / 2): two quorums need no longer share an honest node."""
     lower = patch.object(CohortRules, "quorum", lambda rules, size: (rules.roster_size + rules.colluders) // 2)
     return Weakening("t is more than half of N + c, so that two quorums share an honest node", lower)
 
 
 def quorum_not_from_the_roster() -> Weakening:
-    """t = n - f: the roster's majority is left out."""
+    """t = n - f, without the roster's majority."""
     without = patch.object(CohortRules, "_majority", lambda rules: 0)
     return Weakening("t follows from the roster and not only from the cohort shown", without)
 
 
 def sharing_threshold(most: int) -> Weakening:
-    """So many shares give a secret; signatures are counted as before."""
+    """This many shares give a secret; signatures are counted as before."""
     return Weakening("fewer than t shares give nothing of a secret", _shared_among(lambda quorum: min(most, quorum)))
 
 
@@ -88,7 +88,7 @@ def sharing_threshold_one_too_low() -> Weakening:
 
 
 def sessions_go_back() -> Weakening:
-    """A session takes another set of survivors after Unmask, as if it had answered none."""
+    """A session accepts another set of survivors after Unmask, as if it had answered none."""
     honest = Client._dispatch
 
     def dispatch(node: Client, data: bytes) -> Any:
@@ -106,13 +106,13 @@ def secrets_not_wiped() -> Weakening:
 
 
 def no_self_mask() -> Weakening:
-    """Inputs are covered by pair masks alone, as in the first sketch of Bonawitz et al. (2017, section 4)."""
+    """Only pair masks cover inputs, as in the first sketch of Bonawitz et al. (2017, section 4)."""
     rule = "the self mask stays on: shares of it are released for survivors alone"
     return Weakening(rule, patch.object(MaskedSum, "add_self_mask", _nothing))
 
 
 def masks_not_bound_to_the_view() -> Weakening:
-    """Masks follow from the session alone, whatever U2 a node was shown: version 1 of the protocol."""
+    """Masks depend only on the session, not on the U2 that a node saw: version 1 of the protocol."""
     unbound = patch.object(derivations, "view_of", lambda session, sharers: session)
     return Weakening("masks and checksum key are derived under the U2 that a node was shown", unbound)
 
@@ -156,7 +156,7 @@ def checksum_without_constant() -> Weakening:
 
 
 def openings_past_the_lock() -> Weakening:
-    """A node that has signed a round is asked to join another one, and does not look at what it signed."""
+    """A node that has signed a round joins another one when asked, ignoring what it signed."""
     honest = Node._open_round
 
     def open_round(node: Node, message: RoundOpening) -> bytes:
@@ -174,12 +174,12 @@ def receipts_digested_with_signatures() -> Weakening:
 
 
 def restores_not_announced() -> Weakening:
-    """The owner of a restored node starts it as if nothing had happened."""
+    """The owner of a restored node starts it without reporting the restore."""
     return Weakening("the owner of a restored node says so", patch.object(NodeStore, "raise_floor", _nothing))
 
 
 def forgotten_spend_not_committed() -> Weakening:
-    """A node that adopts a receipt of a round which its ledger does not know leaves the ledger as it is."""
+    """A node that adopts a receipt of a round that its ledger does not contain leaves the ledger unchanged."""
     honest = restored.check_spend
 
     def check_spend(parts: NodeParts, chain: Chain, number: int) -> None:
@@ -191,7 +191,7 @@ def forgotten_spend_not_committed() -> Weakening:
 
 
 def unchecked_signatures(*labels: str) -> Weakening:
-    """Signatures with these labels are taken for good; with no label, all are."""
+    """Signatures with these labels count as valid; without labels, all do."""
     honest = PublicIdentity.verifies
 
     def verifies(identity: PublicIdentity, signature: bytes, label: str, *parts: bytes) -> bool:
@@ -201,12 +201,12 @@ def unchecked_signatures(*labels: str) -> Weakening:
 
 
 def unchecked_sum() -> Weakening:
-    """A published sum is taken with whatever tag it has."""
+    """A published sum is accepted with any tag."""
     return Weakening("a sum is checked against its tag", patch.object(Client, "_check_sum", _nothing))
 
 
 def over_when_asked() -> Weakening:
-    """A node takes its study to be over when its ledger is asked for."""
+    """A node considers its study over when asked for its ledger."""
 
     def hand_over(node: Node) -> Any:
         node.end_named = node.chain.head
@@ -217,7 +217,7 @@ def over_when_asked() -> Weakening:
 
 
 def over_wherever_it_is_said() -> Weakening:
-    """A node takes its study to be over at whatever receipt a closing names."""
+    """A node considers its study over at any receipt that a closing names."""
 
     def hand_over(node: Node) -> Any:
         if node.end_named is not None:
@@ -229,7 +229,7 @@ def over_wherever_it_is_said() -> Weakening:
 
 
 def copies_of_any_study() -> Weakening:
-    """A ledger's copy is read as one of the study in its first line, whatever study it was asked for."""
+    """A ledger's copy counts for the study in its first line, even if another study was requested."""
 
     def read(data: bytes, study: bytes, check: Any) -> Any:
         return read_copy(data, bytes.fromhex(json.loads(data.splitlines()[0])["study"]), check)
@@ -243,7 +243,7 @@ def no_lock() -> Weakening:
 
 
 def floor_forgotten() -> Weakening:
-    """A node does not remember on disk which rounds it has joined. It counts its attempts all the same."""
+    """A node does not store on disk which rounds it has joined, but still counts its attempts."""
     honest = NodeStore.join
 
     def join(store: NodeStore, study: bytes, number: int, state: bytes) -> None:
@@ -255,25 +255,25 @@ def floor_forgotten() -> Weakening:
 
 
 def sessions_outlive_adoption() -> Weakening:
-    """A node's open session goes on when the node adopts a receipt."""
+    """A node's open session continues when the node adopts a receipt."""
     outlives = patch.object(Session, "end_unless_on", _nothing)
     return Weakening("a session ends when a receipt is adopted", outlives)
 
 
 def signers_not_counted(quorum: int) -> Weakening:
-    """A receipt is taken to have enough signatures."""
+    """Every receipt counts as having enough signatures."""
     enough = patch("protocols.receipts.count_signers", lambda statement, signatures, roster: quorum)
     return Weakening("a receipt has t signatures", enough)
 
 
 def echoes_not_counted(signers: int) -> Weakening:
-    """A node co-signs whatever it is shown, as if enough survivors had signed it."""
+    """A node co-signs anything, as if enough survivors had signed it."""
     enough = patch("secfed.node.echo.count_signers", lambda statement, signatures, roster: signers)
     return Weakening("an echo needs more than c signatures", enough)
 
 
 def sums_not_held_against_receipts() -> Weakening:
-    """A node that catches up computes its state from whatever sum comes with a good receipt."""
+    """A node that catches up computes its state from any sum that comes with a valid receipt."""
     believing = patch.object(
         Chain, "_state_after", lambda chain, statement, packed: chain.next_state(packed, statement.survivors)
     )
@@ -281,11 +281,11 @@ def sums_not_held_against_receipts() -> Weakening:
 
 
 def _nothing(*_: Any, **__: Any) -> None:
-    """In place of a method that does something."""
+    """Replaces a method, and does nothing."""
 
 
 def _shared_among(threshold: Callable[[int], int]) -> AbstractContextManager[object]:
-    """Nodes that deal shares of which other than t are needed."""
+    """Nodes that deal shares with another threshold than t."""
     honest = sharing.deal
 
     def deal(secrets: Any, identity: Any, index: int, session: bytes, quorum: int, cohort: Any) -> sharing.Dealing:

@@ -1,4 +1,4 @@
-"""Withheld receipt: everybody signed round 1, and the aggregator opens round 2 as if there had been none."""
+"""Withheld receipt: all nodes signed round 1, but the aggregator opens round 2 as if it had no receipt."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""How much of a patient the real training path gives away, measured: lower bounds on epsilon, beside the theory.
+"""Measures how much the real training path reveals about a patient: lower bounds on epsilon, beside the theory.
 
 Distributed mode claims an epsilon against the aggregator and c colluding nodes, local mode against everybody else. Here
 synthetic patients ("canaries") are in or out of the data by a fair coin, real nodes with their real trainers make the
-sum, and somebody who holds what a coalition holds guesses who was in. Guesses that are better than the theory allows
-refute it.
+sum, and a coalition guesses from everything it holds who was in. Guesses that are better than the theory allows refute
+it.
 
-A bound below the theory proves nothing; a bound above it proves a defect. So the same is done with builds that each
-have one known defect, and every one of them has to be found out.
+A bound below the theory proves nothing; a bound above it proves a defect. So the audit also runs builds that each have
+one known defect, and must detect every one of them.
 
     curves      privacy curves of one noised sum, in closed form and apart from `dp.accounting`
     bounds      three tests of such a curve against guesses, with the theorems they rest on

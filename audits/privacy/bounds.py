@@ -1,19 +1,19 @@
-"""Lower bounds on epsilon from guesses about canaries, and the theorems that they rest on.
+"""Lower bounds on epsilon from guesses about canaries, and the theorems behind them.
 
-m canaries are in or out by fair coins. A score per canary says how much it looks as if it were in. `guesses` takes the
-largest scores for in and as many of the smallest for out, and leaves the rest; `one_run` and `f_dp` count how many of
-these guesses are right, `error_rates` looks at all scores on both sides of a few thresholds.
+m canaries are in or out by fair coins. A score per canary says how likely it seems to be in. `guesses` calls the
+largest scores in, the same number of the smallest out, and makes no guess on the rest; `one_run` and `f_dp` count the
+right guesses, `error_rates` compares all scores with a few thresholds.
 
 What a bound means. Each method tests a whole privacy curve: "the mechanism is at least as private as one Gaussian sum
 with the noise multiplier sigma" (`audits.privacy.curves`, at the sampling rate of the claim). It rejects the curve if
 scores as revealing as these have a chance below `risk` under it. The bound is epsilon at delta of the smallest curve of
 that family that is not rejected, and 0 if none is. So a bound above the theory says, with confidence 1 - risk, that the
 theory's curve is not true, whatever the mechanism is. It is a bound on the mechanism's own epsilon if the mechanism has
-a curve of the family, as it does with too little noise or too long a clip. Where patients are not sampled as claimed it
-has not: a sum over everybody at sigma = 1 has epsilon 4.38 at delta 1e-5, and no curve of sums over half of the
+a curve of the family, as it does with too little noise or too long a clip. It does not if patients are not sampled as
+claimed: a sum over everybody at sigma = 1 has epsilon 4.38 at delta 1e-5, and no curve of sums over half of the
 patients allows its error rates at C/2 before epsilon 11.
 
-Several independent sums, each over canaries of its own, count as one: a canary touches one sum only, and the mechanism
+Several independent sums, each over canaries of its own, count as one: a canary affects only one sum, and the mechanism
 that releases all of them is as private towards it as that one (parallel composition).
 """
 
@@ -31,22 +31,23 @@ from scipy.stats import beta, binom
 from audits.privacy.curves import SampledGaussian
 
 SMALL_DELTAS = tuple(10.0**-power for power in range(4, 17))
-"""Where `one_run` looks at a curve: at small risks it says something only where delta is far below risk/m."""
+"""The deltas at which `one_run` tests a curve: at small risks it says something only where delta is far below
+risk/m."""
 THRESHOLDS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
-"""Where `error_rates` cuts the scores, in units of C. Half of C is best where all is as it should be, and more where
-patients count for more than C."""
+"""The thresholds of `error_rates`, in units of C. Half of C is best for a correct build, and more if patients count for
+more than C."""
 _NOISE_FROM, _NOISE_TO = 2.0**-4, 2.0**8
 _HALVINGS = 22
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What an auditor knows of m canaries."""
+    """An auditor's knowledge of m canaries."""
 
     present: NDArray[np.bool_]
     """Whether each was in the data, by fair and independent coins; of shape (m,)."""
     values: NDArray[np.float64]
-    """How much each looks as if it were in, in units of C; of shape (m,)."""
+    """How likely each seems to be in, in units of C; of shape (m,)."""
 
     def __post_init__(self) -> None:
         if self.present.shape != self.values.shape or self.present.ndim != 1:
@@ -55,14 +56,14 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Guesses:
-    """How guessing went."""
+    """The result of guessing."""
 
     canaries: int
-    """m: canaries, guessed at or not."""
+    """m: the number of canaries, with or without a guess."""
     made: int
-    """How many were guessed at. Fixed beforehand: chosen after a look at the scores, it would need a correction."""
+    """The number of guesses, fixed beforehand: a number chosen after seeing the scores would need a correction."""
     correct: int
-    """How many of the guesses were right."""
+    """The number of right guesses."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.correct <= self.made <= self.canaries:
@@ -97,9 +98,8 @@ def one_run(
         sampling_rate: q of the family.
         delta: at which the bound is given.
         risk: the chance that the bound is above the truth.
-        at: the deltas at which a curve is tested. The chance that the theorem bounds is one and the same at every
-            delta, so that the smallest of its bounds holds. With `delta` alone the bound is the paper's own, which
-            supposes no family.
+        at: the deltas at which a curve is tested. The theorem bounds the same chance at every delta, so the smallest of
+            its bounds holds. With only `delta` the bound is the paper's own, which assumes no family.
     """
 
     def rejected(curve: SampledGaussian) -> bool:
@@ -109,7 +109,7 @@ def one_run(
 
 
 def one_run_chance(guessed: Guesses, epsilon: float, delta: float) -> float:
-    """At most this is the chance of so many right guesses, or more, at an (epsilon, delta)-private mechanism.
+    """A bound on the chance of this many right guesses, or more, for an (epsilon, delta)-private mechanism.
 
     Theorem 5.2 and corollary 5.4 of Steinke, Nasr and Jagielski 2023 for adding or removing a canary: with W from
     Binomial(r, e^epsilon / (1 + e^epsilon)), r guesses and v of them right,
@@ -138,7 +138,7 @@ def f_dp(guessed: Guesses, sampling_rate: float, delta: float, risk: float) -> f
 
 
 def f_dp_rejects(guessed: Guesses, curve: SampledGaussian, risk: float) -> bool:
-    """Whether so many right guesses, or more, have a chance below `risk` at a mechanism with this privacy curve.
+    """Whether this many right guesses, or more, have a chance below `risk` for a mechanism with this privacy curve.
 
     Their theorem on guessing games and the algorithm that evaluates it, for two answers (in, out) and an exact number k
     of guesses at m canaries. Let p_j be the chance of exactly j right guesses, and
@@ -180,14 +180,15 @@ def error_rates(
 ) -> float:
     """The bound from the two error rates at several thresholds, for one sum. With q = 1 it is one on GDP's mu.
 
-    Whoever says "in" above a threshold errs for a share of those that are out and for a share of those that are in. A
-    curve is rejected if it does not allow both error rates together (Wasserman and Zhou 2010). For q = 1, where curves
-    are those of mu-GDP (Dong, Roth and Su 2022), the bound is mu = Phi^-1(1 - a) - Phi^-1(b) for error rates a and b.
-    For both the upper ends of Clopper and Pearson (1934) are taken, each at an equal part of `risk` (Bonferroni over
-    thresholds and sides), as in Nasr et al. 2023, "Tight Auditing of Differentially Private Machine Learning".
+    A test that says "in" above a threshold errs for a share of the canaries that are out and for a share of those that
+    are in. A curve is rejected if it does not allow both error rates together (Wasserman and Zhou 2010). For q = 1,
+    where curves are those of mu-GDP (Dong, Roth and Su 2022), the bound is mu = Phi^-1(1 - a) - Phi^-1(b) for error
+    rates a and b. For both it uses the upper ends of Clopper and Pearson (1934), each at an equal part of `risk`
+    (Bonferroni over thresholds and sides), as in Nasr et al. 2023, "Tight Auditing of Differentially Private Machine
+    Learning".
 
-    Unlike the other two it takes the canaries' scores for independent of each other, given who was in. Where every
-    canary has a coin of its own, and a coordinate with noise of its own, they are. That is part of what is tested.
+    Unlike the other two it assumes that the canaries' scores are independent of each other, given who was in. They are
+    if every canary has a coin of its own, and a coordinate with noise of its own. The audit tests this, too.
 
     Args:
         scores: of all canaries, in units of C.
@@ -223,9 +224,9 @@ def _most(errors: int, tries: int, risk: float) -> float:
 
 
 def _smallest_not_rejected(rejected: Callable[[SampledGaussian], bool], sampling_rate: float, delta: float) -> float:
-    """Epsilon at `delta` of the edge between curves that are rejected and those that are not, from the rejected side.
+    """Epsilon at `delta` at the edge between rejected and other curves, from the rejected side.
 
-    A curve with more noise claims more, and whatever rejects a curve rejects those with more noise.
+    A curve with more noise claims more, and a test that rejects a curve also rejects those with more noise.
     """
     if not rejected(SampledGaussian(sampling_rate, _NOISE_TO)):
         return 0.0

@@ -1,7 +1,7 @@
-"""The build that is shipped, and builds with one known defect each.
+"""The shipped build, and builds with one known defect each.
 
-A defect is one line of the real code replaced by another, here and nowhere else. Each of them is a mistake that was
-made in some system for private learning, leaves the training working, and shows in no accuracy.
+A defect replaces one line of the real code, only here. Each is a mistake that some system for private learning has
+made; training still works, and the accuracy does not show it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Build:
     replace: Callable[[], Defect] = nullcontext
     """While this is active, a node has the defect."""
     at_one_node: bool = False
-    """Only one of the honest nodes has it."""
+    """Whether only one of the honest nodes has it."""
 
     def defect(self, first: bool) -> Defect:
         """While this is active, the node that computes is one of this build.
@@ -97,7 +97,7 @@ def _update_as_it_is() -> Defect:
 
 
 def _local_plan(**figures: Callable[[LocalPlan], float]) -> Defect:
-    """Local training gets other figures than the study's."""
+    """Local training gets figures that differ from the study's."""
 
     def otherwise(model: Any, patients: Any, plan: LocalPlan, *arguments: Any) -> None:
         bent: dict[str, Any] = {name: figure(plan) for name, figure in figures.items()}

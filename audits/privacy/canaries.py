@@ -2,8 +2,8 @@
 
 The model is one linear layer without bias, at weight zero, whose second logit it gives while the first is 0. A record
 with the features s e_i and the first label then has a cross-entropy gradient of s/2 e_i: one coordinate, and canaries
-with different coordinates do not meet. Every record's gradient is at least C long by itself, so that clipping a
-patient's records together and clipping them one by one are as far apart as they can be.
+with different coordinates do not interfere. Every record's gradient alone has a norm of at least C, so that clipping a
+patient's records together and clipping them one by one differ as much as possible.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class CanaryModel(nn.Module):
     def __init__(self, dimension: int, size: float) -> None:
         """
         Args:
-            dimension: D, coordinates and thus canaries at most.
+            dimension: D, the number of coordinates and so the most canaries.
             size: s, the one feature of a record that is not zero.
         """
         super().__init__()
@@ -47,7 +47,7 @@ class CanaryModel(nn.Module):
 
 
 def canary_adapter(dimension: int, size: float) -> AdapterModel:
-    """The model as trainers take it: all that it trains stands in the place of an adapter."""
+    """The model in the form that trainers take: all its trained values take the place of an adapter."""
     lora = LoraSettings(1, 1, ("layer",), (), "ffa")
     return AdapterModel(
         cast(Any, CanaryModel(dimension, size)), lora, Classify(ClassifyTask(labels=("absent", "present")), 1)
@@ -55,13 +55,13 @@ def canary_adapter(dimension: int, size: float) -> AdapterModel:
 
 
 def canary_patients(coordinates: Sequence[int], records: int) -> Patients:
-    """A hospital whose patients have one of these coordinates each, and one more patient who has none.
+    """A site whose patients have one of these coordinates each, and one more patient who has none.
 
-    The one more stands for the patients who are no canaries: it makes sure that a hospital has patients at all.
+    The extra one stands for patients who are not canaries, and makes sure that the site has a patient.
 
     Args:
-        coordinates: of the canaries that are in.
-        records: of every patient.
+        coordinates: those of the canaries that are in.
+        records: the number of records of every patient.
     """
     everybody = [*coordinates, NOWHERE]
     return Patients(
@@ -74,7 +74,7 @@ def canary_patients(coordinates: Sequence[int], records: int) -> Patients:
 
 
 def canary_node(coordinates: Sequence[int], records: int) -> Patients:
-    """A node whose data is all of one coordinate, or of none: what it trains is zero then, and its data hides there.
+    """A node whose data is all of one coordinate, or of none: then its update is zero, as if its data were absent.
 
     Args:
         coordinates: at most one.

@@ -1,9 +1,9 @@
 """The privacy curves that an audit tests: delta(epsilon) of one Gaussian sum over patients drawn by coins.
 
-In closed form, so that an audit does not lean on the accountant that it audits. A patient adds C to one coordinate with
-probability q, and the coordinate has noise of sigma C. Without the patient it is N(0, 1) in units of the noise; with it
-the mixture (1 - q) N(0, 1) + q N(mu, 1), mu = 1/sigma. At every epsilon the worse of adding and removing counts (Balle
-and Wang 2018, theorem 8, for q = 1; Zhu, Dong and Wang 2022, for the mixture).
+They are in closed form, so that an audit does not rely on the accountant that it audits. A patient adds C to one
+coordinate with probability q, and the coordinate has noise of sigma C. Without the patient it is N(0, 1) in units of
+the noise; with it the mixture (1 - q) N(0, 1) + q N(mu, 1), mu = 1/sigma. At every epsilon the worse of adding and
+removing counts (Balle and Wang 2018, theorem 8, for q = 1; Zhu, Dong and Wang 2022, for the mixture).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class SampledGaussian:
         return worse
 
     def epsilon(self, delta: float) -> float:
-        """The smallest epsilon at this delta, to twelve digits and never below; 0 where delta(0) is no more."""
+        """The smallest epsilon at this delta, to twelve digits and never below; 0 if delta(0) is not larger."""
         low, high = 0.0, 1.0
         if self.deltas(np.zeros(1))[0] <= delta:
             return 0.0
@@ -67,9 +67,9 @@ class SampledGaussian:
         return high
 
     def points(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Epsilons from 0 to where next to no delta is left, and their deltas: a finite part of the claim.
+        """Epsilons from 0 to where delta is almost 0, and their deltas: a finite part of the claim.
 
-        Whoever refutes the part refutes the whole.
+        Refuting the part refutes the whole.
         """
         return _points(self)
 

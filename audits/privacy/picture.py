@@ -1,7 +1,7 @@
 """Theory and bounds of every build as one picture: an SVG file that stands by itself.
 
-Hand-made, as the report's picture is (`secfed.reports.svg`): no script, and no font from elsewhere. Every method has a
-shape of its own beside its colour, and the description says in words what is shown.
+Written by hand, like the report's picture (`secfed.reports.svg`): no script, and no external font. Every method has a
+shape as well as a colour, and the description says in words what the picture shows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _HEADER = 34
 """Above the rows of one theory."""
 _ROW = 48
 _APART = 12
-"""Marks of different methods lie on lines of their own: they would cover each other otherwise."""
+"""Marks of different methods lie on separate lines, so that they do not cover each other."""
 _STEPS = (0.5, 1, 2, 5, 10, 20, 50, 100)
 _MOST_TICKS = 12
 _METHODS = (("one run", "one_run"), ("f-DP", "f_dp"), ("error rates (GDP where nobody is sampled)", "error_rates"))
@@ -48,7 +48,7 @@ def write_picture(path: Path, audited: Sequence[Audited]) -> None:
 
 
 def picture(audited: Sequence[Audited]) -> str:
-    """One row a build, epsilon to the right, a dashed line at the theory. Every text is escaped.
+    """One row per build, epsilon to the right, a dashed line at the theory. Every text is escaped.
 
     Args:
         audited: at least one build; those of one setting follow each other.

@@ -1,9 +1,9 @@
-"""The audits of all builds, and what is said about them.
+"""Runs the audits of all builds, and reports on them.
 
 Every way of training is audited: a distributed step, over everybody and over sampled patients; updates of nodes that
-are a unit each; local steps, without and with sampling. The confidence is that all bounds for real builds hold
-together: the risk is divided equally among them. At 1 - 10^-6 a bound above the theory is no accident that a repetition
-would clear up. It is a defect.
+are a unit each; local steps, without and with sampling. The confidence is that of all bounds for real builds holding
+together: the risk is divided equally among them. At 1 - 10^-6 a bound above the theory is not an accident that a
+repetition would clear up, but a defect.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from secfed.files.figures import scientific
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """One setting, and the builds that are audited in it: the real one first."""
+    """One setting, and the builds to audit in it: the real one first."""
 
     setting: Setting
     builds: tuple[Build, ...]
 
 
 _EIGHT = CohortRules(roster_size=8, colluders=1, tolerated_dropouts=1, minimum=7)
-"""Six honest survivors: six canaries in a round, where each has to be a node."""
+"""Six honest survivors: six canaries in a round, because each has to be a node."""
 AUDITS = (
     Audit(Setting(sessions=12), (REAL, *WEAKENED)),
     Audit(Setting(sampling_rate=0.5, sessions=4), (REAL, UNSAMPLED)),
@@ -54,7 +54,8 @@ AUDITS = (
 RISK = 1e-6
 """The chance that any bound for a real build is above the truth."""
 GUESSES_SHARE = 20
-"""One canary in so many is guessed at: about the best share for the sharper of the two bounds that count guesses."""
+"""There is a guess for one canary in this many: about the best share for the sharper of the two bounds that count
+guesses."""
 _BUILD_WIDTH = 24
 _BOUND_WIDTH = 13
 
@@ -77,7 +78,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """One build in one setting, and what was found."""
+    """One build in one setting, and the findings."""
 
     setting: Setting
     build: Build
@@ -85,7 +86,7 @@ class Audited:
 
     @property
     def theory(self) -> float:
-        """Epsilon that the build claims."""
+        """The epsilon that the build claims."""
         return self.setting.epsilon
 
     @property
@@ -95,7 +96,7 @@ class Audited:
 
     @property
     def as_it_should_be(self) -> bool:
-        """A build with a defect is flagged, and the real one is not."""
+        """Whether a build with a defect is flagged, or the real one is not."""
         return self.flagged != (self.build is REAL)
 
 
@@ -124,7 +125,7 @@ def audit_all(audit: Audit, risk: float) -> Iterator[Audited]:
 
 
 def heading(setting: Setting) -> str:
-    """The lines above the rows: what is claimed, and which bounds there can be."""
+    """The lines above the rows: the claim, and the possible bounds."""
     names = "".join(f"{name:>{_BOUND_WIDTH}}" for name in ("one run", "f-DP", _error_rates_name(setting)))
     figures = (
         f"q = {setting.sampling_rate:g}, sigma = {setting.noise_multiplier:g}, T = {setting.steps}, seen by "
@@ -154,7 +155,7 @@ def row(audited: Audited) -> str:
 
 
 def closing_words(all_of_them: Sequence[Audited]) -> str:
-    """What it comes to, in one line."""
+    """The result, in one line."""
     weakened = [each for each in all_of_them if each.build is not REAL]
     refuted = any(each.flagged for each in all_of_them if each.build is REAL)
     found = sum(each.flagged for each in weakened)

@@ -1,14 +1,14 @@
-"""Rounds over canaries through the classes that hospitals run, and what a coalition of colluding nodes sees of them.
+"""Rounds over canaries through the classes that sites run, and the view of a coalition of colluding nodes.
 
 Everything between the data and the published sum is deployed code: `secfed.node.node.Node` with its ledger and store,
 the trainer that `secfed.models.training.make_trainer` chooses for the study, the coordinator and a whole session of the
-protocol for every round, with dropouts. What the audit adds is the data, and a trainer that hands each round's to the
-real one and keeps what colluding nodes upload.
+protocol for every round, with dropouts. The audit adds only the data, and a trainer that passes each round's data to
+the real one and keeps what colluding nodes upload.
 
-The coalition is the aggregator and colluding nodes. It knows the sum, and what its own nodes put into it, noise
-included; the difference is what the honest nodes' noise has to hide. A canary's score is its coordinate of that.
+The coalition is the aggregator and colluding nodes. It knows the sum, and its own nodes' contributions, noise included;
+the honest nodes' noise has to hide the difference. A canary's score is its coordinate of that difference.
 
-Several rounds, each over canaries of its own, say more than one long vector does for the same time.
+In the same time, several rounds, each over canaries of its own, reveal more than one long vector.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _POPULATION = "canaries"
 
 
 class RoundsFailed(RuntimeError):
-    """A round of an audit gave no sum: nothing was measured."""
+    """A round of an audit gave no sum, so nothing was measured."""
 
 
 @dataclass
@@ -61,7 +61,7 @@ class _CanaryTrainer:
     present: Sequence[NDArray[np.bool_]]
     """Which canaries are in, by session."""
     uploads: dict[int, NDArray[np.int64]] = field(default_factory=dict)
-    """What this node put into each round."""
+    """This node's contribution to each round."""
 
     @property
     def layout(self) -> Layout:
@@ -102,7 +102,7 @@ def observe(setting: Setting, build: Build) -> Scores:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """On a model as small as this, threads that wait for each other cost ten times as much as they save."""
+    """On such a small model, threads that wait for each other cost ten times as much as they save."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -114,7 +114,7 @@ def _one_thread() -> Iterator[None]:
 def _coalition_views(
     setting: Setting, build: Build, present: Sequence[NDArray[np.bool_]], folder: Path
 ) -> list[NDArray[np.int64]]:
-    """Of each session the sum without what the colluders put in, as whole numbers of shape (canaries,)."""
+    """Each session's sum without the colluders' contributions, as whole numbers of shape (canaries,)."""
     study = setting.study
     model = canary_adapter(setting.canaries, setting.clip * RECORD_SIZES[setting.mode])
     trainers = [_CanaryTrainer(setting, build, index, model, present) for index in range(len(study.roster))]

@@ -1,8 +1,7 @@
-"""What is audited: a study for each way in which secfed trains, and what a coalition holds that looks for canaries.
+"""The audited settings: a study for each way in which secfed trains, and the coalition that looks for canaries.
 
-Each is a real study with a round for every session, and its nodes are `secfed.node.node.Node`s with the trainers that
-`secfed.models.training` gives them. A canary is in the data of one session at most, so that its price is that of one
-round.
+Each is a real study with a round for every session, and its nodes are `secfed.node.node.Node`s with the trainers of
+`secfed.models.training`. A canary is in the data of at most one session, so its cost is that of one round.
 """
 
 from __future__ import annotations
@@ -36,11 +35,11 @@ class Mode(Enum):
     """The three trainers."""
 
     STEP = "distributed"
-    """A step over all hospitals' patients, with shared noise."""
+    """A step over all sites' patients, with shared noise."""
     UPDATE = "distributed, a node as the unit"
     """An average of updates, each a node's whole contribution, with shared noise."""
     LOCAL = "local"
-    """Steps with all the noise at each hospital, then a sum of updates."""
+    """Steps with all the noise at each site, then a sum of updates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,8 @@ class Setting:
     clip: float = 1.0
     """C."""
     canaries: int = 2000
-    """In one session. Where a node is the unit it has the canary alone, and there are as many as honest nodes."""
+    """The number in one session. If a node is the unit, it has only the canary, and there are as many as honest
+    nodes."""
     sessions: int = 16
     """Rounds of the study, each with canaries of its own."""
     most_records: int = 4
@@ -73,14 +73,14 @@ class Setting:
 
     @property
     def leaving(self) -> frozenset[int]:
-        """The nodes that drop out before they upload: the first ones, as many as may, so that exactly t are left and
-        the noise is the nominal one, which is all that the theory may count on."""
+        """The nodes that drop out before they upload: the first ones, as many as allowed, so that exactly t are left
+        and the noise is the nominal one, on which the theory relies."""
         return frozenset(range(self.rules.roster_size - self.quorum))
 
     @property
     def honest(self) -> tuple[int, ...]:
-        """The survivors who have the canaries, and whose noise is all that hides them. In local mode it is one: the
-        promise holds against all others together."""
+        """The survivors that have the canaries; only their noise hides them. In local mode there is one: the promise
+        holds against all others together."""
         size = self.rules.roster_size
         several = range(len(self.leaving), size - self.rules.colluders)
         return (several[0],) if self.mode is Mode.LOCAL else tuple(several)
@@ -104,8 +104,8 @@ class Setting:
 
     @property
     def gaussian(self) -> bool:
-        """Whether a canary's coordinate is Gaussian noise around in or out, so that a bound on GDP's mu means anything:
-        where nobody is left out by a coin. Several steps then add up to one with sigma / sqrt(T)."""
+        """Whether a canary's coordinate is Gaussian noise around in or out, so that a bound on GDP's mu makes sense:
+        true without sampling. Several steps then add up to one with sigma / sqrt(T)."""
         return self.sampling_rate == 1
 
     @property
@@ -115,7 +115,7 @@ class Setting:
 
     @property
     def event(self) -> NoisedSums:
-        """What the accountant counts for one canary: one round."""
+        """The event that the accountant counts for one canary: one round."""
         return replace(event_of(self.study), steps=self.study.steps_per_round)
 
     @property

@@ -1,13 +1,12 @@
 """Known-answer vectors of the protocol: whole sessions, and single defects with the error that must result.
 
-`<name>.json` is a session of 3, 5 or 8 nodes: parameters, every secret input, every message in hexadecimal, and what
-came of it. `negative.json` is a list of defects: each names a session, who receives what in place of which honest
-message, and the class of `protocols.errors` that must refuse it, with the party at fault. `receipts.json` is what a
-verifier of receipts must refuse, and `dealers.json` what an aggregator must do about nodes whose lies fit their
-commitments. `rounds.json` is what a whole node answers across rounds, `ledger.json` what it hands over. The reference
-(`audits.reference.machines` and what stands beside it, from protocols/SPEC.md alone) made them. HPKE's
-randomness is in nobody's hands: the envelopes are part of a vector, and the roots of the receivers, recorded too, open
-them.
+`<name>.json` is a session of 3, 5 or 8 nodes: parameters, every secret input, every message in hexadecimal, and the
+outcome. `negative.json` is a list of defects: each names a session, the receiver, the message in place of an honest
+one, and the class of `protocols.errors` that must refuse it, with the party at fault. `receipts.json` lists what a
+verifier of receipts must refuse, and `dealers.json` how an aggregator must treat nodes whose lies fit their
+commitments. `rounds.json` has a whole node's answers across rounds, `ledger.json` the ledger that it hands over. The
+reference (`audits.reference`, from protocols/SPEC.md alone) made them. Nobody can set HPKE's randomness, so the
+envelopes are part of a vector, and the receivers' recorded roots open them.
 
 `python -m audits.vectors` checks all of them on both implementations; `--random N` plays N more sessions; `--write`
 makes them anew. This module reads, writes and checks sessions and defects; `audits.vectors.sessions` and
@@ -65,11 +64,11 @@ class Defect:
     sender: int | str
     """Whose message it replaces: a node's, or the aggregator's."""
     at: int
-    """The first byte that differs from the honest message."""
+    """The position of the first byte that differs from the honest message."""
     remove: int
-    """How many bytes of it go away there."""
+    """The number of bytes removed there."""
     insert: str
-    """What comes in their place, in hexadecimal."""
+    """The bytes in their place, in hexadecimal."""
     error: str
     """The class of protocols.errors that refuses it."""
     fault: int | str
@@ -97,19 +96,19 @@ def honest_message(session: Session, stage: str, receiver: int | str, sender: in
 
 
 def check_session(session: Session) -> list[str]:
-    """What is wrong with a session: where one of the implementations sends other bytes than recorded."""
+    """The findings about a session: where an implementation sends bytes that differ from the recorded ones."""
     scenario, recorded = session
     found = []
     for name, replay in (("the reference", replay_on_reference), ("the real nodes", replay_on_real)):
         try:
             found += [f"{name}: other {what}" for what in differences(recorded, replay(scenario, recorded))]
-        except Exception as error:  # whatever an implementation trips over is a finding, and the others are checked
+        except Exception as error:  # any error of an implementation is a finding; the others are still checked
             found.append(f"{name}: {type(error).__name__}: {error}")
     return found + wrong_sum(session)
 
 
 def wrong_sum(session: Session) -> list[str]:
-    """A finding, if a session published anything but the survivors' sum."""
+    """A finding, if a session published anything except the survivors' sum."""
     scenario, recorded = session
     survivors = parse_cbor(recorded.receipt)["statement"]["survivors"]
     columns = zip(*(scenario.vectors[u] for u in survivors), strict=True)
@@ -130,7 +129,7 @@ def differences(one: Transcript, other: Transcript) -> list[str]:
 
 
 def check_defect(defect: Defect, session: Session) -> list[str]:
-    """What is wrong with a defect: an implementation that takes it, or refuses it as something else."""
+    """The findings about a defect: an implementation that accepts it, or refuses it with another error."""
     scenario, transcript = session
     data = defect.data(honest_message(session, defect.stage, defect.receiver, defect.sender))
     # No envelope of the receiver's own making comes back to it: both seal for real here.
@@ -261,7 +260,7 @@ def _session_from(content: Message) -> Session:
 
 
 def _grouped(messages: Mapping[int, bytes]) -> list[Message]:
-    """What goes to all is written down once."""
+    """A message that goes to all is stored once."""
     distinct = dict.fromkeys(messages.values())
     return [{"nodes": [u for u in messages if messages[u] == data], "message": data.hex()} for data in distinct]
 

@@ -1,9 +1,9 @@
 """Vectors of whole dishonest dealers: a node that lies from Advertise to Unmask, consistently, and signs all of it.
 
-A single wrong message is refused by whoever gets it. These lies fit their commitments, so that every honest node goes
-on, and only the aggregator, when it rebuilds secrets, can see them. `dealers.json` says, for each, which recorded
-session it departs from, what the dealer sends in place of its honest messages, and how the round must end: void, with
-the dealer named, or with the recorded sum after all. All other parties are played anew, by either implementation.
+Its receiver refuses a single wrong message. These lies fit their commitments, so every honest node continues, and only
+the aggregator can see them, when it rebuilds secrets. `dealers.json` says, for each, which recorded session it departs
+from, what the dealer sends in place of its honest messages, and how the round must end: void, with the dealer named, or
+with the recorded sum after all. Either implementation plays all other parties again.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class DishonestDealer:
 
 
 def check_dealer(case: DishonestDealer, session: Session) -> list[str]:
-    """What is wrong with a case: an implementation with which the round ends in another way."""
+    """The findings about a case: an implementation with which the round ends differently."""
     scenario, recorded = session
     if case.ends == VOID:
         expected: tuple[str, object] = (VOID, case.dealer)
@@ -99,7 +99,7 @@ def _end(
 
 
 def _play(scenario: Scenario, machines: Machines, answer: Callable[[str, int, bytes], bytes]) -> Message:
-    """The session up to its sum. Whoever refuses a message leaves."""
+    """The session up to its sum. A node that refuses a message leaves."""
     outgoing = machines.open()
     for stage in STAGES[:-1]:
         answers = {}
@@ -116,7 +116,7 @@ def _play(scenario: Scenario, machines: Machines, answer: Callable[[str, int, by
 
 
 class _Dealer(reference.Node):
-    """A node of the reference that deals something else than it should, under commitments that fit."""
+    """A node of the reference that deals wrong values, under commitments that fit."""
 
     def bend(self, purpose: str, plaintext: bytes, receiver: int) -> bytes:
         """What it seals to this receiver."""
@@ -153,7 +153,7 @@ class _OtherMaskSeed(_Dealer):
 
 
 class _OtherMaskKey(_Dealer):
-    """The same lie the other way about: a mask key of its own, advertised for a mask seed that is as it should be."""
+    """The reverse of this lie: a wrong mask key, advertised for a correct mask seed."""
 
     def advertise(self, opening: bytes, ledger_sequence: int = 0) -> bytes:
         honest, self.mask_seed = self.mask_seed, OTHER

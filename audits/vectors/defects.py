@@ -1,7 +1,7 @@
 """The negative vectors: one defect each, made from an honest session by changing one thing in one message.
 
-Where a dishonest node could sign its wrong message, it does, with its recorded identity: what refuses the message is
-then the check named, and not the signature in front of it.
+Where a dishonest node could sign its wrong message, it does, with its recorded identity: so the named check refuses the
+message, not the signature check before it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def make(sessions: Sessions) -> list[Defect]:
 
 
 def _encoding(sessions: Sessions) -> list[Defect]:
-    """Bytes that are no canonical message of this kind."""
+    """Bytes that are not a canonical message of this kind."""
     at = Maker(sessions, MAIN, "advertise", 0)
     honest, fields = at.honest, parse_cbor(at.honest)
     pairs = [C(key) + C(value) for key, value in fields.items()]

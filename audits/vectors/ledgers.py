@@ -39,7 +39,7 @@ class Copies:
 
 
 def check(copies: Copies, name: str | None = None) -> list[str]:
-    """What is wrong with the honest copy, or with a defect: a reader that refuses the one or takes the other."""
+    """The findings about the honest copy, or a defect: a reader that refuses the one or accepts the other."""
     data = (NOTHING if name is None else copies.defects[name]).apply(copies.copy)
     key, found = PublicIdentity(copies.identity), []
     takes = {"the real reader": True, "the reference": True}

@@ -1,11 +1,10 @@
-"""Negative vectors for verifiers of receipts: what somebody with a study, its roster and a chain must not believe.
+"""Negative vectors for verifiers of receipts: what a party with a study, its roster and a chain must refuse.
 
 `receipts.json` has a study of seven nodes (that of `audits.simulator.federation`), the receipt of its round 1, and that
 of round 3, with a void round between them; in round 3 node 5 does not share and node 4 sends no masked input, so that
-the five survivors just make the quorum. The reference played both rounds; no byte of a receipt hangs on HPKE's
-randomness, so that the file can be made again to the byte. A defect is a change to the second receipt or to the sum
-beside it. Whatever its statement says, all the survivors that it names have signed it, unless the signatures are the
-defect.
+the five survivors just make the quorum. The reference played both rounds; no byte of a receipt depends on HPKE's
+randomness, so the file can be made again byte for byte. A defect is a change to the second receipt or to the sum beside
+it. Whatever its statement says, all the survivors that it names have signed it, unless the signatures are the defect.
 
 The real verifier is `secfed.rounds.chain.Chain`, around `protocols.receipts`; the other one
 `audits.reference.receipts`.
@@ -89,7 +88,7 @@ class Receipts:
 
 
 def check_honest(receipts: Receipts) -> list[str]:
-    """What is wrong with the honest receipts: a verifier that refuses them."""
+    """The findings about the honest receipts: a verifier that refuses them."""
     found = []
     chain, last = receipts.chain(), receipts.links[1]
     try:
@@ -104,7 +103,7 @@ def check_honest(receipts: Receipts) -> list[str]:
 
 
 def check_recorded(session: Session) -> list[str]:
-    """What is wrong with a recorded session's receipt: a verifier that refuses it."""
+    """The findings about a recorded session's receipt: a verifier that refuses it."""
     scenario, transcript = session
     of, config = scenario.round, configuration(scenario.round)
     packed = of.pack(transcript.total)
@@ -127,7 +126,7 @@ def check_recorded(session: Session) -> list[str]:
 
 
 def check_receipt(defect: BadReceipt, receipts: Receipts) -> list[str]:
-    """What is wrong with a defect: a verifier that takes it, moves, or refuses it as something else."""
+    """The findings about a defect: a verifier that accepts it, moves, or refuses it with another error."""
     last = receipts.links[1]
     data, packed = defect.receipt.apply(last.receipt), defect.sum.apply(last.sum)
     found = []
@@ -157,7 +156,7 @@ def _rounds(receipts: Receipts) -> int:
 
 
 def make() -> Receipts:
-    """The two rounds, and all that can be wrong with the second one's receipt."""
+    """The two rounds, and everything that can be wrong with the second one's receipt."""
     draws = scenario_from(
         "receipts", size=7, colluders=1, dropouts=2, smallest_cohort=3, largest_element=2**16, absent={}, dimension=4
     )
@@ -304,7 +303,7 @@ def _to_other_statement(message: Message) -> None:
 
 
 def _sums(at: _Maker) -> list[BadReceipt]:
-    """Sums that the receipt does not cover, or that are none."""
+    """Sums that the receipt does not cover, or bytes that are not a sum."""
     honest = at.last.sum
     padded = honest[:-1] + bytes([honest[-1] | 0x80])
     short = honest[:-1]
@@ -317,7 +316,7 @@ def _sums(at: _Maker) -> list[BadReceipt]:
 
 
 def _bytes(at: _Maker) -> list[BadReceipt]:
-    """Bytes that are no receipt."""
+    """Bytes that are not a receipt."""
     honest = at.last.receipt
     fields = parse_cbor(honest)
     disordered = bytes([0xA3]) + b"".join(sorted((C(k) + C(v) for k, v in fields.items()), reverse=True))

@@ -1,4 +1,4 @@
-"""Vectors of what an aggregator takes from node 1 beside the rounds, and of what it has to refuse.
+"""Vectors of node 1's answers outside rounds that an aggregator accepts, and of those that it must refuse.
 
 The honest answers are those of the cases in `rounds.json`. Its list `answers` has each of them with one defect.
 """
@@ -24,7 +24,7 @@ HONEST = (BadAnswer("", ATTENDANCE, Splice(0, 0, "")), BadAnswer("", HANDOVER, S
 
 
 def check(bad: BadAnswer, rounds: Rounds) -> list[str]:
-    """What is wrong with a bad answer, or an honest one, which has no name: a reader that takes or refuses it."""
+    """The findings about a bad answer (or an honest one, which has no name): a reader that accepts (or refuses) it."""
     data = bad.change.apply(rounds.messages[bad.answer])
     readers = {
         "the real reader": _is_taken(bad.answer, data, rounds),

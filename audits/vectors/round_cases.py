@@ -1,7 +1,7 @@
-"""What is in `rounds.json`: everything that is asked of node 1 in openings, sessions, echoes and closings.
+"""The content of `rounds.json`: every request to node 1 in openings, sessions, echoes and closings.
 
-The reference plays two chains. On the one of rounds 2 and 4 node 1 was away; round 1 of the other has it in. Node 1 is
-then asked from its first start, so that what it answers hangs on the requests of the case alone.
+The reference plays two chains. On the chain of rounds 2 and 4 node 1 was absent; it took part in round 1 of the other.
+Each case asks node 1 from its first start, so its answers depend only on the requests of the case.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _other_state(message: Message) -> None:
 
 
 def _echoes(at: World) -> None:
-    """Asked to sign on the word of others."""
+    """Requests to sign because others signed."""
     probe: Asked = ("closing", "standing at 0")
     statement = at.links[1]["receipt"]["statement"]
     without = dict(statement) | {"survivors": [0, 2, 3, 4]}
@@ -252,7 +252,7 @@ def _signed_again(at: World, field_name: str, change: Callable[[bytes], bytes]) 
 
 
 def _claims(at: World) -> None:
-    """What an owner is shown of claims; no answer hangs on one."""
+    """The claims that an owner sees; no answer depends on one."""
     wrong = at.complaint() | {"signature": bytes(64)}
     good = [at.complaint(), at.complaint(kind=6), at.complaint(round_number=3), wrong]
     good += [at.complaint(study=bytes(32))]
@@ -309,7 +309,7 @@ def _inside_opening(name: str, value: Any) -> Callable[[Message], None]:
 
 
 def _bad_links(at: World) -> None:
-    """Links that are not adopted. Those before a bad one are."""
+    """Links that the node does not adopt. It adopts those before a bad one."""
     probe: Asked = ("closing", "standing at 0")
 
     def link(place: int, change: Callable[[Message], object]) -> Bent:

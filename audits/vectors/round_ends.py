@@ -1,4 +1,4 @@
-"""What node 1 is asked beside the rounds: whether it is there, and what is to be kept of its ledger."""
+"""Requests to node 1 outside rounds: for its attendance, and for the lasting copy of its ledger."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from audits.vectors.rounds import SHARE
 ATTEND, HAND_OVER = "attendance request", "handover request"
 NOT_OVER = No("WrongSession")
 CLOSED: Asked = ("opening 1", No("WrongSession"))
-"""No round is joined of a study that is closed."""
+"""A node joins no round of a closed study."""
 
 
 def ask(at: World) -> None:
@@ -30,7 +30,7 @@ def _attendance(at: World) -> None:
 
 
 def _too_early(at: World) -> None:
-    """A study that nobody has said is over, or of which the last word was another."""
+    """A study that nobody has called over, or whose last closing named another receipt."""
     early: Asked = (HAND_OVER, NOT_OVER)
     next_round: Asked = ("opening 2 after 1", "advertise for 2 after 1")
     at.case("a handover before anything", early, ("opening 1", "advertise for 1"))
