@@ -16,7 +16,7 @@ class WithheldReceipt(FederationAttack):
 
     def attack(self, federation: Federation) -> Outcome:
         first = federation.round(1, federation.everyone)
-        second = federation.round(2, federation.everyone[1:])  # without the first node, or the state would be the same
+        second = federation.round(2, federation.everyone[1:])  # without the first node, so that the state differs
         if first is None or second is None:
             return federation.log.outcome(False)
         one, other = first[0].statement, second[0].statement

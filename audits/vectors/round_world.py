@@ -1,4 +1,4 @@
-"""The world of `rounds.json`: the study, its chain as the reference plays it, and how a case is asked and recorded."""
+"""The world of `rounds.json`: the study, its chain as the reference plays it, and how to ask and record a case."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ANSWERS = (SHARE, "masked-input", "agree", "unmask", "close")
 
 @dataclass(frozen=True)
 class No:
-    """A refusal: the class of `protocols.errors`, and whose fault it names."""
+    """A refusal: the class of `protocols.errors`, and the party at fault."""
 
     error: str
     fault: int | str = "aggregator"
@@ -58,7 +58,7 @@ class Bent:
 
 @dataclass(frozen=True)
 class Other:
-    """What comes in place of a request."""
+    """The bytes in place of a request."""
 
     request: str
     sent: bytes
@@ -70,7 +70,7 @@ class Other:
 Change = Callable[[Message], object]
 Asked = tuple[str | Bent | Other, str | No]
 GONE: Asked = ("cohort", No("LocalError", "itself"))
-"""Nothing is answered by a session that has ended."""
+"""A session that has ended does not answer."""
 
 
 def study_of_vectors(identities: tuple[bytes, ...]) -> Message:
@@ -103,7 +103,7 @@ class World:
     cases: list[Case] = field(default_factory=list)
 
     def play(self, number: int, absent: dict[int, str]) -> Transcript:
-        """A round on the chain, which goes on with its receipt."""
+        """A round on the chain, which then continues with its receipt."""
         of = self.study.round(number, self.head, self.state.digest(LAYOUT), trained_elements(LAYOUT))
         survivors = [u for u in range(SIZE) if absent.get(u) not in ("advertise", "share", "masked input")]
         total = [sum(column) for column in zip(*(self.draws.vectors[u] for u in survivors), strict=True)]
@@ -138,7 +138,8 @@ class World:
         return message | {"signature": sign(self.draws.identities[fields["sender"]], "complaint", C(message))}
 
     def case(self, name: str, *asked: Asked, **rest: Any) -> None:
-        """Record a case. What is no refusal is answered by the reference, and kept under the name that is given."""
+        """Record a case. The reference answers every request that it does not refuse; the answer is stored under the
+        given name."""
         steps = []
         for request, expected in asked:
             base = request if isinstance(request, str) else request.request

@@ -1,11 +1,11 @@
-"""Vectors of section 9: what one node answers across rounds and beside them, and what it refuses.
+"""Vectors of section 9: one node's answers and refusals, across rounds and outside them.
 
 `rounds.json` has a study of five nodes whose clipping norm adapts, two of its receipts, and every request and answer by
 name. A case is a list of steps for node 1: a request, perhaps with one change, and the answer byte for byte, or the
-class of `protocols.errors` that refuses it and the party at fault. A refusal is followed by a step that shows that
-nothing has moved. Only `share` has bytes of HPKE's own making: of it the type counts.
+class of `protocols.errors` that refuses it and the party at fault. After a refusal, a step shows that nothing has
+changed. Only `share` has bytes from HPKE's randomness: only its type is compared.
 
-Both nodes are whole ones: `secfed.node.node.Node` with ledger and store, and `audits.reference.node.Node`, which made
+Both nodes are complete: `secfed.node.node.Node` with ledger and store, and `audits.reference.node.Node`, which made
 them.
 """
 
@@ -61,7 +61,7 @@ ITSELF = "itself"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One request, and what comes of it."""
+    """One request, and its result."""
 
     request: str
     """The name of a message."""
@@ -75,7 +75,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What a node is asked, in order, from its first start on."""
+    """The requests to a node, in order, from its first start on."""
 
     name: str
     steps: tuple[Step, ...]
@@ -84,12 +84,12 @@ class Case:
     restored: int = 0
     """The round to which the owner has raised the floor."""
     told: tuple[tuple[int, int | None, int, int], ...] = ()
-    """Claims that the owner is shown: round, who says so (null: the aggregator), about whom, kind."""
+    """Claims that the owner sees: round, claimant (null: the aggregator), accused, kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class BadAnswer:
-    """An answer of the node beside the rounds, with one defect that an aggregator refuses."""
+    """An answer of the node outside rounds, with one defect that an aggregator refuses."""
 
     name: str
     answer: str
@@ -105,11 +105,11 @@ class Rounds:
     first_adapter: tuple[float, ...]
     identity: bytes
     root: bytes
-    """Of every session that the node joins."""
+    """The root secret of every session that the node joins."""
     vector: tuple[int, ...]
-    """What it contributes to every round."""
+    """Its contribution to every round."""
     ledger: Message
-    """What the node's ledger rests on: `grant`; `cost` of the study, epsilon and delta; `facts` of a `run` entry; the
+    """The basis of the node's ledger: `grant`; `cost` of the study, epsilon and delta; `facts` of a `run` entry; the
     `time` of every entry, whose `id` is its number in 16 bytes. And `file`, which the node has approved."""
     messages: Mapping[str, bytes]
     cases: tuple[Case, ...]
@@ -131,7 +131,7 @@ Handle = Callable[[bytes], bytes]
 
 
 def check_case(case: Case, rounds: Rounds) -> list[str]:
-    """What is wrong with a case: where a node answers otherwise than recorded."""
+    """The findings about a case: where a node's answers differ from the recorded ones."""
     found = []
     with tempfile.TemporaryDirectory() as folder, _drawn_as_recorded(rounds):
         node, lines = real_node(case, rounds, Path(folder))
@@ -151,7 +151,7 @@ def check_case(case: Case, rounds: Rounds) -> list[str]:
 
 @contextmanager
 def _drawn_as_recorded(rounds: Rounds) -> Iterator[None]:
-    """What a real node draws, and says of its machine, is what the file has."""
+    """A real node draws the recorded values, and reports the recorded machine."""
     numbers = itertools.count(1)
     ids = SimpleNamespace(urandom=lambda size: next(numbers).to_bytes(size, "big"))
     facts = RunFacts(**rounds.ledger["facts"])
@@ -192,7 +192,7 @@ def _fault(error: Exception) -> int | str:
 
 
 class _Trainer:
-    """Contributes the recorded vector, whatever the state."""
+    """Contributes the recorded vector on any state."""
 
     layout = LAYOUT
 
@@ -209,7 +209,7 @@ class _Trainer:
 
 
 def real_node(case: Case, rounds: Rounds, folder: Path) -> tuple[secfed.node.node.Node, list[str]]:
-    """The node of this project, in an empty folder, and what its owner is told."""
+    """This project's node, in an empty folder, and the messages to its owner."""
     study = study_from(rounds.study)
     key = Identity(rounds.identity)
     clock = hour_from(rounds.ledger["time"]).timestamp
@@ -258,7 +258,7 @@ def independent_node(case: Case, rounds: Rounds, told: list[Any]) -> reference_n
 
 
 def _exactly(root: bytes, size: int) -> bytes:
-    """A session's entropy: its root, and nothing else."""
+    """A session's entropy: only its root."""
     if size != len(root):
         raise ValueError(f"a session draws its root of {len(root)} bytes and nothing else, not {size}")
     return root

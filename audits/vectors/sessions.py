@@ -1,4 +1,4 @@
-"""Which sessions the vectors record: sizes, ring widths on both sides of 32 bits, a dropout at every stage."""
+"""The sessions in the vectors: sizes, ring widths on both sides of 32 bits, a dropout at every stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A changed message as what it differs in from an honest one: vectors stay small, and a reader sees the defect."""
+"""A changed message as its difference from an honest one: vectors stay small, and a reader sees the defect."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from itertools import takewhile
 
 @dataclass(frozen=True, slots=True)
 class Splice:
-    """Some bytes go away in one place, and others come."""
+    """Removes bytes in one place, and inserts others."""
 
     at: int
-    """The first byte that differs from the honest message."""
+    """The position of the first byte that differs from the honest message."""
     remove: int
-    """How many bytes of it go away there."""
+    """The number of bytes removed there."""
     insert: str
-    """What comes in their place, in hexadecimal."""
+    """The bytes in their place, in hexadecimal."""
 
     @classmethod
     def between(cls, honest: bytes, data: bytes) -> Splice:
-        """The splice that leads from one to the other."""
+        """The splice that changes one into the other."""
         start = _common(honest, data)
         end = _common(honest[start:][::-1], data[start:][::-1])
         return cls(start, len(honest) - start - end, data[start : len(data) - end].hex())
@@ -30,5 +30,5 @@ class Splice:
 
 
 def _common(one: bytes, other: bytes) -> int:
-    """How many bytes both begin with."""
+    """The number of bytes with which both begin."""
     return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))

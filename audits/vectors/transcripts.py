@@ -1,9 +1,9 @@
 """Transcripts: one session played by the reference or by the real machines, every message kept.
 
-`play` runs a scenario on either implementation. HPKE draws randomness of its own that nobody can inject, so one of the
-two seals for real and the other is given the envelopes of the first (`Envelopes`): it hands in key, context and
-plaintext, gets the recorded bytes if they open to that plaintext, and everything around them is its own work. Two
-transcripts of one scenario are then equal byte for byte, or one of the implementations is not the SPEC's.
+`play` runs a scenario on either implementation. HPKE draws its own randomness, which nobody can inject. So one of the
+two seals for real and the other uses the envelopes of the first (`Envelopes`): it passes key, context and plaintext,
+gets the recorded bytes if they open to that plaintext, and computes everything around them itself. Then two transcripts
+of one scenario are equal byte for byte, or one of the implementations violates the SPEC.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STAGES = ("advertise", "share", "masked input", "agree", "unmask", "close")
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What fixes a session but for HPKE's randomness."""
+    """Everything that fixes a session, except HPKE's randomness."""
 
     round: reference.Round
     identities: tuple[bytes, ...]
@@ -54,7 +54,7 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """All that was sent: for each stage, in order, what went to whom and what came back."""
+    """All messages: for each stage, in order, those to each node and the answers."""
 
     to_nodes: Mapping[str, Mapping[int, bytes]]
     from_nodes: Mapping[str, Mapping[int, bytes]]
@@ -72,10 +72,10 @@ class Machines(Protocol):
         """What the aggregator sends at stage 0."""
 
     def answer(self, stage: str, node: int, data: bytes) -> bytes:
-        """What a node answers."""
+        """A node's answer."""
 
     def advance(self, stage: str, answers: Mapping[int, bytes]) -> dict[int, bytes]:
-        """What the aggregator sends when it has the answers of a stage."""
+        """The aggregator's messages after the answers of a stage."""
 
     def receipt(self, answers: Mapping[int, bytes]) -> bytes:
         """The receipt, from the answers of the last stage."""
@@ -109,7 +109,7 @@ class Envelopes:
         """The real implementation seals with these inside the `with` block."""
 
         def recorded(key: SealingPublicKey, plaintext: bytes, label: str, *binding: bytes) -> bytes:
-            if label == "trial":  # the aggregator tries every advertised key; the result goes nowhere
+            if label == "trial":  # the aggregator tries every advertised key; the result is not used
                 return real(key, plaintext, label, *binding)
             return self.seal(key.raw, plaintext, encode_parts(label, *binding))
 
@@ -200,7 +200,7 @@ class RealMachines:
         return encode(self.aggregator.receipt())
 
     def take(self, answers: Mapping[int, bytes]) -> None:
-        """Give the aggregator these answers. Raises the fault of the first that it rejects."""
+        """Give the aggregator these answers. Raises the fault of the first rejected one."""
         for node, data in answers.items():
             event = self.aggregator.receive(node, data)
             if isinstance(event, Rejected):
@@ -225,13 +225,13 @@ def play(scenario: Scenario, machines: Machines) -> Transcript:
 
 
 def replay_on_real(scenario: Scenario, recorded: Transcript) -> Transcript:
-    """What the real machines send, given the recorded envelopes."""
+    """The messages of the real machines with the recorded envelopes."""
     with Envelopes(scenario, recorded).installed():
         return play(scenario, RealMachines(scenario))
 
 
 def replay_on_reference(scenario: Scenario, recorded: Transcript) -> Transcript:
-    """What the reference sends, given the recorded envelopes."""
+    """The messages of the reference with the recorded envelopes."""
     return play(scenario, ReferenceMachines(scenario, Envelopes(scenario, recorded).seal))
 
 
@@ -244,7 +244,7 @@ def configuration(of: reference.Round) -> SessionConfig:
 
 
 class _Draws:
-    """A stream of bytes from a seed, so that a scenario can be named by its seed."""
+    """A stream of bytes from a seed, so that a seed can name a scenario."""
 
     def __init__(self, seed: str) -> None:
         self._seed, self._count = seed, 0
@@ -254,7 +254,7 @@ class _Draws:
         return hashlib.shake_256(f"{self._seed}/{self._count}/{what}".encode()).digest(length)
 
     def between(self, least: int, most: int) -> int:
-        """From least to most, both included."""
+        """A number from least to most, inclusive."""
         return least + int.from_bytes(self.bytes("number", 16), "big") % (most - least + 1)
 
 
@@ -300,7 +300,7 @@ def scenario_from(
 
 
 def random_scenario(seed: str) -> Scenario:
-    """A small session of 3 to 5 nodes: any legal c and f, dropouts as many as are tolerated, at any stages."""
+    """A small session of 3 to 5 nodes: any legal c and f, up to the tolerated number of dropouts, at any stages."""
     draws = _Draws(f"{seed}/shape")
     size = draws.between(3, 5)
     colluders = draws.between(0, 3) // 3
