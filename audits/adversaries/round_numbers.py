@@ -55,7 +55,7 @@ class HugeRound(FederationAttack):
 class RepeatedAttempts(FederationAttack):
     """Each void round on one state gives another set of survivors, and differences of sums would isolate one site."""
 
-    name = "attempts repeated to difference one hospital"
+    name = "attempts repeated to isolate one site"
     goal = "have a node join more rounds on one state of the model than the cap allows"
 
     def attack(self, federation: Federation) -> Outcome:

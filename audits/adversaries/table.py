@@ -22,7 +22,7 @@ def heading() -> str:
     """The names of the columns."""
     return (
         f"{'attack':{NAME_WIDTH}}{'first refusal':{_PLACE_WIDTH}}{'alone':{_ALONE_WIDTH}}"
-        "what has to go for it to succeed"
+        "what must be removed for it to succeed"
     )
 
 
@@ -94,7 +94,7 @@ def closing_words(verdicts: Sequence[Verdict]) -> str:
     succeed = sum(verdict.succeeds_without for verdict in stopped)
     return (
         f"{len(verdicts)} attacks, {len(stopped)} of them stopped by real nodes: {single} by one line alone, {several} "
-        f"by several lines of which each is enough, {len(stopped) - single - several} by a rule though every refusal "
+        f"by several lines of which each is enough, {len(stopped) - single - several} by a rule although every refusal "
         f"on the way is taken out; {succeed} succeed without what stops them"
     )
 

@@ -135,7 +135,7 @@ def _end(refusals: Sequence[Refusal]) -> str:
     if not refusals:
         return NOBODY
     first = refusals[0]
-    return f"a node has nothing to go on with: {type(first.error).__name__} at {first.place}"
+    return f"a node lacks the data to continue: {type(first.error).__name__} at {first.place}"
 
 
 def _none_idle(attack: Attack, lines: Sequence[str], rules: Sequence[int]) -> tuple[str, ...]:

@@ -99,7 +99,7 @@ class Setting:
     def seen_by(self) -> str:
         """The coalition, in words."""
         if self.mode is Mode.LOCAL:
-            return "the aggregator and all other hospitals"
+            return "the aggregator and all other sites"
         return f"the aggregator and {self.rules.colluders} of {self.rules.roster_size} nodes"
 
     @property

@@ -123,7 +123,7 @@ def test_the_command_ends_0_when_all_is_as_it_should_be(monkeypatch: pytest.Monk
     assert re.search(rf"two +{LINE} +no +{LINE}, {OTHER}\n", output)
     assert re.search(rf"three +none +- +a rule, {OTHER}\n    the rule: a <rule>\n", output)
     assert "3 attacks, 3 of them stopped by real nodes: 1 by one line alone, 1 by several lines" in output
-    assert "1 by a rule though every refusal on the way is taken out; 3 succeed" in output
+    assert "1 by a rule although every refusal on the way is taken out; 3 succeed" in output
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_the_page_shows_every_attack_and_escapes_what_it_shows(tmp_path: Path) -
     assert page.count("<tr>") == 5
     assert "to &lt;win&gt;" in page
     assert "The rule: a &lt;rule&gt;." in page
-    assert f"Refusals taken out in vain: {LINE}. Then {NOBODY}." in page
+    assert f"Refusals removed in vain: {LINE}. Then {NOBODY}." in page
     assert "not stopped" in page
 
 
