@@ -21,7 +21,7 @@ _SMALL_BYTES = max(most_map_bytes(kind, _NO_LIMITS) for kind in (AttendanceReque
 
 
 def answer_of(node: Node, approval: bytes, request: bytes) -> bytes:
-    """Answer any request of the coordinator. Args:
+    """Answer any request of the coordinator.
 
     Args:
         node: the node.
