@@ -1,5 +1,4 @@
-"""Second implementation of the protocol, from the text of protocols/SPEC.md: plain integers, slow, to be read beside
-it.
+"""Second implementation of the protocol, from protocols/SPEC.md: plain integers, slow, to be read beside it.
 
 It shares no code with `crypto` or `protocols`, so a mistake goes unnoticed only if it is made twice. Section numbers
 are the SPEC's. It uses `cryptography` only for AES, Ed25519, ML-KEM, X25519 and HPKE; HKDF, CBOR, Shamir sharing and
