@@ -49,6 +49,17 @@ def test_a_source_that_cannot_be_used_leaves_nothing(tmp_path: Path, name: str) 
     assert not (tmp_path / "base").exists()
 
 
+def test_a_tokenizer_that_does_not_fit_the_model_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    """The model and its files are written by then: only what was written shows whether a node could load it."""
+    source = make_tiny_base(tmp_path / "source")
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer.add_tokens(["osteosynthesis"])
+    tokenizer.save_pretrained(source)
+    with pytest.raises(UserError, match="has a token 108, and the model has embeddings for 108 only"):
+        import_model(str(source), tmp_path / "base")
+    assert not (tmp_path / "base").exists()
+
+
 def test_a_folder_that_is_there_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "mine").write_text("mine")

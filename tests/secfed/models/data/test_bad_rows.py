@@ -9,6 +9,8 @@ import pytest
 
 from secfed.errors import Problems
 from secfed.models.data import LINE_BYTES_MAX, Columns, DataError, read_patients, survey
+from secfed.models.data.importing import import_records
+from secfed.models.data.task_file import read_task_file
 from tests.tiny import classifying
 
 COLUMNS = Columns("patient", "text", "label")
@@ -37,6 +39,18 @@ def test_every_bad_row_is_told_in_one_go(tmp_path: Path) -> None:
     )
     for step in ("Write one JSON object a line", "use the labels of task.labels", "name the columns in the study"):
         assert step in error.next_step
+
+
+def test_an_import_refuses_the_rows_that_a_node_would_refuse_and_writes_none(tmp_path: Path) -> None:
+    path, out = tmp_path / "p.jsonl", tmp_path / "out" / "records.jsonl"
+    path.write_text("\n".join([GOOD, json.dumps({"patient": "p1", "text": SECRET, "label": SECRET}), GOOD]))
+    (tmp_path / "task.toml").write_text('[task]\nlabels = ["bones", "organs"]\n')
+    out.parent.mkdir()
+    with pytest.raises(DataError) as error:
+        import_records(path, read_task_file(tmp_path / "task.toml"), out)
+    assert 'line 2 has a label in "label" that the study does not list' in str(error.value)
+    assert SECRET not in str(error.value)
+    assert list(out.parent.iterdir()) == []
 
 
 def test_a_file_of_bad_rows_alone_gets_a_short_list_and_the_count_of_the_others(tmp_path: Path) -> None:

@@ -149,6 +149,26 @@ def test_a_parquet_row_is_named_by_its_number_across_row_groups(tmp_path: Path) 
         read(tmp_path / "p.parquet")
 
 
+def test_a_parquet_column_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    columns = [pyarrow.array(["1"]), pyarrow.array(["bone"]), pyarrow.array(["bones"]), pyarrow.array(["organs"])]
+    parquet.write_table(pyarrow.table(columns, names=[*NAMES, "label"]), tmp_path / "p.parquet")
+    with pytest.raises(DataError, match='has the column "label" twice'):
+        read(tmp_path / "p.parquet")
+
+
+def test_a_parquet_row_group_that_would_fill_the_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = {"patient": ["1"] * 500, "text": ["bone"] * 500, "label": ["bones"] * 500}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "p.parquet")
+    size = parquet.ParquetFile(tmp_path / "p.parquet").metadata.row_group(0).total_byte_size
+    monkeypatch.setattr("secfed.models.data.parquet.GROUP_BYTES_MAX", size)
+    assert len(read(tmp_path / "p.parquet")["1"]) == 500
+    monkeypatch.setattr("secfed.models.data.parquet.GROUP_BYTES_MAX", size - 1)
+    with pytest.raises(DataError, match="a row group of more than 2 GiB"):
+        read(tmp_path / "p.parquet")
+
+
 def test_a_survey_reads_the_same_formats(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "p.csv", NOTES)
     found = survey(path, COLUMNS)
