@@ -64,11 +64,12 @@ def import_model(source: str, out: Path) -> ImportedModel:
         base_digest(path)  # the weights are safetensors
         check_base_files(path)
     gguf: dict[str, Any] = {} if path.is_dir() else {"gguf_file": path.name}
+    weights: dict[str, Any] = {"use_safetensors": True} if path.is_dir() else gguf
     folder = path if path.is_dir() else path.parent
     with _in_words(source), quiet():
         kind = "AutoModelForCausalLM" if gguf else _class_of(folder)
         model = getattr(transformers, kind).from_pretrained(
-            folder, dtype=torch.float32 if gguf else "auto", **OWN_CODE_ONLY, **gguf
+            folder, dtype=torch.float32 if gguf else "auto", **OWN_CODE_ONLY, **weights
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **OWN_CODE_ONLY, **gguf)
     if gguf:  # its numbers are whole now

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from secfed.errors import UserError
@@ -47,6 +48,29 @@ def test_a_source_that_cannot_be_used_leaves_nothing(tmp_path: Path, name: str) 
     with pytest.raises(UserError):
         import_model(str(source), tmp_path / "base")
     assert not (tmp_path / "base").exists()
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_pickled_weights_are_never_loaded(tmp_path: Path, *, beside: bool) -> None:
+    """Nor where the folder holds safetensors of something else, which alone would let it through."""
+    source = make_tiny_base(tmp_path / "source")
+    weights = source / "model.safetensors"
+    torch.save(load_file(weights), source / "pytorch_model.bin")
+    if beside:
+        weights.rename(source / "adapter_model.safetensors")
+    else:
+        weights.unlink()
+    with pytest.raises(UserError):
+        import_model(str(source), tmp_path / "base")
+    assert not (tmp_path / "base").exists()
+
+
+def test_a_model_that_names_code_of_its_own_is_not_imported_as_another_without_it(tmp_path: Path) -> None:
+    source = make_tiny_base(tmp_path / "source")
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "own.Model"}}))
+    with pytest.raises(UserError, match="code of its own"):
+        import_model(str(source), tmp_path / "base")
 
 
 def test_a_tokenizer_that_does_not_fit_the_model_is_refused_and_nothing_is_left(tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ def test_every_value_of_a_task_is_signed_and_shown() -> None:
     assert '"Note: {subjective} {objective}\\nAssessment:"' in shown
     assert "3 tokens of prompt, of which the last are kept, and 5 of answer" in shown
     long = f"{'Letter. ' * 100}{{subjective}} and its very end"
-    assert long in " ".join(study_text(study.changed(task={"prompt": long})).split())
+    for name in ("prompt", "answer"):
+        assert long in " ".join(study_text(study.changed(task={name: long})).split())
     other = study.changed(task={"prompt": "Letter: {subjective}"})
     assert other.digest != study.digest
     assert any("task.prompt" in line for line in differences(study, other))
