@@ -180,8 +180,8 @@ def test_a_run_that_was_stopped_before_its_report_was_whole_writes_it(
         (["journal.jsonl", "sites/*/ledger.sqlite*"], "would forget what this study has spent"),
         (["journal.jsonl", "sites/*/*.sqlite*"], "would forget what this study has spent"),
         (["journal.jsonl", "receipts/*", "sums/*", "sites/*/ledger.sqlite*"], "would forget what this study has spent"),
-        (["receipts/*"], "0001.cbor is gone"),
-        (["sums/0001.bin"], "0001.bin is gone"),
+        (["receipts/*"], "0001.cbor is missing"),
+        (["sums/0001.bin"], "0001.bin is missing"),
     ],
 )
 def test_a_run_whose_memory_is_gone_does_not_go_on(
