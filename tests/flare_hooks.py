@@ -20,6 +20,8 @@ def serve(folder):
             from nvflare.fuel.f3.cellnet.core_cell import CoreCell
             from nvflare.private.admin_defs import Message
             from nvflare.private.defs import CellChannel, new_cell_message
+            if not getattr(CoreCell.ALL_CELLS.get(CELL), "agents", None):
+                continue  # connected to nobody yet
             asked = json.loads(path.read_text())
             path.unlink()
             part = path.with_suffix(".part")
